@@ -1,0 +1,194 @@
+/* obmalloc: an allocator that takes the place of CPython's.
+ *
+ * Made from the sources by cbindgen; do not edit (`make header`).
+ *
+ * C1  A pointer given back to a function is NULL or came from a function of
+ *     the same domain, and was not given back before. The domains MEM
+ *     (PyMem_*) and OBJ (PyObject_*) are one allocator: each takes the other's
+ *     blocks, and takes blocks of the C library's malloc, which it hands on to
+ *     the C library.
+ * C2  A block is not used after it was given back, nor beyond the size asked.
+ *     What is written into a free block damages no structure of the library.
+ * C3  In a process with a CPython, MEM and OBJ are called as that CPython
+ *     demands (with the GIL); in a process without, from any thread. The
+ *     domain RAW (PyMem_Raw*) is called from any thread in both.
+ * C4  A block may be given back by another thread than the one that got it,
+ *     while threads end, in fork handlers, and in a forked child.
+ *
+ * A block that is given back twice, or at an address where no block begins,
+ * ends the process with one line on stderr when the library notices, which is
+ * some frees later.
+ *
+ * In a process with a CPython all these names do what that CPython's own
+ * functions of the same name do.
+ */
+
+#ifndef OBMALLOC_H
+#define OBMALLOC_H
+
+#include <stddef.h>
+
+/*
+ `obmalloc_install`: the library serves this process.
+ */
+#define OBMALLOC_ACTIVE 0
+
+/*
+ `obmalloc_install`: there is no CPython in this process.
+ */
+#define OBMALLOC_NO_HOST 1
+
+/*
+ `obmalloc_install`: this version of CPython is not served.
+ */
+#define OBMALLOC_UNSUPPORTED 2
+
+/*
+ `obmalloc_install`: this CPython is built without a GIL.
+ */
+#define OBMALLOC_FREE_THREADED 3
+
+/*
+ `obmalloc_install`: PYTHONMALLOC or the development mode is in force.
+ */
+#define OBMALLOC_CHOSEN 4
+
+/*
+ `obmalloc_install`: another allocator is installed already.
+ */
+#define OBMALLOC_OTHER_ALLOCATOR 5
+
+/*
+ `obmalloc_install`: tracemalloc is tracing; stop it first.
+ */
+#define OBMALLOC_TRACING 6
+
+/*
+ `obmalloc_install`: the host's calls cannot be made to reach the library:
+ it has no tables of allocators, or is a 2.7 that was not preloaded.
+ */
+#define OBMALLOC_NO_WAY_IN 7
+
+/*
+ `obmalloc_install`: the calling thread does not hold the GIL.
+ */
+#define OBMALLOC_NO_GIL 8
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/*
+ The library's version, such as "0.1.0". Lives as long as the process.
+ */
+const char *obmalloc_version(void);
+
+/*
+ Installs the library in the CPython of this process (3.6 to 3.14), whether
+ it was there from the start or loaded since, running or not. Blocks that
+ its own allocator has handed out go back to that.
+
+ To be called with the GIL, if the interpreter runs: from Python, by
+ `ctypes.PyDLL(...)`, not `CDLL`. Returns OBMALLOC_ACTIVE (0) if the library
+ serves the process now, else one of the reasons above, with nothing
+ changed. May be called again.
+ */
+int obmalloc_install(void);
+
+/*
+ Writes what the heap holds now as JSON to `buffer`: at most `size` bytes,
+ the last of them NUL. Returns the length of the whole text without NUL, as
+ snprintf does: the text is whole if that is less than `size`. `buffer` may
+ be NULL if `size` is 0. Allocates nothing. Any thread may call it, without
+ the GIL; while others allocate, the numbers of different size classes are
+ of different moments.
+ */
+size_t obmalloc_stats_json(char *buffer, size_t size);
+
+/*
+ Allocates `n` bytes in the domain RAW, which is the C library's malloc
+ unless a CPython host says otherwise. Aligned to 16 bytes; a request for
+ nothing returns a block of its own. NULL if there is no memory, or `n`
+ exceeds `PY_SSIZE_T_MAX`. Any thread may call it, without the GIL.
+ */
+void *PyMem_RawMalloc(size_t n);
+
+/*
+ Allocates `nelem` times `elsize` bytes, all zero, in the domain RAW. NULL
+ also if the product exceeds `PY_SSIZE_T_MAX`.
+ */
+void *PyMem_RawCalloc(size_t nelem, size_t elsize);
+
+/*
+ Changes the size of the block `p` of the domain RAW to `n` bytes, moving it
+ if need be. `p` may be NULL: then it allocates. NULL if there is no memory,
+ and the block is as it was.
+ */
+void *PyMem_RawRealloc(void *p, size_t n);
+
+/*
+ Frees the block `p` of the domain RAW; nothing if it is NULL. A block of
+ `PyMem_Malloc` or `PyObject_Malloc` that went astray is taken, too.
+ */
+void PyMem_RawFree(void *p);
+
+/*
+ Allocates `n` bytes in the domain MEM. Aligned to 16 bytes; a request for
+ nothing returns a block of its own. NULL if there is no memory, or `n`
+ exceeds `PY_SSIZE_T_MAX`. In a CPython host, call it as the host demands
+ (with the GIL); elsewhere from any thread.
+ */
+void *PyMem_Malloc(size_t n);
+
+/*
+ Allocates `nelem` times `elsize` bytes, all zero, in the domain MEM. NULL
+ also if the product exceeds `PY_SSIZE_T_MAX`.
+ */
+void *PyMem_Calloc(size_t nelem, size_t elsize);
+
+/*
+ Changes the size of the block `p` of the domain MEM to `n` bytes, moving it
+ if need be; it stays where it is while `n` fits the block and is more than
+ three quarters of it. `p` may be NULL: then it allocates. NULL if there is
+ no memory, and the block is as it was. A block of the C library's stays
+ one.
+ */
+void *PyMem_Realloc(void *p, size_t n);
+
+/*
+ Frees the block `p` of the domain MEM; nothing if it is NULL. A block of
+ `PyObject_Malloc` or of the C library's malloc is taken, too.
+ */
+void PyMem_Free(void *p);
+
+/*
+ Allocates `n` bytes in the domain OBJ. Aligned to 16 bytes; a request for
+ nothing returns a block of its own. NULL if there is no memory, or `n`
+ exceeds `PY_SSIZE_T_MAX`. In a CPython host, call it as the host demands
+ (with the GIL); elsewhere from any thread.
+ */
+void *PyObject_Malloc(size_t n);
+
+/*
+ Allocates `nelem` times `elsize` bytes, all zero, in the domain OBJ. NULL
+ also if the product exceeds `PY_SSIZE_T_MAX`.
+ */
+void *PyObject_Calloc(size_t nelem, size_t elsize);
+
+/*
+ Changes the size of the block `p` of the domain OBJ to `n` bytes: see
+ `PyMem_Realloc`.
+ */
+void *PyObject_Realloc(void *p, size_t n);
+
+/*
+ Frees the block `p` of the domain OBJ; nothing if it is NULL. A block of
+ `PyMem_Malloc` or of the C library's malloc is taken, too.
+ */
+void PyObject_Free(void *p);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* OBMALLOC_H */

@@ -1,0 +1,36 @@
+//! What the loader calls: our constructor before `main`, and our destructor at
+//! exit. Neither is needed for a call to be right: see `route.rs`.
+
+use core::ffi::{c_char, c_int};
+
+use crate::at_exit;
+use crate::host::{attach, route};
+use crate::os::environment;
+
+/// glibc hands constructors what `main` gets.
+unsafe extern "C" fn constructor(argc: c_int, argv: *mut *const c_char) {
+    environment::keep_arguments(argc, argv);
+    route::start();
+}
+
+/// Unmaps and resets nothing: daemon threads and the host's own exit run on.
+unsafe extern "C" fn destructor() {
+    attach::at_exit();
+    at_exit::report(attach::host_version());
+}
+
+#[cfg(not(test))]
+#[used]
+#[unsafe(link_section = ".init_array")]
+static CONSTRUCTOR: unsafe extern "C" fn(c_int, *mut *const c_char) = constructor;
+
+#[cfg(not(test))]
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static DESTRUCTOR: unsafe extern "C" fn() = destructor;
+
+#[cfg(test)]
+const _: (
+    unsafe extern "C" fn(c_int, *mut *const c_char),
+    unsafe extern "C" fn(),
+) = (constructor, destructor);

@@ -1,0 +1,219 @@
+//! Settings: what the environment says, read once, at start.
+//!
+//! Low files have plain settings with defaults that work; this one pushes
+//! values down to them, so that nobody below reads the environment. A name
+//! that is not in the table, or a value that is not of its kind, is reported
+//! in one line where the library is active, and otherwise ignored: never
+//! fatal, and never a line in somebody else's program.
+
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+
+use crate::limit;
+use crate::os::environment;
+use crate::os::text::{printable, say};
+use crate::size_class::{MEDIUM_MAX, SMALL_MAX};
+
+const PREFIX: &[u8] = b"OBMALLOC_";
+
+/// A setting.
+pub struct Setting {
+    /// Its name behind `OBMALLOC_`.
+    pub name: &'static str,
+    /// What values it takes, and the default.
+    pub values: &'static str,
+    /// What it does.
+    pub meaning: &'static str,
+    /// Takes a value; false if it is not one.
+    apply: fn(&'static [u8]) -> bool,
+}
+
+/// All settings, in the order of the README's table.
+pub static SETTINGS: &[Setting] = &[
+    Setting {
+        name: "VERBOSE",
+        values: "0 or 1; 0",
+        meaning: "one line on stderr that says whether the library is active here, and why not",
+        apply: |value| flag(value, &VERBOSE),
+    },
+    Setting {
+        name: "STATS",
+        values: "1 or a file name; none",
+        meaning: "statistics at exit: 1 as text on stderr, else as JSON to that file, `%p` in its name being the pid",
+        apply: |value| STATS.keep(value),
+    },
+    Setting {
+        name: "SMALL_MAX",
+        values: "bytes from 512 to 32768, K allowed; by heap size",
+        meaning: "the largest request that is served from pools; unset: 512, CPython's own rule, and 8192 once the heap has 16 MiB or the program has made 4000 larger requests",
+        apply: |value| match size(value) {
+            Some(n @ SMALL_MAX..=MEDIUM_MAX) => {
+                limit::set(n);
+                true
+            }
+            _ => false,
+        },
+    },
+];
+
+static VERBOSE: AtomicBool = AtomicBool::new(false);
+static STATS: Text = Text::new();
+
+/// A text that was in the environment, copied: programs that change their
+/// title write over the original.
+struct Text {
+    bytes: UnsafeCell<[u8; TEXT_MAX]>,
+    len: AtomicUsize,
+}
+
+const TEXT_MAX: usize = 1024;
+
+// SAFETY: the bytes are written while settings are read, once at start, or
+// with the same text again.
+unsafe impl Sync for Text {}
+
+impl Text {
+    const fn new() -> Text {
+        Text {
+            bytes: UnsafeCell::new([0; TEXT_MAX]),
+            len: AtomicUsize::new(0),
+        }
+    }
+
+    /// Keeps a copy; false if it is too long.
+    fn keep(&self, text: &[u8]) -> bool {
+        if text.len() > TEXT_MAX {
+            return false;
+        }
+        if self.get() != text {
+            let to = self.bytes.get().cast::<u8>();
+            // SAFETY: room for it, and nobody reads yet (see above).
+            unsafe { to.copy_from_nonoverlapping(text.as_ptr(), text.len()) };
+            self.len.store(text.len(), Relaxed);
+        }
+        true
+    }
+
+    fn get(&self) -> &[u8] {
+        // SAFETY: so many bytes were written; see above.
+        unsafe {
+            core::slice::from_raw_parts(self.bytes.get().cast::<u8>(), self.len.load(Relaxed))
+        }
+    }
+}
+
+/// Whether to say what the library does.
+pub fn verbose() -> bool {
+    VERBOSE.load(Relaxed)
+}
+
+/// The value of `OBMALLOC_STATS`, unless it is unset, empty or 0.
+pub fn stats() -> Option<&'static [u8]> {
+    let value = STATS.get();
+    (!value.is_empty() && value != b"0").then_some(value)
+}
+
+/// Reads the environment. A program with more rights than its user keeps the
+/// defaults.
+pub fn read() {
+    visit(|_| {});
+}
+
+/// Says, a line each, what in the environment was not understood.
+pub fn complain() {
+    visit(|entry| {
+        say(format_args!(
+            "{}: not understood, ignored",
+            printable(entry)
+        ));
+    });
+}
+
+fn visit(mut not_understood: impl FnMut(&'static [u8])) {
+    if environment::privileged() {
+        return;
+    }
+    for entry in environment::variables() {
+        let Some(rest) = entry.strip_prefix(PREFIX) else {
+            continue;
+        };
+        let split = rest
+            .iter()
+            .position(|&byte| byte == b'=')
+            .unwrap_or(rest.len());
+        let (name, value) = (&rest[..split], rest.get(split + 1..).unwrap_or_default());
+        let setting = SETTINGS
+            .iter()
+            .find(|setting| setting.name.as_bytes() == name);
+        let understood = setting.is_some_and(|setting| value.is_empty() || (setting.apply)(value));
+        if !understood {
+            not_understood(entry);
+        }
+    }
+}
+
+fn flag(value: &[u8], to: &AtomicBool) -> bool {
+    match value {
+        b"1" => to.store(true, Relaxed),
+        b"0" => to.store(false, Relaxed),
+        _ => return false,
+    }
+    true
+}
+
+/// A number of bytes: digits, then K, M or G at will.
+fn size(value: &[u8]) -> Option<usize> {
+    let (digits, unit) = match value.split_last()? {
+        (b'K' | b'k', digits) => (digits, 1 << 10),
+        (b'M' | b'm', digits) => (digits, 1 << 20),
+        (b'G' | b'g', digits) => (digits, 1 << 30),
+        _ => (value, 1),
+    };
+    if digits.is_empty() {
+        return None;
+    }
+    let number = digits.iter().try_fold(0usize, |number, &digit| {
+        let digit = digit.is_ascii_digit().then(|| usize::from(digit - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    })?;
+    number.checked_mul(unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_digits_with_a_unit() {
+        assert_eq!(size(b"512"), Some(512));
+        assert_eq!(size(b"32K"), Some(32768));
+        assert_eq!(size(b"1g"), Some(1 << 30));
+        for bad in [
+            &b""[..],
+            b"K",
+            b"12x",
+            b"-1",
+            b"1KK",
+            b"99999999999999999999",
+            b"99999999999999999G",
+        ] {
+            assert_eq!(size(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn settings_refuse_what_is_not_of_their_kind() {
+        let apply = |name: &str, value| {
+            let setting = SETTINGS
+                .iter()
+                .find(|setting| setting.name == name)
+                .unwrap();
+            (setting.apply)(value)
+        };
+        assert!(!apply("VERBOSE", b"yes"));
+        assert!(!apply("SMALL_MAX", b"511"));
+        assert!(!apply("SMALL_MAX", b"32769"));
+        assert!(!apply("SMALL_MAX", b"banana"));
+        assert!(apply("SMALL_MAX", b"32K"));
+    }
+}

@@ -1,0 +1,44 @@
+//! Fork: the child must find the heap whole.
+//!
+//! ```text
+//!    prepare:          THREADS, class 1, class 2, ..., class 80, arenas
+//!    parent, child:    the same, opened in the opposite order
+//! ```
+//!
+//! That is the order of all locks (H2); a constant number of them, whatever
+//! the size of the heap. The hit path holds no lock, and its steps leave the
+//! magazines whole at each instruction (M4), so a thread that is in the midst
+//! of one when another forks loses at most the run of blocks it carries, in
+//! the child, where it does not exist any more.
+//!
+//! `vfork`, `posix_spawn` and `system` run no handlers, and need none.
+
+use crate::heap::HEAP;
+use crate::os::lock;
+use crate::threads;
+
+unsafe extern "C" fn prepare() {
+    threads::hold_for_fork();
+    HEAP.hold_for_fork();
+    lock::fork_begins();
+}
+
+unsafe extern "C" fn parent() {
+    lock::fork_ends();
+    HEAP.open_after_fork();
+    threads::open_after_fork();
+}
+
+unsafe extern "C" fn child() {
+    threads::forked();
+    // SAFETY: what follows is the same on both sides.
+    unsafe { parent() };
+}
+
+/// Has the handlers called at each fork from now on. To be called once.
+pub fn register() {
+    // SAFETY: three functions that stay loaded. Without memory for them the
+    // C library refuses; then forks go unhandled, as they would without us,
+    // and a child of a threaded program may find a lock closed.
+    unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) };
+}

@@ -1,0 +1,246 @@
+//! The heap: all arenas and the used pools of every class, shared by all
+//! threads. Blocks leave it and come back in runs, a magazine's part at a time.
+//!
+//! ```text
+//!    magazines of each thread          (magazines.rs)
+//!        | refill            ^ flush
+//!        v                   |
+//!    used pools by class, each under its lock      empty -> used -> full
+//!        | no used pool      ^ all blocks back
+//!        v                   |
+//!    arenas, under one lock
+//!        |                   ^
+//!    the kernel
+//! ```
+//!
+//! # Invariants
+//!
+//! H1  A block is in exactly one of three places: its pool's bits, some
+//!     thread's magazine, or the program.
+//! H2  Locks are taken in this order: a class's, then the arenas'. Nobody
+//!     holds two classes' locks, but for fork, which takes them in order of
+//!     index.
+
+use core::ptr;
+
+use crate::address_map::MAP;
+use crate::arenas::{Arenas, Counts};
+use crate::limit;
+use crate::os::lock::{Held, Lock};
+use crate::os::text;
+use crate::pool::Pool;
+use crate::size_class::{SizeClass, TABLE_LEN};
+use crate::used_pools::UsedPools;
+
+/// Pools that one refill visits at the most: scattered blocks are gathered
+/// under one lock, but not for ever.
+const VISITS: usize = 8;
+
+/// The arenas and the used pools of every class.
+pub struct Heap {
+    /// By class index; entry 0 stays unused.
+    classes: [Lock<UsedPools>; TABLE_LEN],
+    arenas: Lock<Arenas>,
+}
+
+/// The process's heap.
+pub static HEAP: Heap = Heap::new();
+
+/// Why a block cannot have been freed rightly.
+#[derive(Clone, Copy)]
+enum Misuse {
+    /// No block begins at this address.
+    NotABlock,
+    /// The block is free already.
+    AlreadyFree,
+    /// The pool has gone back to its arena, or to another class: all of its
+    /// blocks were free.
+    NoSuchPool,
+}
+
+/// What a class holds at one moment.
+pub struct ClassCounts {
+    /// Its pools, used and full.
+    pub pools: usize,
+    /// Of these, how many are full.
+    pub full: usize,
+    /// Blocks that are live or in some thread's magazine.
+    pub taken: usize,
+}
+
+impl Heap {
+    /// A heap without memory.
+    #[expect(
+        clippy::new_without_default,
+        reason = "made in constants, where Default cannot be"
+    )]
+    pub const fn new() -> Heap {
+        Heap {
+            classes: [const { Lock::new(UsedPools::new()) }; TABLE_LEN],
+            arenas: Lock::new(Arenas::new()),
+        }
+    }
+
+    fn used(&self, class: SizeClass) -> Held<'_, UsedPools> {
+        self.classes[class.index()].lock()
+    }
+
+    /// Takes free blocks of `class`, those of the fullest pools and in each the
+    /// lowest first. They fill `out` from its end: the first is the last.
+    /// Returns how many: fewer than asked when that spares a new pool, none
+    /// only if there is no memory.
+    #[inline(never)]
+    pub fn take(&self, class: SizeClass, out: &mut [*mut u8]) -> usize {
+        let shape = class.shape();
+        let used = self.used(class);
+        let mut taken = 0;
+        for _ in 0..VISITS {
+            let (pool, before) = match used.fullest() {
+                Some(pool) => (pool, pool.free()),
+                None if taken > 0 => break,
+                None => match self.begin_pool(&used, class) {
+                    Some(pool) => (pool, 0),
+                    None => break,
+                },
+            };
+            let room = out.len() - taken;
+            taken += pool.take(class, &mut out[..room]);
+            used.moved(pool, shape, before, pool.free());
+            if taken == out.len() {
+                break;
+            }
+        }
+        used.took(taken);
+        taken
+    }
+
+    /// Takes one free block of `class`; null if there is no memory.
+    pub fn take_one(&self, class: SizeClass) -> *mut u8 {
+        let mut block = [ptr::null_mut()];
+        self.take(class, &mut block);
+        block[0]
+    }
+
+    /// Takes `blocks`, of `class` and in nobody's hands any more, back.
+    ///
+    /// A block that cannot be what it was freed as stops the process: it was
+    /// freed twice or never allocated, and the next owner of that memory
+    /// would be damaged.
+    #[inline(never)]
+    pub fn give(&self, class: SizeClass, blocks: &[*mut u8]) {
+        let shape = class.shape();
+        let used = self.used(class);
+        let mut given = 0;
+        while given < blocks.len() {
+            let first = blocks[given];
+            let pool = MAP
+                .arena(first.addr())
+                .map(|arena| arena.pool(first.addr()));
+            let Some(pool) = pool.filter(|pool| pool.is_of(class)) else {
+                damaged(class, first, Misuse::NoSuchPool);
+            };
+            let before = pool.free();
+            match pool.give(&blocks[given..]) {
+                Ok(n) => given += n,
+                Err(block) if pool.begins_block(block.addr()) => {
+                    damaged(class, block, Misuse::AlreadyFree)
+                }
+                Err(block) => damaged(class, block, Misuse::NotABlock),
+            }
+            if pool.free() < shape.blocks {
+                used.moved(pool, shape, before, pool.free());
+            } else {
+                used.moved(pool, shape, before, 0);
+                self.end_pool(&used, pool);
+            }
+        }
+        used.got_back(given);
+    }
+
+    /// A pool for the class, taken from the arenas. Empty -> used.
+    fn begin_pool(&self, used: &UsedPools, class: SizeClass) -> Option<&'static Pool> {
+        let arenas = self.arenas.lock();
+        let pool = arenas.take_pool()?;
+        pool.begin(class);
+        MAP.set_class(pool.base(), Some(class));
+        used.joined();
+        limit::heap_has(arenas.counts().mapped);
+        Some(pool)
+    }
+
+    /// Hands a pool whose blocks are all free back. Used -> empty.
+    fn end_pool(&self, used: &UsedPools, pool: &'static Pool) {
+        let arenas = self.arenas.lock();
+        used.left();
+        MAP.set_class(pool.base(), None);
+        pool.end();
+        if let Some(arena) = MAP.arena(pool.base()) {
+            arenas.give_pool(arena, pool);
+        }
+    }
+
+    /// Gives every wholly empty arena back to the kernel. Returns whether there
+    /// was one.
+    #[cold]
+    pub fn release_empty(&self) -> bool {
+        self.arenas.lock().release_empty()
+    }
+
+    /// What a class holds now.
+    pub fn class_counts(&self, class: SizeClass) -> ClassCounts {
+        let used = self.used(class);
+        ClassCounts {
+            pools: used.pools(),
+            full: used.full(),
+            taken: used.taken(),
+        }
+    }
+
+    /// What the arenas hold now.
+    pub fn arena_counts(&self) -> Counts {
+        self.arenas.lock().counts()
+    }
+
+    /// Takes all locks for a fork (H2).
+    pub fn hold_for_fork(&self) {
+        for class in &self.classes[1..] {
+            class.hold_for_fork();
+        }
+        self.arenas.hold_for_fork();
+    }
+
+    /// Opens all locks after a fork.
+    pub fn open_after_fork(&self) {
+        self.arenas.open_after_fork();
+        for class in self.classes[1..].iter().rev() {
+            class.open_after_fork();
+        }
+    }
+
+    /// Asserts the invariants of everything, for tests. Holds all locks, in
+    /// the order of H2, as fork does: other tests use the same heap.
+    #[cfg(test)]
+    pub fn check(&self) {
+        let all = SizeClass::all().map(|class| (class, self.used(class)));
+        let all: std::vec::Vec<_> = all.collect();
+        for (class, used) in &all {
+            used.check(*class);
+        }
+        self.arenas.lock().check();
+    }
+}
+
+/// Reports a block that cannot have been freed rightly, and stops.
+#[cold]
+#[inline(never)]
+fn damaged(class: SizeClass, block: *mut u8, misuse: Misuse) -> ! {
+    let what = match misuse {
+        Misuse::NotABlock => "freed, but no block begins there",
+        Misuse::AlreadyFree => "freed twice",
+        Misuse::NoSuchPool => "freed, but its pool holds no live block",
+    };
+    let (size, pid) = (class.size(), text::pid());
+    text::fatal(format_args!(
+        "{block:p}: {what} (size class {size}, pid {pid})"
+    ))
+}

@@ -1,0 +1,248 @@
+//! Whether we serve the process we are in, decided once, and said in one line
+//! when `OBMALLOC_VERBOSE=1` asks for it.
+//!
+//! "active" is said at the first block that is asked of us, not when we are
+//! installed: so it is true by construction. A host that replaces us before
+//! that is noticed at exit.
+
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicUsize, Ordering::Relaxed};
+
+use super::choice::{self, Choice, Settings};
+use super::exports::{self, Exports, OWN};
+use super::reason::Reason;
+use super::symbols::Host;
+use super::version::WayIn;
+use super::{python2, table, tracing};
+use crate::config;
+use crate::first_use;
+use crate::os::environment;
+use crate::os::text::{pid, printable, say};
+
+/// How we are in the process.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum State {
+    /// Not decided: no host at start, and nothing called so far.
+    Undecided,
+    /// Out, as said already.
+    Aside,
+    /// In the host's tables.
+    Table,
+    /// Before a 2.7's symbols.
+    Symbols,
+    /// A process without CPython calls us.
+    NoHost,
+}
+
+static STATE: AtomicU8 = AtomicU8::new(State::Undecided as u8);
+/// The host's version, as text.
+static VERSION: AtomicPtr<u8> = AtomicPtr::new(core::ptr::null_mut());
+static VERSION_LEN: AtomicUsize = AtomicUsize::new(0);
+
+fn set(state: State) {
+    STATE.store(state as u8, Relaxed);
+}
+
+fn is(state: State) -> bool {
+    STATE.load(Relaxed) == state as u8
+}
+
+/// The host's version, if there is a host.
+pub fn host_version() -> Option<&'static str> {
+    let (start, len) = (VERSION.load(Relaxed), VERSION_LEN.load(Relaxed));
+    if start.is_null() {
+        return None;
+    }
+    // SAFETY: both were set from one text, which the host keeps.
+    core::str::from_utf8(unsafe { core::slice::from_raw_parts(start, len) }).ok()
+}
+
+fn read_settings_once() {
+    static READ: AtomicBool = AtomicBool::new(false);
+    if !READ.swap(true, Relaxed) {
+        config::read();
+    }
+}
+
+/// When we are loaded: serves the host, if the process has one that does not
+/// run yet. Without a host `None`, and nothing has happened.
+pub fn at_start() -> Option<&'static Exports> {
+    let host = Host::at_start()?;
+    read_settings_once();
+    if tracing::is_initialized(&host) {
+        keep_version(&host);
+        return Some(conclude(&host, Err(Reason::LoadedLate)));
+    }
+    Some(attach(&host))
+}
+
+/// At the first call of an exported name that was not decided at start: a C
+/// program, or a host that was loaded since.
+pub fn when_called() -> &'static Exports {
+    read_settings_once();
+    let Some(host) = Host::anywhere() else {
+        set(State::NoHost);
+        first_use::then(say_active);
+        return &OWN;
+    };
+    keep_version(&host);
+    if host.version.has_tables() {
+        conclude(&host, Err(Reason::LoadedLate))
+    } else {
+        attach(&host)
+    }
+}
+
+/// Serves a host that runs already, under its GIL.
+pub fn late() -> Result<&'static Exports, Reason> {
+    read_settings_once();
+    let Some(host) = Host::anywhere() else {
+        // A C program that uses us is served without being installed in.
+        return if is(State::NoHost) {
+            Err(Reason::NoHost)
+        } else {
+            refused(Reason::NoHost)
+        };
+    };
+    keep_version(&host);
+    if is(State::Symbols) {
+        return Ok(exports::in_host(&host, true));
+    }
+    if let Err(reason) = serve_late(&host) {
+        return refused(reason);
+    }
+    if is(State::Table) {
+        return Ok(exports::in_host(&host, true));
+    }
+    Ok(conclude(&host, Ok(State::Table)))
+}
+
+fn refused<T>(reason: Reason) -> Result<T, Reason> {
+    say_aside(reason);
+    Err(reason)
+}
+
+fn serve_late(host: &Host) -> Result<(), Reason> {
+    if way_in(host)? == WayIn::Symbols {
+        return Err(Reason::TooLate);
+    }
+    if tracing::is_initialized(host) {
+        if !tracing::holds_gil(host) {
+            return Err(Reason::NoGil);
+        }
+        if tracing::is_on(host) {
+            return Err(Reason::Tracing);
+        }
+    }
+    table::install(host)
+}
+
+fn attach(host: &Host) -> &'static Exports {
+    keep_version(host);
+    let served = way_in(host).and_then(|way| match way {
+        WayIn::Symbols => python2::serve(host).map(|()| State::Symbols),
+        WayIn::Table => table::install(host).map(|()| State::Table),
+    });
+    conclude(host, served)
+}
+
+/// How the host is taken over, if nothing is against it.
+fn way_in(host: &Host) -> Result<WayIn, Reason> {
+    if host.version.free_threaded || host.symbol(c"PyUnstable_Module_SetGIL").is_some() {
+        return Err(Reason::FreeThreaded);
+    }
+    let way = host.version.way_in().ok_or(Reason::Unsupported)?;
+    let settings = Settings {
+        arguments: environment::arguments(),
+        python_malloc: environment::variable(c"PYTHONMALLOC"),
+        dev_mode: environment::variable(c"PYTHONDEVMODE"),
+    };
+    match choice::made(&host.version, settings) {
+        Some(choice) => Err(Reason::Chosen(choice)),
+        None => Ok(way),
+    }
+}
+
+fn conclude(host: &Host, served: Result<State, Reason>) -> &'static Exports {
+    match served {
+        Ok(state) => {
+            set(state);
+            if first_use::has_happened() {
+                say_active();
+            } else {
+                first_use::then(say_active);
+            }
+        }
+        Err(reason) => {
+            set(State::Aside);
+            say_aside(reason);
+        }
+    }
+    exports::in_host(host, served.is_ok())
+}
+
+fn keep_version(host: &Host) {
+    VERSION_LEN.store(host.version.text.len(), Relaxed);
+    VERSION.store(host.version.text.as_ptr().cast_mut(), Relaxed);
+}
+
+fn say_active() {
+    config::complain();
+    if !config::verbose() {
+        return;
+    }
+    let (pid, version) = (pid(), host_version().unwrap_or("unknown"));
+    if is(State::NoHost) {
+        say(format_args!(
+            "active in pid {pid}: no CPython, domains mem+obj"
+        ));
+    } else {
+        let domains = if is(State::Symbols) { "obj" } else { "mem+obj" };
+        say(format_args!(
+            "active in pid {pid}: CPython {version}, domains {domains}"
+        ));
+    }
+}
+
+fn say_aside(reason: Reason) {
+    if !config::verbose() {
+        return;
+    }
+    let (pid, version) = (pid(), host_version().unwrap_or("unknown"));
+    let aside = |text: &str| say(format_args!("standing aside in pid {pid}: {text}"));
+    match reason {
+        Reason::Unsupported => say(format_args!(
+            "standing aside in pid {pid}: CPython {version} is not one of those served (2.7, 3.6 to 3.14)"
+        )),
+        Reason::Chosen(Choice::PythonMalloc(value)) => say(format_args!(
+            "standing aside in pid {pid}: PYTHONMALLOC={} chooses the allocator",
+            printable(value)
+        )),
+        Reason::Chosen(Choice::DevOption) => aside("-X dev chooses the allocator"),
+        Reason::Chosen(Choice::DevVariable) => aside("PYTHONDEVMODE chooses the allocator"),
+        Reason::NoHost => aside("no CPython in this process"),
+        Reason::FreeThreaded => say(format_args!(
+            "standing aside in pid {pid}: CPython {version} is free-threaded, its collector needs its own allocator"
+        )),
+        Reason::OtherAllocator => aside("another allocator is installed already"),
+        Reason::NoTables => aside("this CPython has no tables to install in"),
+        Reason::NotInterposable => aside("this CPython's own calls cannot be proved to go by name"),
+        Reason::LoadedLate => aside(
+            "not there from the start; obmalloc_install(), under the GIL, switches the library on",
+        ),
+        Reason::TooLate => aside("CPython 2.7 can be served from the start only, by preloading"),
+        Reason::Tracing => aside("tracemalloc is tracing; stop it first"),
+        Reason::NoGil => aside("obmalloc_install() was called without the GIL"),
+    }
+}
+
+/// At exit: says so if the host has replaced us before it allocated anything.
+pub fn at_exit() {
+    let installed = is(State::Table) || is(State::Symbols);
+    if installed && !first_use::has_happened() && config::verbose() {
+        let pid = pid();
+        say(format_args!(
+            "standing aside in pid {pid}: the host replaced the allocator before its first allocation"
+        ));
+    }
+}

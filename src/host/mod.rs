@@ -1,0 +1,42 @@
+//! The host: the CPython that we find in the process, and how we get in.
+//!
+//! ```text
+//!    constructor, first call of an exported name, obmalloc_install()
+//!        |
+//!        v
+//!    route.rs       what the exported names do from now on
+//!    attach.rs      whether we serve this process, and the status line
+//!        |
+//!        +-- symbols.rs    is there a CPython, and where?
+//!        +-- version.rs    which one, and is it one of ours?
+//!        +-- choice.rs     PYTHONMALLOC, -X dev: did the user choose?
+//!        +-- reason.rs     why we do not serve a process
+//!        +-- table.rs      3.6 and later: into its tables
+//!        +-- python2.rs    2.7: before its symbols, once that is proved
+//!        +-- tracing.rs    is tracemalloc running? (late installation)
+//!        +-- exports.rs    what the exported names can do
+//! ```
+//!
+//! Either every call of a domain lands on us, or none does, and the status
+//! line says why. Whatever goes wrong here, the host runs as if we were not
+//! there.
+
+pub mod version;
+
+pub mod choice;
+
+pub mod reason;
+
+pub mod symbols;
+
+pub mod tracing;
+
+pub mod table;
+
+pub mod python2;
+
+pub mod exports;
+
+pub mod attach;
+
+pub mod route;

@@ -1,0 +1,153 @@
+//! obmalloc: an allocator that takes the place of CPython's.
+//!
+//! One shared library is preloaded into a stock CPython, or linked into a C
+//! program. It does the work of CPython's layers +1 and +2: arenas cut into
+//! pools, pools cut into blocks of one size class, free blocks reused at once,
+//! everything larger passed to layer 0.
+//!
+//! ```text
+//!  +3  object-specific caches: int, float, tuple, list, dict    CPython's own
+//!         |
+//!  +2  PyObject_*   +1  PyMem_*     the host's tables; capi/ without a host
+//!         |                |
+//!         +-------+--------+
+//!                 v
+//!  magazines      free blocks of each thread: the hit path, without a lock
+//!                 |  refill           ^  flush
+//!  pools          one size class each; a bit for each block, out of line
+//!                 |  take_pool        ^  give_pool
+//!  arenas         2 MiB each, the fullest first
+//!                 |                   ^
+//!  -1  the kernel      mmap, munmap
+//!
+//!   0  the C library's malloc: large blocks, and blocks that are not ours
+//! ```
+//!
+//! # The floors
+//!
+//! A file names only files above it in this list; a test checks it
+//! (`tests/order.rs`). So the list, from the top, is an order to read in.
+//!
+//! | floor | files |
+//! |---|---|
+//! | words | `geometry` the numbers, `size_class` requests and blocks, `allocator` CPython's table, `list` |
+//! | system | `os/`: mappings, lines of text, locks, the thread word, the environment |
+//! | pools and arenas | `pool`, `arena` the records, `address_map` what lies where, `arenas` which gives, `used_pools` which gives, `limit` what is served from pools, `heap` all of it |
+//! | threads | `magazines` the hit path, `threads` who has some, `fork`, `first_use` |
+//! | object allocator | `object`: malloc, calloc, realloc, free, for every size and pointer |
+//! | around it | `config`, `stats`, `at_exit` |
+//! | the host | `host/`: which CPython this is, and how we get in |
+//! | C ABI | `capi/`: the exported names, nothing else |
+//!
+//! # A block's journey
+//!
+//! *`PyObject_Malloc(48)` in a CPython with us in its tables:*
+//!
+//! 1. The host's `PyObject_Malloc` calls what its table says (a debug hook or
+//!    tracemalloc may sit there), in the end our `host::table::malloc`.
+//! 2. [`object::malloc`]: 48 is small, and 48 / 16 rounded up is its class.
+//! 3. [`magazines::mine`] reads the thread word;
+//!    [`Magazines::pop_small`](magazines::Magazines::pop_small) takes the block
+//!    on top. Done: no lock, no call, no atomic read-modify-write (`make asm`
+//!    prints the instructions).
+//!
+//! *The magazine is empty:*
+//!
+//! 4. `object::miss`; a thread that has no magazines gets some
+//!    ([`threads::mine`]); [`Magazines::refill`](magazines::Magazines::refill).
+//! 5. [`Heap::take`](heap::Heap::take), under the class's lock: half a
+//!    magazine of free blocks from the fullest used pools
+//!    ([`UsedPools::fullest`](used_pools::UsedPools::fullest)), in each the
+//!    lowest addresses first ([`Pool::take`](pool::Pool::take)).
+//! 6. No used pool: [`Arenas::take_pool`](arenas::Arenas::take_pool), under
+//!    the arenas' lock, an empty pool of the fullest arena that has one.
+//! 7. No such arena: 2 MiB from the kernel
+//!    ([`memory::map_aligned`](os::memory::map_aligned)), entered in the
+//!    [`address_map`]. If the kernel refuses, nothing has changed, and what is
+//!    below us is asked.
+//!
+//! *`PyObject_Free(p)`:*
+//!
+//! 1. [`AddressMap::find`](address_map::AddressMap::find): one lookup says
+//!    whether `p` is ours and of which class. Not ours: to what is below.
+//! 2. [`Magazines::push`](magazines::Magazines::push). Done.
+//! 3. The magazine is full: [`Magazines::flush`](magazines::Magazines::flush)
+//!    gives its older half back, [`Heap::give`](heap::Heap::give),
+//!    [`Pool::give`](pool::Pool::give): a bit each.
+//! 4. A pool's last block is back: the pool goes to its arena
+//!    ([`Arenas::give_pool`](arenas::Arenas::give_pool)). A wholly empty arena
+//!    is kept for the next peak, or goes back to the kernel.
+//!
+//! # All state
+//!
+//! Nothing needs to be initialised: every static starts in a state that works,
+//! so a call before our constructor is right. What there is:
+//!
+//! | static | where | guarded by | in a forked child |
+//! |---|---|---|---|
+//! | `MAP` | address_map | atomics; written under the heap's locks | as it is |
+//! | `HEAP` | heap | a lock for each class, one for the arenas | locks are held over the fork |
+//! | thread word | os/thread_word | thread-local | as it is |
+//! | `THREADS` | threads | its lock | held over the fork; other threads' magazines are inherited |
+//! | `FORKING` | os/lock | atomic | cleared |
+//! | `HAPPENED`, `TELL` | first_use | atomics | as they are |
+//! | `NOW`, `LARGE`, `REFUSED`; `BELOW` | limit; object | atomics | as they are |
+//! | settings | config | atomics, written at start | as they are |
+//! | `STATE`, `ROUTE`, what was below us | host/ | written at start, or under the GIL | as they are |
+//!
+//! Locks are taken in this order, and fork takes all of them in it: `THREADS`,
+//! one class's, the arenas'.
+#![no_std]
+
+#[cfg(any(test, panic = "unwind"))]
+extern crate std;
+
+pub mod geometry;
+
+pub mod size_class;
+
+pub mod allocator;
+
+pub mod list;
+
+pub mod os;
+
+pub mod pool;
+
+pub mod arena;
+
+pub mod address_map;
+
+pub mod arenas;
+
+pub mod used_pools;
+
+pub mod limit;
+
+pub mod heap;
+
+pub mod magazines;
+
+pub mod threads;
+
+pub mod fork;
+
+pub mod first_use;
+
+pub mod object;
+
+pub mod config;
+
+pub mod stats;
+
+pub mod at_exit;
+
+pub mod host;
+
+pub mod capi;
+
+#[cfg(not(panic = "unwind"))]
+mod abort;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,77 @@
+//! Up to which size requests are served from pools.
+//!
+//! Small ones always. Medium ones, up to [`DEFAULT`], once the program is not a
+//! small one: each medium class in use keeps pages of its own, 48 of them some
+//! 300 KiB in all, which a program of a few megabytes would notice (`make
+//! footprint`); the C library, where such blocks come from until then, shares
+//! its pages between sizes. A program counts as large when its heap has
+//! [`LARGE_HEAP`] arenas, or when it has made [`MANY_REQUESTS`] medium requests.
+//! A block is freed to where it came from, whatever the limit is by then.
+//!
+//! Not up to [`MEDIUM_MAX`] unless that is asked for: the compiler's and the
+//! parser's own blocks of 8 KiB and a little fall into a class of 9 KiB, and the
+//! peak of `make run`'s program rises by 3 MiB instead of 0.5.
+//!
+//! # Threads
+//!
+//! Atomics that any thread may read and write at any time.
+#![forbid(unsafe_code)]
+
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use crate::size_class::{MEDIUM_MAX, SMALL_MAX, SizeClass};
+
+/// Arenas from which on a program counts as large: 16 MiB.
+const LARGE_HEAP: usize = 8;
+/// Medium requests from which on it does. Starting an interpreter takes 800
+/// (CPython 3.13) to 2500 (3.11).
+const MANY_REQUESTS: usize = 4_000;
+
+/// The limit of a large program unless another is asked for, in bytes.
+const DEFAULT: usize = 8 * 1024;
+
+/// The limit now, in bytes.
+static NOW: AtomicUsize = AtomicUsize::new(SMALL_MAX);
+/// The limit of a large program, in bytes.
+static LARGE: AtomicUsize = AtomicUsize::new(DEFAULT);
+/// Medium requests that the limit has kept from the pools.
+static REFUSED: AtomicUsize = AtomicUsize::new(0);
+
+/// Sets the limit to `bytes`, for programs of any size.
+pub fn set(bytes: usize) {
+    let bytes = bytes.clamp(SMALL_MAX, MEDIUM_MAX);
+    LARGE.store(bytes, Relaxed);
+    NOW.store(bytes, Relaxed);
+}
+
+/// To be told that the heap has so many arenas.
+pub fn heap_has(arenas: usize) {
+    if arenas >= LARGE_HEAP {
+        rise();
+    }
+}
+
+fn rise() {
+    NOW.store(LARGE.load(Relaxed), Relaxed);
+}
+
+/// The class that serves `n` bytes, unless they are served below.
+#[inline]
+pub fn class_of(n: usize) -> Option<SizeClass> {
+    let class = SizeClass::of(n)?;
+    if n > NOW.load(Relaxed) {
+        refuse();
+        return None;
+    }
+    Some(class)
+}
+
+#[cold]
+fn refuse() {
+    // Not exact when threads race, which is no matter for a threshold.
+    let refused = REFUSED.load(Relaxed) + 1;
+    REFUSED.store(refused, Relaxed);
+    if refused > MANY_REQUESTS {
+        rise();
+    }
+}

@@ -1,0 +1,128 @@
+//! A doubly linked list whose links lie in its members, so that it allocates
+//! nothing and a member leaves it in constant time.
+//!
+//! Members are records that live as long as the process (pools' descriptors,
+//! arenas' records), hence `&'static`, hence no unsafe code. A member is on
+//! one list at a time: the caller knows which.
+#![forbid(unsafe_code)]
+
+use core::cell::Cell;
+
+/// The links of a member. All zero bytes: on no list.
+pub struct Links<T: 'static> {
+    next: Cell<Option<&'static T>>,
+    previous: Cell<Option<&'static T>>,
+}
+
+/// What can be on a [`List`].
+pub trait Linked: Sized + 'static {
+    /// Its links.
+    fn links(&self) -> &Links<Self>;
+}
+
+/// The list: a pointer to its first member.
+pub struct List<T: 'static> {
+    first: Cell<Option<&'static T>>,
+}
+
+impl<T: Linked> List<T> {
+    /// A list with no member.
+    #[expect(
+        clippy::new_without_default,
+        reason = "made in constants, where Default cannot be"
+    )]
+    pub const fn new() -> List<T> {
+        List {
+            first: Cell::new(None),
+        }
+    }
+
+    /// The first member.
+    #[inline]
+    pub fn first(&self) -> Option<&'static T> {
+        self.first.get()
+    }
+
+    /// The members, from the first on.
+    pub fn iter(&self) -> impl Iterator<Item = &'static T> {
+        core::iter::successors(self.first(), |member| member.links().next.get())
+    }
+
+    /// Puts `member`, which is on no list, at the front.
+    pub fn push(&self, member: &'static T) {
+        let links = member.links();
+        debug_assert!(links.next.get().is_none() && links.previous.get().is_none());
+        let second = self.first.replace(Some(member));
+        if let Some(second) = second {
+            second.links().previous.set(Some(member));
+        }
+        links.next.set(second);
+    }
+
+    /// Takes the first member off.
+    pub fn pop(&self) -> Option<&'static T> {
+        let first = self.first()?;
+        self.remove(first);
+        Some(first)
+    }
+
+    /// Takes `member`, which is on this list, off it.
+    pub fn remove(&self, member: &'static T) {
+        let links = member.links();
+        let (next, previous) = (links.next.take(), links.previous.take());
+        match previous {
+            Some(previous) => previous.links().next.set(next),
+            None => self.first.set(next),
+        }
+        if let Some(next) = next {
+            next.links().previous.set(previous);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::*;
+
+    struct Node(u32, Links<Node>);
+
+    impl Linked for Node {
+        fn links(&self) -> &Links<Node> {
+            &self.1
+        }
+    }
+
+    fn node(n: u32) -> &'static Node {
+        let links = Links {
+            next: Cell::new(None),
+            previous: Cell::new(None),
+        };
+        Box::leak(Box::new(Node(n, links)))
+    }
+
+    fn members(list: &List<Node>) -> Vec<u32> {
+        list.iter().map(|node| node.0).collect()
+    }
+
+    #[test]
+    fn members_leave_from_any_place() {
+        let list: List<Node> = List::new();
+        let nodes: Vec<_> = (0..5).map(node).collect();
+        for &node in &nodes {
+            list.push(node);
+        }
+        assert_eq!(members(&list), [4, 3, 2, 1, 0]);
+        list.remove(nodes[2]);
+        assert_eq!(members(&list), [4, 3, 1, 0]);
+        list.remove(nodes[4]);
+        list.remove(nodes[0]);
+        assert_eq!(members(&list), [3, 1]);
+        list.push(nodes[2]);
+        assert_eq!(members(&list), [2, 3, 1]);
+        assert_eq!(list.pop().map(|node| node.0), Some(2));
+        list.pop();
+        list.pop();
+        assert!(list.pop().is_none());
+    }
+}

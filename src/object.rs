@@ -1,0 +1,281 @@
+//! The object allocator: malloc, calloc, realloc and free for every size and
+//! every pointer. Small and medium requests are served from pools; all else
+//! goes *below*, to the table that each call brings along: what was in the
+//! domain before us, or the C library.
+//!
+//! ```text
+//!    request in bytes    0 .. 512     513 .. 32768      more
+//!    served by           small        medium (limit.rs) below
+//!
+//!    address map says    a class                nothing
+//!    freed to            that class's magazine  below
+//! ```
+//!
+//! # Invariants
+//!
+//! O1  A pointer that the address map knows is ours; any other is handed to
+//!     `below` unread, whatever its value.
+//! O2  A failed realloc leaves the block as it was; one that shrinks never
+//!     fails.
+//!
+//! # Threads
+//!
+//! Any thread may call anything, with or without a GIL, and free what another
+//! one allocated.
+
+use core::ffi::c_void;
+use core::ptr;
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use crate::address_map::{Found, MAP};
+use crate::allocator::Allocator;
+use crate::first_use;
+use crate::geometry::REQUEST_MAX;
+use crate::heap::HEAP;
+use crate::limit;
+use crate::magazines::{self, Magazines};
+use crate::os::text;
+use crate::size_class::{SMALL_MAX, SizeClass};
+use crate::threads;
+
+/// Requests that went below so far, realloc's included.
+static BELOW: AtomicUsize = AtomicUsize::new(0);
+
+/// Requests that went below so far.
+pub fn served_below() -> usize {
+    BELOW.load(Relaxed)
+}
+
+/// Allocates `n` bytes. Null if there is no memory for them.
+///
+/// # Safety
+/// `below` keeps T1.
+#[inline(always)]
+pub unsafe fn malloc(below: &Allocator, n: usize) -> *mut c_void {
+    if n > SMALL_MAX {
+        // SAFETY: the caller's promise.
+        return unsafe { beyond_small(below, n) };
+    }
+    let block = magazines::mine().pop_small(n);
+    if !block.is_null() {
+        return block.cast();
+    }
+    // SAFETY: the caller's promise.
+    unsafe { miss(below, n) }
+}
+
+/// A medium request or a large one.
+#[inline(never)]
+unsafe fn beyond_small(below: &Allocator, n: usize) -> *mut c_void {
+    let Some(class) = limit::class_of(n) else {
+        if n > REQUEST_MAX {
+            return ptr::null_mut();
+        }
+        // SAFETY: T1.
+        return ask_below(|| unsafe { (below.malloc)(below.ctx, n) });
+    };
+    let block = magazines::mine().pop(class);
+    if !block.is_null() {
+        return block.cast();
+    }
+    // SAFETY: the caller's promise.
+    unsafe { miss(below, n) }
+}
+
+/// The thread's magazine of the class is empty, or it has none yet. `n` is a
+/// request that pools serve.
+#[cold]
+#[inline(never)]
+unsafe fn miss(below: &Allocator, n: usize) -> *mut c_void {
+    let Some(class) = SizeClass::of(n) else {
+        return ptr::null_mut();
+    };
+    let block = match magazines_of_this_thread() {
+        Some(magazines) => match magazines.pop(class) {
+            // The thread's first miss: its magazines may hold what a thread
+            // that a fork has ended left in them.
+            block if !block.is_null() => block,
+            _ => magazines.refill(&HEAP, class),
+        },
+        None => HEAP.take_one(class),
+    };
+    if !block.is_null() {
+        return block.cast();
+    }
+    // No arena to be had. As in obmalloc, what is below may still have some.
+    // SAFETY: T1.
+    ask_below(|| unsafe { (below.malloc)(below.ctx, class.size()) })
+}
+
+/// Has a request served below. If there is no memory for it, the empty arenas
+/// that are kept for the next peak are given up, and it is asked once more.
+#[inline]
+fn ask_below(ask: impl Fn() -> *mut c_void) -> *mut c_void {
+    BELOW.fetch_add(1, Relaxed);
+    let block = ask();
+    if block.is_null() && HEAP.release_empty() {
+        return ask();
+    }
+    block
+}
+
+fn magazines_of_this_thread() -> Option<&'static Magazines> {
+    if threads::is_new() {
+        first_use::happened();
+    }
+    threads::mine()
+}
+
+/// Allocates `nelem` times `elsize` bytes, all zero. Null if there is no
+/// memory for them, or the product exceeds `PY_SSIZE_T_MAX`.
+///
+/// # Safety
+/// `below` keeps T1.
+#[inline]
+pub unsafe fn calloc(below: &Allocator, nelem: usize, elsize: usize) -> *mut c_void {
+    let Some(n) = nelem.checked_mul(elsize) else {
+        return ptr::null_mut();
+    };
+    if n > SMALL_MAX && limit::class_of(n).is_none() {
+        if n > REQUEST_MAX {
+            return ptr::null_mut();
+        }
+        // SAFETY: T1.
+        return ask_below(|| unsafe { (below.calloc)(below.ctx, nelem, elsize) });
+    }
+    // SAFETY: the caller's promise.
+    let block = unsafe { malloc(below, n) };
+    if !block.is_null() {
+        // SAFETY: at least `n` bytes, which nobody else has.
+        unsafe { block.cast::<u8>().write_bytes(0, n) };
+    }
+    block
+}
+
+/// Gives the block at `p` back; nothing if `p` is null. A pointer that is not
+/// ours goes below.
+///
+/// # Safety
+/// `below` keeps T1. A pointer into one of our pools is a block that is live;
+/// nobody uses it any more.
+#[inline(always)]
+pub unsafe fn free(below: &Allocator, p: *mut c_void) {
+    let Some(found) = MAP.find_below_limit(p.addr()) else {
+        // SAFETY: the caller's promises.
+        return unsafe { not_pushed(Found::NO_POOL, p, below) };
+    };
+    if !magazines::mine().push(found, p.cast()) {
+        // SAFETY: the caller's promises.
+        unsafe { not_pushed(found, p, below) };
+    }
+}
+
+/// The magazine is full, the thread has none yet, or the pointer is foreign.
+/// (The parameters' order keeps `p` where `free` got it.)
+#[cold]
+#[inline(never)]
+unsafe fn not_pushed(found: Found, p: *mut c_void, below: &Allocator) {
+    let Some(class) = found.class() else {
+        // SAFETY: the caller's promises.
+        return unsafe { free_foreign(below, p) };
+    };
+    match magazines_of_this_thread() {
+        Some(magazines) => {
+            if !magazines.push(found, p.cast()) {
+                magazines.flush(&HEAP, class);
+                if !magazines.push(found, p.cast()) {
+                    HEAP.give(class, &[p.cast()]); // a class without magazine
+                }
+            }
+        }
+        None => HEAP.give(class, &[p.cast()]),
+    }
+}
+
+unsafe fn free_foreign(below: &Allocator, p: *mut c_void) {
+    if p.is_null() {
+        return;
+    }
+    stop_if_stale(p);
+    // SAFETY: O1 and T1.
+    unsafe { (below.free)(below.ctx, p) };
+}
+
+/// Stops the process if `p` lies in an arena but in no pool: whatever was
+/// there is long free, and below would take it for one of its own.
+fn stop_if_stale(p: *mut c_void) {
+    if MAP.arena(p.addr()).is_some() {
+        let pid = text::pid();
+        text::fatal(format_args!(
+            "{p:p}: freed, but its pool is empty (pid {pid})"
+        ));
+    }
+}
+
+/// Changes the size of the block at `p` to `n` bytes, moving it if need be;
+/// the contents stay, up to the smaller of the sizes. Null if there is no
+/// memory, and the block is as it was.
+///
+/// A block stays where it is while `n` fits it and is more than three quarters
+/// of it. One that grows beyond the small classes goes below, and a block from
+/// below stays with whom it belongs to, whatever its size.
+///
+/// # Safety
+/// As for [`free`], but for the block's use.
+#[inline]
+pub unsafe fn realloc(below: &Allocator, p: *mut c_void, n: usize) -> *mut c_void {
+    let Some(class) = MAP.find(p.addr()).class() else {
+        // SAFETY: the caller's promises.
+        return unsafe { realloc_foreign(below, p, n) };
+    };
+    let size = class.size();
+    if n <= size && 4 * n > 3 * size {
+        return p;
+    }
+    // SAFETY: the caller's promises; `p` is a block of this size.
+    unsafe { move_block(below, p, size, n) }
+}
+
+/// Realloc of a block of ours that does not stay.
+#[inline(never)]
+unsafe fn move_block(below: &Allocator, p: *mut c_void, size: usize, n: usize) -> *mut c_void {
+    if n > REQUEST_MAX {
+        return ptr::null_mut();
+    }
+    if limit::class_of(n).is_some_and(|class| class.size() == size) {
+        return p;
+    }
+    let grows_large = n > size && n > SMALL_MAX;
+    let block = if grows_large {
+        // What has grown beyond the small classes will grow again; the C
+        // library's realloc often extends it where it is. (Between our own
+        // classes each step copies: lists of 4000 were a fifth slower.)
+        // SAFETY: T1.
+        ask_below(|| unsafe { (below.malloc)(below.ctx, n) })
+    } else {
+        // SAFETY: the caller's promise.
+        unsafe { malloc(below, n) }
+    };
+    if block.is_null() {
+        return if n <= size { p } else { ptr::null_mut() }; // O2
+    }
+    // SAFETY: two blocks, each at least so long; the new one is nobody's yet.
+    unsafe { block.copy_from_nonoverlapping(p, n.min(size)) };
+    // SAFETY: the caller has given `p` up.
+    unsafe { free(below, p) };
+    block
+}
+
+#[inline(never)]
+unsafe fn realloc_foreign(below: &Allocator, p: *mut c_void, n: usize) -> *mut c_void {
+    if p.is_null() {
+        // SAFETY: the caller's promise.
+        return unsafe { malloc(below, n) };
+    }
+    stop_if_stale(p);
+    if n > REQUEST_MAX {
+        return ptr::null_mut();
+    }
+    // SAFETY: O1 and T1; a realloc that failed has left the block as it was.
+    ask_below(|| unsafe { (below.realloc)(below.ctx, p, n) })
+}

@@ -1,0 +1,96 @@
+//! The environment and the command line, as the loader left them.
+
+use core::ffi::{CStr, c_char, c_int};
+use core::ptr;
+use core::sync::atomic::{AtomicI32, AtomicPtr, Ordering::Relaxed};
+
+static ARGC: AtomicI32 = AtomicI32::new(0);
+static ARGV: AtomicPtr<*const c_char> = AtomicPtr::new(ptr::null_mut());
+
+unsafe extern "C" {
+    static environ: *const *const c_char;
+}
+
+/// Keeps the arguments that the loader hands to constructors.
+pub fn keep_arguments(argc: c_int, argv: *mut *const c_char) {
+    ARGC.store(argc, Relaxed);
+    ARGV.store(argv, Relaxed);
+}
+
+/// The program's arguments, its name first; none if they are not known.
+pub fn arguments() -> impl Iterator<Item = &'static [u8]> {
+    let argv = ARGV.load(Relaxed);
+    let count = if argv.is_null() {
+        0
+    } else {
+        usize::try_from(ARGC.load(Relaxed)).unwrap_or(0)
+    };
+    (0..count).map_while(move |i| {
+        // SAFETY: the loader's vector has `argc` entries.
+        let entry = unsafe { *argv.add(i) };
+        // SAFETY: each is a C string, or NULL at the end.
+        (!entry.is_null()).then(|| unsafe { CStr::from_ptr(entry) }.to_bytes())
+    })
+}
+
+/// The value of an environment variable, if it is set.
+pub fn variable(name: &CStr) -> Option<&'static [u8]> {
+    // SAFETY: a C string; the answer is NULL or one, too.
+    let value = unsafe { libc::getenv(name.as_ptr()) };
+    // SAFETY: as above. It lives until the program changes the variable; the
+    // library reads its own once, at start.
+    (!value.is_null()).then(|| unsafe { CStr::from_ptr(value) }.to_bytes())
+}
+
+/// Every `NAME=value` of the environment.
+pub fn variables() -> impl Iterator<Item = &'static [u8]> {
+    // SAFETY: the C library's own variable.
+    let mut entry = unsafe { environ };
+    core::iter::from_fn(move || {
+        if entry.is_null() {
+            return None;
+        }
+        // SAFETY: the vector ends with NULL, and the walk ends there.
+        let string = unsafe { *entry };
+        if string.is_null() {
+            return None;
+        }
+        // SAFETY: not past the NULL that ends it.
+        entry = unsafe { entry.add(1) };
+        // SAFETY: each entry is a C string.
+        Some(unsafe { CStr::from_ptr(string) }.to_bytes())
+    })
+}
+
+/// Whether the program runs with more rights than its user has (setuid and
+/// the like): then the environment is not to be trusted.
+pub fn privileged() -> bool {
+    // SAFETY: a question without conditions.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::*;
+
+    #[test]
+    fn the_environment_is_read_to_its_end() {
+        let path = variable(c"PATH").expect("PATH is set");
+        assert!(variables().any(|entry| entry.strip_prefix(b"PATH=") == Some(path)));
+        assert_eq!(variable(c"OBMALLOC_NO_SUCH_VARIABLE"), None);
+        assert!(!privileged());
+    }
+
+    #[test]
+    fn arguments_are_those_that_were_kept() {
+        static VECTOR: [usize; 3] = [0; 3];
+        assert_eq!(VECTOR.len(), 3);
+        let strings = [c"python".as_ptr(), c"-c".as_ptr(), ptr::null()];
+        let vector = Box::leak(Box::new(strings));
+        keep_arguments(2, vector.as_mut_ptr());
+        assert_eq!(arguments().collect::<Vec<_>>(), [&b"python"[..], b"-c"]);
+        keep_arguments(0, ptr::null_mut());
+        assert_eq!(arguments().count(), 0);
+    }
+}

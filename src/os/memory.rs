@@ -1,0 +1,127 @@
+//! Address space from the kernel and back to it (layer -1).
+//!
+//! Sizes are in bytes and multiples of the OS page, which is asked for and not
+//! assumed: 4, 16 and 64 KiB all occur. What is mapped is zero and private.
+//! Nothing here is reserved ahead: the library has to work under `ulimit -v`,
+//! in small containers and under valgrind.
+
+use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+/// Bytes in an OS page.
+pub fn page_size() -> usize {
+    static KNOWN: AtomicUsize = AtomicUsize::new(0);
+    match KNOWN.load(Relaxed) {
+        0 => {
+            // SAFETY: a question without conditions.
+            let answer = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+            let size = usize::try_from(answer).ok().filter(|n| n.is_power_of_two());
+            let size = size.unwrap_or(4096);
+            KNOWN.store(size, Relaxed);
+            size
+        }
+        size => size,
+    }
+}
+
+/// Maps `size` bytes anywhere. `None` if the kernel has no more to give.
+pub fn map(size: usize) -> Option<NonNull<u8>> {
+    let (access, kind) = (
+        libc::PROT_READ | libc::PROT_WRITE,
+        libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+    );
+    // SAFETY: a fresh private mapping at an address of the kernel's choice
+    // touches nothing that exists.
+    let p = unsafe { libc::mmap(ptr::null_mut(), size, access, kind, -1, 0) };
+    if p == libc::MAP_FAILED {
+        None
+    } else {
+        NonNull::new(p.cast())
+    }
+}
+
+/// Gives `size` bytes at `base` back, addresses and all.
+///
+/// # Safety
+/// They were mapped here, and nothing points into them any more.
+pub unsafe fn unmap(base: NonNull<u8>, size: usize) {
+    // SAFETY: the caller's promise. Failure (ENOMEM when a mapping would have
+    // to be split in too many) leaves it mapped, which harms nobody.
+    unsafe { libc::munmap(base.as_ptr().cast(), size) };
+}
+
+/// Maps `size` bytes at a multiple of `size`, a power of two.
+///
+/// Neighbouring mappings are mostly laid one below the other, so the plain
+/// way is tried first: after one aligned arena the next is aligned too.
+pub fn map_aligned(size: usize) -> Option<NonNull<u8>> {
+    let plain = map(size)?;
+    if plain.addr().get().is_multiple_of(size) {
+        return Some(plain);
+    }
+    // SAFETY: mapped just now; nobody has seen it.
+    unsafe { unmap(plain, size) };
+    let wide = map(2 * size)?;
+    let before = wide.addr().get().next_multiple_of(size) - wide.addr().get();
+    let after = size - before;
+    // SAFETY: `before <= size`, so this stays within the mapping.
+    let base = unsafe { wide.add(before) };
+    if before > 0 {
+        // SAFETY: the part below `base`, which nobody has seen.
+        unsafe { unmap(wide, before) };
+    }
+    if after > 0 {
+        // SAFETY: the part above `base + size`, still within the mapping.
+        let end = unsafe { base.add(size) };
+        // SAFETY: as above; nobody has seen it.
+        unsafe { unmap(end, after) };
+    }
+    Some(base)
+}
+
+/// Asks the kernel not to back `size` bytes at `base` with huge pages.
+///
+/// Where huge pages are always on, the first byte touched in an arena would
+/// otherwise cost 2 MiB.
+pub fn advise_small_pages(base: NonNull<u8>, size: usize) {
+    // SAFETY: advice changes no content, whatever is mapped there. A kernel
+    // built without huge pages says EINVAL, which is as good.
+    unsafe { libc::madvise(base.as_ptr().cast(), size, libc::MADV_NOHUGEPAGE) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::*;
+
+    #[test]
+    fn the_page_size_is_a_power_of_two() {
+        assert!(page_size().is_power_of_two());
+        assert!(page_size() >= 4096);
+    }
+
+    #[test]
+    fn aligned_mappings_are_aligned_zero_and_writable() {
+        let size = 1 << 21;
+        let maps: Vec<_> = (0..5).map(|_| map_aligned(size).unwrap()).collect();
+        for base in maps {
+            assert_eq!(base.addr().get() % size, 0);
+            for offset in [0, size / 2, size - 1] {
+                // SAFETY: within the mapping.
+                let byte = unsafe { base.add(offset) };
+                // SAFETY: as above; read, then written.
+                assert_eq!(unsafe { byte.read() }, 0);
+                // SAFETY: as above.
+                unsafe { byte.write(1) };
+            }
+            // SAFETY: nothing points there any more.
+            unsafe { unmap(base, size) };
+        }
+    }
+
+    #[test]
+    fn an_impossible_size_is_refused() {
+        assert!(map(usize::MAX & !(page_size() - 1)).is_none());
+        assert!(map_aligned(1 << 62).is_none());
+    }
+}

@@ -1,0 +1,12 @@
+//! The floor that talks to the kernel and the C library: mappings, locks, the
+//! thread word, lines of text. Nothing here knows what an allocator is.
+
+pub mod memory;
+
+pub mod text;
+
+pub mod lock;
+
+pub mod thread_word;
+
+pub mod environment;

@@ -1,0 +1,115 @@
+//! Lines of text for people, made without allocating and written at once.
+//!
+//! The library is silent unless it is asked or must stop the process. What it
+//! says then is one line that begins with `obmalloc: `, in one `write`, so
+//! that lines of several processes do not mix.
+
+use core::fmt::{self, Write};
+
+/// A line under construction; what does not fit is cut off, the end of the
+/// line excepted.
+pub struct Line {
+    bytes: [u8; 512],
+    len: usize,
+}
+
+impl Line {
+    fn new() -> Line {
+        Line {
+            bytes: [0; 512],
+            len: 0,
+        }
+    }
+
+    fn end(&mut self) -> &[u8] {
+        let len = self.len.min(self.bytes.len() - 1);
+        self.bytes[len] = b'\n';
+        &self.bytes[..=len]
+    }
+}
+
+impl Write for Line {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = self.bytes.len() - self.len;
+        let taken = text.len().min(room);
+        self.bytes[self.len..self.len + taken].copy_from_slice(&text.as_bytes()[..taken]);
+        self.len += taken;
+        Ok(())
+    }
+}
+
+/// Writes all of `bytes` to a file descriptor, as far as it takes them.
+pub fn write_all(fd: i32, mut bytes: &[u8]) {
+    while !bytes.is_empty() {
+        // SAFETY: a slice is readable over its length.
+        let n = unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) };
+        match usize::try_from(n) {
+            Ok(n) if n > 0 => bytes = &bytes[n.min(bytes.len())..],
+            _ => return,
+        }
+    }
+}
+
+/// Writes one line to stderr: `obmalloc: ` and the text.
+pub fn say(text: fmt::Arguments<'_>) {
+    let mut line = Line::new();
+    let _ = line.write_str("obmalloc: ");
+    let _ = line.write_fmt(text);
+    write_all(libc::STDERR_FILENO, line.end());
+}
+
+/// Ends the process with one line that says why.
+///
+/// For damage only: a pointer that cannot be what its caller says it is, an
+/// invariant seen broken. Going on would spread it.
+#[cold]
+#[inline(never)]
+pub fn fatal(text: fmt::Arguments<'_>) -> ! {
+    say(text);
+    // SAFETY: abort has no conditions.
+    unsafe { libc::abort() }
+}
+
+/// This process's id.
+pub fn pid() -> i32 {
+    // SAFETY: a question without conditions.
+    unsafe { libc::getpid() }
+}
+
+/// Bytes of a C string as text, as far as they are UTF-8.
+pub fn printable(bytes: &[u8]) -> &str {
+    match core::str::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => core::str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_too_long_is_cut_and_still_ends() {
+        let mut line = Line::new();
+        for _ in 0..100 {
+            line.write_str("ten bytes!").unwrap();
+        }
+        let bytes = line.end();
+        assert_eq!(bytes.len(), 512);
+        assert_eq!(bytes.last(), Some(&b'\n'));
+        assert!(bytes.starts_with(b"ten bytes!ten bytes!"));
+    }
+
+    #[test]
+    fn a_line_ends_where_its_text_does() {
+        let mut line = Line::new();
+        write!(line, "arena {}", 7).unwrap();
+        assert_eq!(line.end(), b"arena 7\n");
+    }
+
+    #[test]
+    fn what_is_not_utf_8_ends_the_text() {
+        assert_eq!(printable(b"plain"), "plain");
+        assert_eq!(printable(b"half\xff rest"), "half");
+    }
+}

@@ -1,0 +1,94 @@
+//! One word of thread-local storage, read in two instructions.
+//!
+//! Stable Rust reaches thread-local storage in a shared library through
+//! `__tls_get_addr`: a call, three saved registers, 32 instructions where 12
+//! do (callgrind). So the word is defined by hand, in the initial-exec model:
+//! its offset from the thread pointer stands in the GOT, filled by the loader.
+//! It is 8 bytes of the about 1.7 KiB of static thread-local storage that the
+//! C library keeps for libraries that are opened late.
+//!
+//! What the word starts as is said by `start_at!`, once, by the file that
+//! knows what it means. That holds in threads that exist already when the
+//! library is opened, too: the loader relocates the image before it copies it.
+
+use core::ptr::NonNull;
+
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+compile_error!("the thread word is written for x86-64 Linux so far");
+
+/// Defines the word, as the address of the static that is named.
+macro_rules! start_at {
+    ($start:path) => {
+        core::arch::global_asm!(
+            ".pushsection .tdata.obmalloc_thread_word,\"awT\",@progbits",
+            ".p2align 3",
+            ".globl obmalloc_thread_word",
+            ".hidden obmalloc_thread_word",
+            ".type obmalloc_thread_word,@object",
+            ".size obmalloc_thread_word,8",
+            "obmalloc_thread_word: .quad {start}",
+            ".popsection",
+            start = sym $start,
+        );
+    };
+}
+pub(crate) use start_at;
+
+/// The word of the calling thread.
+#[inline(always)]
+pub fn get() -> NonNull<()> {
+    let word: *mut ();
+    // SAFETY: reads the word: its offset from the GOT, then its value relative
+    // to the thread pointer. `readonly`, not `nomem`: `set` changes it.
+    unsafe {
+        core::arch::asm!(
+            "mov {word}, qword ptr [rip + obmalloc_thread_word@GOTTPOFF]",
+            "mov {word}, qword ptr fs:[{word}]",
+            word = out(reg) word,
+            options(pure, readonly, nostack, preserves_flags)
+        );
+    }
+    // SAFETY: it starts as the address of a static and is only ever set to
+    // another non-null pointer.
+    unsafe { NonNull::new_unchecked(word) }
+}
+
+/// Sets the word of the calling thread.
+pub fn set(word: NonNull<()>) {
+    // SAFETY: writes the word, as `get` reads it. Without `pure` and
+    // `readonly` the compiler keeps it apart from reads of the word.
+    unsafe {
+        core::arch::asm!(
+            "mov {offset}, qword ptr [rip + obmalloc_thread_word@GOTTPOFF]",
+            "mov qword ptr fs:[{offset}], {word}",
+            offset = out(reg) _,
+            word = in(reg) word.as_ptr(),
+            options(nostack, preserves_flags)
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_thread_has_a_word_of_its_own() {
+        fn starts_as() -> usize {
+            std::thread::spawn(|| get().addr().get()).join().unwrap()
+        }
+        let start = starts_as();
+        std::thread::spawn(move || {
+            let before = get();
+            assert_eq!(before.addr().get(), start);
+            let mut value = 0u64;
+            let mine = NonNull::from(&mut value).cast();
+            set(mine);
+            assert_eq!(get(), mine);
+            assert_eq!(starts_as(), start);
+            set(before);
+        })
+        .join()
+        .unwrap();
+    }
+}

@@ -1,0 +1,321 @@
+//! A pool: 64 KiB cut into blocks of one size class. Its descriptor, with a
+//! bit for each granule of 16 bytes, lies elsewhere (in its arena's record).
+//!
+//! ```text
+//!    POOL_SIZE bytes at a multiple of POOL_SIZE; addresses grow to the right
+//!    +-----------+-----------+-----------+-----------+-- ... --+---------+
+//!    |  48 bytes |   block   |   block   |   block   |         |   too   |
+//!    |  not used |  (taken)  |  (free)   |  (taken)  |         |  short  |
+//!    +-----------+-----------+-----------+-----------+-- ... --+---------+
+//!      0   0   0   1   0   0   0   0   0   1   0   0    ...      0   0
+//!                  ^                       ^
+//!                  the granules at which a taken block begins
+//! ```
+//!
+//! A block is known by the granule it begins at, so no address is divided by a
+//! block's size: bits 10 to 15 of an address are its word, bits 4 to 9 its
+//! bit. One more word says in which words to look for free blocks.
+//!
+//! Nothing is ever written into a free block: it carries no link, so an OS
+//! page of free blocks holds nothing, and a write after free hits no pointer.
+//!
+//! A pool is in one of three states:
+//!
+//! used  == some block is free and some block is not. It is on a shelf of its
+//!          class (`used_pools.rs`).
+//! full  == no block is free. It is on no list; it is found again through the
+//!          address map when one of its blocks comes back.
+//! empty == it has no class. It is a bit in its arena's mask of free pools;
+//!          nothing in the descriptor but `base` means anything.
+//!
+//! A block in some thread's magazine counts as taken here.
+//!
+//! # Invariants
+//!
+//! P1  A bit is set exactly where a taken block begins. In an empty pool no
+//!     bit is set, so a pool begins and ends without a bit being written.
+//! P2  `free` is the number of the class's blocks less the bits set.
+//! P3  Bit n of `words_free` is set exactly while a free block begins in what
+//!     word n covers.
+//! P4  A pool is on a shelf exactly while it is used.
+//!
+//! # Threads
+//!
+//! A pool with a class is touched under that class's lock, an empty one under
+//! the arenas' lock. It passes from the one to the other under both.
+
+use core::cell::Cell;
+use core::ptr;
+
+use crate::geometry::{ALIGNMENT, pool_base};
+use crate::list::{Linked, Links};
+use crate::size_class::{GRANULE_WORDS, SizeClass};
+
+/// log2 of the bytes that a word of granules covers.
+const WORD_BITS: u32 = (ALIGNMENT * 64).ilog2();
+
+/// The descriptor of a pool. All zero is an empty pool without a place.
+#[repr(C, align(64))]
+pub struct Pool {
+    links: Links<Pool>,
+    /// Address of the pool; written when its arena is mapped.
+    base: Cell<usize>,
+    /// Index of the size class, 0 while empty.
+    class: Cell<u8>,
+    /// Blocks that are free (P2).
+    free: Cell<u32>,
+    /// Which words have free blocks (P3).
+    words_free: Cell<u64>,
+    /// A bit for each granule (P1).
+    words: [Cell<u64>; GRANULE_WORDS],
+}
+
+// SAFETY: reached by several threads, but only under the lock that the module
+// page names, which orders them.
+unsafe impl Sync for Pool {}
+
+impl Linked for Pool {
+    fn links(&self) -> &Links<Pool> {
+        &self.links
+    }
+}
+
+impl Pool {
+    /// Where the pool lies.
+    #[inline]
+    pub fn base(&self) -> usize {
+        self.base.get()
+    }
+
+    /// Puts the descriptor in charge of the empty pool at `base`.
+    pub fn place(&self, base: usize) {
+        debug_assert_eq!(base, pool_base(base));
+        self.base.set(base);
+        self.class.set(0);
+    }
+
+    /// The class, unless the pool is empty.
+    #[inline]
+    pub fn class(&self) -> Option<SizeClass> {
+        SizeClass::from_index(usize::from(self.class.get()))
+    }
+
+    /// Whether the pool belongs to `class`.
+    #[inline]
+    pub fn is_of(&self, class: SizeClass) -> bool {
+        usize::from(self.class.get()) == class.index()
+    }
+
+    /// Blocks that are free.
+    #[inline]
+    pub fn free(&self) -> u32 {
+        self.free.get()
+    }
+
+    /// Cuts the empty pool into blocks of `class`, all of them free. Not one
+    /// byte of the pool itself is touched.
+    pub fn begin(&self, class: SizeClass) {
+        self.class.set(class.index() as u8);
+        self.free.set(class.shape().blocks);
+        self.words_free.set(class.shape().words);
+    }
+
+    /// Makes the pool empty; all its blocks are free.
+    pub fn end(&self) {
+        self.class.set(0);
+    }
+
+    /// Takes free blocks of the pool, which is of class `class`: those at the
+    /// lowest addresses, as many as there are and `out` has room for. They
+    /// fill `out` from its end: the lowest is the last. Returns how many.
+    #[inline]
+    pub fn take(&self, class: SizeClass, out: &mut [*mut u8]) -> usize {
+        let (starts, size) = (class.starts(), class.size());
+        let per_word = class.shape().per_word as usize;
+        let mut words_free = self.words_free.get();
+        let mut room = out.len();
+        while words_free != 0 && room > 0 {
+            let n = words_free.trailing_zeros() as usize;
+            let start = self.base.get() + (n << WORD_BITS);
+            let (begin, taken) = (starts[n], self.words[n].get());
+            let mut free = begin & !taken;
+            if taken == 0 && room >= per_word {
+                // All blocks of the word: a size apart, and no bit is looked at.
+                let last = start + free.ilog2() as usize * ALIGNMENT;
+                let mut address = start + free.trailing_zeros() as usize * ALIGNMENT;
+                while address <= last && room > 0 {
+                    room -= 1;
+                    out[room] = ptr::with_exposed_provenance_mut(address);
+                    address += size;
+                }
+                free = 0;
+            }
+            while free != 0 && room > 0 {
+                let address = start + free.trailing_zeros() as usize * ALIGNMENT;
+                room -= 1;
+                out[room] = ptr::with_exposed_provenance_mut(address);
+                free &= free - 1;
+            }
+            self.words[n].set(begin & !free);
+            if free == 0 {
+                words_free &= words_free - 1;
+            }
+        }
+        self.words_free.set(words_free);
+        let taken = out.len() - room;
+        self.free.set(self.free.get() - taken as u32);
+        taken
+    }
+
+    /// Gives back the leading blocks of `blocks` that lie in this pool.
+    /// Returns how many these are. `Err` names one that cannot be what its
+    /// caller took it for: no taken block begins there.
+    #[inline]
+    pub fn give(&self, blocks: &[*mut u8]) -> Result<usize, *mut u8> {
+        let mut words_free = self.words_free.get();
+        let (mut addresses, mut given) = (0, 0);
+        'words: while let Some(first) = blocks.get(given) {
+            let start = first.addr() & !((1 << WORD_BITS) - 1);
+            let n = (start ^ self.base.get()) >> WORD_BITS;
+            if n >= GRANULE_WORDS {
+                break;
+            }
+            let mut word = self.words[n].get();
+            words_free |= 1u64.wrapping_shl(n as u32);
+            for &block in &blocks[given..] {
+                let offset = block.addr() ^ start;
+                if offset >> WORD_BITS != 0 {
+                    self.words[n].set(word);
+                    continue 'words;
+                }
+                let cleared = word & !1u64.wrapping_shl((offset / ALIGNMENT) as u32);
+                if cleared == word {
+                    return Err(block);
+                }
+                word = cleared;
+                addresses |= offset;
+                given += 1;
+            }
+            self.words[n].set(word);
+        }
+        if !addresses.is_multiple_of(ALIGNMENT) {
+            let is_odd = |block: &&*mut u8| !block.addr().is_multiple_of(ALIGNMENT);
+            return Err(blocks
+                .iter()
+                .copied()
+                .find(|block| is_odd(&block))
+                .unwrap_or_default());
+        }
+        self.words_free.set(words_free);
+        self.free.set(self.free.get() + given as u32);
+        Ok(given)
+    }
+
+    /// Whether a block of the pool's class begins at this address in it.
+    pub fn begins_block(&self, address: usize) -> bool {
+        let granule = (address - self.base.get()) / ALIGNMENT;
+        let starts = |class: SizeClass| class.starts()[granule / 64] >> (granule % 64) & 1 == 1;
+        address.is_multiple_of(ALIGNMENT) && self.class().is_some_and(starts)
+    }
+
+    /// Asserts the invariants of one pool, for tests.
+    #[cfg(test)]
+    pub fn check(&self) {
+        let Some(class) = self.class() else {
+            return self.check_empty();
+        };
+        let set: u32 = self.words.iter().map(|word| word.get().count_ones()).sum();
+        assert_eq!(class.shape().blocks - set, self.free.get(), "P2");
+        for (n, (word, starts)) in self.words.iter().zip(class.starts()).enumerate() {
+            assert_eq!(word.get() & !starts, 0, "P1");
+            let free = starts & !word.get() != 0;
+            assert_eq!(self.words_free.get() >> n & 1 == 1, free, "P3");
+        }
+    }
+
+    /// Asserts that an empty pool has no bit set, for tests.
+    #[cfg(test)]
+    pub fn check_empty(&self) {
+        assert!(self.words.iter().all(|word| word.get() == 0), "P1");
+    }
+}
+
+const _: () = assert!(GRANULE_WORDS == 64, "words_free has a bit for each word");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geometry::POOL_SIZE;
+    use crate::tests::*;
+
+    /// A descriptor alone: its pool's memory is never touched.
+    fn pool(class: SizeClass) -> Pool {
+        // SAFETY: all zero is a valid descriptor.
+        let pool: Pool = unsafe { core::mem::zeroed() };
+        pool.place(0x7000_0000);
+        pool.begin(class);
+        pool.check();
+        pool
+    }
+
+    fn take(pool: &Pool, class: SizeClass, n: usize) -> Vec<*mut u8> {
+        let mut out = vec![ptr::null_mut(); n];
+        let taken = pool.take(class, &mut out);
+        pool.check();
+        out.split_off(n - taken).into_iter().rev().collect()
+    }
+
+    #[test]
+    fn blocks_come_lowest_first_and_go_back_in_any_order() {
+        for class in SizeClass::all() {
+            let pool = pool(class);
+            let blocks = class.shape().blocks as usize;
+            let all = take(&pool, class, blocks + 10);
+            assert_eq!(all.len(), blocks);
+            assert_eq!(pool.free(), 0);
+            assert!(all.is_sorted());
+            assert!(all.iter().all(|block| pool.begins_block(block.addr())));
+            let odd: Vec<_> = all.iter().copied().skip(1).step_by(2).rev().collect();
+            assert_eq!(pool.give(&odd), Ok(odd.len()));
+            pool.check();
+            let mut again = take(&pool, class, odd.len());
+            again.reverse();
+            assert_eq!(again, odd);
+            assert_eq!(pool.give(&all), Ok(blocks));
+            assert_eq!(pool.free() as usize, blocks);
+            pool.check();
+            pool.check_empty();
+        }
+    }
+
+    #[test]
+    fn only_the_blocks_of_this_pool_are_taken_back() {
+        let class = SizeClass::of(64).unwrap();
+        let pool = pool(class);
+        let blocks = take(&pool, class, 3);
+        let elsewhere = ptr::without_provenance_mut(pool.base() + POOL_SIZE + 48);
+        assert_eq!(pool.give(&[blocks[0], elsewhere, blocks[1]]), Ok(1));
+        assert_eq!(pool.free(), class.shape().blocks - 2);
+        pool.check();
+    }
+
+    #[test]
+    fn what_is_no_taken_block_is_named() {
+        let class = SizeClass::of(64).unwrap();
+        let all = take(&pool(class), class, 4);
+        let (inside, odd, before) = (
+            all[1].wrapping_add(16),
+            all[1].wrapping_add(1),
+            all[0].wrapping_sub(16),
+        );
+        for wrong in [inside, odd, before, all[3]] {
+            let pool = pool(class);
+            let blocks = take(&pool, class, 3);
+            assert_eq!(pool.give(&[blocks[0], wrong]), Err(wrong));
+            assert_eq!(pool.begins_block(wrong.addr()), wrong == all[3]);
+        }
+        let pool = pool(class);
+        let blocks = take(&pool, class, 3);
+        assert_eq!(pool.give(&[blocks[2], blocks[2]]), Err(blocks[2]));
+    }
+}

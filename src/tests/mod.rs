@@ -1,0 +1,29 @@
+//! What the tests share, and the tests that are about the sources as a whole
+//! or about several floors at once. The tests of one file stand at its foot.
+
+use core::ptr::NonNull;
+
+pub(crate) use std::{boxed::Box, format, vec, vec::Vec};
+
+use crate::address_map::MAP;
+use crate::arena::Arena;
+use crate::geometry::ARENA_SIZE;
+use crate::os::memory;
+
+mod heap;
+
+mod object;
+
+mod order;
+
+/// An arena that is mapped and in the address map, and in no heap.
+pub(crate) fn lone_arena() -> &'static Arena {
+    let size = size_of::<Arena>().next_multiple_of(memory::page_size());
+    let record: NonNull<Arena> = memory::map(size).unwrap().cast();
+    // SAFETY: mapped zero, which is a record without an arena.
+    let arena = unsafe { record.as_ref() };
+    let base = memory::map_aligned(ARENA_SIZE).unwrap();
+    arena.place(base.as_ptr().expose_provenance());
+    assert!(MAP.add_arena(arena.base(), arena));
+    arena
+}

@@ -1,0 +1,217 @@
+//! Which threads have magazines, from a thread's first miss to its end.
+//!
+//! ```text
+//!    thread word:   NOTHING ---------> a record ---------> ENDED
+//!                          first miss            the thread ends
+//!
+//!    all  -> record -> record -> record      every record there is
+//!    idle -> record                          those without a thread
+//! ```
+//!
+//! A record holds a thread's magazines and their slots. When the thread ends,
+//! its blocks go back to the pools and the record waits for another thread.
+//! Destructors that run later in the same thread may still allocate and free:
+//! with [`ENDED`] they are served block by block, under the pools' locks.
+//!
+//! In a forked child the other threads are gone and their records are not
+//! idle. They are of an earlier generation, by which they are known; whoever
+//! takes such a record takes the blocks in it, too (M4).
+//!
+//! # Invariants
+//!
+//! R1  A record belongs to the living thread whose word points to it, or to
+//!     nobody; then it is on `idle`, or of an earlier generation.
+//! R2  Records are never given back to the kernel.
+//!
+//! # Threads
+//!
+//! All of it under the lock `THREADS`, which is taken before any of the heap's
+//! and never while one of those is held.
+
+use core::cell::{Cell, UnsafeCell};
+use core::ffi::c_void;
+use core::ptr;
+
+use crate::heap::HEAP;
+use crate::list::{Linked, Links, List};
+use crate::magazines::{self, ENDED, Magazines, NOTHING, SLOTS, Slot};
+use crate::os::lock::Lock;
+use crate::os::memory;
+use crate::size_class::SizeClass;
+
+/// A thread's magazines with their slots. All zero is a record never used.
+#[repr(C)]
+struct Record {
+    magazines: Magazines,
+    /// On `idle`.
+    links: Links<Record>,
+    /// The record that was made before this one.
+    next: Cell<Option<&'static Record>>,
+    /// The generation of the thread it belongs to, 0 if it is idle.
+    generation: Cell<u32>,
+    slots: UnsafeCell<[Slot; SLOTS]>,
+}
+
+// SAFETY: the magazines are their thread's, the rest is under the lock.
+unsafe impl Sync for Record {}
+
+impl Linked for Record {
+    fn links(&self) -> &Links<Record> {
+        &self.links
+    }
+}
+
+struct Threads {
+    all: Cell<Option<&'static Record>>,
+    idle: List<Record>,
+    /// Counts the forks that lead to this process, from 1.
+    generation: Cell<u32>,
+    /// The key whose destructor tells of a thread's end.
+    key: Cell<Option<libc::pthread_key_t>>,
+}
+
+static THREADS: Lock<Threads> = Lock::new(Threads {
+    all: Cell::new(None),
+    idle: List::new(),
+    generation: Cell::new(1),
+    key: Cell::new(None),
+});
+
+/// The calling thread's magazines, if it has any. A thread at its first miss
+/// gets some here; `None` if it is ending or there is no memory for them.
+#[inline]
+pub fn mine() -> Option<&'static Magazines> {
+    let magazines = magazines::mine();
+    if ptr::eq(magazines, &raw const NOTHING) {
+        begin()
+    } else if ptr::eq(magazines, &raw const ENDED) {
+        None
+    } else {
+        Some(magazines)
+    }
+}
+
+/// Whether the calling thread has not missed yet.
+pub fn is_new() -> bool {
+    ptr::eq(magazines::mine(), &raw const NOTHING)
+}
+
+#[cold]
+fn begin() -> Option<&'static Magazines> {
+    let record = THREADS.lock().begin();
+    let magazines = record.map_or(&ENDED, |record| &record.magazines);
+    magazines::make_mine(magazines);
+    record.map(|record| &record.magazines)
+}
+
+/// The destructor of the key: the thread ends.
+unsafe extern "C" fn end(record: *mut c_void) {
+    // SAFETY: the value that `begin` gave the key; R2.
+    let record = unsafe { &*record.cast::<Record>() };
+    magazines::make_mine(&ENDED);
+    record.magazines.empty(&HEAP);
+    let threads = THREADS.lock();
+    record.generation.set(0);
+    threads.idle.push(record);
+}
+
+impl Threads {
+    fn begin(&self) -> Option<&'static Record> {
+        let key = self.key()?;
+        let record = self
+            .idle
+            .pop()
+            .or_else(|| self.orphan())
+            .or_else(|| self.make())?;
+        // SAFETY: the key exists. (For keys from 32 on the C library takes
+        // memory of its own here; it does not come from us.)
+        let kept = unsafe { libc::pthread_setspecific(key, ptr::from_ref(record).cast()) };
+        if kept != 0 {
+            // The thread's end would go unnoticed.
+            record.generation.set(0);
+            self.idle.push(record);
+            return None;
+        }
+        record.generation.set(self.generation.get());
+        Some(record)
+    }
+
+    fn key(&self) -> Option<libc::pthread_key_t> {
+        if self.key.get().is_none() {
+            let mut key = 0;
+            // SAFETY: a place for the key, and a destructor that stays loaded
+            // (the library is linked with `-z nodelete`).
+            let made = unsafe { libc::pthread_key_create(&raw mut key, Some(end)) };
+            self.key.set((made == 0).then_some(key));
+        }
+        self.key.get()
+    }
+
+    fn records(&self) -> impl Iterator<Item = &'static Record> {
+        core::iter::successors(self.all.get(), |record| record.next.get())
+    }
+
+    /// A record whose thread was lost in a fork.
+    fn orphan(&self) -> Option<&'static Record> {
+        let now = self.generation.get();
+        if now == 1 {
+            return None;
+        }
+        self.records()
+            .find(|record| record.generation.get() != 0 && record.generation.get() != now)
+    }
+
+    fn make(&self) -> Option<&'static Record> {
+        let memory = memory::map(record_bytes())?;
+        // SAFETY: mapped zero, which is a record never used; aligned to the
+        // OS page; never unmapped (R2).
+        let record: &'static Record = unsafe { memory.cast().as_ref() };
+        let slots = ptr::NonNull::new(record.slots.get().cast::<Slot>())?;
+        // SAFETY: the record's own null slots.
+        unsafe { record.magazines.lay_out(slots) };
+        record.next.set(self.all.replace(Some(record)));
+        Some(record)
+    }
+}
+
+/// Bytes that the kernel gives for one record.
+fn record_bytes() -> usize {
+    size_of::<Record>().next_multiple_of(memory::page_size())
+}
+
+/// Blocks of each class in all threads' magazines, by class index, and the
+/// bytes of the records.
+pub fn held(blocks: &mut [usize; crate::size_class::TABLE_LEN]) -> usize {
+    let mut bytes = 0;
+    for record in THREADS.lock().records() {
+        bytes += record_bytes();
+        for class in SizeClass::all() {
+            blocks[class.index()] += record.magazines.held(class);
+        }
+    }
+    bytes
+}
+
+/// Takes the lock for a fork.
+pub fn hold_for_fork() {
+    THREADS.hold_for_fork();
+}
+
+/// In a forked child, under the lock that the fork holds: all records but this
+/// thread's are of an earlier generation now.
+pub fn forked() {
+    let threads = THREADS.lock();
+    threads.generation.set(threads.generation.get() + 1);
+    let mine = magazines::mine();
+    let record = threads
+        .records()
+        .find(|record| ptr::eq(&raw const record.magazines, mine));
+    if let Some(record) = record {
+        record.generation.set(threads.generation.get());
+    }
+}
+
+/// Opens the lock after a fork.
+pub fn open_after_fork() {
+    THREADS.open_after_fork();
+}
