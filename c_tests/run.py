@@ -1,0 +1,342 @@
+#!/usr/bin/env python3
+"""Builds and runs the C tests, each program in several ways.
+
+    so      linked against libobmalloc.so
+    a       linked against libobmalloc.a
+    pre     linked against nothing, with LD_PRELOAD=libobmalloc.so
+    host    without our library: on the functions of a real CPython
+    dl      linked against nothing, opens the library itself
+    header  include/obmalloc.h compiles, alone and beside every Python.h found
+
+A program prints facts on stdout; those of its ways must be the same, line by
+line, and the host's are the measure. A first comment line `/* ways: so a pre`
+in a C file names its ways; without it they are so, a, pre and host.
+
+    c_tests/run.py [--only NAME]... [--ways so,host] [--valgrind] ...
+"""
+
+import argparse
+import difflib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+WAYS = ("so", "a", "pre", "host", "dl", "header")
+DEFAULT_WAYS = ["so", "a", "pre", "host"]
+FLAGS = ["-std=gnu11", "-g", "-O1", "-Wall", "-Wextra", "-Werror"]
+LIBRARIES = ["-lpthread", "-ldl"]
+SONAME = "libobmalloc.so.0"
+
+# Single-threaded and quick even twenty times slower. Left out on purpose:
+# limits on memory, threads, faults and aborts, and megabytes of patterns.
+VALGRIND = ["alignment_and_zero", "constructor", "domains", "foreign", "foreign_raw", "install",
+            "overflow", "realloc_chains", "stats_json"]
+
+HEADER_CHECKS = {  # name: (compiler, suffix, standard)
+    "C11": ("cc", "c", "-std=c11"),
+    "C++17": ("c++", "cpp", "-std=c++17"),
+}
+
+
+class Report:
+    """One line for each program and way; complaints below it."""
+
+    most = 25  # lines of complaints for one failure
+
+    def __init__(self):
+        self.passed = self.failed = self.skipped = 0
+        self.lock = threading.Lock()
+
+    def line(self, name, way, result, details="", seconds=None):
+        with self.lock:
+            if result == "ok":
+                self.passed += 1
+            elif result == "FAILED":
+                self.failed += 1
+            else:
+                self.skipped += 1
+            took = f"  {seconds:5.1f} s" if seconds is not None else ""
+            print(f"{name:28} {way:9} {result}{took}", flush=True)
+            lines = [line for line in details.splitlines() if line.strip()]
+            for text in lines[:self.most]:
+                print(f"    {text}", flush=True)
+            if len(lines) > self.most:
+                print(f"    ... and {len(lines) - self.most} lines more", flush=True)
+
+
+def run(command, timeout=60, env=None):
+    """(status, stdout, stderr); a status that is a string says what happened.
+
+    The command gets a process group of its own, so that children it left
+    behind end with it.
+    """
+    process = subprocess.Popen(
+        [str(part) for part in command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, env=env, start_new_session=True, cwd=str(ROOT))
+    try:
+        out, err = process.communicate(timeout=timeout)
+        status = process.returncode
+        if status < 0:
+            status = f"ended by {signal.Signals(-status).name}"
+    except subprocess.TimeoutExpired:
+        status = f"no end after {timeout} s"
+        os.killpg(process.pid, signal.SIGKILL)
+        out, err = process.communicate()
+    return status, out.decode(errors="replace"), err.decode(errors="replace")
+
+
+# ---- the Pythons of this machine ----
+
+def describe(python):
+    """What sysconfig of an interpreter says, None if it cannot be asked."""
+    code = ("import sys, sysconfig, json; v = sysconfig.get_config_var; print(json.dumps(dict("
+            "version=list(sys.version_info[:3]), prefix=sys.prefix, "
+            "include=sysconfig.get_paths()['include'], libdir=v('LIBDIR'), "
+            "shared=bool(v('Py_ENABLE_SHARED')), ldversion=v('LDVERSION') or v('VERSION'), "
+            "free_threaded=bool(v('Py_GIL_DISABLED')))))")
+    env = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    try:
+        status, out, _ = run([python, "-c", code], env=env)
+    except OSError:
+        return None
+    return json.loads(out) if status == 0 else None
+
+
+def find_pythons():
+    """All of pyenv's, 3.11 first, then the distribution's."""
+    found = []
+    if shutil.which("pyenv"):
+        for name in run(["pyenv", "versions", "--bare"])[1].split():
+            prefix = run(["pyenv", "prefix", name])[1].strip()
+            found.append((name, f"{prefix}/bin/python"))
+    found.sort(key=lambda item: not item[0].startswith("3.11"))
+    found.append(("/usr", "/usr/bin/python3"))
+    pythons = [(name, describe(path)) for name, path in found]
+    return [(name, python) for name, python in pythons if python]
+
+
+def can_host(python):
+    """RAW functions and blocks aligned to 16 came with 3.7.4."""
+    library = Path(python["libdir"] or "/", f"libpython{python['ldversion']}.so")
+    return (tuple(python["version"]) >= (3, 7, 4) and python["shared"] and library.exists()
+            and not python["free_threaded"] and Path(python["include"], "Python.h").exists())
+
+
+def host_flags(python):
+    compile_flags = ["-DHOST_CPYTHON", "-isystem", python["include"]]
+    link_flags = [f"-L{python['libdir']}", f"-Wl,-rpath,{python['libdir']}",
+                  f"-lpython{python['ldversion']}", "-lm"]
+    return compile_flags, link_flags
+
+
+# ---- one program ----
+
+class Program:
+    def __init__(self, source, options, host, report):
+        self.source, self.options, self.host, self.report = source, options, host, report
+        self.name = source.stem
+        first_line = source.read_text().splitlines()[0]
+        ways = re.match(r"/\* ways:([\w ]+)", first_line)
+        self.ways = ways.group(1).split() if ways else DEFAULT_WAYS
+
+    def shared(self):
+        return self.options.library_dir / "libobmalloc.so"
+
+    def missing(self, way):
+        """Why this way cannot be run, None if it can."""
+        if way == "host":
+            return None if self.host else "no shared libpython >= 3.7.4 found"
+        library = "libobmalloc.a" if way == "a" else "libobmalloc.so"
+        path = self.options.library_dir / library
+        return None if path.exists() else f"no {path}"
+
+    def build(self, way):
+        """The program for one way, or what the compiler said."""
+        directory = self.options.library_dir
+        rpath = f"-Wl,-rpath,{directory}:{self.options.build_dir}/lib"
+        compile_flags, link_flags = {
+            "so": ([], [f"-L{directory}", rpath, "-l:libobmalloc.so"]),
+            "a": ([], [directory / "libobmalloc.a"]),
+            # -rdynamic, or ld resolves the unknown names to 0 once and for all
+            "pre": ([], ["-rdynamic", "-Wl,--unresolved-symbols=ignore-all"]),
+            "dl": ([], []),
+            "host": host_flags(self.host) if way == "host" else None,
+        }[way]
+        program = self.options.build_dir / f"{self.name}-{way}"
+        command = [self.options.cc, *FLAGS, "-I", self.options.include_dir, *compile_flags,
+                   self.source, "-o", program, *link_flags, *LIBRARIES]
+        status, out, err = run(command, timeout=120)
+        return (program, None) if status == 0 else (None, out + err)
+
+    def environment(self, way):
+        env = {key: value for key, value in os.environ.items()
+               if not key.startswith(("PYTHON", "OBMALLOC_", "LD_"))}
+        env["C_TEST_LIBRARY"] = str(self.shared())
+        if way != "dl":
+            del env["C_TEST_LIBRARY"]
+        if way == "so":  # the other ways keep the default, which rises with the program
+            env["OBMALLOC_SMALL_MAX"] = "32768"
+        if way == "pre":
+            env["LD_PRELOAD"] = str(self.shared())
+        if way == "host":
+            env["PYTHONHOME"] = self.host["prefix"]
+        return env
+
+    def try_way(self, way):
+        """(what was printed, complaint); nothing printed if it cannot run."""
+        program, complaint = self.build(way)
+        if complaint:
+            return None, complaint
+        status, out, err = run([program], self.options.timeout, self.environment(way))
+        if status == 0:
+            return out, None
+        said = f"exit status {status}" if isinstance(status, int) else status
+        return None, "\n".join([said] + err.splitlines() +
+                               [line for line in out.splitlines() if "FAILED" in line])
+
+    def run_all(self):
+        """Every way, then the comparison; the host goes first and is the measure."""
+        measure = None
+        for way in sorted(self.ways, key=lambda way: way != "host"):
+            if way not in self.options.ways:
+                continue
+            reason = self.missing(way)
+            if reason:
+                self.report.line(self.name, way, f"skip: {reason}")
+                continue
+            began = time.monotonic()
+            out, complaint = self.try_way(way)
+            seconds = time.monotonic() - began
+            if out is None:
+                self.report.line(self.name, way, "FAILED", complaint, seconds)
+            elif measure and measure[1] != out:
+                difference = difflib.unified_diff(measure[1].splitlines(), out.splitlines(),
+                                                  measure[0], way, lineterm="", n=0)
+                self.report.line(self.name, way, "FAILED", "\n".join(difference), seconds)
+            else:
+                measure = measure or (way, out)
+                self.report.line(self.name, way, "ok", "", seconds)
+
+    def run_under_valgrind(self):
+        reason = None if shutil.which("valgrind") else "no valgrind"
+        reason = reason or self.missing("so")
+        if reason:
+            self.report.line(self.name, "valgrind", f"skip: {reason}")
+            return
+        program, complaint = self.build("so")
+        if not complaint:
+            status, _, complaint = run(["valgrind", "--error-exitcode=99", "-q", program],
+                                       self.options.timeout * 4, self.environment("so"))
+            complaint = None if status == 0 else f"exit status {status}\n{complaint}"
+        self.report.line(self.name, "valgrind", "FAILED" if complaint else "ok", complaint or "")
+
+
+# ---- the header ----
+
+def check_header(options, report, label, includes, python=None):
+    """The header beside Python.h, which is not ours to warn about."""
+    for language, (compiler, suffix, standard) in HEADER_CHECKS.items():
+        compiler = options.cc if suffix == "c" else options.cxx
+        flags = [standard, "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsyntax-only"]
+        flags += ["-I", options.include_dir]
+        flags += ["-isystem", python["include"]] if python else []
+        complaints = ""
+        for number, order in enumerate(includes):
+            source = options.build_dir / f"header-{label}-{number}.{suffix}"
+            source.write_text("".join(f"#include {name}\n" for name in order) +
+                              "extern int not_empty;\n")
+            status, _, err = run([compiler, *flags, source])
+            complaints += "" if status == 0 else f"{' '.join(order)}:\n{err}"
+        report.line(f"header {label}", language, "FAILED" if complaints else "ok", complaints)
+
+
+def header_jobs(options, report, pythons):
+    if not (options.include_dir / "obmalloc.h").exists():
+        report.line("header", "header", f"skip: no {options.include_dir / 'obmalloc.h'}")
+        return
+    ours, theirs = '"obmalloc.h"', "<Python.h>"
+    yield lambda: check_header(options, report, "alone", [[ours], [ours, ours]])
+    for name, python in pythons:
+        if not Path(python["include"], "Python.h").exists():
+            report.line(f"header {name}", "header", "skip: no Python.h")
+            continue
+        label = ".".join(map(str, python["version"])) + ("-distribution" if name == "/usr" else "")
+        yield lambda label=label, python=python: check_header(
+            options, report, label, [[theirs, ours], [ours, theirs]], python)
+
+
+# ---- all together ----
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", action="append", metavar="NAME", help="this program (repeatable)")
+    parser.add_argument("--ways", default=",".join(WAYS), help="comma-separated (%(default)s)")
+    parser.add_argument("--library-dir", type=Path, default=ROOT / "target/release")
+    parser.add_argument("--include-dir", type=Path, default=ROOT / "include")
+    parser.add_argument("--build-dir", type=Path, default=ROOT / "target/c_tests")
+    parser.add_argument("--host", metavar="VERSION", help="the CPython of the host way (3.11)")
+    parser.add_argument("--valgrind", action="store_true", help="the quick ones under valgrind")
+    parser.add_argument("--timeout", type=int, default=60, metavar="SECONDS")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--cc", default=os.environ.get("CC", "cc"))
+    parser.add_argument("--cxx", default=os.environ.get("CXX", "c++"))
+    options = parser.parse_args()
+    for name in ("library_dir", "include_dir", "build_dir"):
+        setattr(options, name, getattr(options, name).resolve())
+    options.ways = re.split(r"[,\s]+", options.ways)
+    unknown = set(options.ways) - set(WAYS)
+    if unknown:
+        parser.error(f"no such way: {', '.join(unknown)}")
+    return options
+
+
+def prepare(options):
+    """The build directory, and the library under its SONAME as installed."""
+    link = options.build_dir / "lib" / SONAME
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if link.is_symlink():
+        link.unlink()
+    link.symlink_to(options.library_dir / "libobmalloc.so")
+
+
+def main():
+    options, report = arguments(), Report()
+    prepare(options)
+    sources = sorted(HERE.glob("*.c"))
+    names = options.only or [source.stem for source in sources] + ["header"]
+    unknown = set(names) - {source.stem for source in sources} - {"header"}
+    if unknown:
+        sys.exit(f"no such test: {', '.join(unknown)}")
+
+    pythons = find_pythons() if {"host", "header"} & set(options.ways) else []
+    hosts = [(name, python) for name, python in pythons
+             if can_host(python) and name.startswith(options.host or "")]
+    if "host" in options.ways and not options.valgrind:
+        print(f"host: CPython {hosts[0][0]}" if hosts else "host: none", flush=True)
+    programs = [Program(source, options, hosts[0][1] if hosts else None, report)
+                for source in sources if source.stem in names]
+    if options.valgrind:
+        jobs = [program.run_under_valgrind for program in programs if program.name in VALGRIND]
+    else:
+        jobs = [program.run_all for program in programs]
+        if "header" in names and "header" in options.ways:
+            jobs += header_jobs(options, report, pythons)
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for result in [pool.submit(job) for job in jobs]:
+            result.result()
+    print(f"{report.passed} passed, {report.failed} failed, {report.skipped} skipped")
+    sys.exit(1 if report.failed or report.passed == 0 else 0)
+
+
+if __name__ == "__main__":
+    main()
