@@ -1,0 +1,290 @@
+"""Compare CPython's own test suites without and with the library.
+
+    python3 compare.py [--slice] [--library PATH] [--pythons LIST] [--modules LIST]
+
+Every module runs in every interpreter twice, one run right after the other, in
+equal environments that differ only in LD_PRELOAD.  The two sets of (test,
+outcome) must be equal; a failure that both sides share is no difference.  When
+they are not equal, both sides run twice more, and verdict.py decides.
+
+The exit status is 0 only if at least one interpreter was compared and there is no
+difference other than the ones listed with their reasons in known.py.
+"""
+
+import argparse
+import datetime
+import os
+import shlex
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import interpreters as finder
+import runner
+import table
+from verdict import Finding, Verdict, judge
+
+TREE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+EXTRA_RUNS = 2
+MAX_LEFT_OUT = 4
+
+# "a|b": the first one that the interpreter has.
+MODULES = (
+    "test_list", "test_dict", "test_set", "test_tuple", "test_str|test_unicode",
+    "test_bytes", "test_gc", "test_thread", "test_threading", "test_weakref",
+    "test_generators", "test_json", "test_pickle", "test_capi", "test_tracemalloc",
+    "test_sys", "test_cmd_line", "test_subprocess", "test_fork1",
+    "test_multiprocessing_fork|test_multiprocessing", "test_embed",
+    "test_interpreters|test__xxsubinterpreters",
+)
+
+# Chosen by measuring: see the times that the full run prints.
+SLICE_MODULES = (
+    "test_list", "test_gc", "test_capi", "test_tracemalloc", "test_sys", "test_dict",
+    "test_tuple", "test_str|test_unicode", "test_thread", "test_generators",
+    "test_json", "test_fork1",
+)
+
+_print_lock = threading.Lock()
+
+
+def say(text):
+    with _print_lock:
+        print(text, flush=True)
+
+
+class Result:
+    """What one module x interpreter pair came to."""
+
+    def __init__(self, label, module, verdict, inactive=False):
+        self.label = label
+        self.module = module
+        self.verdict = verdict
+        self.inactive = inactive
+
+    @property
+    def nothing_ran(self):
+        """Equal, but only because no test of the module ran on either side."""
+        verdict = self.verdict
+        return verdict.equal and not (verdict.tests or verdict.known or verdict.flaky
+                                      or verdict.sometimes)
+
+    @property
+    def word(self):
+        if self.inactive or not self.verdict.equal:
+            return "failed"
+        if not self.nothing_ran:
+            return "passed"
+        # Without the module's own line not even the reason for it is known.
+        return "skipped" if self.verdict.state else "failed"
+
+    def why_nothing_ran(self):
+        skipped = self.verdict.skipped
+        if skipped and self.verdict.state == "passed":
+            return "both sides skip all %d tests" % skipped
+        return self.verdict.state or self.verdict.ending
+
+
+def check_mapped(library, baselines, preloaded):
+    """Every preloaded run must have had the library in its process, no other may."""
+    name = os.path.basename(library)
+    sides = [["mapped" if name in run.mapped else "not mapped" for run in runs]
+             for runs in (baselines, preloaded)]
+    right = set(sides[0]) == {"not mapped"} and set(sides[1]) == {"mapped"}
+    return [] if right else [Finding("(library)", *sides)]
+
+
+def run_without(interpreter, module, options, left_out):
+    """One run without the library, which must reach the module's end.
+
+    A test that crashes or hangs the run by itself would hide all that come after
+    it, so it is put into `left_out` (for both sides) and the module starts again.
+    """
+    while True:
+        run = runner.run_once(interpreter, module, None, options, left_out)
+        if not run.last_test or len(left_out) >= MAX_LEFT_OUT:
+            return run
+        say("         %s %s without the library: %s in %s; it is left out"
+            % (interpreter.label, module, run.ending, run.last_test))
+        left_out.append(run.last_test)
+
+
+def compare_module(interpreter, module, options):
+    """Run both sides, again if they differ, and judge; prints one progress line."""
+    baselines, preloaded, left_out = [], [], []
+    for count in range(1 + EXTRA_RUNS):
+        baselines.append(run_without(interpreter, module, options, left_out))
+        preloaded.append(runner.run_once(interpreter, module, options.library,
+                                         options, left_out))
+        verdict = judge(module, baselines, preloaded)
+        if verdict.equal and count == 0:
+            break
+    verdict.differences += check_mapped(options.library, baselines, preloaded)
+    result = Result(interpreter.label, module, verdict)
+    times = " + ".join("%.1f" % run.seconds for pair in zip(baselines, preloaded)
+                       for run in pair)
+    say("%-8s %-14s %-28s %s  (%s s)" % (result.word, interpreter.label, module,
+                                         table.cell(result), times))
+    for finding in verdict.differences + verdict.sometimes:
+        say("         ≠ %s" % finding)
+        for run in preloaded:
+            reason = run.reason(finding.test_id)
+            if reason:
+                say("           %s" % reason[:300])
+                break
+    if result.nothing_ran:
+        say("         %s" % result.why_nothing_ran())
+    for finding in verdict.known + verdict.flaky:
+        say("         = %s" % finding)
+    for test_id in verdict.stale:
+        say("         stale entry: %s no longer differs" % test_id)
+    if options.logs and (verdict.differences or verdict.sometimes):
+        keep_logs(options.logs, interpreter, module, baselines, preloaded)
+    return result
+
+
+def keep_logs(folder, interpreter, module, baselines, preloaded):
+    os.makedirs(folder, exist_ok=True)
+    for side, runs in (("without", baselines), ("with", preloaded)):
+        for number, run in enumerate(runs, 1):
+            name = "%s-%s-%s-%d.log" % (interpreter.version, module, side, number)
+            with open(os.path.join(folder, name), "w", encoding="utf-8") as stream:
+                stream.write(run.log)
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--library",
+                        default=os.path.join(TREE, "target/release/libobmalloc.so"))
+    parser.add_argument("--pythons", metavar="LIST",
+                        help="all, or versions, 'distribution' and paths, with commas")
+    parser.add_argument("--modules", metavar="LIST",
+                        help="test modules, with commas; a|b is the first that exists")
+    parser.add_argument("--slice", action="store_true",
+                        help="the short selection of modules and interpreters")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--timeout", type=float, default=900, metavar="SECONDS",
+                        help="limit for one run of one module")
+    parser.add_argument("--stall", type=float, default=150, metavar="SECONDS",
+                        help="a run in which no test ends for so long has hung")
+    parser.add_argument("--table", metavar="FILE", help="write the Markdown table")
+    parser.add_argument("--logs", metavar="FOLDER",
+                        help="keep the output of the modules that differ")
+    options = parser.parse_args()
+    options.library = os.path.realpath(options.library)
+    return options
+
+
+def relative(path):
+    """An absolute path from the tree's root, or its last part outside of the tree."""
+    if not os.path.isabs(path):
+        return path
+    inside = os.path.relpath(path, TREE)
+    return os.path.basename(path) if inside.startswith("..") else inside
+
+
+def command_line():
+    """The command as someone would type it in the tree; no path of this machine."""
+    words = ["python3", "c_tests/cpython/compare.py"]
+    for word in sys.argv[1:]:
+        option, equals, value = word.rpartition("=")
+        words.append(option + equals + ",".join(map(relative, value.split(","))))
+    return " ".join(shlex.quote(word) for word in words)
+
+
+def describe_tree():
+    result = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=TREE,
+                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                            universal_newlines=True)
+    return result.stdout.strip() or "no commit"
+
+
+def select(options, environment):
+    """The interpreters, the module rows and the visible skips."""
+    modules = MODULES
+    if options.slice:
+        modules = SLICE_MODULES
+    if options.modules:
+        modules = tuple(filter(None, options.modules.split(",")))
+    names = {name for row in modules for name in row.split("|")}
+    found, missing = finder.find(options.pythons or "all", names, environment)
+    if options.slice and not options.pythons:
+        found, more = finder.choose_slice(found)
+        missing += [one for one in more if one not in missing]
+    return found, modules, missing
+
+
+def pairs_of(found, modules, options, results):
+    """The (interpreter, module row, module) to run; others get their result here."""
+    pairs = []
+    for interpreter in found:
+        rows = [(row, interpreter.first_of(row)) for row in modules]
+        line = finder.proof_of_activity(interpreter, options.library,
+                                        runner.clean_environment())
+        say("active   %-14s %s" % (interpreter.label, line) if line else
+            "FAILED   %-14s the library is not active" % interpreter.label)
+        installed = [(row, name) for row, name in rows if name]
+        if not installed:
+            say("skip     %-14s has none of the test modules" % interpreter.label)
+        for row, name in installed:
+            if line:
+                pairs.append((interpreter, row, name))
+            else:
+                results[interpreter.label, row] = Result(interpreter.label, name,
+                                                         Verdict(), inactive=True)
+        if not line and not installed:
+            results[interpreter.label, "no module"] = Result(
+                interpreter.label, "no module", Verdict(), inactive=True)
+    return pairs
+
+
+def main():
+    options = parse_arguments()
+    if not os.path.exists(options.library):
+        sys.exit("compare.py: no library at %s; build it first" % options.library)
+    started = datetime.datetime.now()
+    found, modules, missing = select(options, runner.clean_environment())
+    for label, reason in missing:
+        say("skip     %-14s %s" % (label, reason))
+    results = {}
+    pairs = pairs_of(found, modules, options, results)
+    # The rows run in the order of the modules, so that short ones come first.
+    pairs.sort(key=lambda pair: modules.index(pair[1]))
+    waiting = []
+    with ThreadPoolExecutor(max_workers=options.jobs) as pool:
+        try:
+            waiting = [(interpreter.label, row,
+                        pool.submit(compare_module, interpreter, name, options))
+                       for interpreter, row, name in pairs]
+            for label, row, future in waiting:
+                results[label, row] = future.result()
+        except BaseException:
+            for _, _, future in waiting:
+                future.cancel()
+            runner.stop()
+            raise
+
+    words = [result.word for result in results.values()]
+    not_installed = len(found) * len(modules) - len([1 for _, row in results
+                                                     if row in modules])
+    took = datetime.datetime.now() - started
+    if options.table:
+        header = (("command", "`%s`" % command_line()),
+                  ("date", started.strftime("%Y-%m-%d")),
+                  ("tree", describe_tree()),
+                  ("interpreters", ", ".join(one.label for one in found)),
+                  ("time", "%d s, %d at a time" % (took.total_seconds(), options.jobs)))
+        with open(options.table, "w", encoding="utf-8") as stream:
+            stream.write(table.markdown(header, [one.label for one in found], modules,
+                                        results, missing))
+    say("time: %d s; modules that a version does not install count as skipped"
+        % took.total_seconds())
+    passed, failed = words.count("passed"), words.count("failed")
+    say("%d passed, %d failed, %d skipped" % (
+        passed, failed, words.count("skipped") + not_installed))
+    return 0 if passed and not failed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
