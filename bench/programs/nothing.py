@@ -1,0 +1,2 @@
+"""Start-up and the end, nothing between."""
+pass
