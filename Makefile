@@ -1,0 +1,96 @@
+# obmalloc: everything that people and machines run, by one word each.
+# `make help` lists the words.
+
+CARGO   ?= cargo
+PYTHON3 ?= python3
+PREFIX  ?= /usr/local
+LIBDIR  ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+DESTDIR ?=
+
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+SONAME  := libobmalloc.so.0
+RELEASE := target/release
+SO      := $(RELEASE)/libobmalloc.so
+A       := $(RELEASE)/libobmalloc.a
+
+.PHONY: all run test test-rust test-c test-preload test-cpython-slice test-cpython \
+        check header bench asm instructions footprint install uninstall clean help
+
+# The archive's names are weak: a host that defines one of them itself (2.7
+# defines PyMem_*) wins. In a shared library it makes no difference. Cargo knows
+# what is up to date; the archive is weakened again in case it was made anew.
+all: ## build target/release/libobmalloc.so and .a
+	@$(CARGO) build --release --lib
+	@ln -sf libobmalloc.so $(RELEASE)/$(SONAME)
+	@objcopy --wildcard --weaken-symbol='PyMem_*' --weaken-symbol='PyObject_*' \
+	         --weaken-symbol='_PyMem_*' $(A) $(A).weak
+	@mv $(A).weak $(A)
+
+run: all ## run a real Python program with the library, and without
+	$(PYTHON3) bench/first_run.py
+
+test: test-rust test-c test-preload test-cpython-slice ## all tests that fit in ten minutes
+
+test-rust: ## the tests beside the sources
+	$(CARGO) test --quiet
+
+test-c: all ## C programs, linked, preloaded, and against CPython's own functions
+	$(PYTHON3) c_tests/run.py
+
+test-preload: all ## every way into a process
+	$(PYTHON3) c_tests/preload/run.py
+
+test-cpython-slice: all ## a part of CPython's own suites, without and with us
+	$(PYTHON3) c_tests/cpython/compare.py --slice
+
+test-cpython: all ## all of them, on every interpreter; writes the table
+	$(PYTHON3) c_tests/cpython/compare.py --table c_tests/cpython/RESULTS.md
+
+check: all ## formatting, lints, header, symbols, the hit path's length
+	$(CARGO) fmt --check
+	$(CARGO) clippy --quiet --all-targets -- -D warnings
+	diff include/obmalloc.h $(HEADER_MADE)
+	$(PYTHON3) c_tests/symbols.py $(SO) $(A)
+	$(CARGO) test --quiet tests::order
+	$(MAKE) --no-print-directory asm
+
+HEADER_MADE = "$$(ls -t $(RELEASE)/build/obmalloc-*/out/obmalloc.h | head -n 1)"
+
+header: all ## copy the header that the build has made to include/
+	cp $(HEADER_MADE) include/obmalloc.h
+
+asm: all ## count the instructions of malloc + free on the hit path (at most 36)
+	$(PYTHON3) bench/asm.py
+
+instructions: all ## callgrind's counts of small programs, without and with us
+	$(PYTHON3) bench/instructions.py
+
+footprint: all ## memory and time that the library costs a program that does nothing
+	$(PYTHON3) bench/footprint.py
+
+bench: all instructions footprint ## all measurements
+	$(PYTHON3) bench/growth.py
+
+install: all ## to DESTDIR/PREFIX: header, libraries, links, obmalloc.pc
+	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)
+	install -m 644 include/obmalloc.h $(DESTDIR)$(INCLUDEDIR)/
+	install -m 755 $(SO) $(DESTDIR)$(LIBDIR)/libobmalloc.so.$(VERSION)
+	ln -sf libobmalloc.so.$(VERSION) $(DESTDIR)$(LIBDIR)/$(SONAME)
+	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/libobmalloc.so
+	install -m 644 $(A) $(DESTDIR)$(LIBDIR)/
+	printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$(LIBDIR)' 'includedir=$(INCLUDEDIR)' '' \
+	  'Name: obmalloc' 'Description: An allocator that takes the place of CPython'"'"'s' \
+	  'Version: $(VERSION)' 'Libs: -L$${libdir} -lobmalloc' 'Libs.private: -ldl -lpthread' \
+	  'Cflags: -I$${includedir}' > $(DESTDIR)$(LIBDIR)/pkgconfig/obmalloc.pc
+
+uninstall: ## take away what install put there
+	rm -f $(DESTDIR)$(LIBDIR)/libobmalloc.so $(DESTDIR)$(LIBDIR)/$(SONAME) \
+	  $(DESTDIR)$(LIBDIR)/libobmalloc.so.$(VERSION) $(DESTDIR)$(LIBDIR)/libobmalloc.a \
+	  $(DESTDIR)$(LIBDIR)/pkgconfig/obmalloc.pc $(DESTDIR)$(INCLUDEDIR)/obmalloc.h
+
+clean: ## remove target/
+	$(CARGO) clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 22
