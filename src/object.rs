@@ -248,8 +248,8 @@ unsafe fn move_block(below: &Allocator, p: *mut c_void, size: usize, n: usize) -
     let grows_large = n > size && n > SMALL_MAX;
     let block = if grows_large {
         // What has grown beyond the small classes will grow again; the C
-        // library's realloc often extends it where it is. (Between our own
-        // classes each step copies: lists of 4000 were a fifth slower.)
+        // library's realloc often extends it where it is, where between our own
+        // classes each step would copy.
         // SAFETY: T1.
         ask_below(|| unsafe { (below.malloc)(below.ctx, n) })
     } else {
