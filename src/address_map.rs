@@ -13,23 +13,24 @@
 //! ```
 //!
 //! One lookup answers both "is it ours?" and "of which size class?": a leaf
-//! says the class of each pool, 0 if it has none. The table before says a
-//! leaf's distance from `nowhere`, a leaf of zeros, so that a distance never
-//! set leads there and the lookup needs no test for it. A leaf takes 272 KiB of
-//! address space, of which two OS pages are touched for each 64 MiB of arenas,
-//! and is never given back.
+//! says the class of each pool, 0 if it has none, and behind all classes the
+//! arena that each pool lies in. The table before says a leaf's distance from
+//! `nowhere`, a leaf of zeros, so that a distance never set leads there and the
+//! lookup needs no test for it. A leaf takes 768 KiB of address space, of which
+//! three OS pages are touched for each 64 MiB of arenas, and is never given
+//! back.
 //!
 //! # Invariants
 //!
 //! N1  A pool's entry is 0 or the index of a size class, and is not 0 exactly
 //!     while the pool belongs to that class.
 //! N2  A distance is 0 or leads to a `Leaf` that lives as long as the process.
-//! N3  An arena's entry is not null exactly while the arena is mapped.
+//! N3  A pool's arena is not null exactly while the arena has land.
 //!
 //! # Threads
 //!
 //! Anyone may look up anything, without a lock. A pool's entry changes under
-//! its class's lock, an arena's entry under the arenas' lock. Who has a pointer to
+//! its class's lock, its arena under the arenas' lock. Who has a pointer to
 //! a live block has it from the thread that allocated it, after the entry
 //! was set: a lookup for a live block is never out of date. For any other value
 //! the answer is from some moment around the call.
@@ -41,9 +42,7 @@ use core::sync::atomic::{
 };
 
 use crate::arena::Arena;
-use crate::geometry::{
-    self, ARENAS_PER_REGION, POOLS_PER_REGION, REGIONS, arena_in_region, pool_in_region, region,
-};
+use crate::geometry::{self, POOL_SIZE, POOLS_PER_REGION, REGIONS, pool_in_region, region};
 use crate::os::memory;
 use crate::size_class::{SizeClass, TABLE_LEN};
 
@@ -54,8 +53,8 @@ type Classes = [AtomicU32; POOLS_PER_REGION];
 #[repr(C)]
 struct Leaf {
     classes: Classes,
-    /// By arena: its record, or null (N3).
-    arenas: [AtomicPtr<Arena>; ARENAS_PER_REGION],
+    /// By pool: the record of its arena, or null (N3).
+    arenas: [AtomicPtr<Arena>; POOLS_PER_REGION],
 }
 
 /// The map. All zero is the empty map.
@@ -121,7 +120,7 @@ impl AddressMap {
     /// The record of the arena at `address`, for any value of it.
     #[inline]
     pub fn arena(&'static self, address: usize) -> Option<&'static Arena> {
-        let record = self.leaf(address)?.arenas[arena_in_region(address)].load(Acquire);
+        let record = self.leaf(address)?.arenas[pool_in_region(address)].load(Acquire);
         // SAFETY: N3; records live as long as the process.
         unsafe { record.as_ref() }
     }
@@ -148,26 +147,29 @@ impl AddressMap {
         leaf.classes[pool_in_region(address)].store(index as u32, Relaxed);
     }
 
-    /// Says that `arena` lies at `base` from now on. False, and nothing
-    /// changed, if a leaf is needed and the kernel has no memory for it.
-    pub fn add_arena(&'static self, base: usize, arena: &'static Arena) -> bool {
-        if self.leaf(base).is_none() && !self.add_leaf(base) {
+    /// Says that the pools of `arena` lie where they do from now on. False,
+    /// and nothing changed, if a leaf is needed and the kernel has no memory
+    /// for it.
+    pub fn add_arena(&'static self, arena: &'static Arena) -> bool {
+        let known = |pool| self.leaf(pool).is_some() || self.add_leaf(pool);
+        if !pools_of(arena).all(known) {
             return false;
         }
-        let record = ptr::from_ref(arena).cast_mut();
         // Release: the record's own fields are set.
-        self.set_arena(base, record);
+        self.set_arena(arena, ptr::from_ref(arena).cast_mut());
         true
     }
 
-    /// Says that there is no arena at `base` any more.
-    pub fn remove_arena(&'static self, base: usize) {
-        self.set_arena(base, ptr::null_mut());
+    /// Says that `arena` is there no more.
+    pub fn remove_arena(&'static self, arena: &'static Arena) {
+        self.set_arena(arena, ptr::null_mut());
     }
 
-    fn set_arena(&'static self, base: usize, record: *mut Arena) {
-        if let Some(leaf) = self.leaf(base) {
-            leaf.arenas[arena_in_region(base)].store(record, Release);
+    fn set_arena(&'static self, arena: &'static Arena, record: *mut Arena) {
+        for pool in pools_of(arena) {
+            if let Some(leaf) = self.leaf(pool) {
+                leaf.arenas[pool_in_region(pool)].store(record, Release);
+            }
         }
     }
 
@@ -195,6 +197,12 @@ impl AddressMap {
     }
 }
 
+/// Where the pools of an arena begin.
+fn pools_of(arena: &Arena) -> impl Iterator<Item = usize> {
+    let base = arena.base();
+    (0..arena.len()).map(move |i| base + i * POOL_SIZE)
+}
+
 fn distance(leaf: NonNull<u8>, nowhere: &'static Classes) -> usize {
     // The lookup goes from `nowhere` to the leaf by arithmetic on addresses,
     // so the leaf's pointer is exposed to it here.
@@ -204,6 +212,11 @@ fn distance(leaf: NonNull<u8>, nowhere: &'static Classes) -> usize {
 }
 
 static LEAF_BYTES: AtomicUsize = AtomicUsize::new(0);
+
+/// Bytes of address space in the table that leads to the leaves.
+pub const ROOT_BYTES: usize = size_of::<AddressMap>();
+/// Bytes of address space in one leaf, on an OS page of 4 KiB.
+pub const LEAF_SIZE: usize = size_of::<Leaf>();
 
 /// Bytes of address space in leaves.
 pub fn leaf_bytes() -> usize {
@@ -215,7 +228,7 @@ const _: () = assert!(geometry::REGION_BITS == 32, "the low half of an address")
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::geometry::{ARENA_SIZE, POOL_SIZE};
+    use crate::geometry::ARENA_SIZE;
     use crate::tests::*;
 
     #[test]
@@ -267,7 +280,7 @@ mod tests {
         for offset in [0, 1, ARENA_SIZE - 1] {
             assert!(ptr::eq(MAP.arena(base + offset).unwrap(), arena), "N3");
         }
-        MAP.remove_arena(base);
+        MAP.remove_arena(arena);
         assert!(MAP.arena(base).is_none(), "N3");
     }
 }

@@ -1,7 +1,9 @@
-//! The ABI type that every domain of CPython is made of: four functions and
-//! the context they are called with (`PyMemAllocatorEx`, 40 bytes, since 3.5).
+//! The ABI types of CPython's tables: a domain's four functions and the
+//! context they are called with (`PyMemAllocatorEx`, 40 bytes, since 3.5), and
+//! the two functions that arenas come from.
 //!
-//! One such table stands *below* us wherever we serve: whatever is not ours,
+//! A table from outside may have holes; inside it has none. One such table
+//! stands *below* us wherever we serve: whatever is not ours,
 //! or is too large for a pool, goes there. In a CPython host it is the table
 //! that was in the domain when we came; elsewhere it is the C library's.
 //!
@@ -12,20 +14,45 @@
 
 use core::ffi::c_void;
 
-/// `PyMemAllocatorEx`: an allocator as CPython knows one.
+/// `malloc(ctx, n)`
+pub type Malloc = unsafe extern "C" fn(*mut c_void, usize) -> *mut c_void;
+/// `calloc(ctx, nelem, elsize)`
+pub type Calloc = unsafe extern "C" fn(*mut c_void, usize, usize) -> *mut c_void;
+/// `realloc(ctx, p, n)`
+pub type Realloc = unsafe extern "C" fn(*mut c_void, *mut c_void, usize) -> *mut c_void;
+/// `free(ctx, p)`
+pub type Free = unsafe extern "C" fn(*mut c_void, *mut c_void);
+/// `alloc(ctx, size)` of an arena
+pub type ArenaAlloc = unsafe extern "C" fn(*mut c_void, usize) -> *mut c_void;
+/// `free(ctx, p, size)` of an arena
+pub type ArenaFree = unsafe extern "C" fn(*mut c_void, *mut c_void, usize);
+
+/// A domain's table (`PyMemAllocatorEx`) without holes.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Allocator {
     /// Handed to the functions as their first argument.
     pub ctx: *mut c_void,
     /// `malloc(ctx, n)`
-    pub malloc: unsafe extern "C" fn(*mut c_void, usize) -> *mut c_void,
+    pub malloc: Malloc,
     /// `calloc(ctx, nelem, elsize)`
-    pub calloc: unsafe extern "C" fn(*mut c_void, usize, usize) -> *mut c_void,
+    pub calloc: Calloc,
     /// `realloc(ctx, p, n)`
-    pub realloc: unsafe extern "C" fn(*mut c_void, *mut c_void, usize) -> *mut c_void,
+    pub realloc: Realloc,
     /// `free(ctx, p)`
-    pub free: unsafe extern "C" fn(*mut c_void, *mut c_void),
+    pub free: Free,
+}
+
+/// The table that arenas come from (`PyObjectArenaAllocator`), without holes.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct ArenaAllocator {
+    /// Handed to the functions as their first argument.
+    pub ctx: *mut c_void,
+    /// `alloc(ctx, size)`: NULL, or `size` bytes, aligned to an OS page.
+    pub alloc: ArenaAlloc,
+    /// `free(ctx, p, size)`
+    pub free: ArenaFree,
 }
 
 // SAFETY: T1; a table is only numbers, and who writes one says when.
@@ -72,3 +99,4 @@ unsafe extern "C" fn libc_free(_: *mut c_void, p: *mut c_void) {
 }
 
 const _: () = assert!(size_of::<Allocator>() == 40);
+const _: () = assert!(size_of::<ArenaAllocator>() == 24);

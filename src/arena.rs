@@ -1,13 +1,14 @@
-//! An arena: 2 MiB of pools, the unit in which memory comes from the kernel.
-//! This is its record, which lies apart from it.
+//! An arena: a run of pools, the unit in which memory comes and goes. This is
+//! its record, which lies apart from it.
 //!
 //! ```text
-//!    ARENA_SIZE bytes at a multiple of ARENA_SIZE
-//!    +--------+--------+--------+--------+--------+-- ... --+--------+
-//!    | pool 0 | pool 1 | pool 2 | pool 3 | pool 4 |         | pool 31|
-//!    +--------+--------+--------+--------+--------+-- ... --+--------+
-//!        |        |        |
-//!    pools[0]  pools[1]  pools[2]   ...  the descriptors, in the record
+//!    the land: 2 MiB at a multiple of 2 MiB, all of it pools; or what a
+//!    program's allocator gave, with bytes to spare at both ends
+//!    +- ... +--------+--------+--------+--------+-- ... --+--------+- ... +
+//!    |      | pool 0 | pool 1 | pool 2 | pool 3 |         | pool n |      |
+//!    +- ... +--------+--------+--------+--------+-- ... --+--------+- ... +
+//!               |        |        |
+//!           pools[0]  pools[1]  pools[2]   ...  the descriptors, in the record
 //!
 //!    free_pools: a bit for each pool, 1 == empty
 //! ```
@@ -25,7 +26,8 @@
 
 use core::cell::Cell;
 
-use crate::geometry::{ARENA_SIZE, POOL_SIZE, POOLS_PER_ARENA, arena_base, pool_in_arena};
+use crate::arena_source::Land;
+use crate::geometry::{POOL_BITS, POOL_SIZE, POOLS_PER_ARENA};
 use crate::list::{Linked, Links};
 use crate::pool::Pool;
 
@@ -33,7 +35,11 @@ use crate::pool::Pool;
 #[repr(C)]
 pub struct Arena {
     links: Links<Arena>,
+    /// Where it lies; `None` once that was given back.
+    land: Cell<Option<Land>>,
+    /// Where pool 0 begins, and how many there are.
     base: Cell<usize>,
+    len: Cell<usize>,
     /// A bit for each pool that is empty (A1).
     free_pools: Cell<u32>,
     pools: [Pool; POOLS_PER_ARENA],
@@ -50,19 +56,46 @@ impl Linked for Arena {
 }
 
 impl Arena {
-    /// Puts the record in charge of the arena at `base`, all of it empty.
-    pub fn place(&self, base: usize) {
-        debug_assert_eq!(base, arena_base(base));
-        self.base.set(base);
-        self.free_pools.set(u32::MAX);
-        for (i, pool) in self.pools.iter().enumerate() {
-            pool.place(base + i * POOL_SIZE); // A2
+    /// Puts the record in charge of an arena on `land`, all of it empty.
+    pub fn place(&self, land: Land) {
+        self.land.set(Some(land));
+        self.base.set(land.first_pool());
+        self.len.set(land.pools());
+        self.free_pools
+            .set(u32::MAX >> (POOLS_PER_ARENA - land.pools()));
+        for (i, pool) in self.pools[..land.pools()].iter().enumerate() {
+            pool.place(self.base.get() + i * POOL_SIZE); // A2
         }
     }
 
-    /// Where the arena lies.
+    /// Takes the land out of the record, which is in charge of nothing then.
+    pub fn leave(&self) -> Option<Land> {
+        self.land.take()
+    }
+
+    /// Where its first pool begins.
     pub fn base(&self) -> usize {
         self.base.get()
+    }
+
+    /// How many pools it has.
+    pub fn len(&self) -> usize {
+        self.len.get()
+    }
+
+    /// Whether all of its pools are empty.
+    pub fn is_empty(&self) -> bool {
+        self.free_pools() == self.len()
+    }
+
+    /// Whether its land is a program's.
+    pub fn is_programs(&self) -> bool {
+        self.land.get().is_some_and(|land| land.is_programs())
+    }
+
+    /// Bytes of its land.
+    pub fn size(&self) -> usize {
+        self.land.get().map_or(0, |land| land.size())
     }
 
     /// How many of its pools are empty.
@@ -73,7 +106,13 @@ impl Arena {
     /// The descriptor of the pool at `address`, which is in this arena.
     #[inline]
     pub fn pool(&'static self, address: usize) -> &'static Pool {
-        &self.pools[pool_in_arena(address)]
+        &self.pools[self.index(address)]
+    }
+
+    /// The index of the pool at `address`, which is in this arena.
+    #[inline]
+    fn index(&self, address: usize) -> usize {
+        (address.wrapping_sub(self.base.get()) >> POOL_BITS) % POOLS_PER_ARENA
     }
 
     /// Takes the empty pool at the lowest address.
@@ -86,7 +125,7 @@ impl Arena {
 
     /// Takes `pool`, which is empty now, back.
     pub fn give_pool(&'static self, pool: &'static Pool) {
-        let bit = 1 << pool_in_arena(pool.base());
+        let bit = 1 << self.index(pool.base());
         debug_assert_eq!(self.free_pools.get() & bit, 0, "A1");
         self.free_pools.set(self.free_pools.get() | bit);
     }
@@ -94,7 +133,7 @@ impl Arena {
     /// Asserts the invariants of one arena, for tests.
     #[cfg(test)]
     pub fn check(&self) {
-        for (i, pool) in self.pools.iter().enumerate() {
+        for (i, pool) in self.pools[..self.len()].iter().enumerate() {
             assert_eq!(pool.base(), self.base() + i * POOL_SIZE, "A2");
             let free = self.free_pools.get() >> i & 1 == 1;
             assert_eq!(free, pool.class().is_none(), "A1");
@@ -103,4 +142,7 @@ impl Arena {
     }
 }
 
-const _: () = assert!(POOL_SIZE * POOLS_PER_ARENA == ARENA_SIZE);
+const _: () = assert!(
+    POOLS_PER_ARENA == 32,
+    "an arena's free pools are bits of a u32"
+);

@@ -15,13 +15,16 @@
 //!
 //! Stock keeps one empty arena and unmaps the next. That costs programs which
 //! build and drop the same amount again and again a third of their time in
-//! page faults, so more are kept here: see [`Arenas::kept`].
+//! page faults, so more are kept here: see [`Arenas::kept`]. Of arenas on a
+//! program's land one is kept, as in stock: who sets an allocator watches it.
+//!
+//! Land comes and goes outside of the lock; the heap carries it.
 //!
 //! # Invariants
 //!
 //! U1  An arena is on `usable[n]`, n > 0, exactly while it has n empty pools.
 //! U2  Bit n of `lengths` is set exactly while `usable[n]` has a member.
-//! U3  Every arena on a list is mapped and in the address map.
+//! U3  Every arena on a list has land and is in the address map.
 //!
 //! # Threads
 //!
@@ -32,7 +35,8 @@ use core::ptr::NonNull;
 
 use crate::address_map::MAP;
 use crate::arena::Arena;
-use crate::geometry::{ARENA_SIZE, POOLS_PER_ARENA};
+use crate::arena_source::Land;
+use crate::geometry::POOLS_PER_ARENA;
 use crate::list::List;
 use crate::os::memory;
 use crate::pool::Pool;
@@ -41,6 +45,8 @@ use crate::pool::Pool;
 const KEPT_ALWAYS: usize = 8;
 /// One empty arena is kept for each so many in use.
 const KEPT_SHARE: usize = 4;
+/// Empty arenas on a program's land that are kept.
+const KEPT_PROGRAMS: usize = 1;
 /// Bytes mapped at once for records; what is not used of them is not touched.
 const RECORDS_BYTES: usize = 256 * 1024;
 
@@ -61,10 +67,16 @@ pub struct Arenas {
 /// What the arenas have done so far.
 #[derive(Clone, Copy, Default)]
 pub struct Counts {
-    /// Arenas that are mapped.
+    /// Arenas that have land.
     pub mapped: usize,
     /// Of these, how many are wholly empty.
     pub empty: usize,
+    /// Of the empty ones, how many are on a program's land.
+    pub empty_programs: usize,
+    /// Bytes of their land.
+    pub bytes: usize,
+    /// Their pools.
+    pub pools: usize,
     /// Pools that are empty, in all arenas.
     pub free_pools: usize,
     /// Arenas ever mapped.
@@ -93,6 +105,9 @@ impl Arenas {
             counts: Cell::new(Counts {
                 mapped: 0,
                 empty: 0,
+                empty_programs: 0,
+                bytes: 0,
+                pools: 0,
                 free_pools: 0,
                 mapped_total: 0,
                 unmapped_total: 0,
@@ -119,15 +134,11 @@ impl Arenas {
         KEPT_ALWAYS.max(self.counts.get().mapped / KEPT_SHARE)
     }
 
-    /// Takes an empty pool from the fullest arena that has one, from a new
-    /// arena if none has. `None`: the kernel has no more memory, and nothing
-    /// has changed.
+    /// Takes an empty pool from the fullest arena that has one. `None` if none
+    /// has: then there must be another arena.
     pub fn take_pool(&self) -> Option<&'static Pool> {
         let fullest = self.lengths.get().trailing_zeros() as usize;
-        let arena = match self.usable.get(fullest) {
-            Some(list) => list.first()?, // U2
-            None => self.add_arena()?,
-        };
+        let arena = self.usable.get(fullest)?.first()?; // U2
         self.unlist(arena);
         let pool = arena.take_pool()?; // U1
         self.list(arena);
@@ -135,29 +146,35 @@ impl Arenas {
         Some(pool)
     }
 
-    /// Takes back `pool`, which belongs to `arena` and is empty now.
-    ///
-    /// The arena moves to its new place among the usable ones. If that makes
-    /// one wholly empty arena too many, one goes back to the kernel (two, when
-    /// there are then too few in use for those that were kept).
+    /// Takes back `pool`, which belongs to `arena` and is empty now. The arena
+    /// moves to its new place among the usable ones.
     pub fn give_pool(&self, arena: &'static Arena, pool: &'static Pool) {
         self.unlist(arena);
         arena.give_pool(pool);
         self.count(|counts| counts.free_pools += 1);
         self.list(arena);
-        while self.counts.get().empty > self.kept() {
-            self.remove_arena();
+    }
+
+    /// Takes the land of a wholly empty arena out, if there are more of them
+    /// than are kept.
+    pub fn surplus(&self) -> Option<Land> {
+        let Counts {
+            empty,
+            empty_programs,
+            ..
+        } = self.counts.get();
+        if empty_programs > KEPT_PROGRAMS {
+            self.remove(Arena::is_programs)
+        } else if empty - empty_programs > self.kept() {
+            self.remove(|arena| !arena.is_programs())
+        } else {
+            None
         }
     }
 
-    /// Gives every wholly empty arena back to the kernel. Returns whether there
-    /// was one.
-    pub fn release_empty(&self) -> bool {
-        let before = self.counts.get().empty;
-        for _ in 0..before {
-            self.remove_arena();
-        }
-        before > 0
+    /// Takes the land of a wholly empty arena out, if there is one.
+    pub fn any_empty(&self) -> Option<Land> {
+        self.remove(|_| true)
     }
 
     fn list(&self, arena: &'static Arena) {
@@ -166,8 +183,11 @@ impl Arenas {
             self.usable[n].push(arena);
             self.lengths.set(self.lengths.get() | 1 << n);
         }
-        if n == POOLS_PER_ARENA {
-            self.count(|counts| counts.empty += 1);
+        if arena.is_empty() {
+            self.count(|counts| {
+                counts.empty += 1;
+                counts.empty_programs += usize::from(arena.is_programs());
+            });
         }
     }
 
@@ -179,57 +199,58 @@ impl Arenas {
                 self.lengths.set(self.lengths.get() & !(1 << n));
             }
         }
-        if n == POOLS_PER_ARENA {
-            self.count(|counts| counts.empty -= 1);
+        if arena.is_empty() {
+            self.count(|counts| {
+                counts.empty -= 1;
+                counts.empty_programs -= usize::from(arena.is_programs());
+            });
         }
     }
 
-    /// Maps an arena and lists it as wholly empty.
+    /// Lists an arena on `land`, wholly empty. `Err` gives the land back: there
+    /// is no memory for the arena's record, or its entry in the address map.
     #[cold]
-    fn add_arena(&self) -> Option<&'static Arena> {
-        let arena = self.spare.pop().or_else(|| self.fresh_record())?;
-        let Some(base) = memory::map_aligned(ARENA_SIZE) else {
-            self.spare.push(arena);
-            return None;
+    pub fn add(&self, land: Land) -> Result<(), Land> {
+        let Some(arena) = self.spare.pop().or_else(|| self.fresh_record()) else {
+            return Err(land);
         };
-        memory::advise_small_pages(base, ARENA_SIZE);
-        arena.place(base.as_ptr().expose_provenance());
-        if !MAP.add_arena(arena.base(), arena) {
-            // SAFETY: mapped above, and nobody has seen it.
-            unsafe { memory::unmap(base, ARENA_SIZE) };
+        arena.place(land);
+        if !MAP.add_arena(arena) {
             self.spare.push(arena);
-            return None;
+            return Err(land);
         }
         self.count(|counts| {
             counts.mapped += 1;
             counts.mapped_total += 1;
-            counts.free_pools += POOLS_PER_ARENA;
+            counts.bytes += land.size();
+            counts.pools += land.pools();
+            counts.free_pools += land.pools();
             counts.highwater = counts.highwater.max(counts.mapped);
         });
         self.list(arena);
-        Some(arena)
+        Ok(())
     }
 
-    /// Gives a wholly empty arena back to the kernel.
+    /// Takes the land of a wholly empty arena that is wanted out. All its
+    /// pools are empty, so no block in it is live, nor in a magazine.
     #[cold]
-    fn remove_arena(&self) {
-        let Some(arena) = self.usable[POOLS_PER_ARENA].first() else {
-            return;
-        };
+    fn remove(&self, wanted: impl Fn(&Arena) -> bool) -> Option<Land> {
+        // From the end: there stand those with the most empty pools.
+        let mut all = self.usable.iter().rev().flat_map(List::iter);
+        let arena = all.find(|arena| arena.is_empty() && wanted(arena))?;
         self.unlist(arena);
-        MAP.remove_arena(arena.base());
-        let base = core::ptr::with_exposed_provenance_mut(arena.base());
-        if let Some(base) = NonNull::new(base) {
-            // SAFETY: mapped in `add_arena`; all its pools are empty, so no
-            // block in it is live, nor in a magazine (pool.rs).
-            unsafe { memory::unmap(base, ARENA_SIZE) };
-        }
+        MAP.remove_arena(arena);
+        let land = arena.leave();
+        self.spare.push(arena);
+        let land = land?;
         self.count(|counts| {
             counts.mapped -= 1;
             counts.unmapped_total += 1;
-            counts.free_pools -= POOLS_PER_ARENA;
+            counts.bytes -= land.size();
+            counts.pools -= land.pools();
+            counts.free_pools -= land.pools();
         });
-        self.spare.push(arena);
+        Some(land)
     }
 
     fn fresh_record(&self) -> Option<&'static Arena> {
@@ -264,12 +285,11 @@ impl Arenas {
                 assert!(core::ptr::eq(found, arena), "U3 N3");
                 arena.check();
                 counts.free_pools += n;
-                counts.empty += usize::from(n == POOLS_PER_ARENA);
+                counts.empty += usize::from(arena.is_empty());
             }
         }
         assert_eq!(counts.free_pools, self.counts().free_pools);
         assert_eq!(counts.empty, self.counts().empty);
-        assert!(counts.empty <= self.kept());
     }
 }
 
@@ -289,11 +309,18 @@ mod tests {
     fn give(arenas: &Arenas, pool: &'static Pool) {
         pool.end();
         arenas.give_pool(MAP.arena(pool.base()).unwrap(), pool);
+        while let Some(land) = arenas.surplus() {
+            land.give_back();
+        }
         arenas.check();
     }
 
     fn take(arenas: &Arenas) -> &'static Pool {
-        let pool = begin(arenas.take_pool().unwrap());
+        let pool = arenas.take_pool().or_else(|| {
+            arenas.add(Land::take()?).ok()?;
+            arenas.take_pool()
+        });
+        let pool = begin(pool.unwrap());
         arenas.check();
         pool
     }
@@ -336,5 +363,28 @@ mod tests {
             take(&arenas);
         }
         assert_eq!(arenas.counts().record_bytes, counts.record_bytes);
+    }
+    #[test]
+    fn a_programs_land_is_used_as_far_as_pools_go_and_goes_back() {
+        let arenas = Arenas::new();
+        let (size, pools) = (1 << 20, 15);
+        for offset in [0x1000, 0x3000, 0xf000] {
+            assert!(arenas.add(Land::of_a_program(offset, size)).is_ok());
+        }
+        arenas.check();
+        assert_eq!(arenas.counts().bytes, 3 * size);
+        assert_eq!(arenas.counts().pools, 3 * pools);
+        let taken: Vec<_> = (0..3 * pools).map(|_| take(&arenas)).collect();
+        assert_eq!(arenas.counts().mapped, 3);
+        let arena = |pool: &Pool| MAP.arena(pool.base()).unwrap();
+        assert!(taken.iter().all(|pool| arena(pool).is_programs()));
+        for pool in taken {
+            give(&arenas, pool);
+        }
+        assert_eq!(arenas.counts().mapped, KEPT_PROGRAMS);
+        assert_eq!(arenas.counts().bytes, size);
+        assert!(arenas.any_empty().is_some());
+        assert!(arenas.any_empty().is_none());
+        assert_eq!(arenas.counts().pools, 0);
     }
 }

@@ -41,7 +41,7 @@ pub fn report(host: Option<&str>) {
 
 /// The file's name: the value with the pid in place of each `%p`.
 fn file_name<'a>(value: &[u8], name: &'a mut [u8; NAME_MAX]) -> Option<&'a CStr> {
-    let mut buffer = stats::Buffer::new(name);
+    let mut buffer = text::Buffer::new(name);
     let mut rest = printable(value);
     while let Some((before, after)) = rest.split_once("%p") {
         let _ = write!(buffer, "{before}{}", text::pid());

@@ -1,22 +1,22 @@
 //! The numbers: how an address divides into region, arena, pool and offset.
 //!
 //! ```text
-//!   63        47 46          32 31         21 20       16 15             0
-//!   +-----------+--------------+-------------+-----------+---------------+
-//!   |  must be  |    region    |    arena    |   pool    |    offset     |
-//!   |     0     | 32768 x 4GiB | 2048 x 2MiB | 32 x 64K  |  in the pool  |
-//!   +-----------+--------------+-------------+-----------+---------------+
+//!   63        47 46          32 31                     16 15             0
+//!   +-----------+--------------+-------------------------+---------------+
+//!   |  must be  |    region    |          pool           |    offset     |
+//!   |     0     | 32768 x 4GiB |      65536 x 64 KiB     |  in the pool  |
+//!   +-----------+--------------+-------------------------+---------------+
 //! ```
 //!
-//! A region is only a unit of the address map; an arena is what is asked of
-//! the kernel; a pool is what belongs to one size class.
+//! A region is only a unit of the address map; a pool is what belongs to one
+//! size class. Arenas, what is asked of the kernel, are runs of up to 32 pools.
 //!
 //! # Why
 //!
 //! Pools of 64 KiB: the cyclic collector walks 600 000 dicts in 0.15 s when
 //! they lie in pools of 64 KiB, in 0.19 s with 16 KiB, in 0.28 s with 4 KiB
-//! (prototype on CPython 3.11). Arenas of 2 MiB, aligned to their size: one
-//! mask finds the arena, and the kernel can back one with a huge page.
+//! (prototype on CPython 3.11). Arenas of 2 MiB, aligned to their size, so that
+//! the kernel can back one with a huge page.
 #![forbid(unsafe_code)]
 
 /// Every block's address is a multiple of this, in bytes.
@@ -27,11 +27,9 @@ pub const POOL_BITS: u32 = 16;
 /// Bytes in a pool; a pool's address is a multiple of it.
 pub const POOL_SIZE: usize = 1 << POOL_BITS;
 
-/// log2 of [`ARENA_SIZE`].
-pub const ARENA_BITS: u32 = 21;
-/// Bytes in an arena; an arena's address is a multiple of it.
-pub const ARENA_SIZE: usize = 1 << ARENA_BITS;
-/// Pools in an arena.
+/// Bytes in an arena from the kernel; its address is a multiple of it.
+pub const ARENA_SIZE: usize = 2 << 20;
+/// Pools in an arena, at the most.
 pub const POOLS_PER_ARENA: usize = ARENA_SIZE / POOL_SIZE;
 
 /// log2 of [`REGION_SIZE`].
@@ -40,8 +38,6 @@ pub const REGION_BITS: u32 = 32;
 pub const REGION_SIZE: usize = 1 << REGION_BITS;
 /// Pools in a region.
 pub const POOLS_PER_REGION: usize = REGION_SIZE / POOL_SIZE;
-/// Arenas in a region.
-pub const ARENAS_PER_REGION: usize = REGION_SIZE / ARENA_SIZE;
 
 /// Bits of an address that the kernel gives to programs. (With five-level
 /// page tables it gives more, but only to who asks for an address up there.)
@@ -67,28 +63,10 @@ pub const fn pool_base(address: usize) -> usize {
     address & !(POOL_SIZE - 1)
 }
 
-/// Where the arena of an address begins, were it in one.
-#[inline(always)]
-pub const fn arena_base(address: usize) -> usize {
-    address & !(ARENA_SIZE - 1)
-}
-
-/// Index of an address's pool in its arena.
-#[inline(always)]
-pub const fn pool_in_arena(address: usize) -> usize {
-    (address >> POOL_BITS) % POOLS_PER_ARENA
-}
-
 /// Index of an address's pool in its region.
 #[inline(always)]
 pub const fn pool_in_region(address: usize) -> usize {
     (address >> POOL_BITS) % POOLS_PER_REGION
-}
-
-/// Index of an address's arena in its region.
-#[inline(always)]
-pub const fn arena_in_region(address: usize) -> usize {
-    (address >> ARENA_BITS) % ARENAS_PER_REGION
 }
 
 /// Number of an address's region; not below [`REGIONS`] if it has none.
@@ -99,7 +77,3 @@ pub const fn region(address: usize) -> usize {
 
 const _: () = assert!(ALIGNMENT.is_power_of_two());
 const _: () = assert!(FIRST_SMALL_BLOCK.is_multiple_of(ALIGNMENT));
-const _: () = assert!(
-    POOLS_PER_ARENA == 32,
-    "an arena's free pools are bits of a u32"
-);

@@ -20,10 +20,13 @@
 //! H2  Locks are taken in this order: a class's, then the arenas'. Nobody
 //!     holds two classes' locks, but for fork, which takes them in order of
 //!     index.
+//! H3  No lock is held while an arena's land comes or goes: that may take
+//!     time, and may call a program's own functions.
 
 use core::ptr;
 
 use crate::address_map::MAP;
+use crate::arena_source::{self, Land};
 use crate::arenas::{Arenas, Counts};
 use crate::limit;
 use crate::os::lock::{Held, Lock};
@@ -91,6 +94,16 @@ impl Heap {
     /// only if there is no memory.
     #[inline(never)]
     pub fn take(&self, class: SizeClass, out: &mut [*mut u8]) -> usize {
+        loop {
+            match self.take_from_pools(class, out) {
+                0 if self.add_arena() => {}
+                taken => return taken,
+            }
+        }
+    }
+
+    /// As `take`, as far as there are pools.
+    fn take_from_pools(&self, class: SizeClass, out: &mut [*mut u8]) -> usize {
         let shape = class.shape();
         let used = self.used(class);
         let mut taken = 0;
@@ -130,7 +143,7 @@ impl Heap {
     pub fn give(&self, class: SizeClass, blocks: &[*mut u8]) {
         let shape = class.shape();
         let used = self.used(class);
-        let mut given = 0;
+        let (mut given, mut pools_ended) = (0, false);
         while given < blocks.len() {
             let first = blocks[given];
             let pool = MAP
@@ -152,9 +165,14 @@ impl Heap {
             } else {
                 used.moved(pool, shape, before, 0);
                 self.end_pool(&used, pool);
+                pools_ended = true;
             }
         }
         used.got_back(given);
+        drop(used);
+        if pools_ended {
+            self.give_surplus();
+        }
     }
 
     /// A pool for the class, taken from the arenas. Empty -> used.
@@ -164,7 +182,6 @@ impl Heap {
         pool.begin(class);
         MAP.set_class(pool.base(), Some(class));
         used.joined();
-        limit::heap_has(arenas.counts().mapped);
         Some(pool)
     }
 
@@ -179,11 +196,48 @@ impl Heap {
         }
     }
 
-    /// Gives every wholly empty arena back to the kernel. Returns whether there
-    /// was one.
+    /// Adds an arena. False if there is no memory for one.
+    #[cold]
+    fn add_arena(&self) -> bool {
+        let Some(land) = Land::take() else {
+            return false;
+        };
+        let arenas = self.arenas.lock();
+        let (added, size) = (arenas.add(land), arenas.counts().bytes);
+        drop(arenas);
+        if let Err(land) = added {
+            land.give_back();
+            return false;
+        }
+        limit::heap_has(size);
+        arena_source::tell();
+        true
+    }
+
+    /// Gives wholly empty arenas back that are not kept for the next peak.
+    #[inline(never)]
+    fn give_surplus(&self) {
+        loop {
+            let land = self.arenas.lock().surplus();
+            match land {
+                Some(land) => land.give_back(),
+                None => return,
+            }
+        }
+    }
+
+    /// Gives every wholly empty arena back. Returns whether there was one.
     #[cold]
     pub fn release_empty(&self) -> bool {
-        self.arenas.lock().release_empty()
+        let mut released = false;
+        loop {
+            let land = self.arenas.lock().any_empty();
+            match land {
+                Some(land) => land.give_back(),
+                None => return released,
+            }
+            released = true;
+        }
     }
 
     /// What a class holds now.

@@ -1,15 +1,16 @@
 //! obmalloc: an allocator that takes the place of CPython's.
 //!
 //! One shared library is preloaded into a stock CPython, or linked into a C
-//! program. It does the work of CPython's layers +1 and +2: arenas cut into
+//! program; its static twin takes the place of `obmalloc.o` in a CPython build.
+//! It does the work of CPython's layers +1 and +2: arenas cut into
 //! pools, pools cut into blocks of one size class, free blocks reused at once,
 //! everything larger passed to layer 0.
 //!
 //! ```text
 //!  +3  object-specific caches: int, float, tuple, list, dict    CPython's own
 //!         |
-//!  +2  PyObject_*   +1  PyMem_*     the host's tables; capi/ without a host
-//!         |                |
+//!  +2  PyObject_*   +1  PyMem_*     the host's tables; without a host, or in
+//!         |                |        place of its obmalloc.o, ours (domains/)
 //!         +-------+--------+
 //!                 v
 //!  magazines      free blocks of each thread: the hit path, without a lock
@@ -30,12 +31,12 @@
 //!
 //! | floor | files |
 //! |---|---|
-//! | words | `geometry` the numbers, `size_class` requests and blocks, `allocator` CPython's table, `list` |
-//! | system | `os/`: mappings, lines of text, locks, the thread word, the environment |
-//! | pools and arenas | `pool`, `arena` the records, `address_map` what lies where, `arenas` which gives, `used_pools` which gives, `limit` what is served from pools, `heap` all of it |
+//! | words | `geometry` the numbers, `size_class` requests and blocks, `allocator` CPython's tables, `list`, `tally` |
+//! | system | `os/`: mappings, lines of text, locks, the thread word, the environment, names that may be there |
+//! | pools and arenas | `pool`, `arena_source` where arenas come from, `arena` the records, `address_map` what lies where, `arenas` which gives, `used_pools` which gives, `limit` what is served from pools, `heap` all of it |
 //! | threads | `magazines` the hit path, `threads` who has some, `fork`, `first_use` |
 //! | object allocator | `object`: malloc, calloc, realloc, free, for every size and pointer |
-//! | around it | `config`, `stats`, `at_exit` |
+//! | around it | `config`, `stats` and `stats_table`, `at_exit` |
 //! | the host | `host/`: which CPython this is, and how we get in |
 //! | C ABI | `capi/`: the exported names, nothing else |
 //!
@@ -62,8 +63,8 @@
 //! 6. No used pool: [`Arenas::take_pool`](arenas::Arenas::take_pool), under
 //!    the arenas' lock, an empty pool of the fullest arena that has one.
 //! 7. No such arena: 2 MiB from the kernel
-//!    ([`memory::map_aligned`](os::memory::map_aligned)), entered in the
-//!    [`address_map`]. If the kernel refuses, nothing has changed, and what is
+//!    or a program's own allocator ([`Land::take`](arena_source::Land::take)),
+//!    with no lock held, entered in the [`address_map`]. If the kernel refuses, nothing has changed, and what is
 //!    below us is asked.
 //!
 //! *`PyObject_Free(p)`:*
@@ -91,7 +92,8 @@
 //! | `THREADS` | threads | its lock | held over the fork; other threads' magazines are inherited |
 //! | `FORKING` | os/lock | atomic | cleared |
 //! | `HAPPENED`, `TELL` | first_use | atomics | as they are |
-//! | `NOW`, `LARGE`, `REFUSED`; `BELOW` | limit; object | atomics | as they are |
+//! | `NOW`, `LARGE`, `REFUSED` | limit | atomics | as they are |
+//! | `CURRENT`, `SIZE`, `TELL` | arena_source | written at start, or under the GIL | as they are |
 //! | settings | config | atomics, written at start | as they are |
 //! | `STATE`, `ROUTE`, what was below us | host/ | written at start, or under the GIL | as they are |
 //!
@@ -110,9 +112,13 @@ pub mod allocator;
 
 pub mod list;
 
+pub mod tally;
+
 pub mod os;
 
 pub mod pool;
+
+pub mod arena_source;
 
 pub mod arena;
 

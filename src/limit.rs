@@ -5,7 +5,7 @@
 //! 300 KiB in all, which a program of a few megabytes would notice (`make
 //! footprint`); the C library, where such blocks come from until then, shares
 //! its pages between sizes. A program counts as large when its heap has
-//! [`LARGE_HEAP`] arenas, or when it has made [`MANY_REQUESTS`] medium requests.
+//! [`LARGE_HEAP`] bytes, or when it has made [`MANY_REQUESTS`] medium requests.
 //! A block is freed to where it came from, whatever the limit is by then.
 //!
 //! Not up to [`MEDIUM_MAX`] unless that is asked for: the compiler's and the
@@ -21,8 +21,8 @@ use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crate::size_class::{MEDIUM_MAX, SMALL_MAX, SizeClass};
 
-/// Arenas from which on a program counts as large: 16 MiB.
-const LARGE_HEAP: usize = 8;
+/// Bytes of arenas from which on a program counts as large.
+const LARGE_HEAP: usize = 16 << 20;
 /// Medium requests from which on it does. Starting an interpreter takes 800
 /// (CPython 3.13) to 2500 (3.11).
 const MANY_REQUESTS: usize = 4_000;
@@ -44,9 +44,14 @@ pub fn set(bytes: usize) {
     NOW.store(bytes, Relaxed);
 }
 
-/// To be told that the heap has so many arenas.
-pub fn heap_has(arenas: usize) {
-    if arenas >= LARGE_HEAP {
+/// The limit now, in bytes.
+pub fn now() -> usize {
+    NOW.load(Relaxed)
+}
+
+/// To be told that the heap's arenas have so many bytes.
+pub fn heap_has(bytes: usize) {
+    if bytes >= LARGE_HEAP {
         rise();
     }
 }

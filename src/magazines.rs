@@ -55,6 +55,7 @@ use crate::geometry::ALIGNMENT;
 use crate::heap::Heap;
 use crate::os::thread_word;
 use crate::size_class::{SHAPES, SMALL_MAX, SizeClass, TABLE_LEN};
+use crate::tally::Tally;
 
 /// A place for a free block.
 pub type Slot = *mut u8;
@@ -67,6 +68,8 @@ pub struct Magazines {
     tops: [AtomicPtr<Slot>; TABLE_LEN],
     /// Written before another thread can see them.
     limits: [Cell<*mut Slot>; TABLE_LEN],
+    /// What the thread has asked of what is below.
+    pub tally: Tally,
 }
 
 // SAFETY: `tops` are atomics, `limits` do not change once they are shared.
@@ -121,6 +124,7 @@ impl Magazines {
         Magazines {
             tops: [const { AtomicPtr::new(NO_SLOTS) }; TABLE_LEN],
             limits: [const { Cell::new(ptr::null_mut()) }; TABLE_LEN],
+            tally: Tally::new(),
         }
     }
 

@@ -25,7 +25,6 @@
 
 use core::ffi::c_void;
 use core::ptr;
-use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crate::address_map::{Found, MAP};
 use crate::allocator::Allocator;
@@ -36,15 +35,8 @@ use crate::limit;
 use crate::magazines::{self, Magazines};
 use crate::os::text;
 use crate::size_class::{SMALL_MAX, SizeClass};
+use crate::tally::Event;
 use crate::threads;
-
-/// Requests that went below so far, realloc's included.
-static BELOW: AtomicUsize = AtomicUsize::new(0);
-
-/// Requests that went below so far.
-pub fn served_below() -> usize {
-    BELOW.load(Relaxed)
-}
 
 /// Allocates `n` bytes. Null if there is no memory for them.
 ///
@@ -72,7 +64,7 @@ unsafe fn beyond_small(below: &Allocator, n: usize) -> *mut c_void {
             return ptr::null_mut();
         }
         // SAFETY: T1.
-        return ask_below(|| unsafe { (below.malloc)(below.ctx, n) });
+        return make_below(|| unsafe { (below.malloc)(below.ctx, n) });
     };
     let block = magazines::mine().pop(class);
     if !block.is_null() {
@@ -104,14 +96,14 @@ unsafe fn miss(below: &Allocator, n: usize) -> *mut c_void {
     }
     // No arena to be had. As in obmalloc, what is below may still have some.
     // SAFETY: T1.
-    ask_below(|| unsafe { (below.malloc)(below.ctx, class.size()) })
+    make_below(|| unsafe { (below.malloc)(below.ctx, class.size()) })
 }
 
 /// Has a request served below. If there is no memory for it, the empty arenas
 /// that are kept for the next peak are given up, and it is asked once more.
 #[inline]
 fn ask_below(ask: impl Fn() -> *mut c_void) -> *mut c_void {
-    BELOW.fetch_add(1, Relaxed);
+    count(Event::Asked);
     let block = ask();
     if block.is_null() && HEAP.release_empty() {
         return ask();
@@ -119,6 +111,25 @@ fn ask_below(ask: impl Fn() -> *mut c_void) -> *mut c_void {
     block
 }
 
+/// The same for a request that makes a block.
+#[inline]
+fn make_below(ask: impl Fn() -> *mut c_void) -> *mut c_void {
+    let block = ask_below(ask);
+    if !block.is_null() {
+        count(Event::Made);
+    }
+    block
+}
+
+#[inline]
+fn count(event: Event) {
+    match magazines_of_this_thread() {
+        Some(magazines) => magazines.tally.add(event),
+        None => threads::count_without_magazines(event),
+    }
+}
+
+#[inline]
 fn magazines_of_this_thread() -> Option<&'static Magazines> {
     if threads::is_new() {
         first_use::happened();
@@ -141,7 +152,7 @@ pub unsafe fn calloc(below: &Allocator, nelem: usize, elsize: usize) -> *mut c_v
             return ptr::null_mut();
         }
         // SAFETY: T1.
-        return ask_below(|| unsafe { (below.calloc)(below.ctx, nelem, elsize) });
+        return make_below(|| unsafe { (below.calloc)(below.ctx, nelem, elsize) });
     }
     // SAFETY: the caller's promise.
     let block = unsafe { malloc(below, n) };
@@ -197,6 +208,7 @@ unsafe fn free_foreign(below: &Allocator, p: *mut c_void) {
         return;
     }
     stop_if_stale(p);
+    count(Event::Freed);
     // SAFETY: O1 and T1.
     unsafe { (below.free)(below.ctx, p) };
 }
@@ -251,7 +263,7 @@ unsafe fn move_block(below: &Allocator, p: *mut c_void, size: usize, n: usize) -
         // library's realloc often extends it where it is, where between our own
         // classes each step would copy.
         // SAFETY: T1.
-        ask_below(|| unsafe { (below.malloc)(below.ctx, n) })
+        make_below(|| unsafe { (below.malloc)(below.ctx, n) })
     } else {
         // SAFETY: the caller's promise.
         unsafe { malloc(below, n) }

@@ -11,58 +11,61 @@ use crate::address_map;
 use crate::arenas::Counts;
 use crate::geometry::{ARENA_SIZE, POOL_SIZE};
 use crate::heap::{ClassCounts, HEAP};
-use crate::object;
 use crate::os::text;
-use crate::size_class::{SizeClass, TABLE_LEN};
-use crate::threads;
+use crate::size_class::SizeClass;
+use crate::threads::{self, Total};
 
 /// The version of the JSON's form.
 const SCHEMA: u32 = 1;
 
 /// One class: all in blocks, but for the pools.
-struct Class {
-    class: SizeClass,
-    counts: ClassCounts,
-    in_magazines: usize,
+pub struct Class {
+    /// Which.
+    pub class: SizeClass,
+    /// What the heap says.
+    pub counts: ClassCounts,
+    /// Blocks in some thread's magazine.
+    pub in_magazines: usize,
 }
 
 impl Class {
-    fn live(&self) -> usize {
+    /// Blocks that are the program's.
+    pub fn live(&self) -> usize {
         self.counts.taken.saturating_sub(self.in_magazines)
     }
 
-    fn free(&self) -> usize {
+    /// Blocks that are free in their pools.
+    pub fn free(&self) -> usize {
         self.counts.pools * self.class.shape().blocks as usize - self.counts.taken
     }
 
-    fn bytes(&self, blocks: usize) -> usize {
+    /// So many blocks in bytes.
+    pub fn bytes(&self, blocks: usize) -> usize {
         blocks * self.class.size()
     }
 }
 
 /// What the heap holds.
-struct Snapshot {
-    arenas: Counts,
-    in_magazines: [usize; TABLE_LEN],
-    record_bytes: usize,
+pub struct Snapshot {
+    /// Its arenas.
+    pub arenas: Counts,
+    threads: Total,
 }
 
 impl Snapshot {
-    fn now() -> Snapshot {
-        let mut in_magazines = [0; TABLE_LEN];
-        let record_bytes = threads::held(&mut in_magazines);
+    /// What it holds now.
+    pub fn now() -> Snapshot {
         Snapshot {
             arenas: HEAP.arena_counts(),
-            in_magazines,
-            record_bytes,
+            threads: threads::total(),
         }
     }
 
     /// The classes that have pools.
-    fn classes(&self) -> impl Iterator<Item = Class> {
+    pub fn classes(&self) -> impl Iterator<Item = Class> {
         SizeClass::all().filter_map(|class| {
             let counts = HEAP.class_counts(class);
-            let in_magazines = self.in_magazines[class.index()];
+            let in_magazines = self.threads.in_magazines[class.index()];
             (counts.pools > 0).then_some(Class {
                 class,
                 counts,
@@ -71,13 +74,30 @@ impl Snapshot {
         })
     }
 
+    /// Bytes of records: those of arenas with their pools, and threads'.
+    pub fn records(&self) -> usize {
+        self.threads.record_bytes + self.arenas.record_bytes
+    }
+
     fn metadata(&self) -> usize {
-        self.record_bytes + self.arenas.record_bytes + address_map::leaf_bytes()
+        self.records() + address_map::leaf_bytes()
     }
 
     fn os_bytes(&self) -> usize {
-        self.arenas.mapped * ARENA_SIZE + self.metadata()
+        self.arenas.bytes + self.metadata()
     }
+}
+
+/// Blocks of pools that are the program's.
+pub fn live_blocks() -> usize {
+    Snapshot::now().classes().map(|class| class.live()).sum()
+}
+
+/// Blocks that are the program's, those that came from below too.
+pub fn allocated_blocks() -> isize {
+    let now = Snapshot::now();
+    let live: usize = now.classes().map(|class| class.live()).sum();
+    live.cast_signed() + now.threads.below.live()
 }
 
 /// Writes the statistics as JSON, in the form that the README describes.
@@ -132,7 +152,7 @@ pub fn json(out: &mut dyn Write, host: Option<&str>) -> fmt::Result {
     write!(
         out,
         ",\"large\":{{\"served_below_total\":{}}}",
-        object::served_below()
+        now.threads.below.asked
     )?;
     out.write_str(",\"classes\":[")?;
     for (i, class) in now.classes().enumerate() {
@@ -191,59 +211,6 @@ pub fn say() {
         "live blocks: {live}; from the system: {}, metadata {} of it; requests served below: {}",
         now.os_bytes(),
         now.metadata(),
-        object::served_below()
+        now.threads.below.asked
     ));
-}
-
-/// A buffer of the caller's: takes what fits, counts what there was.
-pub struct Buffer<'a> {
-    bytes: &'a mut [u8],
-    len: usize,
-}
-
-impl<'a> Buffer<'a> {
-    /// An empty text in `bytes`.
-    pub fn new(bytes: &'a mut [u8]) -> Buffer<'a> {
-        Buffer { bytes, len: 0 }
-    }
-
-    /// Ends the text, with NUL if there is any room at all. Returns the
-    /// length that the whole text has, without NUL.
-    pub fn end(self) -> usize {
-        if let Some(last) = self.bytes.len().checked_sub(1) {
-            self.bytes[self.len.min(last)] = 0;
-        }
-        self.len
-    }
-}
-
-impl Write for Buffer<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        let start = self.len.min(self.bytes.len());
-        let room = &mut self.bytes[start..];
-        let taken = room.len().min(text.len());
-        room[..taken].copy_from_slice(&text.as_bytes()[..taken]);
-        self.len += text.len();
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_buffer_cuts_ends_and_counts() {
-        for size in 0..12 {
-            let mut bytes = [b'#'; 16];
-            let mut buffer = Buffer::new(&mut bytes[..size]);
-            write!(buffer, "eight").unwrap();
-            write!(buffer, "{:>3}", 8).unwrap();
-            assert_eq!(buffer.end(), 8);
-            let kept = size.saturating_sub(1).min(8);
-            assert_eq!(bytes[..kept], b"eight  8"[..kept]);
-            assert_eq!(bytes.get(kept), Some(if size > 0 { &0 } else { &b'#' }));
-            assert!(bytes[size.max(9)..].iter().all(|&byte| byte == b'#'));
-        }
-    }
 }

@@ -37,7 +37,8 @@ use crate::list::{Linked, Links, List};
 use crate::magazines::{self, ENDED, Magazines, NOTHING, SLOTS, Slot};
 use crate::os::lock::Lock;
 use crate::os::memory;
-use crate::size_class::SizeClass;
+use crate::size_class::{SizeClass, TABLE_LEN};
+use crate::tally::{Event, Sums, Tally};
 
 /// A thread's magazines with their slots. All zero is a record never used.
 #[repr(C)]
@@ -179,18 +180,41 @@ fn record_bytes() -> usize {
     size_of::<Record>().next_multiple_of(memory::page_size())
 }
 
-/// Blocks of each class in all threads' magazines, by class index, and the
-/// bytes of the records.
-pub fn held(blocks: &mut [usize; crate::size_class::TABLE_LEN]) -> usize {
-    let mut bytes = 0;
-    for record in THREADS.lock().records() {
-        bytes += record_bytes();
-        for class in SizeClass::all() {
-            blocks[class.index()] += record.magazines.held(class);
-        }
-    }
-    bytes
+/// What all threads together hold and have done.
+pub struct Total {
+    /// Blocks in magazines, by class index.
+    pub in_magazines: [usize; TABLE_LEN],
+    /// Bytes of the records.
+    pub record_bytes: usize,
+    /// What went below.
+    pub below: Sums,
 }
+
+/// What all threads together hold and have done.
+pub fn total() -> Total {
+    let mut total = Total {
+        in_magazines: [0; TABLE_LEN],
+        record_bytes: 0,
+        below: Sums::default(),
+    };
+    for record in THREADS.lock().records() {
+        total.record_bytes += record_bytes();
+        for class in SizeClass::all() {
+            total.in_magazines[class.index()] += record.magazines.held(class);
+        }
+        record.magazines.tally.sum(&mut total.below);
+    }
+    WITHOUT_MAGAZINES.sum(&mut total.below);
+    total
+}
+
+/// Counts what a thread that has no magazines has asked of what is below.
+#[cold]
+pub fn count_without_magazines(event: Event) {
+    WITHOUT_MAGAZINES.add_shared(event);
+}
+
+static WITHOUT_MAGAZINES: Tally = Tally::new();
 
 /// Takes the lock for a fork.
 pub fn hold_for_fork() {

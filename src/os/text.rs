@@ -38,6 +38,62 @@ impl Write for Line {
     }
 }
 
+/// A buffer of the caller's: takes what fits, counts what there was.
+pub struct Buffer<'a> {
+    bytes: &'a mut [u8],
+    len: usize,
+}
+
+impl<'a> Buffer<'a> {
+    /// An empty text in `bytes`.
+    pub fn new(bytes: &'a mut [u8]) -> Buffer<'a> {
+        Buffer { bytes, len: 0 }
+    }
+
+    /// Ends the text, with NUL if there is any room at all. Returns the
+    /// length that the whole text has, without NUL.
+    pub fn end(self) -> usize {
+        if let Some(last) = self.bytes.len().checked_sub(1) {
+            self.bytes[self.len.min(last)] = 0;
+        }
+        self.len
+    }
+}
+
+impl Write for Buffer<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let start = self.len.min(self.bytes.len());
+        let room = &mut self.bytes[start..];
+        let taken = room.len().min(text.len());
+        room[..taken].copy_from_slice(&text.as_bytes()[..taken]);
+        self.len += text.len();
+        Ok(())
+    }
+}
+
+/// A file of the C library's, somebody else's.
+pub struct CFile(*mut libc::FILE);
+
+impl CFile {
+    /// # Safety
+    /// An open file, for as long as this is used.
+    pub unsafe fn new(file: *mut libc::FILE) -> CFile {
+        CFile(file)
+    }
+}
+
+impl Write for CFile {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        // SAFETY: a slice is readable over its length; the file is open.
+        let written = unsafe { libc::fwrite(text.as_ptr().cast(), 1, text.len(), self.0) };
+        if written == text.len() {
+            Ok(())
+        } else {
+            Err(fmt::Error)
+        }
+    }
+}
+
 /// Writes all of `bytes` to a file descriptor, as far as it takes them.
 pub fn write_all(fd: i32, mut bytes: &[u8]) {
     while !bytes.is_empty() {
@@ -111,5 +167,20 @@ mod tests {
     fn what_is_not_utf_8_ends_the_text() {
         assert_eq!(printable(b"plain"), "plain");
         assert_eq!(printable(b"half\xff rest"), "half");
+    }
+
+    #[test]
+    fn a_buffer_cuts_ends_and_counts() {
+        for size in 0..12 {
+            let mut bytes = [b'#'; 16];
+            let mut buffer = Buffer::new(&mut bytes[..size]);
+            write!(buffer, "eight").unwrap();
+            write!(buffer, "{:>3}", 8).unwrap();
+            assert_eq!(buffer.end(), 8);
+            let kept = size.saturating_sub(1).min(8);
+            assert_eq!(bytes[..kept], b"eight  8"[..kept]);
+            assert_eq!(bytes.get(kept), Some(if size > 0 { &0 } else { &b'#' }));
+            assert!(bytes[size.max(9)..].iter().all(|&byte| byte == b'#'));
+        }
     }
 }

@@ -7,7 +7,7 @@ pub(crate) use std::{boxed::Box, format, vec, vec::Vec};
 
 use crate::address_map::MAP;
 use crate::arena::Arena;
-use crate::geometry::ARENA_SIZE;
+use crate::arena_source::Land;
 use crate::os::memory;
 
 mod heap;
@@ -22,8 +22,7 @@ pub(crate) fn lone_arena() -> &'static Arena {
     let record: NonNull<Arena> = memory::map(size).unwrap().cast();
     // SAFETY: mapped zero, which is a record without an arena.
     let arena = unsafe { record.as_ref() };
-    let base = memory::map_aligned(ARENA_SIZE).unwrap();
-    arena.place(base.as_ptr().expose_provenance());
-    assert!(MAP.add_arena(arena.base(), arena));
+    arena.place(Land::take().unwrap());
+    assert!(MAP.add_arena(arena));
     arena
 }

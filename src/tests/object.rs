@@ -8,6 +8,7 @@ use crate::heap::HEAP;
 use crate::limit;
 use crate::object;
 use crate::size_class::MEDIUM_MAX;
+use crate::threads;
 use core::ffi::c_void;
 use core::ptr;
 use proptest::prelude::*;
@@ -235,10 +236,10 @@ fn foreign_blocks_go_to_whom_they_belong() {
 #[test]
 fn requests_above_the_limit_go_below() {
     limit::set(MEDIUM_MAX);
-    let before = object::served_below();
+    let before = threads::total().below.asked;
     let block = Owned::malloc(32769, 3);
     assert!(MAP.find(block.p.addr()).class().is_none());
-    assert!(object::served_below() > before);
+    assert!(threads::total().below.asked > before);
     block.free();
     let block = Owned::malloc(32768, 3);
     assert!(MAP.find(block.p.addr()).class().is_some());

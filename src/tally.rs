@@ -1,0 +1,76 @@
+//! What went below: requests that no pool serves, and blocks that are not
+//! ours. Each thread counts for itself, with plain additions; who wants to
+//! know sums the threads up (`threads.rs`).
+//!
+//! # Threads
+//!
+//! [`Tally::add`] is for the thread that the tally belongs to, anyone may
+//! read. The numbers only ever grow.
+#![forbid(unsafe_code)]
+
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+/// What is counted.
+#[derive(Clone, Copy)]
+pub enum Event {
+    /// A request went below, whatever became of it.
+    Asked,
+    /// A block came from below that was not there before.
+    Made,
+    /// A block was given back below.
+    Freed,
+}
+
+/// How often each has happened.
+pub struct Tally([AtomicUsize; 3]);
+
+/// The sums.
+#[derive(Clone, Copy, Default)]
+pub struct Sums {
+    /// Requests that went below.
+    pub asked: usize,
+    /// Blocks that came from below.
+    pub made: usize,
+    /// Blocks that were given back below: some may have come from elsewhere.
+    pub freed: usize,
+}
+
+impl Tally {
+    /// Nothing has happened. (All zero is the same.)
+    #[expect(
+        clippy::new_without_default,
+        reason = "made in constants, where Default cannot be"
+    )]
+    pub const fn new() -> Tally {
+        Tally([const { AtomicUsize::new(0) }; 3])
+    }
+
+    /// Counts, for the one thread that the tally belongs to.
+    #[inline]
+    pub fn add(&self, event: Event) {
+        let count = &self.0[event as usize];
+        count.store(count.load(Relaxed).wrapping_add(1), Relaxed);
+    }
+
+    /// Counts, in a tally that belongs to no thread.
+    #[cold]
+    pub fn add_shared(&self, event: Event) {
+        self.0[event as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Adds what was counted so far to `sums`.
+    pub fn sum(&self, sums: &mut Sums) {
+        let [asked, made, freed] = &self.0;
+        sums.asked += asked.load(Relaxed);
+        sums.made += made.load(Relaxed);
+        sums.freed += freed.load(Relaxed);
+    }
+}
+
+impl Sums {
+    /// Blocks from below that are still there, if none was given back that
+    /// came from elsewhere. As CPython counts them, it may be negative.
+    pub fn live(&self) -> isize {
+        self.made.wrapping_sub(self.freed).cast_signed()
+    }
+}
