@@ -24,7 +24,8 @@ all: ## build target/release/libobmalloc.so and .a
 	@$(CARGO) build --release --lib
 	@ln -sf libobmalloc.so $(RELEASE)/$(SONAME)
 	@objcopy --wildcard --weaken-symbol='PyMem_*' --weaken-symbol='PyObject_*' \
-	         --weaken-symbol='_PyMem_*' $(A) $(A).weak
+	         --weaken-symbol='_PyMem_*' --weaken-symbol='_PyObject_*' \
+	         --weaken-symbol='_Py_*' $(A) $(A).weak
 	@mv $(A).weak $(A)
 
 run: all ## run a real Python program with the library, and without

@@ -5,7 +5,27 @@
 //! `include/`, `make check` compares. A build changes no file of the sources.
 
 use std::env;
+use std::fs;
 use std::path::Path;
+
+/// What stands before the part about tables.
+const TABLES: &str = "\
+/* Tables of allocators, debug hooks, arenas: CPython's own API. A program that
+ * uses Python.h has these types from there; so this part is left out where
+ * Python.h was included before, or stands on the include path and may still
+ * be, unless OBMALLOC_TABLES is defined. */
+#if !defined(Py_PYTHON_H) && !defined(OBMALLOC_HAS_PYTHON_H)
+";
+
+/// What stands before that.
+const HAS_PYTHON: &str = "\
+#if defined(__has_include) && !defined(OBMALLOC_TABLES)
+#if __has_include(<Python.h>)
+#define OBMALLOC_HAS_PYTHON_H
+#endif
+#endif
+
+";
 
 /// The head of the header: what holds for all of its functions.
 const CONTRACT: &str = "\
@@ -38,27 +58,50 @@ fn main() {
     println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libobmalloc.so.0");
     println!("cargo:rustc-cdylib-link-arg=-Wl,-z,nodelete");
     println!("cargo:rerun-if-changed=src/capi");
+    println!("cargo:rerun-if-changed=src/domains/outside.rs");
     println!("cargo:rerun-if-changed=build.rs");
 
     let crate_dir = env::var("CARGO_MANIFEST_DIR").expect("cargo sets it");
     let out_dir = env::var("OUT_DIR").expect("cargo sets it");
-    let mut config = cbindgen::Config {
+    let src = Path::new(&crate_dir).join("src");
+    let make = |config: cbindgen::Config, files: &[&str]| {
+        let mut builder = cbindgen::Builder::new().with_config(config);
+        for file in files {
+            builder = builder.with_src(src.join(file));
+        }
+        let mut bytes = Vec::new();
+        let header = builder.generate().expect("the sources of the C ABI parse");
+        header.write(&mut bytes);
+        String::from_utf8(bytes).expect("the sources are text")
+    };
+    let config = cbindgen::Config {
         language: cbindgen::Language::C,
-        header: Some(CONTRACT.into()),
-        include_guard: Some("OBMALLOC_H".into()),
         no_includes: true,
-        sys_includes: vec!["stddef.h".into()],
         cpp_compat: true,
         usize_is_size_t: true,
         documentation_style: cbindgen::DocumentationStyle::C,
         ..cbindgen::Config::default()
     };
-    // Declared by some versions of Python.h, each time in another way.
-    config.export.exclude.push("_PyMem_SetupAllocators".into());
-    let mut builder = cbindgen::Builder::new().with_config(config);
-    for file in ["own", "raw", "mem", "object"] {
-        builder = builder.with_src(Path::new(&crate_dir).join(format!("src/capi/{file}.rs")));
-    }
-    let header = builder.generate().expect("the sources of the C ABI parse");
-    header.write_to_file(Path::new(&out_dir).join("obmalloc.h"));
+    let functions = cbindgen::Config {
+        header: Some(CONTRACT.into()),
+        sys_includes: vec!["stddef.h".into()],
+        ..config.clone()
+    };
+    let functions = make(
+        functions,
+        &[
+            "capi/own.rs",
+            "capi/raw.rs",
+            "capi/mem.rs",
+            "capi/object.rs",
+        ],
+    );
+    let tables = make(config, &["domains/outside.rs", "capi/tables.rs"]);
+    let (contract, functions) = functions.split_at(CONTRACT.len());
+    let guard = "OBMALLOC_H";
+    let header = format!(
+        "{contract}\n\n#ifndef {guard}\n#define {guard}\n{functions}\n\
+         {HAS_PYTHON}{TABLES}\n{tables}\n#endif\n\n#endif  /* {guard} */\n"
+    );
+    fs::write(Path::new(&out_dir).join("obmalloc.h"), header).expect("cargo's folder takes it");
 }

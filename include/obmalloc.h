@@ -26,6 +26,7 @@
 #ifndef OBMALLOC_H
 #define OBMALLOC_H
 
+
 #include <stddef.h>
 
 /*
@@ -190,5 +191,138 @@ void PyObject_Free(void *p);
 #ifdef __cplusplus
 }  // extern "C"
 #endif  // __cplusplus
+
+#if defined(__has_include) && !defined(OBMALLOC_TABLES)
+#if __has_include(<Python.h>)
+#define OBMALLOC_HAS_PYTHON_H
+#endif
+#endif
+
+/* Tables of allocators, debug hooks, arenas: CPython's own API. A program that
+ * uses Python.h has these types from there; so this part is left out where
+ * Python.h was included before, or stands on the include path and may still
+ * be, unless OBMALLOC_TABLES is defined. */
+#if !defined(Py_PYTHON_H) && !defined(OBMALLOC_HAS_PYTHON_H)
+
+/*
+ A domain, by CPython's number.
+ */
+typedef int PyMemAllocatorDomain;
+
+/*
+ A domain's allocator: four functions, and what they get as their first
+ argument. Sizes are in bytes, up to PY_SSIZE_T_MAX; a request for nothing
+ wants a pointer that is not NULL; blocks are to be aligned to 16 bytes.
+ */
+typedef struct PyMemAllocatorEx {
+  /*
+   Handed to the functions as their first argument.
+   */
+  void *ctx;
+  /*
+   As C's malloc.
+   */
+  void *(*malloc)(void *ctx, size_t size);
+  /*
+   As C's calloc.
+   */
+  void *(*calloc)(void *ctx, size_t nelem, size_t elsize);
+  /*
+   As C's realloc.
+   */
+  void *(*realloc)(void *ctx, void *ptr, size_t new_size);
+  /*
+   As C's free.
+   */
+  void (*free)(void *ctx, void *ptr);
+} PyMemAllocatorEx;
+
+/*
+ Where arenas come from. `alloc` returns NULL, or `size` bytes at the start
+ of an OS page; `free` gets back what `alloc` returned, and its size.
+ */
+typedef struct PyObjectArenaAllocator {
+  /*
+   Handed to the functions as their first argument.
+   */
+  void *ctx;
+  /*
+   Makes an arena.
+   */
+  void *(*alloc)(void *ctx, size_t size);
+  /*
+   Takes an arena back.
+   */
+  void (*free)(void *ctx, void *ptr, size_t size);
+} PyObjectArenaAllocator;
+
+/*
+ The domain of `PyMem_RawMalloc`.
+ */
+#define PYMEM_DOMAIN_RAW 0
+
+/*
+ The domain of `PyMem_Malloc`.
+ */
+#define PYMEM_DOMAIN_MEM 1
+
+/*
+ The domain of `PyObject_Malloc`.
+ */
+#define PYMEM_DOMAIN_OBJ 2
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/*
+ Writes the table of a domain to `allocator`; all NULL if there is no such
+ domain.
+ */
+void PyMem_GetAllocator(PyMemAllocatorDomain domain, struct PyMemAllocatorEx *allocator);
+
+/*
+ Makes a copy of `allocator` the table of a domain; nothing if there is no
+ such domain. To be called before other threads allocate. Blocks that the
+ table before has handed out will be given to the new one: so it has to be a
+ hook, which hands on to the old, or to be set before anything is allocated.
+ A function that is NULL ends the process, with a reason, when it is called.
+
+ Requests of `PyMem_*` and `PyObject_*` that no pool serves go to the domain
+ RAW, by whatever is in its table.
+ */
+void PyMem_SetAllocator(PyMemAllocatorDomain domain, const struct PyMemAllocatorEx *allocator);
+
+/*
+ Puts CPython's debug hooks over the tables of all domains, once: each block
+ then has 16 bytes before it and 8 behind it that nobody may change, new
+ bytes are filled with 0xCD and freed ones with 0xDD, and a block that was
+ damaged, or is given back by another domain, is described on stderr and ends
+ the process. To be called before anything is allocated, and again after
+ `PyMem_SetAllocator`.
+ */
+void PyMem_SetupDebugHooks(void);
+
+/*
+ Writes to `allocator` where arenas come from.
+ */
+void PyObject_GetArenaAllocator(struct PyObjectArenaAllocator *allocator);
+
+/*
+ Has arenas come from `allocator` from now on: 1 MiB each, as CPython asks
+ for (256 KiB up to 3.9), in pieces that begin at an OS page; pieces aligned
+ to 64 KiB are used to the last byte. An arena goes back when all its blocks
+ are free; one that is empty is kept. When NULL is returned, the domain RAW
+ serves the request. The functions are called with no lock held, and without
+ a host from any thread. Arenas that `allocator` has made go back to what is
+ set then.
+ */
+void PyObject_SetArenaAllocator(const struct PyObjectArenaAllocator *allocator);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif
 
 #endif  /* OBMALLOC_H */

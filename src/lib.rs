@@ -37,6 +37,7 @@
 //! | threads | `magazines` the hit path, `threads` who has some, `fork`, `first_use` |
 //! | object allocator | `object`: malloc, calloc, realloc, free, for every size and pointer |
 //! | around it | `config`, `stats` and `stats_table`, `at_exit` |
+//! | domains | `domains/`: RAW, MEM and OBJ with tables of our own, debug hooks, names |
 //! | the host | `host/`: which CPython this is, and how we get in |
 //! | C ABI | `capi/`: the exported names, nothing else |
 //!
@@ -94,6 +95,7 @@
 //! | `HAPPENED`, `TELL` | first_use | atomics | as they are |
 //! | `NOW`, `LARGE`, `REFUSED` | limit | atomics | as they are |
 //! | `CURRENT`, `SIZE`, `TELL` | arena_source | written at start, or under the GIL | as they are |
+//! | `RAW`, `MEM`, `OBJ`, `HOOKED`, `SERIAL`, `VERSION` | domains/ | atomics, or written under the GIL | as they are |
 //! | settings | config | atomics, written at start | as they are |
 //! | `STATE`, `ROUTE`, what was below us | host/ | written at start, or under the GIL | as they are |
 //!
@@ -146,7 +148,11 @@ pub mod config;
 
 pub mod stats;
 
+pub mod stats_table;
+
 pub mod at_exit;
+
+pub mod domains;
 
 pub mod host;
 

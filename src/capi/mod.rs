@@ -17,6 +17,12 @@ pub mod mem;
 
 pub mod object;
 
+pub mod tables;
+
+pub mod answers;
+
 pub mod own;
+
+mod in_build;
 
 mod start;

@@ -1,4 +1,4 @@
-//! The library's own functions: `obmalloc_*`, and one name of CPython 3.6.
+//! The library's own functions: `obmalloc_*`.
 
 use core::ffi::{CStr, c_char, c_int};
 use core::slice;
@@ -6,7 +6,8 @@ use core::slice;
 use crate::host::attach::host_version;
 use crate::host::reason::Reason;
 use crate::host::route;
-use crate::stats::{self, Buffer};
+use crate::os::text::Buffer;
+use crate::stats;
 
 /// `obmalloc_install`: the library serves this process.
 pub const OBMALLOC_ACTIVE: c_int = 0;
@@ -58,6 +59,7 @@ pub extern "C" fn obmalloc_install() -> c_int {
         Err(Reason::OtherAllocator) => OBMALLOC_OTHER_ALLOCATOR,
         Err(Reason::Tracing) => OBMALLOC_TRACING,
         Err(Reason::NoGil) => OBMALLOC_NO_GIL,
+        Err(Reason::InPlace) => OBMALLOC_OTHER_ALLOCATOR,
         Err(Reason::NoTables | Reason::NotInterposable | Reason::LoadedLate | Reason::TooLate) => {
             OBMALLOC_NO_WAY_IN
         }
@@ -87,13 +89,4 @@ pub unsafe extern "C" fn obmalloc_stats_json(buffer: *mut c_char, size: usize) -
     // A `Buffer` takes everything: it cuts and counts.
     let _ = stats::json(&mut buffer, host_version());
     buffer.end()
-}
-
-/// Not for programs: CPython 3.6 calls it to reset its tables, by this name,
-/// and the library installs itself again behind it. In every other version it
-/// does what that version's own function does.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn _PyMem_SetupAllocators(name: usize) -> c_int {
-    // SAFETY: the host's own argument.
-    unsafe { (route::current().setup_allocators)(name) }
 }

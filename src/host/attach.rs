@@ -8,15 +8,15 @@
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicUsize, Ordering::Relaxed};
 
 use super::choice::{self, Choice, Settings};
-use super::exports::{self, Exports, OWN};
+use super::exports::Exports;
 use super::reason::Reason;
-use super::symbols::Host;
-use super::version::WayIn;
-use super::{python2, table, tracing};
-use crate::config;
-use crate::first_use;
+use super::symbols::{self, Host};
+use super::version::{Version, WayIn};
+use super::{own, python2, table, theirs, tracing};
+use crate::domains::era;
 use crate::os::environment;
 use crate::os::text::{pid, printable, say};
+use crate::{arena_source, config, first_use, stats_table};
 
 /// How we are in the process.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -30,6 +30,8 @@ enum State {
     Table,
     /// Before a 2.7's symbols.
     Symbols,
+    /// In place of the host's `obmalloc.o`.
+    InPlace,
     /// A process without CPython calls us.
     NoHost,
 }
@@ -69,6 +71,9 @@ fn read_settings_once() {
 pub fn at_start() -> Option<&'static Exports> {
     let host = Host::at_start()?;
     read_settings_once();
+    if symbols::is_in_place(&host) {
+        return Some(take_place(&host));
+    }
     if tracing::is_initialized(&host) {
         keep_version(&host);
         return Some(conclude(&host, Err(Reason::LoadedLate)));
@@ -83,8 +88,11 @@ pub fn when_called() -> &'static Exports {
     let Some(host) = Host::anywhere() else {
         set(State::NoHost);
         first_use::then(say_active);
-        return &OWN;
+        return own::current();
     };
+    if symbols::is_in_place(&host) {
+        return take_place(&host);
+    }
     keep_version(&host);
     if host.version.has_tables() {
         conclude(&host, Err(Reason::LoadedLate))
@@ -104,15 +112,18 @@ pub fn late() -> Result<&'static Exports, Reason> {
             refused(Reason::NoHost)
         };
     };
+    if symbols::is_in_place(&host) {
+        return Ok(take_place(&host));
+    }
     keep_version(&host);
     if is(State::Symbols) {
-        return Ok(exports::in_host(&host, true));
+        return Ok(theirs::in_host(&host, true));
     }
     if let Err(reason) = serve_late(&host) {
         return refused(reason);
     }
     if is(State::Table) {
-        return Ok(exports::in_host(&host, true));
+        return Ok(theirs::in_host(&host, true));
     }
     Ok(conclude(&host, Ok(State::Table)))
 }
@@ -137,6 +148,30 @@ fn serve_late(host: &Host) -> Result<(), Reason> {
     table::install(host)
 }
 
+/// The host is linked with us in place of its `obmalloc.o`: its calls land here
+/// whatever we do. Only its version is to be known.
+fn take_place(host: &Host) -> &'static Exports {
+    if !is(State::InPlace) {
+        let Version { minor, patch, .. } = host.version;
+        keep_version(host);
+        if host.version.has_tables() {
+            era::set(minor, patch);
+        }
+        if statistics_wanted() {
+            arena_source::then(stats_table::to_stderr);
+        }
+        set(State::InPlace);
+        first_use::then(say_active);
+    }
+    own::current()
+}
+
+/// Whether `PYTHONMALLOCSTATS` wants a table at each new arena.
+fn statistics_wanted() -> bool {
+    let wanted = environment::variable(c"PYTHONMALLOCSTATS").is_some_and(|value| !value.is_empty());
+    wanted && !choice::ignores_environment(environment::arguments())
+}
+
 fn attach(host: &Host) -> &'static Exports {
     keep_version(host);
     let served = way_in(host).and_then(|way| match way {
@@ -150,6 +185,9 @@ fn attach(host: &Host) -> &'static Exports {
 fn way_in(host: &Host) -> Result<WayIn, Reason> {
     if host.version.free_threaded || host.symbol(c"PyUnstable_Module_SetGIL").is_some() {
         return Err(Reason::FreeThreaded);
+    }
+    if host.symbol(c"obmalloc_version").is_some() {
+        return Err(Reason::InPlace);
     }
     let way = host.version.way_in().ok_or(Reason::Unsupported)?;
     let settings = Settings {
@@ -178,7 +216,7 @@ fn conclude(host: &Host, served: Result<State, Reason>) -> &'static Exports {
             say_aside(reason);
         }
     }
-    exports::in_host(host, served.is_ok())
+    theirs::in_host(host, served.is_ok())
 }
 
 fn keep_version(host: &Host) {
@@ -197,9 +235,15 @@ fn say_active() {
             "active in pid {pid}: no CPython, domains mem+obj"
         ));
     } else {
-        let domains = if is(State::Symbols) { "obj" } else { "mem+obj" };
+        let python2 = version.starts_with("2.");
+        let domains = if python2 { "obj" } else { "mem+obj" };
+        let how = if is(State::InPlace) {
+            ", linked in"
+        } else {
+            ""
+        };
         say(format_args!(
-            "active in pid {pid}: CPython {version}, domains {domains}"
+            "active in pid {pid}: CPython {version}, domains {domains}{how}"
         ));
     }
 }
@@ -230,6 +274,7 @@ fn say_aside(reason: Reason) {
         Reason::LoadedLate => aside(
             "not there from the start; obmalloc_install(), under the GIL, switches the library on",
         ),
+        Reason::InPlace => aside("the library is linked into this CPython"),
         Reason::TooLate => aside("CPython 2.7 can be served from the start only, by preloading"),
         Reason::Tracing => aside("tracemalloc is tracing; stop it first"),
         Reason::NoGil => aside("obmalloc_install() was called without the GIL"),
@@ -238,7 +283,7 @@ fn say_aside(reason: Reason) {
 
 /// At exit: says so if the host has replaced us before it allocated anything.
 pub fn at_exit() {
-    let installed = is(State::Table) || is(State::Symbols);
+    let installed = is(State::Table) || is(State::Symbols) || is(State::InPlace);
     if installed && !first_use::has_happened() && config::verbose() {
         let pid = pid();
         say(format_args!(

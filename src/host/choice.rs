@@ -53,6 +53,11 @@ where
     heeded(settings.dev_mode).map(|_| Choice::DevVariable)
 }
 
+/// Whether the interpreter's arguments make it ignore the environment.
+pub fn ignores_environment(arguments: impl Iterator<Item = &'static [u8]>) -> bool {
+    Options::read(arguments).ignores_environment
+}
+
 #[derive(Default, PartialEq, Eq, Debug)]
 struct Options {
     /// `-E` or `-I`.

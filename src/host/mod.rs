@@ -14,7 +14,9 @@
 //!        +-- table.rs      3.6 and later: into its tables
 //!        +-- python2.rs    2.7: before its symbols, once that is proved
 //!        +-- tracing.rs    is tracemalloc running? (late installation)
-//!        +-- exports.rs    what the exported names can do
+//!        +-- exports.rs    what the exported names can do:
+//!              own.rs        by tables of our own (C programs; linked in)
+//!              theirs.rs     by the host's functions
 //! ```
 //!
 //! Either every call of a domain lands on us, or none does, and the status
@@ -31,11 +33,15 @@ pub mod symbols;
 
 pub mod tracing;
 
+pub mod exports;
+
 pub mod table;
 
 pub mod python2;
 
-pub mod exports;
+pub mod own;
+
+pub mod theirs;
 
 pub mod attach;
 

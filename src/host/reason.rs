@@ -22,6 +22,8 @@ pub enum Reason {
     NotInterposable,
     /// We or CPython were loaded late, and nobody has called `obmalloc_install`.
     LoadedLate,
+    /// It is linked with this library already.
+    InPlace,
     /// A 2.7 that runs already.
     TooLate,
     /// tracemalloc is tracing.

@@ -4,7 +4,7 @@
 //! our constructor, or in a program whose constructor found no host, is right;
 //! a call that is decided costs one load and one jump.
 
-use core::ffi::{c_int, c_void};
+use core::ffi::{c_char, c_int, c_void};
 use core::ptr;
 use core::sync::atomic::{
     AtomicPtr,
@@ -12,8 +12,10 @@ use core::sync::atomic::{
 };
 
 use super::attach;
-use super::exports::{Domain, Exports};
+use super::exports::{Answers, Exports, Functions, Tables};
+use super::own;
 use super::reason::Reason;
+use crate::domains::outside::{PyMemAllocatorEx, PyObjectArenaAllocator};
 
 /// What the exported names do. Release publishes what it points to.
 static ROUTE: AtomicPtr<Exports> = AtomicPtr::new((&raw const UNDECIDED).cast_mut());
@@ -22,7 +24,20 @@ static UNDECIDED: Exports = Exports {
     raw: undecided!(raw),
     mem: undecided!(mem),
     object: undecided!(object),
-    setup_allocators,
+    tables: Tables {
+        get,
+        set,
+        setup_debug_hooks,
+        setup,
+        get_arenas,
+        set_arenas,
+    },
+    answers: Answers {
+        debug_malloc_stats,
+        allocated_blocks,
+        allocator_name,
+        pymalloc_enabled,
+    },
 };
 
 /// A domain whose functions decide first.
@@ -44,7 +59,7 @@ macro_rules! undecided {
             // SAFETY: as above.
             unsafe { (decide().$domain.free)(p) }
         }
-        Domain {
+        Functions {
             malloc,
             calloc,
             realloc,
@@ -54,9 +69,54 @@ macro_rules! undecided {
 }
 use undecided;
 
-unsafe extern "C" fn setup_allocators(name: usize) -> c_int {
-    // SAFETY: the caller's own contract.
-    unsafe { (decide().setup_allocators)(name) }
+unsafe extern "C" fn get(domain: c_int, table: *mut PyMemAllocatorEx) {
+    // SAFETY: the caller's own contract, as in all that follow.
+    unsafe { (decide().tables.get)(domain, table) };
+}
+
+unsafe extern "C" fn set(domain: c_int, table: *const PyMemAllocatorEx) {
+    // SAFETY: as above.
+    unsafe { (decide().tables.set)(domain, table) };
+}
+
+unsafe extern "C" fn setup_debug_hooks() {
+    // SAFETY: as above.
+    unsafe { (decide().tables.setup_debug_hooks)() };
+}
+
+unsafe extern "C" fn setup(name: usize) -> c_int {
+    // SAFETY: as above.
+    unsafe { (decide().tables.setup)(name) }
+}
+
+unsafe extern "C" fn get_arenas(table: *mut PyObjectArenaAllocator) {
+    // SAFETY: as above.
+    unsafe { (decide().tables.get_arenas)(table) };
+}
+
+unsafe extern "C" fn set_arenas(table: *const PyObjectArenaAllocator) {
+    // SAFETY: as above.
+    unsafe { (decide().tables.set_arenas)(table) };
+}
+
+unsafe extern "C" fn debug_malloc_stats(out: *mut libc::FILE) -> c_int {
+    // SAFETY: as above.
+    unsafe { (decide().answers.debug_malloc_stats)(out) }
+}
+
+unsafe extern "C" fn allocated_blocks() -> isize {
+    // SAFETY: as above.
+    unsafe { (decide().answers.allocated_blocks)() }
+}
+
+unsafe extern "C" fn allocator_name() -> *const c_char {
+    // SAFETY: as above.
+    unsafe { (decide().answers.allocator_name)() }
+}
+
+unsafe extern "C" fn pymalloc_enabled() -> c_int {
+    // SAFETY: as above.
+    unsafe { (decide().answers.pymalloc_enabled)() }
 }
 
 fn go(exports: &'static Exports) {
@@ -87,4 +147,12 @@ pub fn start() {
 /// On demand: see `obmalloc_install`.
 pub fn install() -> Result<(), Reason> {
     attach::late().map(go)
+}
+
+/// To be called after anything that may have changed tables: where they are
+/// our own, the exported names look into them from now on, or need not.
+pub fn tables_changed() {
+    if own::are_own(current()) {
+        go(own::current());
+    }
 }

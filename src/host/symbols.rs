@@ -8,27 +8,10 @@
 //! never of the process, which would answer with ours.
 
 use core::ffi::{CStr, c_char, c_int, c_void};
-use core::mem;
 use core::ptr::{self, NonNull};
 
 use super::version::Version;
-
-// Null where no such symbol is loaded: a process without CPython is told in
-// two instructions, without a look-up, and nothing is allocated there.
-core::arch::global_asm!(".weak Py_GetVersion");
-
-fn py_get_version_at_start() -> Option<NonNull<c_void>> {
-    let address: *mut c_void;
-    // SAFETY: reads an entry of the GOT, which the loader has filled.
-    unsafe {
-        core::arch::asm!(
-            "mov {address}, qword ptr [rip + Py_GetVersion@GOTPCREL]",
-            address = out(reg) address,
-            options(pure, readonly, nostack, preserves_flags)
-        );
-    }
-    NonNull::new(address)
-}
+use crate::os::weak::{function, weak_symbol};
 
 /// A CPython in this process.
 #[derive(Clone, Copy)]
@@ -109,7 +92,7 @@ impl Loaded {
 impl Host {
     /// The host that was there when the process started.
     pub fn at_start() -> Option<Host> {
-        Host::with(py_get_version_at_start()?)
+        Host::with(weak_symbol!("Py_GetVersion")?)
     }
 
     /// The host, also one that was loaded later and privately.
@@ -121,13 +104,10 @@ impl Host {
 
     fn with(py_get_version: NonNull<c_void>) -> Option<Host> {
         let object = Object::defining(py_get_version.as_ptr())?;
-        // SAFETY: `const char *Py_GetVersion(void)` in every CPython; it may
-        // be called before the interpreter is initialised.
-        let py_get_version = unsafe {
-            mem::transmute::<NonNull<c_void>, unsafe extern "C" fn() -> *const c_char>(
-                py_get_version,
-            )
-        };
+        type GetVersion = unsafe extern "C" fn() -> *const c_char;
+        // SAFETY: its type in every CPython; it may be called before the
+        // interpreter is initialised.
+        let py_get_version = unsafe { function::<GetVersion>(py_get_version) };
         // SAFETY: as above.
         let text = unsafe { py_get_version() };
         // SAFETY: a C string that CPython keeps.
@@ -143,9 +123,11 @@ impl Host {
         &self.object
     }
 
-    /// The host's own symbol of this name.
+    /// The host's own symbol of this name: never one that a program without
+    /// it would find in us.
     pub fn symbol(&self, name: &CStr) -> Option<NonNull<c_void>> {
-        self.object.symbol(name)
+        let symbol = self.object.symbol(name)?;
+        self.defines(symbol.as_ptr()).then_some(symbol)
     }
 
     /// Whether the host's own code is at this address.
@@ -209,6 +191,15 @@ impl Object {
 pub fn first_in_scope(name: &CStr) -> Option<NonNull<c_void>> {
     // SAFETY: a C string.
     NonNull::new(unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) })
+}
+
+/// Whether this library is linked into the host, in place of its `obmalloc.o`:
+/// they are one object, and a name that both would define is ours.
+pub fn is_in_place(host: &Host) -> bool {
+    let is_one = host.defines(first_in_scope as *const c_void);
+    // 2.7's obmalloc.o has other names only, and no tables to be wrong about.
+    let ours = weak_symbol!("obmalloc_raw_strdup");
+    is_one && (host.version.major == 2 || weak_symbol!("_PyMem_RawStrdup") == ours)
 }
 
 /// Whether this library's own code is at this address.

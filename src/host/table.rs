@@ -13,12 +13,14 @@
 
 use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_void};
-use core::mem::{self, MaybeUninit};
 
+use super::exports::{GetAllocator, SetAllocator};
 use super::reason::Reason;
 use super::symbols::Host;
 use crate::allocator::{Allocator, LIBC};
+use crate::domains::outside::PyMemAllocatorEx;
 use crate::object;
+use crate::os::weak::function;
 
 /// The numbers that CPython gives the two domains.
 const MEM: c_int = 1;
@@ -52,13 +54,10 @@ unsafe extern "C" fn free(ctx: *mut c_void, p: *mut c_void) {
     unsafe { object::free(&*ctx.cast(), p) }
 }
 
-type Get = unsafe extern "C" fn(c_int, *mut Allocator);
-type Set = unsafe extern "C" fn(c_int, *const Allocator);
-
 /// The host's tables, and its functions to read and write them.
 struct Tables {
-    get: Get,
-    set: Set,
+    get: GetAllocator,
+    set: SetAllocator,
 }
 
 impl Tables {
@@ -68,23 +67,15 @@ impl Tables {
         let get = host.symbol(c"PyMem_GetAllocator")?;
         let set = host.symbol(c"PyMem_SetAllocator")?;
         // SAFETY: the signatures that these names have since 3.5.
-        let get = unsafe { mem::transmute::<*mut c_void, Get>(get.as_ptr()) };
+        let get = unsafe { function::<GetAllocator>(get) };
         // SAFETY: as above.
-        let set = unsafe { mem::transmute::<*mut c_void, Set>(set.as_ptr()) };
+        let set = unsafe { function::<SetAllocator>(set) };
         Some(Tables { get, set })
-    }
-
-    fn get(&self, domain: c_int) -> Allocator {
-        let mut table = MaybeUninit::uninit();
-        // SAFETY: fills the table for the two domains asked here.
-        unsafe { (self.get)(domain, table.as_mut_ptr()) };
-        // SAFETY: as above.
-        unsafe { table.assume_init() }
     }
 
     fn install(&self, domain: c_int, below: &'static Below) {
         // SAFETY: K1. Nobody reads it yet, or it is as it was.
-        unsafe { *below.0.get() = self.get(domain) };
+        unsafe { *below.0.get() = current(self.get, domain).filled() };
         let ours = Allocator {
             ctx: below.0.get().cast(),
             malloc,
@@ -94,12 +85,30 @@ impl Tables {
         };
         // SAFETY: a whole table that lives as long as the process (T1). The
         // host copies it.
-        unsafe { (self.set)(domain, &raw const ours) };
+        unsafe { (self.set)(domain, &ours.into()) };
     }
 }
 
-fn is_ours(table: &Allocator) -> bool {
-    table.malloc as usize == malloc as *const () as usize
+/// What is in a domain of the host's.
+fn current(get: GetAllocator, domain: c_int) -> PyMemAllocatorEx {
+    let mut table = PyMemAllocatorEx::NONE;
+    // SAFETY: the host's function, and a place for a table.
+    unsafe { get(domain, &raw mut table) };
+    table
+}
+
+fn is_ours(table: &PyMemAllocatorEx) -> bool {
+    table
+        .malloc
+        .is_some_and(|other| other as *const () == malloc as *const ())
+}
+
+/// Whether our table is in both domains of the host, with no hook over it.
+/// `get` is the host's `PyMem_GetAllocator`.
+pub fn is_installed(get: GetAllocator) -> bool {
+    [MEM, OBJ]
+        .into_iter()
+        .all(|domain| is_ours(&current(get, domain)))
 }
 
 /// Puts our table into the host's domains MEM and OBJ: both or none.
@@ -108,14 +117,16 @@ fn is_ours(table: &Allocator) -> bool {
 /// ours is in both already, nothing changes.
 pub fn install(host: &Host) -> Result<(), Reason> {
     let tables = Tables::of(host).ok_or(Reason::NoTables)?;
-    let current = [tables.get(MEM), tables.get(OBJ)];
-    if current.iter().all(is_ours) {
+    if is_installed(tables.get) {
         return Ok(());
     }
     // What somebody else has put there may be put back some day, over ours,
     // with blocks of ours alive.
-    let is_the_hosts = |table: &Allocator| host.defines(table.malloc as *const c_void);
-    if !current.iter().all(is_the_hosts) {
+    let is_the_hosts = |domain| {
+        let malloc = current(tables.get, domain).malloc;
+        malloc.is_some_and(|malloc| host.defines(malloc as *const c_void))
+    };
+    if ![MEM, OBJ].into_iter().all(is_the_hosts) {
         return Err(Reason::OtherAllocator);
     }
     tables.install(MEM, &BELOW_MEM);

@@ -8,6 +8,8 @@ pub struct Version {
     pub major: u32,
     /// As in 3.11.7.
     pub minor: u32,
+    /// As in 3.11.7; 0 where the text has no such number.
+    pub patch: u32,
     /// The digits and dots at the front of the text, and what is glued to
     /// them: `3.11.7`, `3.14.0rc1`.
     pub text: &'static str,
@@ -31,10 +33,16 @@ impl Version {
         let mut parts = number.split('.');
         let major = parts.next()?.parse().ok()?;
         let minor = parts.next()?.parse().ok()?;
+        let digits = |part: &'static str| part.split(|c: char| !c.is_ascii_digit()).next();
+        let patch = parts
+            .next()
+            .and_then(digits)
+            .and_then(|patch| patch.parse().ok());
         let free_threaded = rest.contains("free-threading build");
         Some(Version {
             major,
             minor,
+            patch: patch.unwrap_or(0),
             text: number,
             free_threaded,
         })
@@ -71,7 +79,9 @@ mod tests {
     fn versions_are_read_from_their_texts() {
         let parse = |text| Version::parse(text).unwrap();
         let usual = parse("3.11.7 (main, Jan  1 2024, 00:00:00) [GCC 12.2.0]");
-        assert_eq!((usual.major, usual.minor, usual.text), (3, 11, "3.11.7"));
+        assert_eq!((usual.major, usual.minor, usual.patch), (3, 11, 7));
+        assert_eq!(usual.text, "3.11.7");
+        assert_eq!(parse("3.14.0rc1 (main)").patch, 0);
         assert!(!usual.free_threaded);
         assert!(parse("3.13.0 experimental free-threading build (main, x) [GCC]").free_threaded);
         assert!(parse("3.14.0rc1 free-threading build (main, x) [GCC]").free_threaded);

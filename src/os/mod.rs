@@ -10,3 +10,5 @@ pub mod lock;
 pub mod thread_word;
 
 pub mod environment;
+
+pub mod weak;

@@ -1,0 +1,292 @@
+//! The names that a CPython build needs of its `obmalloc.o` beside the public
+//! ones, and that nobody else may see: they are in the archive alone.
+//!
+//! Each is a weak symbol that jumps to a function here. Weak, so that a build
+//! which defines a name itself wins; made by the assembler, so that the linker
+//! of the shared library, which exports what Rust exports, keeps it inside.
+//! One archive serves all versions: a name means the same in each that has it.
+//! `c_tests/symbols/needed/` has the names by version.
+//!
+//! Debug builds need the debug hooks by name. Where a version keeps its tables
+//! in `_PyRuntime`, from 3.12 on, that place starts with these names and is
+//! never read: the tables are ours (`domains/`).
+
+use core::arch::global_asm;
+use core::ffi::{CStr, c_char, c_int, c_void};
+use core::ptr;
+
+use crate::arena_source;
+use crate::domains::debug::hooks;
+use crate::domains::domain::Domain;
+use crate::domains::names::Name;
+use crate::domains::outside::PyMemAllocatorEx;
+use crate::domains::{era, pymalloc, raw};
+use crate::geometry::REQUEST_MAX;
+use crate::host::exports::{Functions, Malloc};
+use crate::host::route;
+use crate::os::text::CFile;
+use crate::stats_table;
+
+/// Defines names that are in the archive alone, each a jump to a function.
+macro_rules! names {
+    ($($name:literal => $function:path;)*) => { $(
+        global_asm!(
+            ".pushsection .text.obmalloc_names, \"ax\", @progbits",
+            concat!(".weak ", $name),
+            concat!(".type ", $name, ", @function"),
+            concat!($name, ": jmp {function}"),
+            concat!(".size ", $name, ", . - ", $name),
+            ".popsection",
+            function = sym $function,
+        );
+    )* };
+}
+
+names! {
+    "_PyMem_RawStrdup" => raw_strdup;
+    "_PyMem_Strdup" => mem_strdup;
+    "_PyMem_RawWcsdup" => raw_wcsdup;
+    "_PyMem_DefaultRawWcsdup" => default_raw_wcsdup;
+
+    "_PyMem_SetDefaultAllocator" => set_default_allocator;
+    "_PyMem_GetAllocatorName" => get_allocator_name;
+    "_PyMem_IsFreed" => is_freed;
+
+    "_PyDebugAllocatorStats" => allocator_stats;
+    "_Py_GetGlobalAllocatedBlocks" => allocated_blocks;
+    "_PyInterpreterState_GetAllocatedBlocks" => blocks_of_interpreter;
+    "_PyInterpreterState_FinalizeAllocatedBlocks" => nothing;
+    "_Py_FinalizeAllocatedBlocks" => nothing;
+
+    "_PyMem_RawMalloc" => raw_malloc;
+    "_PyMem_RawCalloc" => raw_calloc;
+    "_PyMem_RawRealloc" => raw::realloc;
+    "_PyMem_RawFree" => raw::free;
+    "_PyMem_DefaultRawMalloc" => default_raw_malloc;
+    "_PyMem_DefaultRawCalloc" => default_raw_calloc;
+    "_PyMem_DefaultRawRealloc" => default_raw_realloc;
+    "_PyMem_DefaultRawFree" => default_raw_free;
+    "_PyObject_Malloc" => pymalloc::malloc;
+    "_PyObject_Calloc" => pymalloc::calloc;
+    "_PyObject_Realloc" => pymalloc::realloc;
+    "_PyObject_Free" => pymalloc::free;
+
+    "_PyMem_DebugRawMalloc" => hooks::raw_malloc;
+    "_PyMem_DebugRawCalloc" => hooks::raw_calloc;
+    "_PyMem_DebugRawRealloc" => hooks::raw_realloc;
+    "_PyMem_DebugRawFree" => hooks::raw_free;
+    "_PyMem_DebugMalloc" => hooks::malloc;
+    "_PyMem_DebugCalloc" => hooks::calloc;
+    "_PyMem_DebugRealloc" => hooks::realloc;
+    "_PyMem_DebugFree" => hooks::free;
+
+    "_PyMem_ArenaAlloc" => arena_source::standard_alloc;
+    "_PyMem_ArenaFree" => arena_source::standard_free;
+    "_PyObject_VirtualAlloc" => virtual_alloc;
+    "_PyObject_VirtualFree" => virtual_free;
+
+    "_PyMem_init_obmalloc" => no;
+    "_PyMem_obmalloc_state_on_heap" => no;
+    "_PyMem_AbandonDelayed" => nothing;
+    "_PyMem_FiniDelayed" => nothing;
+    "_PyMem_ProcessDelayed" => nothing;
+    "_PyMem_FreeDelayed" => mem_free;
+    "_PyObject_FreeDelayed" => object_free;
+}
+
+// Where tracemalloc keeps its state in 3.8 to 3.11, and all objects look:
+// `initialized`, `tracing`, `max_nframe` = 1, and in 3.8 `use_domain`.
+global_asm!(
+    ".pushsection .data.obmalloc_names, \"aw\", @progbits",
+    ".weak _Py_tracemalloc_config",
+    ".type _Py_tracemalloc_config, @object",
+    ".balign 16",
+    "_Py_tracemalloc_config: .long 0, 0, 1, 0",
+    ".size _Py_tracemalloc_config, 16",
+    ".popsection",
+);
+
+// Which `_PyMem_RawStrdup` is ours: see `symbols::is_in_place`.
+global_asm!(
+    ".weak obmalloc_raw_strdup",
+    ".hidden obmalloc_raw_strdup",
+    ".set obmalloc_raw_strdup, _PyMem_RawStrdup",
+);
+
+fn raw_domain() -> Functions {
+    route::current().raw
+}
+
+/// `bytes` bytes at `from`, copied to a block of `malloc`'s.
+unsafe fn duplicate(malloc: Malloc, from: *const c_void, bytes: usize) -> *mut c_void {
+    // SAFETY: the exported function's own contract.
+    let copy = unsafe { malloc(bytes) };
+    if !copy.is_null() {
+        // SAFETY: the caller's bytes, and room for them.
+        unsafe { copy.copy_from_nonoverlapping(from, bytes) };
+    }
+    copy
+}
+
+unsafe extern "C" fn raw_strdup(text: *const c_char) -> *mut c_char {
+    // SAFETY: the caller's C string, as in all that follow.
+    let bytes = unsafe { CStr::from_ptr(text) }.to_bytes_with_nul().len();
+    // SAFETY: as above.
+    unsafe { duplicate(raw_domain().malloc, text.cast(), bytes).cast() }
+}
+
+unsafe extern "C" fn mem_strdup(text: *const c_char) -> *mut c_char {
+    // SAFETY: as above.
+    let bytes = unsafe { CStr::from_ptr(text) }.to_bytes_with_nul().len();
+    // SAFETY: as above.
+    unsafe { duplicate(route::current().mem.malloc, text.cast(), bytes).cast() }
+}
+
+unsafe extern "C" fn raw_wcsdup(text: *const libc::wchar_t) -> *mut libc::wchar_t {
+    // SAFETY: as above.
+    unsafe { duplicate(raw_domain().malloc, text.cast(), wide_bytes(text)).cast() }
+}
+
+unsafe extern "C" fn default_raw_wcsdup(text: *const libc::wchar_t) -> *mut libc::wchar_t {
+    // SAFETY: as above.
+    unsafe { duplicate(default_raw_malloc, text.cast(), wide_bytes(text)).cast() }
+}
+
+unsafe fn wide_bytes(text: *const libc::wchar_t) -> usize {
+    // SAFETY: the caller's wide string.
+    let len = unsafe { libc::wcslen(text) };
+    (len + 1).saturating_mul(size_of::<libc::wchar_t>())
+}
+
+/// 3.7 to 3.13: the standard table for a domain; the one that was there goes
+/// to `old`. (3.14 has functions for what this is called for.)
+unsafe extern "C" fn set_default_allocator(domain: c_int, old: *mut PyMemAllocatorEx) -> c_int {
+    let Some(domain) = Domain::with_number(domain) else {
+        return -1;
+    };
+    if !old.is_null() {
+        // SAFETY: the caller's place for a table.
+        unsafe { *old = domain.get().into() };
+    }
+    domain.set(&domain.standard());
+    route::tables_changed();
+    0
+}
+
+unsafe extern "C" fn get_allocator_name(text: *const c_char, name: *mut c_int) -> c_int {
+    let text = if text.is_null() {
+        c""
+    } else {
+        // SAFETY: the caller's C string.
+        unsafe { CStr::from_ptr(text) }
+    };
+    match Name::of(text) {
+        Some(known) => {
+            // SAFETY: the caller's place for it.
+            unsafe { *name = known as c_int };
+            0
+        }
+        None => -1,
+    }
+}
+
+/// 3.6: whether the bytes are those of a block that the debug hooks have seen
+/// freed.
+unsafe extern "C" fn is_freed(p: *const u8, n: usize) -> c_int {
+    let dead = era::debug_style().dead;
+    // SAFETY: the caller's bytes.
+    let all = (0..n).all(|i| unsafe { p.add(i).read() } == dead);
+    all.into()
+}
+
+unsafe extern "C" fn allocator_stats(
+    out: *mut libc::FILE,
+    name: *const c_char,
+    objects: c_int,
+    size: usize,
+) {
+    // SAFETY: the caller's file.
+    let mut out = unsafe { CFile::new(out) };
+    // SAFETY: the caller's C string.
+    let name = unsafe { CStr::from_ptr(name) }.to_bytes();
+    let _ = stats_table::free_list(&mut out, name, objects, size);
+}
+
+unsafe extern "C" fn allocated_blocks() -> isize {
+    // SAFETY: no conditions.
+    unsafe { (route::current().answers.allocated_blocks)() }
+}
+
+/// All interpreters share the heap: what is there is not told apart.
+unsafe extern "C" fn blocks_of_interpreter(_: *mut c_void) -> isize {
+    0
+}
+
+unsafe extern "C" fn nothing() {}
+
+unsafe extern "C" fn no() -> c_int {
+    0
+}
+
+unsafe extern "C" fn mem_free(p: *mut c_void) {
+    // SAFETY: the caller's block.
+    unsafe { (route::current().mem.free)(p) };
+}
+
+unsafe extern "C" fn object_free(p: *mut c_void) {
+    // SAFETY: the caller's block.
+    unsafe { (route::current().object.free)(p) };
+}
+
+unsafe extern "C" fn raw_malloc(_: *mut c_void, n: usize) -> *mut c_void {
+    // SAFETY: T1.
+    unsafe { (raw::MALLOC.malloc)(ptr::null_mut(), n) }
+}
+
+unsafe extern "C" fn raw_calloc(_: *mut c_void, nelem: usize, elsize: usize) -> *mut c_void {
+    // SAFETY: T1.
+    unsafe { (raw::MALLOC.calloc)(ptr::null_mut(), nelem, elsize) }
+}
+
+unsafe extern "C" fn default_raw_malloc(n: usize) -> *mut c_void {
+    if n > REQUEST_MAX {
+        return ptr::null_mut();
+    }
+    // SAFETY: T1, as in the three that follow.
+    unsafe { raw_malloc(ptr::null_mut(), n) }
+}
+
+unsafe extern "C" fn default_raw_calloc(nelem: usize, elsize: usize) -> *mut c_void {
+    match nelem.checked_mul(elsize) {
+        // SAFETY: as above.
+        Some(n) if n <= REQUEST_MAX => unsafe { raw_calloc(ptr::null_mut(), nelem, elsize) },
+        _ => ptr::null_mut(),
+    }
+}
+
+unsafe extern "C" fn default_raw_realloc(p: *mut c_void, n: usize) -> *mut c_void {
+    if n > REQUEST_MAX {
+        return ptr::null_mut();
+    }
+    // SAFETY: as above; the pointer's contract is the caller's.
+    unsafe { raw::realloc(ptr::null_mut(), p, n) }
+}
+
+unsafe extern "C" fn default_raw_free(p: *mut c_void) {
+    // SAFETY: as above.
+    unsafe { raw::free(ptr::null_mut(), p) };
+}
+
+/// 3.11 and later: memory for the frames of Python functions, from where
+/// arenas come from.
+unsafe extern "C" fn virtual_alloc(size: usize) -> *mut c_void {
+    let arenas = arena_source::get();
+    // SAFETY: the contract of such a table.
+    unsafe { (arenas.alloc)(arenas.ctx, size) }
+}
+
+unsafe extern "C" fn virtual_free(p: *mut c_void, size: usize) {
+    let arenas = arena_source::get();
+    // SAFETY: as above; the caller's memory.
+    unsafe { (arenas.free)(arenas.ctx, p, size) };
+}

@@ -1,0 +1,284 @@
+//! A block under the debug hooks: how it is laid out (see the module's page),
+//! and whether it still is.
+
+use core::ptr;
+
+use super::super::era::{self, DebugStyle};
+
+/// Bytes of a size as it is written, of the pad behind a block, and of a
+/// serial number.
+pub const WORD: usize = size_of::<usize>();
+/// Bytes before a block.
+pub const BEFORE: usize = 2 * WORD;
+
+/// A block under the debug hooks, by the address that the program has.
+#[derive(Clone, Copy)]
+pub struct Block {
+    data: *mut u8,
+    style: DebugStyle,
+}
+
+/// What is wrong with a block.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Damage {
+    /// It was allocated by another domain, with this id.
+    OtherId(u8),
+    /// The bytes before it were changed.
+    Leading,
+    /// The bytes behind it were changed.
+    Trailing,
+}
+
+/// Bytes around a block, in all.
+pub fn overhead(style: DebugStyle) -> usize {
+    BEFORE + WORD + if style.serial { WORD } else { 0 }
+}
+
+impl Block {
+    /// The block that the program knows as `data`.
+    pub fn at(data: *mut u8) -> Block {
+        let style = era::debug_style();
+        Block { data, style }
+    }
+
+    /// The block in `raw`, which the table below handed out.
+    pub fn within(raw: *mut u8) -> Block {
+        Block::at(raw.wrapping_add(BEFORE))
+    }
+
+    /// Its address, as the program knows it.
+    pub fn data(self) -> *mut u8 {
+        self.data
+    }
+
+    /// What the table below handed out.
+    pub fn raw(self) -> *mut u8 {
+        self.data.wrapping_sub(BEFORE)
+    }
+
+    /// The bytes of this version.
+    pub fn style(self) -> DebugStyle {
+        self.style
+    }
+
+    /// The bytes asked for, as they are written before it.
+    pub fn size(self) -> usize {
+        // SAFETY: a block under the hooks has its size there. Unaligned: the
+        // pointer may be anything.
+        usize::from_be(unsafe { self.raw().cast::<usize>().read_unaligned() })
+    }
+
+    /// The byte at `offset` from it.
+    pub fn byte(self, offset: isize) -> u8 {
+        // SAFETY: within the block and its surroundings, as its size says.
+        unsafe { self.data.offset(offset).read() }
+    }
+
+    /// The serial number behind it.
+    pub fn serial(self) -> usize {
+        let place = self.data.wrapping_add(self.size() + WORD).cast::<usize>();
+        // SAFETY: written there, in versions that have it.
+        usize::from_be(unsafe { place.read_unaligned() })
+    }
+
+    /// The id of the domain that allocated it.
+    pub fn id(self) -> u8 {
+        self.byte(-(WORD as isize))
+    }
+
+    /// Whether the bytes before it are as they must be.
+    pub fn leading_is_whole(self) -> bool {
+        (1..WORD).all(|i| self.byte(-(i as isize)) == self.style.forbidden)
+    }
+
+    /// Whether the bytes behind it are as they must be.
+    pub fn trailing_is_whole(self) -> bool {
+        let n = self.size();
+        (n..n + WORD).all(|i| self.byte(i as isize) == self.style.forbidden)
+    }
+
+    /// What is wrong with it, for the domain with this id.
+    pub fn damage(self, id: u8) -> Option<Damage> {
+        if self.id() != id {
+            Some(Damage::OtherId(self.id()))
+        } else if !self.leading_is_whole() {
+            Some(Damage::Leading)
+        } else if !self.trailing_is_whole() {
+            Some(Damage::Trailing)
+        } else {
+            None
+        }
+    }
+
+    /// Writes its surroundings, for `n` bytes.
+    ///
+    /// # Safety
+    /// There is room for them around it, and nobody else has it.
+    pub unsafe fn surround(self, id: u8, n: usize, serial: usize) {
+        // SAFETY: the caller's promise, as in all that follow.
+        unsafe { self.raw().cast::<usize>().write_unaligned(n.to_be()) };
+        // SAFETY: as above.
+        unsafe { self.data.sub(WORD).write(id) };
+        // SAFETY: as above.
+        unsafe {
+            self.data
+                .sub(WORD - 1)
+                .write_bytes(self.style.forbidden, WORD - 1);
+        };
+        // SAFETY: as above.
+        unsafe { self.data.add(n).write_bytes(self.style.forbidden, WORD) };
+        if self.style.serial {
+            let place = self.data.wrapping_add(n + WORD).cast::<usize>();
+            // SAFETY: as above.
+            unsafe { place.write_unaligned(serial.to_be()) };
+        }
+    }
+
+    /// Fills its bytes from `start` to `end` with CLEAN.
+    ///
+    /// # Safety
+    /// They are its own.
+    pub unsafe fn clean(self, start: usize, end: usize) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            self.data
+                .add(start)
+                .write_bytes(self.style.clean, end - start);
+        };
+    }
+
+    /// Fills all of it, surroundings too, with DEAD.
+    ///
+    /// # Safety
+    /// It is whole, and nobody uses it any more.
+    pub unsafe fn kill(self) {
+        let n = self.size() + overhead(self.style);
+        // SAFETY: the caller's promise.
+        unsafe { self.raw().write_bytes(self.style.dead, n) };
+    }
+}
+
+/// The bytes of a block that are put aside while it is reallocated.
+const ENDS: usize = 64;
+
+/// Both ends of a block that is being reallocated: in the meantime the block
+/// itself is filled with DEAD there, so that who still uses it is noticed.
+pub struct Ends {
+    bytes: [u8; 2 * ENDS],
+    size: usize,
+}
+
+impl Ends {
+    /// Puts the ends of `block` aside and fills them with DEAD.
+    ///
+    /// # Safety
+    /// It is whole.
+    pub unsafe fn put_aside(block: Block) -> Ends {
+        let size = block.size();
+        let mut ends = Ends {
+            bytes: [0; 2 * ENDS],
+            size,
+        };
+        let (all, dead) = (overhead(block.style), block.style.dead);
+        let start = ends.bytes.as_mut_ptr();
+        if size <= 2 * ENDS {
+            // SAFETY: as many bytes as the block has; there is room for them.
+            unsafe { ptr::copy_nonoverlapping(block.data, start, size) };
+            // SAFETY: the whole block.
+            unsafe { block.raw().write_bytes(dead, size + all) };
+        } else {
+            let last = block.data.wrapping_add(size - ENDS);
+            // SAFETY: the first bytes of the block.
+            unsafe { ptr::copy_nonoverlapping(block.data, start, ENDS) };
+            // SAFETY: the last ones; the second half is room for them.
+            unsafe { ptr::copy_nonoverlapping(last, start.add(ENDS), ENDS) };
+            // SAFETY: what stands before the block, and its first bytes.
+            unsafe { block.raw().write_bytes(dead, BEFORE + ENDS) };
+            // SAFETY: its last bytes, and what stands behind it.
+            unsafe { last.write_bytes(dead, ENDS + all - BEFORE) };
+        }
+        ends
+    }
+
+    /// Puts them back into `block`, which has `n` bytes now.
+    ///
+    /// # Safety
+    /// It has, and nobody else has it.
+    pub unsafe fn put_back(&self, block: Block, n: usize) {
+        let start = self.bytes.as_ptr();
+        if self.size <= 2 * ENDS {
+            // SAFETY: the caller's promise.
+            unsafe { ptr::copy_nonoverlapping(start, block.data, n.min(self.size)) };
+            return;
+        }
+        // SAFETY: the caller's promise.
+        unsafe { ptr::copy_nonoverlapping(start, block.data, n.min(ENDS)) };
+        let last = self.size - ENDS;
+        if n > last {
+            let to = block.data.wrapping_add(last);
+            // SAFETY: the caller's promise: `n - last` bytes are left there.
+            unsafe { ptr::copy_nonoverlapping(start.add(ENDS), to, ENDS.min(n - last)) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::*;
+
+    /// A block of `n` bytes that holds `0, 1, 2, ...`.
+    fn block(n: usize) -> Block {
+        let raw = Box::leak(vec![0u8; n + 4 * WORD].into_boxed_slice());
+        let block = Block::within(raw.as_mut_ptr());
+        // SAFETY: room for the longest surroundings.
+        unsafe { block.surround(b'm', n, 7) };
+        for i in 0..n {
+            // SAFETY: its own bytes.
+            unsafe { block.data().add(i).write(i as u8) };
+        }
+        block
+    }
+
+    #[test]
+    fn damage_is_named_wherever_it_is() {
+        for n in [0, 1, 16, 1000] {
+            let whole = block(n);
+            assert_eq!((whole.size(), whole.id()), (n, b'm'));
+            assert_eq!(whole.damage(b'm'), None);
+            assert_eq!(whole.damage(b'o'), Some(Damage::OtherId(b'm')));
+            for i in 0..WORD {
+                let behind = block(n);
+                // SAFETY: the bytes behind it.
+                unsafe { behind.data().add(n + i).write(0) };
+                assert_eq!(behind.damage(b'm'), Some(Damage::Trailing));
+            }
+            for i in 1..WORD {
+                let before = block(n);
+                // SAFETY: the bytes before it.
+                unsafe { before.data().sub(i).write(0) };
+                assert_eq!(before.damage(b'm'), Some(Damage::Leading));
+            }
+        }
+    }
+
+    #[test]
+    fn ends_survive_a_reallocation() {
+        for n in [0, 5, 128, 129, 1000] {
+            for now in [0, 1, 64, 100, n] {
+                let old = block(n);
+                // SAFETY: whole.
+                let ends = unsafe { Ends::put_aside(old) };
+                let dead = old.style().dead;
+                assert!(n == 0 || old.byte(0) == dead && old.byte(n as isize - 1) == dead);
+                // SAFETY: the block itself has room for no more than it had.
+                unsafe { old.surround(b'm', now.min(n), 8) };
+                // SAFETY: as above.
+                unsafe { ends.put_back(old, now.min(n)) };
+                assert_eq!(old.damage(b'm'), None);
+                let kept = (0..now.min(n)).all(|i| old.byte(i as isize) == i as u8);
+                assert!(kept, "{n} -> {now}");
+            }
+        }
+    }
+}

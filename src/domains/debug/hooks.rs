@@ -1,0 +1,286 @@
+//! The tables of the debug hooks.
+//!
+//! # Invariants
+//!
+//! G1  `INNER` of a domain is written before the hooks stand in its table,
+//!     with what stood there.
+
+use core::cell::UnsafeCell;
+use core::ffi::{CStr, c_void};
+use core::ptr;
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use super::super::domain::Domain;
+use super::super::{era, python};
+use super::block::{BEFORE, Block, Damage, Ends, overhead};
+use super::dump;
+use crate::allocator::{Allocator, LIBC};
+use crate::geometry::REQUEST_MAX;
+
+/// A domain under the hooks. Its address is the hooks' context.
+struct Hooked {
+    id: u8,
+    inner: UnsafeCell<Allocator>,
+}
+// SAFETY: G1.
+unsafe impl Sync for Hooked {}
+
+static HOOKED: [Hooked; 3] = [Hooked::new(b'r'), Hooked::new(b'm'), Hooked::new(b'o')];
+
+impl Hooked {
+    const fn new(id: u8) -> Hooked {
+        Hooked {
+            id,
+            inner: UnsafeCell::new(LIBC),
+        }
+    }
+
+    /// # Safety
+    /// The context of a call of the hooks.
+    unsafe fn of<'a>(ctx: *mut c_void) -> &'a Hooked {
+        // SAFETY: the caller's promise: only `put_over` makes such a context.
+        unsafe { &*ctx.cast::<Hooked>() }
+    }
+
+    fn inner(&self) -> Allocator {
+        // SAFETY: G1.
+        unsafe { *self.inner.get() }
+    }
+}
+
+/// Puts the hooks over what is in the domain's table, unless they stand there.
+pub fn put_over(domain: Domain) {
+    let (inner, hooked) = (domain.get(), &HOOKED[domain as usize]);
+    if is_hooked(&inner) {
+        return;
+    }
+    // SAFETY: the hooks do not stand in the table now. (A thread that is in
+    // the midst of a call by them, after they were taken out, reads what its
+    // call was made for, or what takes its place: CPython's own risk.)
+    unsafe { *hooked.inner.get() = inner };
+    let functions = if domain == Domain::Raw {
+        FREELY
+    } else {
+        WITH_THE_GIL
+    };
+    let ctx = ptr::from_ref(hooked).cast_mut().cast();
+    domain.set(&Allocator { ctx, ..functions });
+}
+
+/// What is in the domain's table, or under the hooks that are.
+pub fn under(domain: Domain) -> (Allocator, bool) {
+    let table = domain.get();
+    if is_hooked(&table) {
+        (HOOKED[domain as usize].inner(), true)
+    } else {
+        (table, false)
+    }
+}
+
+fn is_hooked(table: &Allocator) -> bool {
+    let hooks = [FREELY, WITH_THE_GIL];
+    hooks
+        .iter()
+        .any(|hooks| table.malloc as *const () == hooks.malloc as *const ())
+}
+
+/// For the domain RAW.
+pub const FREELY: Allocator = Allocator {
+    ctx: ptr::null_mut(),
+    malloc: raw_malloc,
+    calloc: raw_calloc,
+    realloc: raw_realloc,
+    free: raw_free,
+};
+
+/// For the domains MEM and OBJ.
+pub const WITH_THE_GIL: Allocator = Allocator {
+    ctx: ptr::null_mut(),
+    malloc,
+    calloc,
+    realloc,
+    free,
+};
+
+/// Calls of the hooks that made or changed a block, in versions that number
+/// them.
+static SERIAL: AtomicUsize = AtomicUsize::new(0);
+
+/// So many calls have made or changed a block; `None` in a version that does
+/// not number them, or without the hooks.
+pub fn calls() -> Option<usize> {
+    let counted = era::debug_style().serial && under(Domain::Obj).1;
+    counted.then(|| SERIAL.load(Relaxed))
+}
+
+unsafe fn allocate(
+    ctx: *mut c_void,
+    n: usize,
+    ask: impl FnOnce(&Allocator, usize) -> *mut c_void,
+) -> Option<Block> {
+    // SAFETY: the context of a call of the hooks.
+    let hooked = unsafe { Hooked::of(ctx) };
+    let serial = SERIAL.fetch_add(1, Relaxed) + 1;
+    let overhead = overhead(era::debug_style());
+    if n > REQUEST_MAX - overhead {
+        return None;
+    }
+    let raw = ask(&hooked.inner(), n + overhead);
+    if raw.is_null() {
+        return None;
+    }
+    let block = Block::within(raw.cast());
+    // SAFETY: made with room for it just now.
+    unsafe { block.surround(hooked.id, n, serial) };
+    Some(block)
+}
+
+fn address(block: Option<Block>) -> *mut c_void {
+    block.map_or(ptr::null_mut(), |block| block.data().cast())
+}
+
+/// # Safety
+/// Called by a table that has the hooks' context; else as C's function.
+pub unsafe extern "C" fn raw_malloc(ctx: *mut c_void, n: usize) -> *mut c_void {
+    // SAFETY: our context; T1.
+    let block = unsafe { allocate(ctx, n, |inner, all| (inner.malloc)(inner.ctx, all)) };
+    if let Some(block) = block {
+        // SAFETY: its own bytes.
+        unsafe { block.clean(0, n) };
+    }
+    address(block)
+}
+
+/// # Safety
+/// Called by a table that has the hooks' context; else as C's function.
+pub unsafe extern "C" fn raw_calloc(ctx: *mut c_void, nelem: usize, elsize: usize) -> *mut c_void {
+    // A product that is too large does not get here by the exported names.
+    let Some(n) = nelem.checked_mul(elsize) else {
+        return ptr::null_mut();
+    };
+    // SAFETY: our context; T1.
+    address(unsafe { allocate(ctx, n, |inner, all| (inner.calloc)(inner.ctx, 1, all)) })
+}
+
+/// # Safety
+/// Called by a table that has the hooks' context; else as C's function.
+pub unsafe extern "C" fn raw_free(ctx: *mut c_void, p: *mut c_void) {
+    if p.is_null() {
+        return;
+    }
+    // SAFETY: our context.
+    let hooked = unsafe { Hooked::of(ctx) };
+    let block = Block::at(p.cast());
+    check(block, hooked.id, c"_PyMem_DebugRawFree");
+    // SAFETY: whole, as was just seen, and given up by the caller.
+    unsafe { block.kill() };
+    let inner = hooked.inner();
+    // SAFETY: T1.
+    unsafe { (inner.free)(inner.ctx, block.raw().cast()) };
+}
+
+/// # Safety
+/// Called by a table that has the hooks' context; else as C's function.
+pub unsafe extern "C" fn raw_realloc(ctx: *mut c_void, p: *mut c_void, n: usize) -> *mut c_void {
+    if p.is_null() {
+        // SAFETY: the caller's own promises.
+        return unsafe { raw_malloc(ctx, n) };
+    }
+    // SAFETY: our context.
+    let hooked = unsafe { Hooked::of(ctx) };
+    let old = Block::at(p.cast());
+    check(old, hooked.id, c"_PyMem_DebugRawRealloc");
+    let overhead = overhead(old.style());
+    if n > REQUEST_MAX - overhead {
+        return ptr::null_mut();
+    }
+    let size = old.size();
+    let old_serial = if old.style().serial { old.serial() } else { 0 };
+    // SAFETY: whole, as was just seen.
+    let ends = unsafe { Ends::put_aside(old) };
+    let inner = hooked.inner();
+    // SAFETY: T1.
+    let raw = unsafe { (inner.realloc)(inner.ctx, old.raw().cast(), n + overhead) };
+    let (block, now, serial) = if raw.is_null() {
+        (old, size, old_serial)
+    } else {
+        let serial = SERIAL.fetch_add(1, Relaxed) + 1;
+        (Block::within(raw.cast()), n, serial)
+    };
+    // SAFETY: there is room for it, new or as it was.
+    unsafe { block.surround(hooked.id, now, serial) };
+    // SAFETY: as above.
+    unsafe { ends.put_back(block, now) };
+    if raw.is_null() {
+        return ptr::null_mut();
+    }
+    if n > size {
+        // SAFETY: its own bytes.
+        unsafe { block.clean(size, n) };
+    }
+    block.data().cast()
+}
+
+/// # Safety
+/// Called by a table that has the hooks' context; else as C's function.
+pub unsafe extern "C" fn malloc(ctx: *mut c_void, n: usize) -> *mut c_void {
+    check_gil(c"_PyMem_DebugMalloc");
+    // SAFETY: the caller's own promises, as in the three that follow.
+    unsafe { raw_malloc(ctx, n) }
+}
+
+/// # Safety
+/// Called by a table that has the hooks' context; else as C's function.
+pub unsafe extern "C" fn calloc(ctx: *mut c_void, nelem: usize, elsize: usize) -> *mut c_void {
+    check_gil(c"_PyMem_DebugCalloc");
+    // SAFETY: as above.
+    unsafe { raw_calloc(ctx, nelem, elsize) }
+}
+
+/// # Safety
+/// Called by a table that has the hooks' context; else as C's function.
+pub unsafe extern "C" fn realloc(ctx: *mut c_void, p: *mut c_void, n: usize) -> *mut c_void {
+    check_gil(c"_PyMem_DebugRealloc");
+    // SAFETY: as above.
+    unsafe { raw_realloc(ctx, p, n) }
+}
+
+/// # Safety
+/// Called by a table that has the hooks' context; else as C's function.
+pub unsafe extern "C" fn free(ctx: *mut c_void, p: *mut c_void) {
+    check_gil(c"_PyMem_DebugFree");
+    // SAFETY: as above.
+    unsafe { raw_free(ctx, p) };
+}
+
+fn check_gil(function: &CStr) {
+    if !python::may_allocate() {
+        python::fatal(
+            function,
+            c"Python memory allocator called without holding the GIL",
+        );
+    }
+}
+
+/// Ends the process if the block is not as it must be.
+fn check(block: Block, id: u8, function: &CStr) {
+    let Some(damage) = block.damage(id) else {
+        return;
+    };
+    dump::describe(block);
+    let mut text = *b"bad ID: Allocated using API '?', verified using API '?'\0";
+    let message = match damage {
+        Damage::Leading => c"bad leading pad byte",
+        Damage::Trailing => c"bad trailing pad byte",
+        Damage::OtherId(other) => {
+            let mut ids = [other, id].into_iter();
+            for place in text.iter_mut().filter(|byte| **byte == b'?') {
+                *place = ids.next().unwrap_or_default();
+            }
+            CStr::from_bytes_until_nul(&text).unwrap_or(c"bad ID")
+        }
+    };
+    python::fatal(function, message);
+}
+
+const _: () = assert!(BEFORE == 16, "blocks stay aligned to 16");

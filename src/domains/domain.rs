@@ -1,0 +1,65 @@
+//! The three domains, by CPython's numbers.
+
+use core::ffi::c_int;
+
+use super::pymalloc::{MEM, OBJ, PYMALLOC};
+use super::raw::{MALLOC, RAW};
+use super::table::{self, Table};
+use crate::allocator::Allocator;
+
+/// A domain.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(i32)]
+pub enum Domain {
+    /// `PyMem_Raw*`: from any thread, without the GIL.
+    Raw = 0,
+    /// `PyMem_*`: buffers.
+    Mem = 1,
+    /// `PyObject_*`: objects.
+    Obj = 2,
+}
+
+impl Domain {
+    /// All of them.
+    pub const ALL: [Domain; 3] = [Domain::Raw, Domain::Mem, Domain::Obj];
+
+    /// The domain with this number.
+    pub fn with_number(number: c_int) -> Option<Domain> {
+        Domain::ALL
+            .into_iter()
+            .find(|&domain| domain as c_int == number)
+    }
+
+    fn table(self) -> &'static Table {
+        match self {
+            Domain::Raw => &RAW,
+            Domain::Mem => &MEM,
+            Domain::Obj => &OBJ,
+        }
+    }
+
+    /// What is in its table now.
+    #[inline(always)]
+    pub fn get(self) -> Allocator {
+        self.table().get()
+    }
+
+    /// Changes its table.
+    pub fn set(self, table: &Allocator) {
+        self.table().set(table);
+    }
+
+    /// What is in its table at the start.
+    pub fn standard(self) -> Allocator {
+        match self {
+            Domain::Raw => MALLOC,
+            Domain::Mem | Domain::Obj => PYMALLOC,
+        }
+    }
+}
+
+/// Whether all three tables are as they are at the start.
+pub fn all_standard() -> bool {
+    let is_standard = |domain: Domain| table::same(&domain.get(), &domain.standard());
+    Domain::ALL.into_iter().all(is_standard)
+}

@@ -1,0 +1,157 @@
+//! The allocators by their names: what PYTHONMALLOC may say, what each puts
+//! into the tables, and which of them is there now.
+//!
+//! ```text
+//!    default, pymalloc    RAW: the C library    MEM, OBJ: ours
+//!    malloc               RAW: the C library    MEM, OBJ: the C library
+//!    mimalloc (3.13)      RAW: the C library    MEM, OBJ: ours, by this name
+//!    ..._debug            the same, under the debug hooks
+//!    debug                default, under the debug hooks
+//! ```
+
+use core::ffi::{CStr, c_int};
+
+use super::debug::hooks;
+use super::domain::Domain;
+use super::era;
+use super::pymalloc::{MIMALLOC, PYMALLOC, is_ours};
+use super::raw::MALLOC;
+use super::table::same;
+use crate::allocator::Allocator;
+
+/// An allocator by name, with CPython's numbers (`PyMemAllocatorName`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(i32)]
+pub enum Name {
+    /// None is chosen: everything stays.
+    NotSet = 0,
+    /// `default`
+    Default = 1,
+    /// `debug`
+    Debug = 2,
+    /// `malloc`
+    Malloc = 3,
+    /// `malloc_debug`
+    MallocDebug = 4,
+    /// `pymalloc`
+    Pymalloc = 5,
+    /// `pymalloc_debug`
+    PymallocDebug = 6,
+    /// `mimalloc`, from 3.13 on
+    Mimalloc = 7,
+    /// `mimalloc_debug`, from 3.13 on
+    MimallocDebug = 8,
+}
+
+const NAMES: [(&CStr, Name); 8] = [
+    (c"default", Name::Default),
+    (c"debug", Name::Debug),
+    (c"malloc", Name::Malloc),
+    (c"malloc_debug", Name::MallocDebug),
+    (c"pymalloc", Name::Pymalloc),
+    (c"pymalloc_debug", Name::PymallocDebug),
+    (c"mimalloc", Name::Mimalloc),
+    (c"mimalloc_debug", Name::MimallocDebug),
+];
+
+impl Name {
+    /// The allocator of this name, if this version of CPython has it.
+    pub fn of(text: &CStr) -> Option<Name> {
+        if text.is_empty() {
+            return Some(Name::NotSet);
+        }
+        let (_, name) = NAMES.iter().find(|(known, _)| *known == text)?;
+        name.known_here()
+    }
+
+    /// The allocator with this number, if this version of CPython has it.
+    pub fn with_number(number: c_int) -> Option<Name> {
+        if number == Name::NotSet as c_int {
+            return Some(Name::NotSet);
+        }
+        let (_, name) = NAMES.iter().find(|(_, name)| *name as c_int == number)?;
+        name.known_here()
+    }
+
+    fn known_here(self) -> Option<Name> {
+        let is_new = matches!(self, Name::Mimalloc | Name::MimallocDebug);
+        (!is_new || era::knows_mimalloc()).then_some(self)
+    }
+
+    /// Puts it into the tables of all domains.
+    pub fn install(self) {
+        let (objects, hooked) = match self {
+            Name::NotSet => return,
+            Name::Default | Name::Pymalloc => (Some(PYMALLOC), false),
+            Name::Debug if era::debug_keeps_tables() => (None, true),
+            Name::Debug | Name::PymallocDebug => (Some(PYMALLOC), true),
+            Name::Malloc => (Some(MALLOC), false),
+            Name::MallocDebug => (Some(MALLOC), true),
+            Name::Mimalloc => (Some(MIMALLOC), false),
+            Name::MimallocDebug => (Some(MIMALLOC), true),
+        };
+        if let Some(objects) = objects {
+            Domain::Raw.set(&MALLOC);
+            Domain::Mem.set(&objects);
+            Domain::Obj.set(&objects);
+        }
+        if hooked {
+            Domain::ALL.into_iter().for_each(hooks::put_over);
+        }
+    }
+}
+
+/// The name of what is in the tables now, if it is one of these.
+pub fn current() -> Option<&'static CStr> {
+    let tables = Domain::ALL.map(hooks::under);
+    let hooked = tables[0].1;
+    if tables.iter().any(|(_, other)| *other != hooked) {
+        return None;
+    }
+    let [raw, mem, obj] = tables.map(|(table, _)| table);
+    let both = |table: &Allocator| same(&mem, table) && same(&obj, table);
+    if !same(&raw, &MALLOC) {
+        None
+    } else if both(&PYMALLOC) {
+        Some(if hooked {
+            c"pymalloc_debug"
+        } else {
+            c"pymalloc"
+        })
+    } else if both(&MIMALLOC) {
+        Some(if hooked {
+            c"mimalloc_debug"
+        } else {
+            c"mimalloc"
+        })
+    } else if both(&MALLOC) {
+        Some(if hooked { c"malloc_debug" } else { c"malloc" })
+    } else {
+        None
+    }
+}
+
+/// Whether objects come from us, perhaps under the debug hooks.
+pub fn objects_are_ours() -> bool {
+    is_ours(&hooks::under(Domain::Obj).0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_numbers_are_cpythons() {
+        assert_eq!(Name::of(c""), Some(Name::NotSet));
+        assert_eq!(Name::of(c"pymalloc_debug"), Some(Name::PymallocDebug));
+        assert_eq!(Name::of(c"jemalloc"), None);
+        for (text, name) in NAMES {
+            assert_eq!(Name::of(text), Some(name));
+            assert_eq!(Name::with_number(name as c_int), Some(name));
+        }
+        assert_eq!(Name::with_number(0), Some(Name::NotSet));
+        for number in [-1, 9, i32::MAX, i32::MIN] {
+            assert_eq!(Name::with_number(number), None);
+        }
+    }
+}

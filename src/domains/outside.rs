@@ -1,0 +1,137 @@
+//! CPython's tables as C programs hand them to us: any function may be
+//! missing. What is missing is replaced by a function that ends the process
+//! with a reason, when it is called and not before: CPython takes such tables.
+
+use core::ffi::c_void;
+
+use crate::allocator::{Allocator, ArenaAllocator};
+use crate::os::text;
+
+/// A domain's allocator: four functions, and what they get as their first
+/// argument. Sizes are in bytes, up to PY_SSIZE_T_MAX; a request for nothing
+/// wants a pointer that is not NULL; blocks are to be aligned to 16 bytes.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct PyMemAllocatorEx {
+    /// Handed to the functions as their first argument.
+    pub ctx: *mut c_void,
+    /// As C's malloc.
+    pub malloc: Option<unsafe extern "C" fn(ctx: *mut c_void, size: usize) -> *mut c_void>,
+    /// As C's calloc.
+    pub calloc:
+        Option<unsafe extern "C" fn(ctx: *mut c_void, nelem: usize, elsize: usize) -> *mut c_void>,
+    /// As C's realloc.
+    pub realloc: Option<
+        unsafe extern "C" fn(ctx: *mut c_void, ptr: *mut c_void, new_size: usize) -> *mut c_void,
+    >,
+    /// As C's free.
+    pub free: Option<unsafe extern "C" fn(ctx: *mut c_void, ptr: *mut c_void)>,
+}
+
+/// Where arenas come from. `alloc` returns NULL, or `size` bytes at the start
+/// of an OS page; `free` gets back what `alloc` returned, and its size.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct PyObjectArenaAllocator {
+    /// Handed to the functions as their first argument.
+    pub ctx: *mut c_void,
+    /// Makes an arena.
+    pub alloc: Option<unsafe extern "C" fn(ctx: *mut c_void, size: usize) -> *mut c_void>,
+    /// Takes an arena back.
+    pub free: Option<unsafe extern "C" fn(ctx: *mut c_void, ptr: *mut c_void, size: usize)>,
+}
+
+impl PyMemAllocatorEx {
+    /// What an unknown domain has.
+    pub const NONE: PyMemAllocatorEx = PyMemAllocatorEx {
+        ctx: core::ptr::null_mut(),
+        malloc: None,
+        calloc: None,
+        realloc: None,
+        free: None,
+    };
+
+    /// The table without holes.
+    pub fn filled(&self) -> Allocator {
+        Allocator {
+            ctx: self.ctx,
+            malloc: self.malloc.unwrap_or(no_malloc),
+            calloc: self.calloc.unwrap_or(no_calloc),
+            realloc: self.realloc.unwrap_or(no_realloc),
+            free: self.free.unwrap_or(no_free),
+        }
+    }
+}
+
+impl From<Allocator> for PyMemAllocatorEx {
+    fn from(table: Allocator) -> PyMemAllocatorEx {
+        PyMemAllocatorEx {
+            ctx: table.ctx,
+            malloc: Some(table.malloc),
+            calloc: Some(table.calloc),
+            realloc: Some(table.realloc),
+            free: Some(table.free),
+        }
+    }
+}
+
+impl PyObjectArenaAllocator {
+    /// The table without holes.
+    pub fn filled(&self) -> ArenaAllocator {
+        ArenaAllocator {
+            ctx: self.ctx,
+            alloc: self.alloc.unwrap_or(no_arena_alloc),
+            free: self.free.unwrap_or(no_arena_free),
+        }
+    }
+}
+
+impl From<ArenaAllocator> for PyObjectArenaAllocator {
+    fn from(table: ArenaAllocator) -> PyObjectArenaAllocator {
+        PyObjectArenaAllocator {
+            ctx: table.ctx,
+            alloc: Some(table.alloc),
+            free: Some(table.free),
+        }
+    }
+}
+
+/// Ends the process: a function was called with NULL for a table.
+pub fn no_table(function: &str) -> ! {
+    let pid = text::pid();
+    text::fatal(format_args!("{function}: NULL is no table (pid {pid})"))
+}
+
+fn missing(table: &str, function: &str) -> ! {
+    let pid = text::pid();
+    text::fatal(format_args!(
+        "the table given to {table} has no {function} (pid {pid})"
+    ))
+}
+
+const SET: &str = "PyMem_SetAllocator";
+const SET_ARENA: &str = "PyObject_SetArenaAllocator";
+
+unsafe extern "C" fn no_malloc(_: *mut c_void, _: usize) -> *mut c_void {
+    missing(SET, "malloc")
+}
+
+unsafe extern "C" fn no_calloc(_: *mut c_void, _: usize, _: usize) -> *mut c_void {
+    missing(SET, "calloc")
+}
+
+unsafe extern "C" fn no_realloc(_: *mut c_void, _: *mut c_void, _: usize) -> *mut c_void {
+    missing(SET, "realloc")
+}
+
+unsafe extern "C" fn no_free(_: *mut c_void, _: *mut c_void) {
+    missing(SET, "free")
+}
+
+unsafe extern "C" fn no_arena_alloc(_: *mut c_void, _: usize) -> *mut c_void {
+    missing(SET_ARENA, "alloc")
+}
+
+unsafe extern "C" fn no_arena_free(_: *mut c_void, _: *mut c_void, _: usize) {
+    missing(SET_ARENA, "free")
+}

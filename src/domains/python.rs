@@ -1,0 +1,71 @@
+//! What is asked of the CPython that we are linked into: to die with its own
+//! message, whether the GIL is held, and where a block was allocated. A
+//! process without CPython has none of these; then we do without.
+
+use core::ffi::{CStr, c_char, c_int, c_void};
+use core::ptr;
+
+use super::era;
+use crate::os::text;
+use crate::os::weak::{function, weak_symbol};
+
+/// Ends the process as CPython does: `Fatal Python error: FUNCTION: MESSAGE`,
+/// without the function up to 3.8.
+pub fn fatal(name: &CStr, message: &CStr) -> ! {
+    type FatalErrorFunc = unsafe extern "C" fn(*const c_char, *const c_char);
+    type FatalError = unsafe extern "C" fn(*const c_char);
+    if let Some(fatal) = weak_symbol!("_Py_FatalErrorFunc") {
+        // SAFETY: its type in 3.9 and later.
+        let fatal = unsafe { function::<FatalErrorFunc>(fatal) };
+        // SAFETY: two C strings. It does not return.
+        unsafe { fatal(name.as_ptr(), message.as_ptr()) };
+    } else if let Some(fatal) = weak_symbol!("Py_FatalError") {
+        // SAFETY: its type in every version.
+        let fatal = unsafe { function::<FatalError>(fatal) };
+        // SAFETY: a C string. It does not return.
+        unsafe { fatal(message.as_ptr()) };
+    } else {
+        let parts = [c"Fatal Python error: ", name, c": ", message, c"\n"];
+        for part in parts {
+            text::write_all(libc::STDERR_FILENO, part.to_bytes());
+        }
+    }
+    // SAFETY: abort has no conditions.
+    unsafe { libc::abort() }
+}
+
+/// Whether the calling thread may use the domains MEM and OBJ. Yes where there
+/// is nobody to ask.
+pub fn may_allocate() -> bool {
+    let ask = if era::asks_for_thread_state() {
+        weak_symbol!("PyThreadState_GetUnchecked")
+    } else {
+        weak_symbol!("PyGILState_Check")
+    };
+    match ask {
+        Some(ask) if era::asks_for_thread_state() => {
+            // SAFETY: its type since 3.13.
+            let ask = unsafe { function::<unsafe extern "C" fn() -> *mut c_void>(ask) };
+            // SAFETY: may be asked at any time.
+            !unsafe { ask() }.is_null()
+        }
+        Some(ask) => {
+            // SAFETY: its type since 3.4.
+            let ask = unsafe { function::<unsafe extern "C" fn() -> c_int>(ask) };
+            // SAFETY: as above.
+            unsafe { ask() != 0 }
+        }
+        None => true,
+    }
+}
+
+/// Has tracemalloc write to stderr where the block at `address` was allocated.
+pub fn dump_traceback(address: usize) {
+    type Dump = unsafe extern "C" fn(c_int, *const c_void);
+    if let Some(dump) = weak_symbol!("_PyMem_DumpTraceback") {
+        // SAFETY: its type since 3.6.
+        let dump = unsafe { function::<Dump>(dump) };
+        // SAFETY: it only looks the address up.
+        unsafe { dump(libc::STDERR_FILENO, ptr::without_provenance(address)) };
+    }
+}
