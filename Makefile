@@ -7,6 +7,8 @@ PREFIX  ?= /usr/local
 LIBDIR  ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
 DESTDIR ?=
+# Versions whose memory tests `make test` runs on relinked interpreters.
+RELINKED ?= 2.7,3.11,3.13
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 SONAME  := libobmalloc.so.0
@@ -15,7 +17,8 @@ SO      := $(RELEASE)/libobmalloc.so
 A       := $(RELEASE)/libobmalloc.a
 
 .PHONY: all run test test-rust test-c test-preload test-cpython-slice test-cpython \
-        check header bench asm instructions footprint install uninstall clean help
+        test-relinked test-relinked-all relink check header bench asm instructions \
+        footprint install uninstall clean help
 
 # The archive's names are weak: a host that defines one of them itself (2.7
 # defines PyMem_*) wins. In a shared library it makes no difference. Cargo knows
@@ -31,7 +34,7 @@ all: ## build target/release/libobmalloc.so and .a
 run: all ## run a real Python program with the library, and without
 	$(PYTHON3) bench/first_run.py
 
-test: test-rust test-c test-preload test-cpython-slice ## all tests that fit in ten minutes
+test: test-rust test-c test-preload test-cpython-slice test-relinked ## all tests that fit in twenty minutes
 
 test-rust: ## the tests beside the sources
 	$(CARGO) test --quiet
@@ -48,11 +51,24 @@ test-cpython-slice: all ## a part of CPython's own suites, without and with us
 test-cpython: all ## all of them, on every interpreter; writes the table
 	$(PYTHON3) c_tests/cpython/compare.py --table c_tests/cpython/RESULTS.md
 
+test-relinked: all ## CPython's memory tests, on interpreters linked with the archive
+	$(PYTHON3) c_tests/cpython/compare.py --relinked --memory --pythons $(RELINKED)
+
+test-relinked-all: all ## whole suites, on all relinked interpreters; writes the table
+	$(PYTHON3) c_tests/cpython/compare.py --relinked --memory
+	$(PYTHON3) c_tests/cpython/compare.py --relinked --all --pythons 2.7,3.8,3.11,3.12,3.13 \
+	  --table c_tests/cpython/RELINKED.md
+
+relink: all ## link the interpreter PYTHON=... again, with the archive for its obmalloc.o
+	$(if $(PYTHON),,$(error which interpreter? make relink PYTHON=3.11, or a path))
+	$(PYTHON3) relink/relink.py $(PYTHON)
+
 check: all ## formatting, lints, header, symbols, the hit path's length
 	$(CARGO) fmt --check
 	$(CARGO) clippy --quiet --all-targets -- -D warnings
 	diff include/obmalloc.h $(HEADER_MADE)
 	$(PYTHON3) c_tests/symbols.py $(SO) $(A)
+	$(PYTHON3) c_tests/archive_names.py $(A)
 	$(CARGO) test --quiet tests::order
 	$(MAKE) --no-print-directory asm
 

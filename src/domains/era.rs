@@ -1,5 +1,4 @@
-//! What differs between CPython's versions, for one that is linked with us in
-//! place of its `obmalloc.o`. A C program gets the latest.
+//! What differs between CPython's versions. A C program gets the latest.
 #![forbid(unsafe_code)]
 
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};

@@ -152,11 +152,7 @@ fn serve_late(host: &Host) -> Result<(), Reason> {
 /// whatever we do. Only its version is to be known.
 fn take_place(host: &Host) -> &'static Exports {
     if !is(State::InPlace) {
-        let Version { minor, patch, .. } = host.version;
         keep_version(host);
-        if host.version.has_tables() {
-            era::set(minor, patch);
-        }
         if statistics_wanted() {
             arena_source::then(stats_table::to_stderr);
         }
@@ -220,6 +216,10 @@ fn conclude(host: &Host, served: Result<State, Reason>) -> &'static Exports {
 }
 
 fn keep_version(host: &Host) {
+    let Version { minor, patch, .. } = host.version;
+    if host.version.has_tables() {
+        era::set(minor, patch);
+    }
     VERSION_LEN.store(host.version.text.len(), Relaxed);
     VERSION.store(host.version.text.as_ptr().cast_mut(), Relaxed);
 }

@@ -3,12 +3,13 @@
 //!
 //! One truth: where a host has tables, our names lead to the host's functions,
 //! which look into its tables, whatever hooks are there, and come back to us
-//! by them. Two things are added on the way:
+//! by them. Three things are added on the way:
 //!
 //! - A block of ours given to `PyMem_RawFree` is ours all the same. That is
 //!   how blocks of the first life of an interpreter survive its second: from
 //!   3.12 on another `Py_Initialize` resets the tables, and what pymalloc does
 //!   not know it passes to `PyMem_RawFree`.
+//! - An allocator that a program sets for the host's arenas is ours, too.
 //! - While our table is in its place, the host's questions about its allocator
 //!   are answered: we are its pymalloc. Without that it calls the allocator
 //!   unknown, counts no blocks and prints no table.
@@ -18,7 +19,7 @@ use core::ffi::{c_char, c_int, c_void};
 use core::mem;
 use core::ptr;
 use core::sync::atomic::{
-    AtomicBool,
+    AtomicBool, AtomicPtr,
     Ordering::{Acquire, Release},
 };
 
@@ -32,6 +33,9 @@ use super::symbols::Host;
 use super::{python2, table};
 use crate::address_map::MAP;
 use crate::allocator::Allocator;
+use crate::arena_source;
+use crate::domains::era;
+use crate::domains::outside::PyObjectArenaAllocator;
 use crate::object;
 use crate::os::text::CFile;
 use crate::{stats, stats_table};
@@ -147,6 +151,46 @@ unsafe extern "C" fn setup_then_install(name: usize) -> c_int {
         let _ = table::install(&host);
     }
     result
+}
+
+/// The function by which the host's own arenas come, while we serve.
+static HOSTS_ARENAS: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
+
+/// Lets our arenas come from where the host's would: from an allocator that a
+/// program has set, and else from where ours do.
+fn follow_arenas() {
+    let mut table = arena_source::STANDARD.into();
+    // SAFETY: the host's own function, and a place for a table.
+    unsafe { (hosts().tables.get_arenas)(&raw mut table) };
+    let alloc = table
+        .alloc
+        .map_or(ptr::null_mut(), |alloc| alloc as *mut ());
+    let table = if alloc == HOSTS_ARENAS.load(Acquire) {
+        arena_source::STANDARD
+    } else {
+        table.filled()
+    };
+    arena_source::set(&table, era::arena_size());
+}
+
+unsafe extern "C" fn set_arenas(table: *const PyObjectArenaAllocator) {
+    // SAFETY: the host's own function, with its own argument.
+    unsafe { (hosts().tables.set_arenas)(table) };
+    follow_arenas();
+}
+
+/// Finds out by which function the host's own arenas come.
+fn know_arenas(host: &Host) {
+    let mut table = arena_source::STANDARD.into();
+    // SAFETY: as in `follow_arenas`.
+    unsafe { (hosts().tables.get_arenas)(&raw mut table) };
+    let alloc = table
+        .alloc
+        .map_or(ptr::null_mut(), |alloc| alloc as *mut ());
+    if host.defines(alloc.cast()) {
+        HOSTS_ARENAS.store(alloc, Release);
+    }
+    follow_arenas();
 }
 
 fn we_are_in_place() -> bool {
@@ -300,6 +344,8 @@ pub fn in_host(host: &Host, served: bool) -> &'static Exports {
             ours.raw.realloc = raw_realloc;
             ours.raw.free = raw_free;
             if served {
+                know_arenas(host);
+                ours.tables.set_arenas = set_arenas;
                 ours.answers = Answers {
                     debug_malloc_stats,
                     allocated_blocks,
