@@ -5,12 +5,14 @@
     a       linked against libobmalloc.a
     pre     linked against nothing, with LD_PRELOAD=libobmalloc.so
     host    without our library: on the functions of a real CPython
+    in      the same CPython, linked with libobmalloc.a in place of its obmalloc.o
     dl      linked against nothing, opens the library itself
     header  include/obmalloc.h compiles, alone and beside every Python.h found
 
 A program prints facts on stdout; those of its ways must be the same, line by
 line, and the host's are the measure. A first comment line `/* ways: so a pre`
-in a C file names its ways; without it they are so, a, pre and host.
+in a C file names its ways; without it they are so, a, pre and host. Where there
+is host, there is in.
 
     c_tests/run.py [--only NAME]... [--ways so,host] [--valgrind] ...
 """
@@ -31,7 +33,11 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-WAYS = ("so", "a", "pre", "host", "dl", "header")
+sys.path.insert(0, str(ROOT / "relink"))
+import ask
+import objects
+
+WAYS = ("so", "a", "pre", "host", "in", "dl", "header")
 DEFAULT_WAYS = ["so", "a", "pre", "host"]
 FLAGS = ["-std=gnu11", "-g", "-O1", "-Wall", "-Wextra", "-Werror"]
 LIBRARIES = ["-lpthread", "-ldl"]
@@ -39,8 +45,9 @@ SONAME = "libobmalloc.so.0"
 
 # Single-threaded and quick even twenty times slower. Left out on purpose:
 # limits on memory, threads, faults and aborts, and megabytes of patterns.
-VALGRIND = ["alignment_and_zero", "constructor", "domains", "foreign", "foreign_raw", "install",
-            "overflow", "realloc_chains", "stats_json"]
+VALGRIND = ["alignment_and_zero", "constructor", "debug_layout", "debug_stats", "domains",
+            "foreign", "foreign_raw", "install", "overflow", "realloc_chains", "stats_json",
+            "tables", "tables_early", "tables_flow"]
 
 HEADER_CHECKS = {  # name: (compiler, suffix, standard)
     "C11": ("cc", "c", "-std=c11"),
@@ -100,7 +107,7 @@ def run(command, timeout=60, env=None):
 def describe(python):
     """What sysconfig of an interpreter says, None if it cannot be asked."""
     code = ("import sys, sysconfig, json; v = sysconfig.get_config_var; print(json.dumps(dict("
-            "version=list(sys.version_info[:3]), prefix=sys.prefix, "
+            "version=list(sys.version_info[:3]), prefix=sys.prefix, executable=sys.executable, "
             "include=sysconfig.get_paths()['include'], libdir=v('LIBDIR'), "
             "shared=bool(v('Py_ENABLE_SHARED')), ldversion=v('LDVERSION') or v('VERSION'), "
             "free_threaded=bool(v('Py_GIL_DISABLED')))))")
@@ -139,6 +146,22 @@ def host_flags(python):
     return compile_flags, link_flags
 
 
+def in_flags(python, archive):
+    """To link a program with that CPython's objects, and ours for one of them.
+    Raises Refusal where that cannot be done."""
+    if python is None:
+        raise ask.Refusal("no host")
+    host = ask.ask(python["executable"])
+    ask.check_usable(host)
+    rest, _ = objects.split_archive(host.archive, str(ROOT / "target/relink/build" / host.version))
+    libraries = [word for name in ("LIBS", "MODLIBS", "SYSLIBS", "LIBM")
+                 for word in host.text(name).split()]
+    compile_flags, _ = host_flags(python)
+    link_flags = ["-Wl,-u,PyMem_SetupDebugHooks", archive, "-Wl,--whole-archive", rest,
+                  "-Wl,--no-whole-archive", *libraries, "-lutil", "-Wl,-export-dynamic"]
+    return compile_flags, link_flags
+
+
 # ---- one program ----
 
 class Program:
@@ -148,6 +171,8 @@ class Program:
         first_line = source.read_text().splitlines()[0]
         ways = re.match(r"/\* ways:([\w ]+)", first_line)
         self.ways = ways.group(1).split() if ways else DEFAULT_WAYS
+        if "host" in self.ways:
+            self.ways = [*self.ways, "in"]
 
     def shared(self):
         return self.options.library_dir / "libobmalloc.so"
@@ -156,7 +181,9 @@ class Program:
         """Why this way cannot be run, None if it can."""
         if way == "host":
             return None if self.host else "no shared libpython >= 3.7.4 found"
-        library = "libobmalloc.a" if way == "a" else "libobmalloc.so"
+        if way == "in" and isinstance(self.options.in_flags, ask.Refusal):
+            return self.options.in_flags
+        library = "libobmalloc.a" if way in ("a", "in") else "libobmalloc.so"
         path = self.options.library_dir / library
         return None if path.exists() else f"no {path}"
 
@@ -171,6 +198,7 @@ class Program:
             "pre": ([], ["-rdynamic", "-Wl,--unresolved-symbols=ignore-all"]),
             "dl": ([], []),
             "host": host_flags(self.host) if way == "host" else None,
+            "in": self.options.in_flags,
         }[way]
         program = self.options.build_dir / f"{self.name}-{way}"
         command = [self.options.cc, *FLAGS, "-I", self.options.include_dir, *compile_flags,
@@ -188,7 +216,7 @@ class Program:
             env["OBMALLOC_SMALL_MAX"] = "32768"
         if way == "pre":
             env["LD_PRELOAD"] = str(self.shared())
-        if way == "host":
+        if way in ("host", "in"):
             env["PYTHONHOME"] = self.host["prefix"]
         return env
 
@@ -323,6 +351,11 @@ def main():
              if can_host(python) and name.startswith(options.host or "")]
     if "host" in options.ways and not options.valgrind:
         print(f"host: CPython {hosts[0][0]}" if hosts else "host: none", flush=True)
+    try:
+        options.in_flags = in_flags(hosts[0][1] if hosts else None,
+                                    options.library_dir / "libobmalloc.a")
+    except ask.Refusal as refusal:
+        options.in_flags = refusal
     programs = [Program(source, options, hosts[0][1] if hosts else None, report)
                 for source in sources if source.stem in names]
     if options.valgrind:

@@ -18,7 +18,7 @@ use core::ptr;
 use crate::arena_source;
 use crate::domains::debug::hooks;
 use crate::domains::domain::Domain;
-use crate::domains::names::Name;
+use crate::domains::names::{self, Name};
 use crate::domains::outside::PyMemAllocatorEx;
 use crate::domains::{era, pymalloc, raw};
 use crate::geometry::REQUEST_MAX;
@@ -168,7 +168,7 @@ unsafe extern "C" fn set_default_allocator(domain: c_int, old: *mut PyMemAllocat
         // SAFETY: the caller's place for a table.
         unsafe { *old = domain.get().into() };
     }
-    domain.set(&domain.standard());
+    names::install_default(domain);
     route::tables_changed();
     0
 }

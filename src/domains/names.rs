@@ -8,15 +8,17 @@
 //!    ..._debug            the same, under the debug hooks
 //!    debug                default, under the debug hooks
 //! ```
+//!
+//! In a debug build of CPython, `default` is `pymalloc_debug`.
 
 use core::ffi::{CStr, c_int};
 
 use super::debug::hooks;
 use super::domain::Domain;
-use super::era;
 use super::pymalloc::{MIMALLOC, PYMALLOC, is_ours};
 use super::raw::MALLOC;
 use super::table::same;
+use super::{era, python};
 use crate::allocator::Allocator;
 
 /// An allocator by name, with CPython's numbers (`PyMemAllocatorName`).
@@ -82,7 +84,8 @@ impl Name {
     pub fn install(self) {
         let (objects, hooked) = match self {
             Name::NotSet => return,
-            Name::Default | Name::Pymalloc => (Some(PYMALLOC), false),
+            Name::Default => (Some(PYMALLOC), python::is_debug_build()),
+            Name::Pymalloc => (Some(PYMALLOC), false),
             Name::Debug if era::debug_keeps_tables() => (None, true),
             Name::Debug | Name::PymallocDebug => (Some(PYMALLOC), true),
             Name::Malloc => (Some(MALLOC), false),
@@ -98,6 +101,14 @@ impl Name {
         if hooked {
             Domain::ALL.into_iter().for_each(hooks::put_over);
         }
+    }
+}
+
+/// Puts the default of this build into the table of one domain.
+pub fn install_default(domain: Domain) {
+    domain.set(&domain.standard());
+    if python::is_debug_build() {
+        hooks::put_over(domain);
     }
 }
 

@@ -14,6 +14,7 @@ use super::symbols::{self, Host};
 use super::version::{Version, WayIn};
 use super::{own, python2, table, theirs, tracing};
 use crate::domains::era;
+use crate::domains::names::Name;
 use crate::os::environment;
 use crate::os::text::{pid, printable, say};
 use crate::{arena_source, config, first_use, stats_table};
@@ -156,6 +157,7 @@ fn take_place(host: &Host) -> &'static Exports {
         if statistics_wanted() {
             arena_source::then(stats_table::to_stderr);
         }
+        Name::Default.install();
         set(State::InPlace);
         first_use::then(say_active);
     }
