@@ -6,6 +6,7 @@
 #include <stddef.h>
 
 #ifndef HOST_CPYTHON
+#define OBMALLOC_TABLES /* though a Python.h may be found, too */
 #if __has_include("obmalloc.h")
 #include "obmalloc.h"
 #else
@@ -20,6 +21,27 @@ FOUR_FUNCTIONS(PyObject_)
 extern const char *obmalloc_version(void);
 extern int obmalloc_install(void);
 extern size_t obmalloc_stats_json(char *buffer, size_t size);
+#define PYMEM_DOMAIN_RAW 0
+#define PYMEM_DOMAIN_MEM 1
+#define PYMEM_DOMAIN_OBJ 2
+typedef int PyMemAllocatorDomain;
+typedef struct {
+    void *ctx;
+    void *(*malloc)(void *ctx, size_t n);
+    void *(*calloc)(void *ctx, size_t nelem, size_t elsize);
+    void *(*realloc)(void *ctx, void *p, size_t n);
+    void (*free)(void *ctx, void *p);
+} PyMemAllocatorEx;
+typedef struct {
+    void *ctx;
+    void *(*alloc)(void *ctx, size_t size);
+    void (*free)(void *ctx, void *p, size_t size);
+} PyObjectArenaAllocator;
+extern void PyMem_GetAllocator(PyMemAllocatorDomain domain, PyMemAllocatorEx *allocator);
+extern void PyMem_SetAllocator(PyMemAllocatorDomain domain, PyMemAllocatorEx *allocator);
+extern void PyMem_SetupDebugHooks(void);
+extern void PyObject_GetArenaAllocator(PyObjectArenaAllocator *allocator);
+extern void PyObject_SetArenaAllocator(PyObjectArenaAllocator *allocator);
 #endif
 #endif
 

@@ -4,8 +4,7 @@
  * promises one line on stderr that begins with `obmalloc: `, and abort, at
  * the latest when the thread's magazine is flushed. So each child here makes
  * the mistake and then frees several hundred good blocks of that class. */
-#include "harness.h"
-#include <signal.h>
+#include "said.h"
 
 enum { BLOCKS = 500 };
 
@@ -70,22 +69,6 @@ static void child(void *argument)
     fprintf(stderr, "survived\n");
 }
 
-/* Runs the child with its stderr in a pipe. */
-static int run(const struct mistake *m, char *said, size_t room)
-{
-    int ends[2], saved = dup(2);
-    CHECK(pipe(ends) == 0);
-    dup2(ends[1], 2);
-    int status = in_child(child, (void *)m);
-    dup2(saved, 2);
-    close(saved);
-    close(ends[1]);
-    ssize_t length = read(ends[0], said, room - 1);
-    said[length > 0 ? length : 0] = 0;
-    close(ends[0]);
-    return status;
-}
-
 TEST_MAIN
 {
     /* Settings are read at the first call; pools for medium sizes from the start. */
@@ -111,14 +94,7 @@ TEST_MAIN
     for (size_t i = 0; i < sizeof mistakes / sizeof *mistakes; i++)
         CHECK_BODY(mistakes[i].name) {
             char said[2000];
-            int status = run(&mistakes[i], said, sizeof said);
-            char *line_end = strchr(said, '\n');
-            bool aborted = WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT;
-            bool one_line = strncmp(said, "obmalloc: ", 10) == 0 && line_end && line_end[1] == 0;
-            if (!aborted || !one_line)
-                fprintf(stderr, "%s: wait status %#x, it said: %s\n", mistakes[i].name,
-                        (unsigned)status, said);
-            CHECK(aborted);
-            CHECK(one_line);
+            int status = said_in_child(child, (void *)&mistakes[i], said, sizeof said);
+            CHECK(ended_in_one_line(status, said));
         }
 }
