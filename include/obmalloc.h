@@ -238,8 +238,8 @@ typedef struct PyMemAllocatorEx {
 } PyMemAllocatorEx;
 
 /*
- Where arenas come from. `alloc` returns NULL, or `size` bytes at the start
- of an OS page; `free` gets back what `alloc` returned, and its size.
+ Where arenas come from. `alloc` returns NULL or `size` bytes; `free` gets back
+ what `alloc` returned, and its size.
  */
 typedef struct PyObjectArenaAllocator {
   /*
@@ -291,7 +291,7 @@ void PyMem_GetAllocator(PyMemAllocatorDomain domain, struct PyMemAllocatorEx *al
  Requests of `PyMem_*` and `PyObject_*` that no pool serves go to the domain
  RAW, by whatever is in its table.
  */
-void PyMem_SetAllocator(PyMemAllocatorDomain domain, const struct PyMemAllocatorEx *allocator);
+void PyMem_SetAllocator(PyMemAllocatorDomain domain, struct PyMemAllocatorEx *allocator);
 
 /*
  Puts CPython's debug hooks over the tables of all domains, once: each block
@@ -310,14 +310,14 @@ void PyObject_GetArenaAllocator(struct PyObjectArenaAllocator *allocator);
 
 /*
  Has arenas come from `allocator` from now on: 1 MiB each, as CPython asks
- for (256 KiB up to 3.9), in pieces that begin at an OS page; pieces aligned
- to 64 KiB are used to the last byte. An arena goes back when all its blocks
+ for (256 KiB up to 3.9), at any address; those aligned to 64 KiB are used to
+ the last byte, of others one pool's worth is lost. An arena goes back when all its blocks
  are free; one that is empty is kept. When NULL is returned, the domain RAW
  serves the request. The functions are called with no lock held, and without
  a host from any thread. Arenas that `allocator` has made go back to what is
  set then.
  */
-void PyObject_SetArenaAllocator(const struct PyObjectArenaAllocator *allocator);
+void PyObject_SetArenaAllocator(struct PyObjectArenaAllocator *allocator);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -49,7 +49,7 @@ pub struct Allocator {
 pub struct ArenaAllocator {
     /// Handed to the functions as their first argument.
     pub ctx: *mut c_void,
-    /// `alloc(ctx, size)`: NULL, or `size` bytes, aligned to an OS page.
+    /// `alloc(ctx, size)`: NULL, or `size` bytes.
     pub alloc: ArenaAlloc,
     /// `free(ctx, p, size)`
     pub free: ArenaFree,

@@ -3,8 +3,8 @@
 //!
 //! ```text
 //!    the kernel            ARENA_SIZE bytes, aligned: 32 pools
-//!    a program's           the size that CPython would ask for, aligned to an
-//!                          OS page: as many whole pools as lie in it
+//!    a program's           the size that CPython would ask for, at any address:
+//!                          as many whole pools as lie in it
 //! ```
 //!
 //! A program's functions are called with no lock of ours held: they may take

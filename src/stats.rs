@@ -197,6 +197,7 @@ pub fn say() {
     }
     let Counts {
         mapped,
+        bytes,
         empty,
         mapped_total,
         unmapped_total,
@@ -204,7 +205,7 @@ pub fn say() {
         ..
     } = now.arenas;
     text::say(format_args!(
-        "arenas of {ARENA_SIZE}: {mapped} ({empty} empty), {highwater} at the most, \
+        "arenas: {mapped} of {bytes} bytes ({empty} empty), {highwater} at the most, \
          {mapped_total} mapped and {unmapped_total} given back in all"
     ));
     text::say(format_args!(

@@ -73,11 +73,11 @@ pub fn write(out: &mut dyn Write, calls: Option<usize>) -> fmt::Result {
     line(out, "# arenas reclaimed", unmapped_total)?;
     line(out, "# arenas highwater mark", highwater)?;
     line(out, "# arenas allocated current", mapped)?;
-    // Arenas of a program's allocator have another size.
-    let average = bytes.checked_div(mapped).unwrap_or(ARENA_SIZE);
+    // With arenas of a program's allocator beside ours, their mean size.
+    let size = bytes.checked_div(mapped).unwrap_or(ARENA_SIZE);
     labelled(
         out,
-        format_args!("{mapped} arenas * {average} bytes/arena"),
+        format_args!("{mapped} arenas * {size} bytes/arena"),
         bytes,
     )?;
     out.write_char('\n')?;

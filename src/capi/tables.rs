@@ -36,7 +36,7 @@ pub unsafe extern "C" fn PyMem_GetAllocator(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn PyMem_SetAllocator(
     domain: PyMemAllocatorDomain,
-    allocator: *const PyMemAllocatorEx,
+    allocator: *mut PyMemAllocatorEx,
 ) {
     // SAFETY: as above.
     unsafe { (route::current().tables.set)(domain, allocator) };
@@ -64,14 +64,14 @@ pub unsafe extern "C" fn PyObject_GetArenaAllocator(allocator: *mut PyObjectAren
 }
 
 /// Has arenas come from `allocator` from now on: 1 MiB each, as CPython asks
-/// for (256 KiB up to 3.9), in pieces that begin at an OS page; pieces aligned
-/// to 64 KiB are used to the last byte. An arena goes back when all its blocks
+/// for (256 KiB up to 3.9), at any address; those aligned to 64 KiB are used to
+/// the last byte, of others one pool's worth is lost. An arena goes back when all its blocks
 /// are free; one that is empty is kept. When NULL is returned, the domain RAW
 /// serves the request. The functions are called with no lock held, and without
 /// a host from any thread. Arenas that `allocator` has made go back to what is
 /// set then.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn PyObject_SetArenaAllocator(allocator: *const PyObjectArenaAllocator) {
+pub unsafe extern "C" fn PyObject_SetArenaAllocator(allocator: *mut PyObjectArenaAllocator) {
     // SAFETY: as above.
     unsafe { (route::current().tables.set_arenas)(allocator) };
 }

@@ -28,8 +28,8 @@ pub struct PyMemAllocatorEx {
     pub free: Option<unsafe extern "C" fn(ctx: *mut c_void, ptr: *mut c_void)>,
 }
 
-/// Where arenas come from. `alloc` returns NULL, or `size` bytes at the start
-/// of an OS page; `free` gets back what `alloc` returned, and its size.
+/// Where arenas come from. `alloc` returns NULL or `size` bytes; `free` gets back
+/// what `alloc` returned, and its size.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct PyObjectArenaAllocator {
@@ -63,14 +63,21 @@ impl PyMemAllocatorEx {
     }
 }
 
+/// A function of a table, unless it stands for a hole.
+macro_rules! unless_missing {
+    ($function:expr, $missing:path) => {
+        Some($function).filter(|&function| function as *const () != $missing as *const ())
+    };
+}
+
 impl From<Allocator> for PyMemAllocatorEx {
     fn from(table: Allocator) -> PyMemAllocatorEx {
         PyMemAllocatorEx {
             ctx: table.ctx,
-            malloc: Some(table.malloc),
-            calloc: Some(table.calloc),
-            realloc: Some(table.realloc),
-            free: Some(table.free),
+            malloc: unless_missing!(table.malloc, no_malloc),
+            calloc: unless_missing!(table.calloc, no_calloc),
+            realloc: unless_missing!(table.realloc, no_realloc),
+            free: unless_missing!(table.free, no_free),
         }
     }
 }
@@ -90,8 +97,8 @@ impl From<ArenaAllocator> for PyObjectArenaAllocator {
     fn from(table: ArenaAllocator) -> PyObjectArenaAllocator {
         PyObjectArenaAllocator {
             ctx: table.ctx,
-            alloc: Some(table.alloc),
-            free: Some(table.free),
+            alloc: unless_missing!(table.alloc, no_arena_alloc),
+            free: unless_missing!(table.free, no_arena_free),
         }
     }
 }
@@ -134,4 +141,24 @@ unsafe extern "C" fn no_arena_alloc(_: *mut c_void, _: usize) -> *mut c_void {
 
 unsafe extern "C" fn no_arena_free(_: *mut c_void, _: *mut c_void, _: usize) {
     missing(SET_ARENA, "free")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::allocator::LIBC;
+
+    #[test]
+    fn holes_are_filled_inside_and_holes_again_outside() {
+        let whole = PyMemAllocatorEx::from(LIBC);
+        assert!(whole.malloc.is_some() && whole.free.is_some());
+        let half = PyMemAllocatorEx {
+            calloc: None,
+            ..whole
+        };
+        let back = PyMemAllocatorEx::from(half.filled());
+        assert!(back.calloc.is_none() && back.realloc.is_some());
+        let none = PyMemAllocatorEx::from(PyMemAllocatorEx::NONE.filled());
+        assert!(none.malloc.is_none() && none.realloc.is_none() && none.free.is_none());
+    }
 }
