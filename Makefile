@@ -17,7 +17,7 @@ SO      := $(RELEASE)/libobmalloc.so
 A       := $(RELEASE)/libobmalloc.a
 
 .PHONY: all run test test-rust test-c test-preload test-cpython-slice test-cpython \
-        test-relinked test-relinked-all relink check header bench asm instructions \
+        test-relinked test-relinked-all test-extensions relink check header bench asm instructions \
         footprint install uninstall clean help
 
 # The archive's names are weak: a host that defines one of them itself (2.7
@@ -59,6 +59,9 @@ test-relinked-all: all ## whole suites, on all relinked interpreters; writes the
 	$(PYTHON3) c_tests/cpython/compare.py --relinked --all --pythons 2.7,3.8,3.11,3.12,3.13 \
 	  --table c_tests/cpython/RELINKED.md
 
+test-extensions: all ## packages from PyPI, built for the original, on relinked interpreters
+	$(PYTHON3) c_tests/relinked/extensions.py 3.8 3.11 3.13
+
 relink: all ## link the interpreter PYTHON=... again, with the archive for its obmalloc.o
 	$(if $(PYTHON),,$(error which interpreter? make relink PYTHON=3.11, or a path))
 	$(PYTHON3) relink/relink.py $(PYTHON)
@@ -88,6 +91,7 @@ footprint: all ## memory and time that the library costs a program that does not
 
 bench: all instructions footprint ## all measurements
 	$(PYTHON3) bench/growth.py
+	$(PYTHON3) bench/relinked.py 3.11 3.13 --instructions
 
 install: all ## to DESTDIR/PREFIX: header, libraries, links, obmalloc.pc
 	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)
