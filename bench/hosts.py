@@ -109,7 +109,7 @@ def finish(complaints, praise):
 
 def active(host):
     """The line that the library prints in this interpreter, None if it is not active."""
-    return interpreters.proof_of_activity(host, LIBRARY, clean_environment())
+    return interpreters.proof_of_activity(host, clean_environment(), LIBRARY)
 
 
 def choose(wishes):

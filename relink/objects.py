@@ -68,13 +68,14 @@ def split_archive(archive, folder):
     if members.count("obmalloc.o") != 1:
         raise Refusal("%s has %d members called obmalloc.o, not one: it was not built "
                       "by CPython's own Makefile" % (archive, members.count("obmalloc.o")))
-    with open(single + ".new", "wb") as stream:
+    new = ".%d" % os.getpid()   # another relink.py may be at work here
+    with open(single + new, "wb") as stream:
         subprocess.run(["ar", "p", archive, "obmalloc.o"], stdout=stream, check=True)
-    check_object(archive, single + ".new")
-    shutil.copyfile(archive, rest + ".new")
-    must(["ar", "d", rest + ".new", "obmalloc.o"])
+    check_object(archive, single + new)
+    shutil.copyfile(archive, rest + new)
+    must(["ar", "d", rest + new, "obmalloc.o"])
     for part in (rest, single):
-        os.replace(part + ".new", part)
+        os.replace(part + new, part)
     return rest, single
 
 

@@ -168,6 +168,12 @@ def relink(host, options):
     return binary
 
 
+def shown(path):
+    """A path as short as it can be said here."""
+    relative = os.path.relpath(path)
+    return path if relative.startswith("..") else relative
+
+
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("python", help="path, version that pyenv has, or command")
@@ -199,7 +205,7 @@ def main():
         sys.exit("relink.py: %s (gcc and binutils are needed)" % problem)
     if binary:
         line = "" if options.stock else verify.active_line(binary)
-        print("%s: CPython %s, %s" % (os.path.relpath(binary), host.version,
+        print("%s: CPython %s, %s" % (shown(binary), host.version,
                                       line or "its own obmalloc.o"))
 
 

@@ -1,11 +1,18 @@
 """Compare CPython's own test suites without and with the library.
 
     python3 compare.py [--slice] [--library PATH] [--pythons LIST] [--modules LIST]
+    python3 compare.py --relinked [--memory | --all] [--archive PATH] [--reuse-stock]
 
 Every module runs in every interpreter twice, one run right after the other, in
 equal environments that differ only in LD_PRELOAD.  The two sets of (test,
 outcome) must be equal; a failure that both sides share is no difference.  When
 they are not equal, both sides run twice more, and verdict.py decides.
+
+With --relinked the two sides are two interpreters instead, which relink/relink.py
+links: one with CPython's own obmalloc.o, one with libobmalloc.a at its place.
+Their runs are kept in target/relink/results, and those of the first need not be
+made again (--reuse-stock); --stored runs nothing and judges all that is kept there.
+--all takes every module that the version's own regrtest would run.
 
 The exit status is 0 only if at least one interpreter was compared and there is no
 difference other than the ones listed with their reasons in known.py.
@@ -21,30 +28,16 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import interpreters as finder
+import modules as selections
 import runner
+import summary
 import table
-from verdict import Finding, Verdict, judge
+from sides import Preloaded, Relinked, listed_tests
+from verdict import Verdict, judge
 
 TREE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 EXTRA_RUNS = 2
 MAX_LEFT_OUT = 4
-
-# "a|b": the first one that the interpreter has.
-MODULES = (
-    "test_list", "test_dict", "test_set", "test_tuple", "test_str|test_unicode",
-    "test_bytes", "test_gc", "test_thread", "test_threading", "test_weakref",
-    "test_generators", "test_json", "test_pickle", "test_capi", "test_tracemalloc",
-    "test_sys", "test_cmd_line", "test_subprocess", "test_fork1",
-    "test_multiprocessing_fork|test_multiprocessing", "test_embed",
-    "test_interpreters|test__xxsubinterpreters",
-)
-
-# Chosen by measuring: see the times that the full run prints.
-SLICE_MODULES = (
-    "test_list", "test_gc", "test_capi", "test_tracemalloc", "test_sys", "test_dict",
-    "test_tuple", "test_str|test_unicode", "test_thread", "test_generators",
-    "test_json", "test_fork1",
-)
 
 _print_lock = threading.Lock()
 
@@ -86,15 +79,6 @@ class Result:
         return self.verdict.state or self.verdict.ending
 
 
-def check_mapped(library, baselines, preloaded):
-    """Every preloaded run must have had the library in its process, no other may."""
-    name = os.path.basename(library)
-    sides = [["mapped" if name in run.mapped else "not mapped" for run in runs]
-             for runs in (baselines, preloaded)]
-    right = set(sides[0]) == {"not mapped"} and set(sides[1]) == {"mapped"}
-    return [] if right else [Finding("(library)", *sides)]
-
-
 def run_without(interpreter, module, options, left_out):
     """One run without the library, which must reach the module's end.
 
@@ -102,33 +86,52 @@ def run_without(interpreter, module, options, left_out):
     it, so it is put into `left_out` (for both sides) and the module starts again.
     """
     while True:
-        run = runner.run_once(interpreter, module, None, options, left_out)
-        if not run.last_test or len(left_out) >= MAX_LEFT_OUT:
+        run = options.sides.without(interpreter, module, left_out)
+        if not run.last_test or run.out_of_time or len(left_out) >= MAX_LEFT_OUT:
             return run
         say("         %s %s without the library: %s in %s; it is left out"
             % (interpreter.label, module, run.ending, run.last_test))
         left_out.append(run.last_test)
 
 
+def run_baseline(interpreter, module, options):
+    """Only the side without the library, to be kept for later."""
+    baselines, _ = options.sides.stored(interpreter, module)
+    if not baselines:
+        baselines = [run_without(interpreter, module, options, [])]
+        options.sides.keep(interpreter, module, baselines, [])
+    run = baselines[0]
+    verdict = judge(module, baselines, baselines, options.sides.known)
+    result = Result(interpreter.label, module, verdict)
+    say("%-8s %-14s %-28s %s, %d fail  (%.1f s)" % (
+        "baseline", interpreter.label, module, table.cell(result),
+        len(verdict.failing), run.seconds))
+    return result
+
+
 def compare_module(interpreter, module, options):
     """Run both sides, again if they differ, and judge; prints one progress line."""
-    baselines, preloaded, left_out = [], [], []
+    sides = options.sides
+    baselines, ours = sides.stored(interpreter, module)
+    left_out = list(baselines[-1].left_out) if baselines else []
     for count in range(1 + EXTRA_RUNS):
-        baselines.append(run_without(interpreter, module, options, left_out))
-        preloaded.append(runner.run_once(interpreter, module, options.library,
-                                         options, left_out))
-        verdict = judge(module, baselines, preloaded)
-        if verdict.equal and count == 0:
+        if len(baselines) <= count and not options.stored:
+            baselines.append(run_without(interpreter, module, options, left_out))
+        if len(ours) <= count and not options.stored:
+            ours.append(sides.with_library(interpreter, module, left_out))
+        verdict = judge(module, baselines, ours, sides.known)
+        if options.stored or (verdict.equal and count == 0):
             break
-    verdict.differences += check_mapped(options.library, baselines, preloaded)
+    if not options.stored:
+        sides.keep(interpreter, module, baselines, ours)
+    verdict.differences += sides.check(baselines, ours)
     result = Result(interpreter.label, module, verdict)
-    times = " + ".join("%.1f" % run.seconds for pair in zip(baselines, preloaded)
-                       for run in pair)
+    times = " + ".join("%.1f" % run.seconds for run in baselines + ours)
     say("%-8s %-14s %-28s %s  (%s s)" % (result.word, interpreter.label, module,
                                          table.cell(result), times))
     for finding in verdict.differences + verdict.sometimes:
         say("         ≠ %s" % finding)
-        for run in preloaded:
+        for run in ours:
             reason = run.reason(finding.test_id)
             if reason:
                 say("           %s" % reason[:300])
@@ -140,13 +143,13 @@ def compare_module(interpreter, module, options):
     for test_id in verdict.stale:
         say("         stale entry: %s no longer differs" % test_id)
     if options.logs and (verdict.differences or verdict.sometimes):
-        keep_logs(options.logs, interpreter, module, baselines, preloaded)
+        keep_logs(options.logs, interpreter, module, baselines, ours)
     return result
 
 
-def keep_logs(folder, interpreter, module, baselines, preloaded):
+def keep_logs(folder, interpreter, module, baselines, ours):
     os.makedirs(folder, exist_ok=True)
-    for side, runs in (("without", baselines), ("with", preloaded)):
+    for side, runs in (("without", baselines), ("with", ours)):
         for number, run in enumerate(runs, 1):
             name = "%s-%s-%s-%d.log" % (interpreter.version, module, side, number)
             with open(os.path.join(folder, name), "w", encoding="utf-8") as stream:
@@ -163,6 +166,25 @@ def parse_arguments():
                         help="test modules, with commas; a|b is the first that exists")
     parser.add_argument("--slice", action="store_true",
                         help="the short selection of modules and interpreters")
+    parser.add_argument("--memory", action="store_true",
+                        help="the modules that look at memory")
+    parser.add_argument("--all", action="store_true",
+                        help="every module that the version's regrtest would run")
+    parser.add_argument("--relinked", action="store_true",
+                        help="compare relinked interpreters, not preloaded ones")
+    parser.add_argument("--archive", metavar="PATH",
+                        default=os.path.join(TREE, "target/release/libobmalloc.a"))
+    parser.add_argument("--prefixes", metavar="FOLDER",
+                        help="where the interpreters with the library are linked to "
+                        "(target/relink)")
+    parser.add_argument("--stock-only", action="store_true",
+                        help="relinked: run and keep only the side without the library")
+    parser.add_argument("--reuse-stock", action="store_true",
+                        help="relinked: use the kept runs without the library")
+    parser.add_argument("--resume", action="store_true",
+                        help="relinked: also use the kept runs with an equal library")
+    parser.add_argument("--stored", action="store_true",
+                        help="relinked: run nothing, judge what is kept")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--timeout", type=float, default=900, metavar="SECONDS",
                         help="limit for one run of one module")
@@ -173,6 +195,11 @@ def parse_arguments():
                         help="keep the output of the modules that differ")
     options = parser.parse_args()
     options.library = os.path.realpath(options.library)
+    options.archive = os.path.realpath(options.archive)
+    for name in ("stock_only", "reuse_stock", "resume", "stored", "prefixes"):
+        if getattr(options, name) and not options.relinked:
+            parser.error("--%s needs --relinked" % name.replace("_", "-"))
+    options.sides = (Relinked if options.relinked else Preloaded)(options)
     return options
 
 
@@ -200,19 +227,31 @@ def describe_tree():
     return result.stdout.strip() or "no commit"
 
 
+def rows_asked_for(options):
+    """The module rows that the options select."""
+    if options.modules:
+        return tuple(filter(None, options.modules.split(",")))
+    if options.slice:
+        return selections.SLICE
+    return selections.MEMORY if options.memory else selections.USUAL
+
+
 def select(options, environment):
     """The interpreters, the module rows and the visible skips."""
-    modules = MODULES
-    if options.slice:
-        modules = SLICE_MODULES
-    if options.modules:
-        modules = tuple(filter(None, options.modules.split(",")))
-    names = {name for row in modules for name in row.split("|")}
+    rows = rows_asked_for(options)
+    names = {name for row in rows for name in row.split("|")}
     found, missing = finder.find(options.pythons or "all", names, environment)
     if options.slice and not options.pythons:
         found, more = finder.choose_slice(found)
         missing += [one for one in more if one not in missing]
-    return found, modules, missing
+    found, more = options.sides.prepare(found)
+    missing += more
+    if options.all or options.stored:
+        for one in found:
+            one.modules = (options.sides.kept(one) if options.stored
+                           else listed_tests(one.baseline or one.path))
+        rows = tuple({name: None for one in found for name in one.modules})
+    return found, rows, missing
 
 
 def pairs_of(found, modules, options, results):
@@ -220,8 +259,7 @@ def pairs_of(found, modules, options, results):
     pairs = []
     for interpreter in found:
         rows = [(row, interpreter.first_of(row)) for row in modules]
-        line = finder.proof_of_activity(interpreter, options.library,
-                                        runner.clean_environment())
+        line = options.sides.proof(interpreter)
         say("active   %-14s %s" % (interpreter.label, line) if line else
             "FAILED   %-14s the library is not active" % interpreter.label)
         installed = [(row, name) for row, name in rows if name]
@@ -239,23 +277,14 @@ def pairs_of(found, modules, options, results):
     return pairs
 
 
-def main():
-    options = parse_arguments()
-    if not os.path.exists(options.library):
-        sys.exit("compare.py: no library at %s; build it first" % options.library)
-    started = datetime.datetime.now()
-    found, modules, missing = select(options, runner.clean_environment())
-    for label, reason in missing:
-        say("skip     %-14s %s" % (label, reason))
-    results = {}
-    pairs = pairs_of(found, modules, options, results)
-    # The rows run in the order of the modules, so that short ones come first.
-    pairs.sort(key=lambda pair: modules.index(pair[1]))
+def run_all(pairs, options, results):
+    """Fill `results` from the pairs, several at a time."""
+    work = run_baseline if options.stock_only else compare_module
     waiting = []
     with ThreadPoolExecutor(max_workers=options.jobs) as pool:
         try:
             waiting = [(interpreter.label, row,
-                        pool.submit(compare_module, interpreter, name, options))
+                        pool.submit(work, interpreter, name, options))
                        for interpreter, row, name in pairs]
             for label, row, future in waiting:
                 results[label, row] = future.result()
@@ -265,19 +294,52 @@ def main():
             runner.stop()
             raise
 
+
+def report(options, started, found, modules, results, missing):
+    """The Markdown file."""
+    took = datetime.datetime.now() - started
+    header = [("command", "`%s`" % command_line()),
+              ("date", started.strftime("%Y-%m-%d")),
+              ("tree", describe_tree()),
+              ("interpreters", ", ".join(one.label for one in found)),
+              ("time", "%d s, %d at a time" % (took.total_seconds(), options.jobs))]
+    labels = [one.label for one in found]
+    if options.relinked:
+        header.insert(3, ("libobmalloc.a", "sha256 " + " and ".join(
+            "%s..." % name for name in options.sides.archives(found))))
+        text = summary.markdown(header, labels, results, missing)
+    else:
+        text = table.markdown(header, labels, modules, results, missing)
+    with open(options.table, "w", encoding="utf-8") as stream:
+        stream.write(text)
+
+
+def main():
+    options = parse_arguments()
+    runner.undo_ignored_signals()
+    if options.sides.missing_file():
+        sys.exit("compare.py: no library at %s; build it first"
+                 % options.sides.missing_file())
+    started = datetime.datetime.now()
+    found, modules, missing = select(options, runner.clean_environment())
+    for label, reason in missing:
+        say("skip     %-14s %s" % (label, reason))
+    results = {}
+    pairs = pairs_of(found, modules, options, results)
+    # The rows run in the order of the modules, so that short ones come first; whole
+    # suites run one interpreter after the other.
+    if not options.all:
+        pairs.sort(key=lambda pair: modules.index(pair[1]))
+    run_all(pairs, options, results)
+
     words = [result.word for result in results.values()]
     not_installed = len(found) * len(modules) - len([1 for _, row in results
                                                      if row in modules])
+    if options.all or options.stored:
+        not_installed = 0       # each version has a list of its own
     took = datetime.datetime.now() - started
     if options.table:
-        header = (("command", "`%s`" % command_line()),
-                  ("date", started.strftime("%Y-%m-%d")),
-                  ("tree", describe_tree()),
-                  ("interpreters", ", ".join(one.label for one in found)),
-                  ("time", "%d s, %d at a time" % (took.total_seconds(), options.jobs)))
-        with open(options.table, "w", encoding="utf-8") as stream:
-            stream.write(table.markdown(header, [one.label for one in found], modules,
-                                        results, missing))
+        report(options, started, found, modules, results, missing)
     say("time: %d s; modules that a version does not install count as skipped"
         % took.total_seconds())
     passed, failed = words.count("passed"), words.count("failed")

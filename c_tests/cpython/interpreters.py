@@ -24,6 +24,7 @@ try:
 except ImportError:
     folders = []
 def has(name):
+    name = (name[5:] if name.startswith("test.") else name).replace(".", os.sep)
     return any(os.path.isfile(os.path.join(f, name + ".py")) or
                os.path.isfile(os.path.join(f, name, "__init__.py"))
                for f in folders)
@@ -39,6 +40,8 @@ class Interpreter:
     label: str
     version: str
     modules: set = field(default_factory=set)
+    baseline: str = ""          # the other side's interpreter, where there are two
+    problem: str = ""           # why `path` could not be made, if so
 
     def first_of(self, alternatives):
         """The first module of "a|b" that this interpreter has, or None."""
@@ -169,9 +172,14 @@ def choose_slice(interpreters):
     return chosen, missing
 
 
-def proof_of_activity(interpreter, library, environment):
-    """The line the active library prints in this interpreter, or None."""
-    environment = dict(environment, OBMALLOC_VERBOSE="1", LD_PRELOAD=library)
+def proof_of_activity(interpreter, environment, library=None):
+    """The line the active library prints in this interpreter, or None.
+
+    `library` is to be preloaded; None when it is linked into the interpreter.
+    """
+    environment = dict(environment, OBMALLOC_VERBOSE="1")
+    if library:
+        environment["LD_PRELOAD"] = library
     try:
         result = subprocess.run([interpreter.path, "-c", "pass"], env=environment,
                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,

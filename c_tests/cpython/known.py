@@ -7,19 +7,16 @@ difference is shown and does not fail the run; an entry whose test ran on both
 sides with equal outcomes is reported as stale.
 """
 
-KNOWN = (
-    ("test_sys", ".test_debugmallocstats",
-     "expects pymalloc's own statistics from sys._debugmallocstats()"),
-    ("test_cmd_line", ".test_pythonmalloc (env_var=None, name='pymalloc')",
-     "expects pymalloc to be the allocator when PYTHONMALLOC is not set"),
-    ("test_cmd_line", ".test_pythonmalloc",
-     "has no outcome of its own when one of its sub-tests fails"),
-)
+# Without and with the library in LD_PRELOAD.
+PRELOADED = ()
+
+# With CPython's own obmalloc.o and with libobmalloc.a linked into the interpreter.
+RELINKED = ()
 
 
-def reason_for(module, test_id):
+def reason_for(module, test_id, entries):
     """The reason of the entry that covers this test, or None."""
-    for known_module, ending, reason in KNOWN:
+    for known_module, ending, reason in entries:
         if module == known_module and test_id.endswith(ending):
             return reason
     return None

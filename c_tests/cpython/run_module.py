@@ -17,6 +17,7 @@ OUTFILE receives, as the tests run, one line for each outcome
 and, after the interpreter's regrtest has returned, one line `module<TAB>state`.
 A file without that last line belongs to a run which did not reach its end.
 `#<TAB>mapped<TAB>names` says which of the files in LD_PRELOAD are really mapped,
+`#<TAB>linked<TAB>yes` that the library is linked into the interpreter's executable,
 `#<TAB>running<TAB>id` that a test has started, so that the last test of a run that
 crashed or hung is known; a test whose id is given as LEFT_OUT_ID is not run, which
 `#<TAB>left out<TAB>id` records.
@@ -40,10 +41,12 @@ SEED = 20230101         # regrtest's own default seed differs from run to run
 _open, _write, _close, _getpid = os.open, os.write, os.close, os.getpid
 
 VOLATILE = (
+    (re.compile(re.escape(sys.prefix) + r"(?![\w.-])"), "PREFIX"),
     (re.compile(r"0x[0-9a-fA-F]{4,}"), "0xADDRESS"),
     (re.compile(r"@test_\d+_tmp"), "@test_PID_tmp"),
     (re.compile(r"test_python_(worker_)?\d+"), "test_python_PID"),
     (re.compile(r"(?:/[\w.+-]+)*/tmp[\w.+-]*(?:/[\w.+-]+)*"), "TEMP"),
+    (re.compile(r"\btmp[a-zA-Z0-9_]{6,8}\b"), "TEMP"),
     (re.compile(r"\bpid[ =:]+\d+", re.IGNORECASE), "pid PID"),
     (re.compile(r"\b\d+\.\d+ ?(?:s|sec|seconds)\b"), "TIME"),
 )
@@ -195,8 +198,11 @@ def installed(module):
         folders = list(test.__path__)
     except ImportError:
         return False
-    return any(os.path.isfile(os.path.join(folder, module + ".py")) or
-               os.path.isfile(os.path.join(folder, module, "__init__.py"))
+    if module.startswith("test."):
+        module = module[len("test."):]
+    path = module.replace(".", os.sep)
+    return any(os.path.isfile(os.path.join(folder, path + ".py")) or
+               os.path.isfile(os.path.join(folder, path, "__init__.py"))
                for folder in folders)
 
 
@@ -221,10 +227,20 @@ def first_group(pattern, text):
     return found and found.group(1)
 
 
+def printed(recorder):
+    with open(recorder.log, "rb") as stream:
+        return stream.read().decode("utf-8", "replace")
+
+
+def record_whole_module(recorder, module):
+    """Some old modules hold no test cases: they are one test, which passes or fails."""
+    if not recorder.count and first_group(r"^(1 test OK\.)", printed(recorder)):
+        recorder.record("ok", module + " as a whole")
+
+
 def module_state(recorder):
     """Read the state regrtest printed for the module; its wording is old and stable."""
-    with open(recorder.log, "rb") as stream:
-        text = stream.read().decode("utf-8", "replace")
+    text = printed(recorder)
     reason = first_group(r"^\S+ skipped -- (.*)$", text)
     if reason is not None and not recorder.count:
         return "skipped: " + normalise(reason)
@@ -251,6 +267,24 @@ def mapped_preloads():
     return [os.path.basename(path) for path in wanted if path in mapped]
 
 
+def linked_in():
+    """Whether the executable of this process has the library's mark in it.
+
+    Read in small pieces: a large block would move the C library's thresholds.
+    """
+    mark, piece, tail = b"obmalloc" + b"_version", b"start", b""
+    descriptor = os.open("/proc/self/exe", os.O_RDONLY)
+    try:
+        while piece:
+            piece = os.read(descriptor, 1 << 16)
+            if mark in tail + piece:
+                return "yes"
+            tail = piece[-len(mark):]
+    finally:
+        os.close(descriptor)
+    return "no"
+
+
 def redirect_output(log):
     """Send file descriptors 1 and 2 to the log, so that children write there too."""
     sys.stdout.flush()
@@ -271,6 +305,7 @@ def main():
             os.remove(old)
     recorder = Recorder(outfile)
     recorder.note("mapped", " ".join(mapped_preloads()))
+    recorder.note("linked", linked_in())
     del sys.path[0]             # this folder: its modules are not the interpreter's
     if not installed(module):
         append(outfile, "module\tnot installed\n")
@@ -297,6 +332,7 @@ def main():
             os.chdir("/")
             shutil.rmtree(work, ignore_errors=True)
     if _getpid() == MAIN_PROCESS:
+        record_whole_module(recorder, module)
         append(outfile, "module\t%s\n" % module_state(recorder))
 
 

@@ -11,6 +11,12 @@ from dataclasses import dataclass, field
 
 SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "run_module.py")
 
+OUT_OF_TIME = "no end within"
+
+# The run is not the leader of its session: a leader that opens a pseudo-terminal gets
+# it for its controlling terminal, and SIGHUP when a test closes it.
+IN_A_SESSION = ["sh", "-c", '"$@"; exit $?', "sh"]
+
 _running = set()
 _lock = threading.Lock()
 _stopped = threading.Event()
@@ -27,6 +33,7 @@ class Run:
     state: str = ""             # the module line
     ending: str = ""            # "" when the run reached its end and exited with 0
     mapped: list = field(default_factory=list)
+    linked: str = ""            # "yes" when the library is in the executable
     left_out: list = field(default_factory=list)
     last_test: str = ""         # the test that was running when the run broke off
     seconds: float = 0.0
@@ -35,6 +42,11 @@ class Run:
     @property
     def not_installed(self):
         return self.state == "not installed"
+
+    @property
+    def out_of_time(self):
+        """The module as a whole took too long; no single test hung or crashed."""
+        return self.ending.startswith(OUT_OF_TIME)
 
     def reason(self, test_id):
         """The last line of the first traceback recorded for this test."""
@@ -53,12 +65,36 @@ def clean_environment():
             if not name.startswith(("PYTHON", "OBMALLOC_")) and name != "LD_PRELOAD"}
 
 
+def undo_ignored_signals():
+    """Started in a shell's background or by nohup, this process ignores signals.
+
+    Children would inherit that, and tests of interrupts would fail; what has a
+    handler here is the system's default in a child.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda number, frame: None)
+
+
 def kill_group(process):
     """Kill what is left of the run: the tests leave children behind at times."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
         pass
+
+
+def kill_strays(folder):
+    """Kill processes that left the run's session and still work in its folder."""
+    mark = os.fsencode(folder)
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open("/proc/%s/environ" % pid, "rb") as stream:
+                stray = mark in stream.read()
+            if stray or mark in os.fsencode(os.readlink("/proc/%s/cwd" % pid)):
+                os.kill(int(pid), signal.SIGKILL)
+        except OSError:
+            pass                # it is gone, or not ours to look at
 
 
 def stop():
@@ -70,6 +106,8 @@ def stop():
 
 
 def describe_exit(status):
+    """The shell's status in words; it adds 128 to the number of a signal."""
+    status = 128 - status if status > 128 else status
     if status < 0:
         try:
             return "killed by %s" % signal.Signals(-status).name
@@ -87,6 +125,8 @@ def read_outcomes(run, path):
             kind, _, value = name.partition("\t")
             if kind == "mapped":
                 run.mapped = value.split()
+            elif kind == "linked":
+                run.linked = value
             elif kind == "left out":
                 run.left_out.append(value)
             else:
@@ -119,7 +159,7 @@ def wait_for(process, outfile, timeout, stall):
         if new_size != size:
             size, last_news = new_size, now
         if now - started > timeout:
-            return "no end within %g s" % timeout
+            return "%s %g s" % (OUT_OF_TIME, timeout)
         if now - last_news > stall:
             return "no test ended for %g s" % stall
 
@@ -132,7 +172,7 @@ def read_text(path):
         return ""
 
 
-def run_once(interpreter, module, library, options, left_out=()):
+def run_once(path, module, library, options, left_out=()):
     """One run in a new session, working directory and temporary directory."""
     if _stopped.is_set():
         raise Stopped
@@ -146,7 +186,7 @@ def run_once(interpreter, module, library, options, left_out=()):
     run = Run()
     started = time.monotonic()
     with open(os.path.join(folder, "stderr"), "wb") as stderr:
-        process = subprocess.Popen([interpreter.path, SCRIPT, module, outfile]
+        process = subprocess.Popen(IN_A_SESSION + [path, SCRIPT, module, outfile]
                                    + list(left_out),
                                    env=environment, cwd=temporary,
                                    stdin=subprocess.DEVNULL,
@@ -159,6 +199,7 @@ def run_once(interpreter, module, library, options, left_out=()):
     finally:
         kill_group(process)
         process.wait()
+        kill_strays(folder)
         with _lock:
             _running.discard(process)
     run.seconds = time.monotonic() - started

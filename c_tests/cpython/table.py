@@ -84,17 +84,22 @@ def sections(results):
     return lines
 
 
+def module_table(labels, modules, results):
+    """One row a module, one column an interpreter, as Markdown lines."""
+    lines = ["| module | " + " | ".join(labels) + " |",
+             "|---" * (len(labels) + 1) + "|"]
+    for module in modules:
+        cells = [cell(results.get((label, module))) for label in labels]
+        lines.append("| %s | %s |" % (module.replace("|", " or "), " | ".join(cells)))
+    return lines
+
+
 def markdown(header, labels, modules, results, missing):
     """The whole report.  `results` maps (label, module row) to a result or None."""
     lines = ["# CPython's own tests without and with the library", ""]
     lines += ["- %s: %s" % (name, value) for name, value in header]
     lines += ["- not available: %s (%s)" % (label, reason) for label, reason in missing]
-    lines += ["", LEGEND]
-    lines.append("| module | " + " | ".join(labels) + " |")
-    lines.append("|---" * (len(labels) + 1) + "|")
-    for module in modules:
-        cells = [cell(results.get((label, module))) for label in labels]
-        lines.append("| %s | %s |" % (module.replace("|", " or "), " | ".join(cells)))
+    lines += ["", LEGEND] + module_table(labels, modules, results)
     in_order = sorted(results.values(), key=lambda one: labels.index(one.label))
     lines += sections(in_order)
     return "\n".join(lines) + "\n"

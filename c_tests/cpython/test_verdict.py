@@ -2,7 +2,9 @@
 
 import unittest
 
-from runner import Run
+from known import RELINKED
+from runner import OUT_OF_TIME, Run
+from sides import check_marks
 from verdict import MODULE, judge
 
 
@@ -65,6 +67,20 @@ class VerdictTests(unittest.TestCase):
         self.assertTrue(judge("test_x", [crash], [crash]).equal)
         self.assertFalse(judge("test_x", [other], [crash]).equal)
 
+    def test_modules_that_take_too_long_are_compared_as_far_as_they_came(self):
+        slow = OUT_OF_TIME + " 5 s"
+        base = run("", slow, "c", a="ok", b="FAIL")
+        verdict = judge("test_x", [base], [run("", slow, "b", a="ok")])
+        self.assertTrue(verdict.equal)
+        self.assertEqual(verdict.tests, 1)
+        self.assertFalse(judge("test_x", [base], [run("", slow, "b", a="FAIL")]).equal)
+
+    def test_failures_on_both_sides_are_counted(self):
+        side = [run("failed", a="ok", b="FAIL", c="ERROR")]
+        self.assertEqual(judge("test_x", side, side).failing, ["b", "c"])
+        side[0].state = "passed"
+        self.assertEqual(judge("test_x", side, side).failing, [])
+
     def test_module_that_only_the_library_breaks(self):
         verdict = judge("test_x", [run()], [run("crashed: ImportError: x")])
         self.assertEqual(ids(verdict.differences), [MODULE])
@@ -77,6 +93,24 @@ class VerdictTests(unittest.TestCase):
         self.assertTrue(verdict.equal)
         self.assertEqual(judge("test_sys", [good], [good]).stale, [name])
         self.assertEqual(ids(judge("test_gc", [good], [bad]).differences), [name])
+
+    def test_known_entries_hold_for_one_way_of_comparing(self):
+        name = "test.test_sys.SysModuleTest.test_debugmallocstats"
+        good, bad = run(**{name: "ok"}), run("failed", **{name: "FAIL"})
+        verdict = judge("test_sys", [good], [bad], RELINKED)
+        self.assertEqual(ids(verdict.differences), [name])
+
+    def test_each_side_must_have_had_its_allocator(self):
+        def marks(one):
+            return one.linked == "yes"
+
+        def linked(*words):
+            return [Run(linked=word) for word in words]
+
+        self.assertEqual(check_marks(linked("no"), linked("yes", "yes"), marks), [])
+        for sides in ((linked("no"), linked("no")), (linked("yes"), linked("yes")),
+                      (linked("no"), linked("yes", "no"))):
+            self.assertEqual(ids(check_marks(*sides, marks)), ["(library)"])
 
     def test_known_difference_does_not_excuse_another_one(self):
         name = "test.test_sys.SysModuleTest.test_debugmallocstats"

@@ -11,9 +11,10 @@ however seldom it happens.
 
 from dataclasses import dataclass, field
 
-from known import reason_for
+from known import PRELOADED, reason_for
 
 MODULE = "(module)"
+BAD = {"FAIL", "ERROR", "unexpected success"}
 
 
 @dataclass
@@ -33,6 +34,7 @@ class Finding:
 class Verdict:
     tests: int = 0              # tests that ran and had equal outcomes
     skipped: int = 0            # tests that both sides skipped
+    failing: list = field(default_factory=list)     # that fail on both sides
     left_out: list = field(default_factory=list)
     state: str = ""             # the module's state without the library
     ending: str = ""            # how the run without the library broke off, if so
@@ -95,15 +97,19 @@ def module_outcome(run, listed):
     """
     state = run.state
     bad = {test_id for test_id, outcomes in run.outcomes.items()
-           if set(outcomes) & {"FAIL", "ERROR", "unexpected success"}}
+           if set(outcomes) & BAD}
     if state == "failed" and bad and bad <= listed:
         state = "passed"
-    ending = run.ending and " in ".join(filter(None, (run.ending, run.last_test)))
+    last_test = "" if run.out_of_time else run.last_test
+    ending = run.ending and " in ".join(filter(None, (run.ending, last_test)))
     return "; ".join(filter(None, (state, ending)))
 
 
-def judge(module, baselines, preloaded):
-    """The Verdict on `module` from the runs without and with the library."""
+def judge(module, baselines, preloaded, known=PRELOADED):
+    """The Verdict on `module` from the runs without and with the library.
+
+    `known` are the entries of known.py that hold for this way of comparing.
+    """
     first = baselines[0]
     verdict = Verdict(left_out=first.left_out, state=first.state, ending=first.ending)
     every_id = sorted({test_id for run in baselines + preloaded
@@ -115,25 +121,29 @@ def judge(module, baselines, preloaded):
             both_skipped = set(first.outcomes.get(test_id, ())) == {"skipped"}
             verdict.skipped += both_skipped
             verdict.tests += not both_skipped
+            # Tests of test frameworks let tests fail on purpose, and pass.
+            if first.state != "passed" and set(first.outcomes.get(test_id, ())) & BAD:
+                verdict.failing.append(test_id)
 
     ran_ids = [test_id for test_id in every_id
                if first.outcomes.get(test_id) not in (None, ("skipped",))]
-    separate_known(module, verdict, ran_ids)
+    separate_known(module, verdict, ran_ids, known)
     compare_modules(baselines, preloaded, verdict)
     return verdict
 
 
-def separate_known(module, verdict, ran_ids):
+def separate_known(module, verdict, ran_ids, known):
     """Move the expected differences out of the differences; find stale entries."""
     for findings in (verdict.differences, verdict.sometimes):
         for finding in list(findings):
-            finding.note = reason_for(module, finding.test_id) or finding.note
-            if reason_for(module, finding.test_id):
+            reason = reason_for(module, finding.test_id, known)
+            finding.note = reason or finding.note
+            if reason:
                 findings.remove(finding)
                 verdict.known.append(finding)
     shown = {finding.test_id for finding in verdict.known + verdict.flaky}
     verdict.stale = [test_id for test_id in ran_ids
-                     if reason_for(module, test_id) and test_id not in shown]
+                     if reason_for(module, test_id, known) and test_id not in shown]
 
 
 def compare_modules(baselines, preloaded, verdict):

@@ -1,0 +1,32 @@
+"""The selections of test modules.  "a|b": the first one that the interpreter has."""
+
+# What `compare.py` runs when nothing else is asked for.
+USUAL = (
+    "test_list", "test_dict", "test_set", "test_tuple", "test_str|test_unicode",
+    "test_bytes", "test_gc", "test_thread", "test_threading", "test_weakref",
+    "test_generators", "test_json", "test_pickle", "test_capi", "test_tracemalloc",
+    "test_sys", "test_cmd_line", "test_subprocess", "test_fork1",
+    "test_multiprocessing_fork|test_multiprocessing", "test_embed",
+    "test_interpreters|test__xxsubinterpreters",
+)
+
+# Chosen by measuring: see the times that the full run prints.
+SLICE = (
+    "test_list", "test_gc", "test_capi", "test_tracemalloc", "test_sys", "test_dict",
+    "test_tuple", "test_str|test_unicode", "test_thread", "test_generators",
+    "test_json", "test_fork1",
+)
+
+# Those that look at the allocator, its hooks and its statistics, or that make and
+# drop many objects, or that start and end threads, interpreters and processes.
+MEMORY = (
+    "test_list", "test_dict", "test_set", "test_tuple", "test_str|test_unicode",
+    "test_bytes", "test_array", "test_memoryview", "test_descr", "test_class",
+    "test_exceptions", "test_repl", "test_generators", "test_coroutines",
+    "test_weakref", "test_gc", "test_finalization", "test_inspect", "test_sys",
+    "test_cmd_line", "test_tracemalloc", "test_capi", "test_embed", "test_atexit",
+    "test_datetime", "test_decimal", "test_json", "test_pickle", "test_marshal",
+    "test_struct", "test_ctypes", "test_re", "test_io", "test_zlib", "test_os",
+    "test_faulthandler", "test_fork1", "test_thread", "test_threading",
+    "test_threading_local", "test_interpreters|test__xxsubinterpreters",
+)
