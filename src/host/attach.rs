@@ -68,22 +68,25 @@ fn read_settings_once() {
 }
 
 /// When we are loaded: serves the host, if the process has one that does not
-/// run yet. Without a host `None`, and nothing has happened.
-pub fn at_start() -> Option<&'static Exports> {
-    let host = Host::at_start()?;
+/// run yet. Without a host nothing happens.
+pub fn at_start() {
+    let Some(host) = Host::at_start() else {
+        return;
+    };
     read_settings_once();
     if symbols::is_in_place(&host) {
-        return Some(take_place(&host));
-    }
-    if tracing::is_initialized(&host) {
+        take_place(&host);
+    } else if tracing::is_initialized(&host) {
         keep_version(&host);
-        return Some(conclude(&host, Err(Reason::LoadedLate)));
+        conclude(Err(Reason::LoadedLate));
+    } else {
+        attach(&host);
     }
-    Some(attach(&host))
 }
 
-/// At the first call of an exported name that was not decided at start: a C
-/// program, or a host that was loaded since.
+/// At the first call of an exported name: what they do from now on. Decides,
+/// if that was not done at start: in a C program, or for a host that was loaded
+/// since. In a static host, where nobody calls them, this never happens.
 pub fn when_called() -> &'static Exports {
     read_settings_once();
     let Some(host) = Host::anywhere() else {
@@ -94,12 +97,15 @@ pub fn when_called() -> &'static Exports {
     if symbols::is_in_place(&host) {
         return take_place(&host);
     }
-    keep_version(&host);
-    if host.version.has_tables() {
-        conclude(&host, Err(Reason::LoadedLate))
-    } else {
-        attach(&host)
+    if is(State::Undecided) {
+        keep_version(&host);
+        if host.version.has_tables() {
+            conclude(Err(Reason::LoadedLate));
+        } else {
+            attach(&host);
+        }
     }
+    theirs::in_host(&host, is(State::Table) || is(State::Symbols))
 }
 
 /// Serves a host that runs already, under its GIL.
@@ -123,10 +129,10 @@ pub fn late() -> Result<&'static Exports, Reason> {
     if let Err(reason) = serve_late(&host) {
         return refused(reason);
     }
-    if is(State::Table) {
-        return Ok(theirs::in_host(&host, true));
+    if !is(State::Table) {
+        conclude(Ok(State::Table));
     }
-    Ok(conclude(&host, Ok(State::Table)))
+    Ok(theirs::in_host(&host, true))
 }
 
 fn refused<T>(reason: Reason) -> Result<T, Reason> {
@@ -170,13 +176,13 @@ fn statistics_wanted() -> bool {
     wanted && !choice::ignores_environment(environment::arguments())
 }
 
-fn attach(host: &Host) -> &'static Exports {
+fn attach(host: &Host) {
     keep_version(host);
     let served = way_in(host).and_then(|way| match way {
         WayIn::Symbols => python2::serve(host).map(|()| State::Symbols),
         WayIn::Table => table::install(host).map(|()| State::Table),
     });
-    conclude(host, served)
+    conclude(served);
 }
 
 /// How the host is taken over, if nothing is against it.
@@ -199,7 +205,7 @@ fn way_in(host: &Host) -> Result<WayIn, Reason> {
     }
 }
 
-fn conclude(host: &Host, served: Result<State, Reason>) -> &'static Exports {
+fn conclude(served: Result<State, Reason>) {
     match served {
         Ok(state) => {
             set(state);
@@ -214,7 +220,6 @@ fn conclude(host: &Host, served: Result<State, Reason>) -> &'static Exports {
             say_aside(reason);
         }
     }
-    theirs::in_host(host, served.is_ok())
 }
 
 fn keep_version(host: &Host) {

@@ -16,7 +16,7 @@
 //!        +-- tracing.rs    is tracemalloc running? (late installation)
 //!        +-- exports.rs    what the exported names can do:
 //!              own.rs        by tables of our own (C programs; linked in)
-//!              theirs.rs     by the host's functions
+//!              theirs.rs     by the host's functions (lookup.rs)
 //! ```
 //!
 //! Either every call of a domain lands on us, or none does, and the status
@@ -40,6 +40,8 @@ pub mod table;
 pub mod python2;
 
 pub mod own;
+
+pub mod lookup;
 
 pub mod theirs;
 

@@ -139,9 +139,7 @@ fn decide() -> &'static Exports {
 
 /// At start, from the constructor.
 pub fn start() {
-    if let Some(exports) = attach::at_start() {
-        go(exports);
-    }
+    attach::at_start();
 }
 
 /// On demand: see `obmalloc_install`.

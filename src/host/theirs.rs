@@ -14,20 +14,11 @@
 //!   are answered: we are its pymalloc. Without that it calls the allocator
 //!   unknown, counts no blocks and prints no table.
 
-use core::cell::UnsafeCell;
 use core::ffi::{c_char, c_int, c_void};
-use core::mem;
 use core::ptr;
-use core::sync::atomic::{
-    AtomicBool, AtomicPtr,
-    Ordering::{Acquire, Release},
-};
 
-use super::exports::{
-    AllocatedBlocks, AllocatorName, Answers, Calloc, DebugMallocStats, Exports, Free, Functions,
-    GetAllocator, GetArenas, Malloc, PymallocEnabled, Realloc, SetAllocator, SetArenas, Setup,
-    SetupDebugHooks, Tables, straight_over,
-};
+use super::exports::{Answers, Exports, Functions, Tables, straight_over};
+use super::lookup::{Domains, Once, answers, domains, tables};
 use super::own::STRAIGHT;
 use super::symbols::Host;
 use super::{python2, table};
@@ -35,55 +26,16 @@ use crate::address_map::MAP;
 use crate::allocator::Allocator;
 use crate::arena_source;
 use crate::domains::era;
-use crate::domains::outside::PyObjectArenaAllocator;
+use crate::domains::outside::{PyMemAllocatorEx, PyObjectArenaAllocator};
 use crate::object;
 use crate::os::text::CFile;
 use crate::{stats, stats_table};
 
 static OVER_PYTHON_2: Functions = straight_over!(&python2::BELOW);
 
-/// A place for `Exports` that are made once.
-struct Once {
-    exports: UnsafeCell<Exports>,
-    /// Release: they are made. Pairs with the Acquire in `or_make`.
-    made: AtomicBool,
-}
-// SAFETY: written at start or under the host's GIL, before anybody is led
-// there, and never again.
-unsafe impl Sync for Once {}
-
-impl Once {
-    const fn new() -> Once {
-        Once {
-            exports: UnsafeCell::new(STRAIGHT),
-            made: AtomicBool::new(false),
-        }
-    }
-
-    fn get(&self) -> &Exports {
-        // SAFETY: not written any more once somebody is led there.
-        unsafe { &*self.exports.get() }
-    }
-
-    fn or_make(&self, make: impl FnOnce() -> Exports) -> &Exports {
-        if !self.made.load(Acquire) {
-            // SAFETY: nobody is led there yet.
-            unsafe { *self.exports.get() = make() };
-            self.made.store(true, Release);
-        }
-        self.get()
-    }
-}
-
-/// The host's own functions, as far as it has them.
-static HOSTS: Once = Once::new();
 /// What our names do where we stand aside, and where we serve.
-static ASIDE: Once = Once::new();
-static SERVED: Once = Once::new();
-
-fn hosts() -> &'static Exports {
-    HOSTS.get()
-}
+static ASIDE: Once<Exports> = Once::new(STRAIGHT);
+static SERVED: Once<Exports> = Once::new(STRAIGHT);
 
 fn is_ours(p: *mut c_void) -> bool {
     MAP.find(p.addr()).class().is_some()
@@ -95,7 +47,7 @@ unsafe extern "C" fn raw_realloc(p: *mut c_void, n: usize) -> *mut c_void {
         unsafe { object::realloc(&HOST_RAW, p, n) }
     } else {
         // SAFETY: the host's own contract.
-        unsafe { (hosts().raw.realloc)(p, n) }
+        unsafe { (domains().raw.realloc)(p, n) }
     }
 }
 
@@ -105,7 +57,7 @@ unsafe extern "C" fn raw_free(p: *mut c_void) {
         unsafe { object::free(&HOST_RAW, p) }
     } else {
         // SAFETY: the host's own contract.
-        unsafe { (hosts().raw.free)(p) }
+        unsafe { (domains().raw.free)(p) }
     }
 }
 
@@ -120,28 +72,59 @@ static HOST_RAW: Allocator = Allocator {
 
 unsafe extern "C" fn below_malloc(_: *mut c_void, n: usize) -> *mut c_void {
     // SAFETY: the host's own contract, as in the three below.
-    unsafe { (hosts().raw.malloc)(n) }
+    unsafe { (domains().raw.malloc)(n) }
 }
 
 unsafe extern "C" fn below_calloc(_: *mut c_void, nelem: usize, elsize: usize) -> *mut c_void {
     // SAFETY: as above.
-    unsafe { (hosts().raw.calloc)(nelem, elsize) }
+    unsafe { (domains().raw.calloc)(nelem, elsize) }
 }
 
 unsafe extern "C" fn below_realloc(_: *mut c_void, p: *mut c_void, n: usize) -> *mut c_void {
     // SAFETY: as above.
-    unsafe { (hosts().raw.realloc)(p, n) }
+    unsafe { (domains().raw.realloc)(p, n) }
 }
 
 unsafe extern "C" fn below_free(_: *mut c_void, p: *mut c_void) {
     // SAFETY: as above.
-    unsafe { (hosts().raw.free)(p) }
+    unsafe { (domains().raw.free)(p) }
+}
+
+unsafe extern "C" fn get(domain: c_int, table: *mut PyMemAllocatorEx) {
+    // SAFETY: the host's own functions, with their own arguments, as in all
+    // that follow.
+    unsafe { (tables().get)(domain, table) };
+}
+
+unsafe extern "C" fn set(domain: c_int, table: *const PyMemAllocatorEx) {
+    // SAFETY: as above.
+    unsafe { (tables().set)(domain, table) };
+}
+
+unsafe extern "C" fn setup_debug_hooks() {
+    // SAFETY: as above.
+    unsafe { (tables().setup_debug_hooks)() };
+}
+
+unsafe extern "C" fn setup(name: usize) -> c_int {
+    // SAFETY: as above.
+    unsafe { (tables().setup)(name) }
+}
+
+unsafe extern "C" fn get_arenas(table: *mut PyObjectArenaAllocator) {
+    // SAFETY: as above.
+    unsafe { (tables().get_arenas)(table) };
+}
+
+unsafe extern "C" fn set_arenas_of_host(table: *const PyObjectArenaAllocator) {
+    // SAFETY: as above.
+    unsafe { (tables().set_arenas)(table) };
 }
 
 /// CPython 3.6 sets its tables anew from its `main`, whatever is in them.
 unsafe extern "C" fn setup_then_install(name: usize) -> c_int {
     // SAFETY: the host's own function, with its own argument.
-    let result = unsafe { (hosts().tables.setup)(name) };
+    let result = unsafe { (tables().setup)(name) };
     let name = ptr::with_exposed_provenance::<c_char>(name);
     // SAFETY: in 3.6 the argument is NULL or a C string.
     let default = name.is_null() || unsafe { *name } == 0;
@@ -153,54 +136,44 @@ unsafe extern "C" fn setup_then_install(name: usize) -> c_int {
     result
 }
 
-/// The function by which the host's own arenas come, while we serve.
-static HOSTS_ARENAS: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
+/// What the host's own arenas come from. (Or, had a program set something
+/// before we were there, that: then our arenas go on to come from the kernel.)
+fn before_programs() -> &'static PyObjectArenaAllocator {
+    const STANDARD: PyObjectArenaAllocator = PyObjectArenaAllocator {
+        ctx: ptr::null_mut(),
+        alloc: None,
+        free: None,
+    };
+    static BEFORE: Once<PyObjectArenaAllocator> = Once::new(STANDARD);
+    BEFORE.or_make(|| {
+        let mut table = STANDARD;
+        // SAFETY: the host's own function, and a place for a table.
+        unsafe { (tables().get_arenas)(&raw mut table) };
+        table
+    })
+}
 
 /// Lets our arenas come from where the host's would: from an allocator that a
-/// program has set, and else from where ours do.
-fn follow_arenas() {
-    let mut table = arena_source::STANDARD.into();
-    // SAFETY: the host's own function, and a place for a table.
-    unsafe { (hosts().tables.get_arenas)(&raw mut table) };
-    let alloc = table
-        .alloc
-        .map_or(ptr::null_mut(), |alloc| alloc as *mut ());
-    let table = if alloc == HOSTS_ARENAS.load(Acquire) {
-        arena_source::STANDARD
-    } else {
-        table.filled()
-    };
-    arena_source::set(&table, era::arena_size());
-}
-
+/// program sets, and when it puts the host's back, from the kernel.
 unsafe extern "C" fn set_arenas(table: *const PyObjectArenaAllocator) {
+    let before = before_programs().filled();
     // SAFETY: the host's own function, with its own argument.
-    unsafe { (hosts().tables.set_arenas)(table) };
-    follow_arenas();
-}
-
-/// Finds out by which function the host's own arenas come.
-fn know_arenas(host: &Host) {
-    let mut table = arena_source::STANDARD.into();
-    // SAFETY: as in `follow_arenas`.
-    unsafe { (hosts().tables.get_arenas)(&raw mut table) };
-    let alloc = table
-        .alloc
-        .map_or(ptr::null_mut(), |alloc| alloc as *mut ());
-    if host.defines(alloc.cast()) {
-        HOSTS_ARENAS.store(alloc, Release);
-    }
-    follow_arenas();
+    unsafe { (tables().set_arenas)(table) };
+    // SAFETY: NULL would have ended in the host.
+    let now = unsafe { *table }.filled();
+    let is_back = now.ctx == before.ctx && now.alloc as *const () == before.alloc as *const ();
+    let source = if is_back { arena_source::STANDARD } else { now };
+    arena_source::set(&source, era::arena_size());
 }
 
 fn we_are_in_place() -> bool {
-    table::is_installed(hosts().tables.get)
+    table::is_installed(tables().get)
 }
 
 unsafe extern "C" fn debug_malloc_stats(out: *mut libc::FILE) -> c_int {
     if !we_are_in_place() {
         // SAFETY: the host's own function, with its own argument.
-        return unsafe { (hosts().answers.debug_malloc_stats)(out) };
+        return unsafe { (answers().debug_malloc_stats)(out) };
     }
     // SAFETY: the host's file.
     let mut out = unsafe { CFile::new(out) };
@@ -212,7 +185,7 @@ unsafe extern "C" fn debug_malloc_stats(out: *mut libc::FILE) -> c_int {
 /// Ours, and those that the host has served: the large ones.
 unsafe extern "C" fn allocated_blocks() -> isize {
     // SAFETY: the host's own function.
-    let theirs = unsafe { (hosts().answers.allocated_blocks)() };
+    let theirs = unsafe { (answers().allocated_blocks)() };
     stats::live_blocks().cast_signed() + theirs
 }
 
@@ -221,7 +194,7 @@ unsafe extern "C" fn allocator_name() -> *const c_char {
         c"pymalloc".as_ptr()
     } else {
         // SAFETY: the host's own function.
-        unsafe { (hosts().answers.allocator_name)() }
+        unsafe { (answers().allocator_name)() }
     }
 }
 
@@ -230,128 +203,40 @@ unsafe extern "C" fn pymalloc_enabled() -> c_int {
         1
     } else {
         // SAFETY: the host's own function.
-        unsafe { (hosts().answers.pymalloc_enabled)() }
+        unsafe { (answers().pymalloc_enabled)() }
     }
-}
-
-/// The host's function of this name, or what we do where it has none.
-macro_rules! function {
-    ($host:expr, $name:literal as $type:ty, or $own:expr) => {
-        match $host.symbol($name) {
-            // SAFETY: the signature that this name has in every CPython.
-            Some(function) => unsafe { mem::transmute::<*mut c_void, $type>(function.as_ptr()) },
-            None => $own,
-        }
-    };
-}
-
-macro_rules! functions_of {
-    ($host:expr, $malloc:literal, $calloc:literal, $realloc:literal, $free:literal, or $own:expr) => {
-        Functions {
-            malloc: function!($host, $malloc as Malloc, or $own.malloc),
-            calloc: function!($host, $calloc as Calloc, or $own.calloc),
-            realloc: function!($host, $realloc as Realloc, or $own.realloc),
-            free: function!($host, $free as Free, or $own.free),
-        }
-    };
-}
-
-fn of_host(host: &Host) -> Exports {
-    let (tables, answers) = (STRAIGHT.tables, STRAIGHT.answers);
-    let name = function!(
-        host, c"_PyMem_GetAllocatorsName" as AllocatorName, or answers.allocator_name
-    );
-    Exports {
-        raw: functions_of!(
-            host,
-            c"PyMem_RawMalloc",
-            c"PyMem_RawCalloc",
-            c"PyMem_RawRealloc",
-            c"PyMem_RawFree",
-            or STRAIGHT.raw
-        ),
-        mem: functions_of!(
-            host,
-            c"PyMem_Malloc",
-            c"PyMem_Calloc",
-            c"PyMem_Realloc",
-            c"PyMem_Free",
-            or STRAIGHT.mem
-        ),
-        object: functions_of!(
-            host,
-            c"PyObject_Malloc",
-            c"PyObject_Calloc",
-            c"PyObject_Realloc",
-            c"PyObject_Free",
-            or STRAIGHT.object
-        ),
-        tables: Tables {
-            get: function!(host, c"PyMem_GetAllocator" as GetAllocator, or tables.get),
-            set: function!(host, c"PyMem_SetAllocator" as SetAllocator, or tables.set),
-            setup_debug_hooks: function!(
-                host, c"PyMem_SetupDebugHooks" as SetupDebugHooks, or tables.setup_debug_hooks
-            ),
-            setup: function!(host, c"_PyMem_SetupAllocators" as Setup, or no_setup),
-            get_arenas: function!(
-                host, c"PyObject_GetArenaAllocator" as GetArenas, or tables.get_arenas
-            ),
-            set_arenas: function!(
-                host, c"PyObject_SetArenaAllocator" as SetArenas, or tables.set_arenas
-            ),
-        },
-        answers: Answers {
-            debug_malloc_stats: function!(
-                host, c"_PyObject_DebugMallocStats" as DebugMallocStats, or no_statistics
-            ),
-            allocated_blocks: function!(
-                host, c"_Py_GetAllocatedBlocks" as AllocatedBlocks, or no_blocks
-            ),
-            allocator_name: function!(
-                host, c"_PyMem_GetCurrentAllocatorName" as AllocatorName, or name
-            ),
-            pymalloc_enabled: function!(
-                host, c"_PyMem_PymallocEnabled" as PymallocEnabled, or no_pymalloc
-            ),
-        },
-    }
-}
-
-unsafe extern "C" fn no_setup(_: usize) -> c_int {
-    -1
-}
-
-unsafe extern "C" fn no_statistics(_: *mut libc::FILE) -> c_int {
-    0
-}
-
-unsafe extern "C" fn no_blocks() -> isize {
-    0
-}
-
-unsafe extern "C" fn no_pymalloc() -> c_int {
-    0
 }
 
 /// What the exported names do in a process with this host; `served` says
 /// whether we are in its tables, or before its symbols.
 pub fn in_host(host: &Host, served: bool) -> &'static Exports {
-    let theirs = HOSTS.or_make(|| of_host(host));
     let place = if served { &SERVED } else { &ASIDE };
     place.or_make(|| {
-        let mut ours = *theirs;
+        let Domains { raw, mem, object } = *domains();
+        let mut ours = Exports {
+            raw,
+            mem,
+            object,
+            tables: Tables {
+                get,
+                set,
+                setup_debug_hooks,
+                setup,
+                get_arenas,
+                set_arenas: set_arenas_of_host,
+            },
+            answers: Answers {
+                debug_malloc_stats,
+                allocated_blocks,
+                allocator_name,
+                pymalloc_enabled,
+            },
+        };
         if host.version.has_tables() {
             ours.raw.realloc = raw_realloc;
             ours.raw.free = raw_free;
             if served {
-                know_arenas(host);
                 ours.tables.set_arenas = set_arenas;
-                ours.answers = Answers {
-                    debug_malloc_stats,
-                    allocated_blocks,
-                    allocator_name,
-                    pymalloc_enabled,
-                };
                 if (host.version.major, host.version.minor) == (3, 6) {
                     ours.tables.setup = setup_then_install;
                 }

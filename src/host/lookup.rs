@@ -1,0 +1,198 @@
+//! The host's own functions by name, as far as it has them; each set is looked
+//! up when it is first asked for. In a static host, where nobody calls our
+//! names, that is never.
+
+use core::cell::UnsafeCell;
+use core::ffi::{c_int, c_void};
+use core::mem;
+use core::sync::atomic::{
+    AtomicBool,
+    Ordering::{Acquire, Release},
+};
+
+use super::exports::{
+    AllocatedBlocks, AllocatorName, Answers, Calloc, DebugMallocStats, Free, Functions,
+    GetAllocator, GetArenas, Malloc, PymallocEnabled, Realloc, SetAllocator, SetArenas, Setup,
+    SetupDebugHooks, Tables,
+};
+use super::own::STRAIGHT;
+use super::symbols::Host;
+use crate::os::lock::Lock;
+
+/// A place for what is made once, when it is first asked for: each look-up of a
+/// name reads pages of the host's tables of symbols.
+pub struct Once<T: Copy> {
+    value: UnsafeCell<T>,
+    /// Release: it is made. Pairs with the Acquire in `or_make`.
+    made: AtomicBool,
+    making: Lock<()>,
+}
+// SAFETY: written under the lock, before it is called made, and never again.
+unsafe impl<T: Copy> Sync for Once<T> {}
+
+impl<T: Copy> Once<T> {
+    /// A place that holds `before` until it is made.
+    pub const fn new(before: T) -> Once<T> {
+        Once {
+            value: UnsafeCell::new(before),
+            made: AtomicBool::new(false),
+            making: Lock::new(()),
+        }
+    }
+
+    /// What is made there, by `make` if nobody has before.
+    pub fn or_make(&self, make: impl FnOnce() -> T) -> &T {
+        if !self.made.load(Acquire) {
+            let _making = self.making.lock();
+            if !self.made.load(Acquire) {
+                // SAFETY: under the lock, and nobody reads it yet.
+                unsafe { *self.value.get() = make() };
+                self.made.store(true, Release);
+            }
+        }
+        // SAFETY: not written any more.
+        unsafe { &*self.value.get() }
+    }
+}
+
+/// The host's functions of the three domains.
+pub fn domains() -> &'static Domains {
+    static DOMAINS: Once<Domains> = Once::new(Domains {
+        raw: STRAIGHT.raw,
+        mem: STRAIGHT.mem,
+        object: STRAIGHT.object,
+    });
+    DOMAINS.or_make(|| {
+        let without = Domains {
+            raw: STRAIGHT.raw,
+            mem: STRAIGHT.mem,
+            object: STRAIGHT.object,
+        };
+        Host::anywhere().map_or(without, |host| domains_of(&host))
+    })
+}
+
+/// The host's functions that read and change its tables.
+pub fn tables() -> &'static Tables {
+    static TABLES: Once<Tables> = Once::new(STRAIGHT.tables);
+    TABLES.or_make(|| Host::anywhere().map_or(STRAIGHT.tables, |host| tables_of(&host)))
+}
+
+/// The host's functions that say what there is.
+pub fn answers() -> &'static Answers {
+    static ANSWERS: Once<Answers> = Once::new(STRAIGHT.answers);
+    ANSWERS.or_make(|| Host::anywhere().map_or(STRAIGHT.answers, |host| answers_of(&host)))
+}
+
+/// The host's functions of the three domains.
+#[derive(Clone, Copy)]
+pub struct Domains {
+    /// `PyMem_Raw*`
+    pub raw: Functions,
+    /// `PyMem_*`
+    pub mem: Functions,
+    /// `PyObject_*`
+    pub object: Functions,
+}
+
+/// The host's function of this name, or what we do where it has none.
+macro_rules! function {
+    ($host:expr, $name:literal as $type:ty, or $own:expr) => {
+        match $host.symbol($name) {
+            // SAFETY: the signature that this name has in every CPython.
+            Some(function) => unsafe { mem::transmute::<*mut c_void, $type>(function.as_ptr()) },
+            None => $own,
+        }
+    };
+}
+
+macro_rules! functions_of {
+    ($host:expr, $malloc:literal, $calloc:literal, $realloc:literal, $free:literal, or $own:expr) => {
+        Functions {
+            malloc: function!($host, $malloc as Malloc, or $own.malloc),
+            calloc: function!($host, $calloc as Calloc, or $own.calloc),
+            realloc: function!($host, $realloc as Realloc, or $own.realloc),
+            free: function!($host, $free as Free, or $own.free),
+        }
+    };
+}
+
+fn domains_of(host: &Host) -> Domains {
+    Domains {
+        raw: functions_of!(
+            host,
+            c"PyMem_RawMalloc",
+            c"PyMem_RawCalloc",
+            c"PyMem_RawRealloc",
+            c"PyMem_RawFree",
+            or STRAIGHT.raw
+        ),
+        mem: functions_of!(
+            host,
+            c"PyMem_Malloc",
+            c"PyMem_Calloc",
+            c"PyMem_Realloc",
+            c"PyMem_Free",
+            or STRAIGHT.mem
+        ),
+        object: functions_of!(
+            host,
+            c"PyObject_Malloc",
+            c"PyObject_Calloc",
+            c"PyObject_Realloc",
+            c"PyObject_Free",
+            or STRAIGHT.object
+        ),
+    }
+}
+
+fn tables_of(host: &Host) -> Tables {
+    let own = STRAIGHT.tables;
+    Tables {
+        get: function!(host, c"PyMem_GetAllocator" as GetAllocator, or own.get),
+        set: function!(host, c"PyMem_SetAllocator" as SetAllocator, or own.set),
+        setup_debug_hooks: function!(
+            host, c"PyMem_SetupDebugHooks" as SetupDebugHooks, or own.setup_debug_hooks
+        ),
+        setup: function!(host, c"_PyMem_SetupAllocators" as Setup, or no_setup),
+        get_arenas: function!(host, c"PyObject_GetArenaAllocator" as GetArenas, or own.get_arenas),
+        set_arenas: function!(host, c"PyObject_SetArenaAllocator" as SetArenas, or own.set_arenas),
+    }
+}
+
+fn answers_of(host: &Host) -> Answers {
+    // 3.7's name for it.
+    let name = function!(
+        host, c"_PyMem_GetAllocatorsName" as AllocatorName, or STRAIGHT.answers.allocator_name
+    );
+    Answers {
+        debug_malloc_stats: function!(
+            host, c"_PyObject_DebugMallocStats" as DebugMallocStats, or no_statistics
+        ),
+        allocated_blocks: function!(
+            host, c"_Py_GetAllocatedBlocks" as AllocatedBlocks, or no_blocks
+        ),
+        allocator_name: function!(
+            host, c"_PyMem_GetCurrentAllocatorName" as AllocatorName, or name
+        ),
+        pymalloc_enabled: function!(
+            host, c"_PyMem_PymallocEnabled" as PymallocEnabled, or no_pymalloc
+        ),
+    }
+}
+
+unsafe extern "C" fn no_setup(_: usize) -> c_int {
+    -1
+}
+
+unsafe extern "C" fn no_statistics(_: *mut libc::FILE) -> c_int {
+    0
+}
+
+unsafe extern "C" fn no_blocks() -> isize {
+    0
+}
+
+unsafe extern "C" fn no_pymalloc() -> c_int {
+    0
+}
