@@ -55,7 +55,8 @@ test-relinked: all ## CPython's memory tests, on interpreters linked with the ar
 	$(PYTHON3) c_tests/cpython/compare.py --relinked --memory --pythons $(RELINKED)
 
 test-relinked-all: all ## whole suites, on all relinked interpreters; writes the table
-	$(PYTHON3) c_tests/cpython/compare.py --relinked --memory
+	$(PYTHON3) c_tests/cpython/compare.py --relinked --memory \
+	  --pythons 3.6,3.7,3.9,3.10,distribution --table c_tests/cpython/RELINKED_MEMORY.md
 	$(PYTHON3) c_tests/cpython/compare.py --relinked --all --pythons 2.7,3.8,3.11,3.12,3.13 \
 	  --table c_tests/cpython/RELINKED.md
 

@@ -50,8 +50,9 @@ def say(text):
 class Result:
     """What one module x interpreter pair came to."""
 
-    def __init__(self, label, module, verdict, inactive=False):
+    def __init__(self, label, module, verdict, inactive=False, seconds=0):
         self.label = label
+        self.seconds = seconds
         self.module = module
         self.verdict = verdict
         self.inactive = inactive
@@ -125,7 +126,8 @@ def compare_module(interpreter, module, options):
     if not options.stored:
         sides.keep(interpreter, module, baselines, ours)
     verdict.differences += sides.check(baselines, ours)
-    result = Result(interpreter.label, module, verdict)
+    result = Result(interpreter.label, module, verdict,
+                    seconds=sum(run.seconds for run in baselines + ours))
     times = " + ".join("%.1f" % run.seconds for run in baselines + ours)
     say("%-8s %-14s %-28s %s  (%s s)" % (result.word, interpreter.label, module,
                                          table.cell(result), times))
@@ -304,8 +306,11 @@ def report(options, started, found, modules, results, missing):
               ("interpreters", ", ".join(one.label for one in found)),
               ("time", "%d s, %d at a time" % (took.total_seconds(), options.jobs))]
     labels = [one.label for one in found]
+    if options.stored:          # the runs were made before, perhaps in another tree
+        header[2:] = header[3:4] + [("time of the kept runs", "%d s" % sum(
+            one.seconds for one in results.values()))]
     if options.relinked:
-        header.insert(3, ("libobmalloc.a", "sha256 " + " and ".join(
+        header.insert(2, ("libobmalloc.a", "sha256 " + " and ".join(
             "%s..." % name for name in options.sides.archives(found))))
         text = summary.markdown(header, labels, results, missing)
     else:
