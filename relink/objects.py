@@ -71,7 +71,11 @@ def split_archive(archive, folder):
     new = ".%d" % os.getpid()   # another relink.py may be at work here
     with open(single + new, "wb") as stream:
         subprocess.run(["ar", "p", archive, "obmalloc.o"], stdout=stream, check=True)
-    check_object(archive, single + new)
+    try:
+        check_object(archive, single + new)
+    except Refusal:
+        os.remove(single + new)
+        raise
     shutil.copyfile(archive, rest + new)
     must(["ar", "d", rest + new, "obmalloc.o"])
     for part in (rest, single):
@@ -80,10 +84,12 @@ def split_archive(archive, folder):
 
 
 def check_object(archive, path):
-    """Only machine code can be linked with other machine code."""
-    symbols = run(["nm", path])
-    if "__gnu_lto_slim" in symbols.stdout or (
-            " T PyObject_Malloc" not in symbols.stdout):
+    """Only machine code can be linked with other machine code.
+
+    readelf shows what the file has; nm would let a compiler's plugin add names to it.
+    """
+    symbols = run(["readelf", "-sW", path]).stdout
+    if not re.search(r" FUNC +GLOBAL .* PyObject_Malloc$", symbols, re.MULTILINE):
         raise Refusal("%s holds no machine code of its own, only a compiler's notes for "
                       "link-time optimisation: rebuild this Python without --with-lto, "
                       "or with -ffat-lto-objects" % archive)
