@@ -8,7 +8,7 @@ LIBDIR  ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
 DESTDIR ?=
 # Versions whose memory tests `make test` runs on relinked interpreters.
-RELINKED ?= 2.7,3.11,3.13
+RELINKED ?= 2.7,3.8,3.13
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 SONAME  := libobmalloc.so.0
