@@ -21,6 +21,7 @@ FOUR_FUNCTIONS(PyObject_)
 extern const char *obmalloc_version(void);
 extern int obmalloc_install(void);
 extern size_t obmalloc_stats_json(char *buffer, size_t size);
+extern size_t obmalloc_trim(size_t keep);
 #define PYMEM_DOMAIN_RAW 0
 #define PYMEM_DOMAIN_MEM 1
 #define PYMEM_DOMAIN_OBJ 2

@@ -107,6 +107,23 @@ int obmalloc_install(void);
 size_t obmalloc_stats_json(char *buffer, size_t size);
 
 /*
+ Gives memory that is free back to the kernel, page by page, until no more
+ than `keep` bytes are left that are free and resident; returns how many bytes
+ went back. Any thread may call it, without the GIL; it takes time with the
+ size of the heap, about a millisecond for 100 MiB, and stops nobody for
+ longer than the return of one pool's pages. Free blocks that other threads
+ have at hand stay where they are.
+ */
+size_t obmalloc_trim(size_t keep);
+
+/*
+ For servers that are about to fork: empties what the calling thread has at
+ hand and gives all free pages back, so that children share as much as can be
+ shared. Returns how many bytes went back to the kernel.
+ */
+size_t obmalloc_before_fork(void);
+
+/*
  Allocates `n` bytes in the domain RAW, which is the C library's malloc
  unless a CPython host says otherwise. Aligned to 16 bytes; a request for
  nothing returns a block of its own. NULL if there is no memory, or `n`

@@ -42,8 +42,11 @@ use core::sync::atomic::{
 };
 
 use crate::arena::Arena;
-use crate::geometry::{self, POOL_SIZE, POOLS_PER_REGION, REGIONS, pool_in_region, region};
+use crate::geometry::{
+    self, POOL_SIZE, POOLS_PER_ARENA, POOLS_PER_REGION, REGIONS, pool_in_region, region,
+};
 use crate::os::memory;
+use crate::os::process::name_mapping;
 use crate::size_class::{SizeClass, TABLE_LEN};
 
 /// By pool: the index of its size class, or 0 (N1). A byte would do; a word of
@@ -181,6 +184,7 @@ impl AddressMap {
         let Some(leaf) = memory::map(size) else {
             return false;
         };
+        name_mapping(leaf, size, c"obmalloc: address map");
         LEAF_BYTES.fetch_add(size, Relaxed);
         // Two arenas may need the same leaf at once only if they are under
         // different locks (tests do that); the second gives its own back.
@@ -212,6 +216,17 @@ fn distance(leaf: NonNull<u8>, nowhere: &'static Classes) -> usize {
 }
 
 static LEAF_BYTES: AtomicUsize = AtomicUsize::new(0);
+
+/// Bytes of the map that are in memory, about, with so many arenas.
+pub fn resident_bytes(arenas: usize) -> usize {
+    let page = memory::page_size();
+    let leaves = leaf_bytes() / LEAF_SIZE.next_multiple_of(page);
+    // Of each leaf at least a page of classes and one of arenas; of the table
+    // before, a page.
+    let pools = arenas * POOLS_PER_ARENA;
+    let touched = pools * (size_of::<AtomicU32>() + size_of::<AtomicPtr<Arena>>());
+    page + leaves * 2 * page + touched
+}
 
 /// Bytes of address space in the table that leads to the leaves.
 pub const ROOT_BYTES: usize = size_of::<AddressMap>();

@@ -17,6 +17,8 @@
 //!
 //! A1  A bit of `free_pools` is set exactly while its pool is empty.
 //! A2  The i-th descriptor is in charge of the i-th pool.
+//! A3  A bit of `warm` is set exactly while its pool is empty and has resident
+//!     pages.
 //!
 //! # Threads
 //!
@@ -29,6 +31,7 @@ use core::cell::Cell;
 use crate::arena_source::Land;
 use crate::geometry::{POOL_BITS, POOL_SIZE, POOLS_PER_ARENA};
 use crate::list::{Linked, Links};
+use crate::pages::Pages;
 use crate::pool::Pool;
 
 /// The record of an arena. All zero is a record without an arena.
@@ -42,6 +45,12 @@ pub struct Arena {
     len: Cell<usize>,
     /// A bit for each pool that is empty (A1).
     free_pools: Cell<u32>,
+    /// Of these, the pools that have resident pages (A3).
+    warm: Cell<u32>,
+    /// Whether it was wholly empty when it was looked at, and has been since.
+    idle: Cell<bool>,
+    /// The record that was made before this one; written once.
+    made_before: Cell<Option<&'static Arena>>,
     pools: [Pool; POOLS_PER_ARENA],
 }
 
@@ -61,6 +70,7 @@ impl Arena {
         self.land.set(Some(land));
         self.base.set(land.first_pool());
         self.len.set(land.pools());
+        self.idle.set(false);
         self.free_pools
             .set(u32::MAX >> (POOLS_PER_ARENA - land.pools()));
         for (i, pool) in self.pools[..land.pools()].iter().enumerate() {
@@ -115,11 +125,20 @@ impl Arena {
         (address.wrapping_sub(self.base.get()) >> POOL_BITS) % POOLS_PER_ARENA
     }
 
-    /// Takes the empty pool at the lowest address.
+    /// Takes the empty pool at the lowest address, one with resident pages if
+    /// there is any.
     pub fn take_pool(&'static self) -> Option<&'static Pool> {
         let free = self.free_pools.get();
-        let pool = self.pools.get(free.trailing_zeros() as usize)?;
-        self.free_pools.set(free & (free - 1));
+        let from = if self.warm.get() == 0 {
+            free
+        } else {
+            self.warm.get()
+        };
+        let pool = self.pools.get(from.trailing_zeros() as usize)?;
+        let bit = from & from.wrapping_neg();
+        self.free_pools.set(free & !bit);
+        self.warm.set(self.warm.get() & !bit);
+        self.idle.set(false);
         Some(pool)
     }
 
@@ -128,6 +147,58 @@ impl Arena {
         let bit = 1 << self.index(pool.base());
         debug_assert_eq!(self.free_pools.get() & bit, 0, "A1");
         self.free_pools.set(self.free_pools.get() | bit);
+        if !pool.resident().is_empty() {
+            self.warm.set(self.warm.get() | bit);
+        }
+    }
+
+    /// Its pools. Anyone may ask; what they are, only the lock says that guards
+    /// them.
+    pub fn pools(&'static self) -> impl Iterator<Item = &'static Pool> {
+        self.pools.iter()
+    }
+
+    /// Whether the pool at `address` is empty.
+    pub fn has_empty(&self, address: usize) -> bool {
+        self.free_pools.get() >> self.index(address) & 1 == 1
+    }
+
+    /// The pages of `pool`, which is empty, that are to go back to the kernel:
+    /// see [`Pool::due_pages`].
+    pub fn due_pages(&self, pool: &Pool, page: usize, at_once: bool) -> Pages {
+        let due = pool.due_pages(page, at_once);
+        if pool.resident().is_empty() {
+            self.warm
+                .set(self.warm.get() & !(1 << self.index(pool.base())));
+        }
+        due
+    }
+
+    /// Bytes of resident pages in its empty pools.
+    pub fn resident_empty(&self) -> usize {
+        let pools = self.pools[..self.len()].iter().enumerate();
+        let warm = pools.filter(|(i, _)| self.warm.get() >> i & 1 == 1);
+        warm.map(|(_, pool)| pool.resident().bytes()).sum()
+    }
+
+    /// Notes that it is wholly empty.
+    pub fn note_idle(&self) {
+        self.idle.set(true);
+    }
+
+    /// Whether it was noted as wholly empty and has been since.
+    pub fn is_idle(&self) -> bool {
+        self.idle.get()
+    }
+
+    /// The record that was made before this one.
+    pub fn made_before(&self) -> Option<&'static Arena> {
+        self.made_before.get()
+    }
+
+    /// Says which was made before. To be called once, before others see it.
+    pub fn follow(&self, older: Option<&'static Arena>) {
+        self.made_before.set(older);
     }
 
     /// Asserts the invariants of one arena, for tests.
@@ -137,6 +208,8 @@ impl Arena {
             assert_eq!(pool.base(), self.base() + i * POOL_SIZE, "A2");
             let free = self.free_pools.get() >> i & 1 == 1;
             assert_eq!(free, pool.class().is_none(), "A1");
+            let warm = self.warm.get() >> i & 1 == 1;
+            assert_eq!(warm, free && !pool.resident().is_empty(), "A3");
             pool.check();
         }
     }

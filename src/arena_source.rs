@@ -30,6 +30,7 @@ use core::sync::atomic::{
 use crate::allocator::ArenaAllocator;
 use crate::geometry::{ARENA_SIZE, POOL_SIZE, POOLS_PER_ARENA, REGION_BITS, REGIONS};
 use crate::os::memory;
+use crate::os::process::name_mapping;
 
 /// Memory for an arena, as its source gave it.
 #[derive(Clone, Copy)]
@@ -126,6 +127,7 @@ impl Land {
         if size == 0 {
             let start = memory::map_aligned(ARENA_SIZE)?;
             memory::advise_small_pages(start, ARENA_SIZE);
+            name_mapping(start, ARENA_SIZE, c"obmalloc: arena");
             return Some(Land {
                 start,
                 size: ARENA_SIZE,

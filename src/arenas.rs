@@ -39,6 +39,8 @@ use crate::arena_source::Land;
 use crate::geometry::POOLS_PER_ARENA;
 use crate::list::List;
 use crate::os::memory;
+use crate::os::process::name_mapping;
+use crate::pages::Pages;
 use crate::pool::Pool;
 
 /// Empty arenas that are kept in any case.
@@ -61,6 +63,8 @@ pub struct Arenas {
     /// Records never used: where they begin, and how many.
     fresh: Cell<Option<NonNull<Arena>>>,
     fresh_left: Cell<usize>,
+    /// The record that was made last; each knows the one before it.
+    newest: Cell<Option<&'static Arena>>,
     counts: Cell<Counts>,
 }
 
@@ -79,6 +83,8 @@ pub struct Counts {
     pub pools: usize,
     /// Pools that are empty, in all arenas.
     pub free_pools: usize,
+    /// Bytes of resident pages in empty pools.
+    pub resident_empty: usize,
     /// Arenas ever mapped.
     pub mapped_total: usize,
     /// Arenas ever given back.
@@ -87,6 +93,8 @@ pub struct Counts {
     pub highwater: usize,
     /// Bytes mapped for records.
     pub record_bytes: usize,
+    /// Of these, bytes of records that were ever used.
+    pub record_bytes_used: usize,
 }
 
 impl Arenas {
@@ -102,6 +110,7 @@ impl Arenas {
             spare: List::new(),
             fresh: Cell::new(None),
             fresh_left: Cell::new(0),
+            newest: Cell::new(None),
             counts: Cell::new(Counts {
                 mapped: 0,
                 empty: 0,
@@ -109,10 +118,12 @@ impl Arenas {
                 bytes: 0,
                 pools: 0,
                 free_pools: 0,
+                resident_empty: 0,
                 mapped_total: 0,
                 unmapped_total: 0,
                 highwater: 0,
                 record_bytes: 0,
+                record_bytes_used: 0,
             }),
         }
     }
@@ -142,7 +153,10 @@ impl Arenas {
         self.unlist(arena);
         let pool = arena.take_pool()?; // U1
         self.list(arena);
-        self.count(|counts| counts.free_pools -= 1);
+        self.count(|counts| {
+            counts.free_pools -= 1;
+            counts.resident_empty -= pool.resident().bytes();
+        });
         Some(pool)
     }
 
@@ -151,7 +165,10 @@ impl Arenas {
     pub fn give_pool(&self, arena: &'static Arena, pool: &'static Pool) {
         self.unlist(arena);
         arena.give_pool(pool);
-        self.count(|counts| counts.free_pools += 1);
+        self.count(|counts| {
+            counts.free_pools += 1;
+            counts.resident_empty += pool.resident().bytes();
+        });
         self.list(arena);
     }
 
@@ -175,6 +192,42 @@ impl Arenas {
     /// Takes the land of a wholly empty arena out, if there is one.
     pub fn any_empty(&self) -> Option<Land> {
         self.remove(|_| true)
+    }
+
+    /// Takes the land out of an arena that has been wholly empty since
+    /// `note_idle` was called, if there is one. A program's land goes back by
+    /// the program's own calls only: its allocator is no other thread's.
+    pub fn idle(&self) -> Option<Land> {
+        self.remove(|arena| arena.is_idle() && !arena.is_programs())
+    }
+
+    /// Notes which arenas are wholly empty now.
+    pub fn note_idle(&self) {
+        for arena in self.usable[POOLS_PER_ARENA].iter() {
+            arena.note_idle();
+        }
+    }
+
+    /// The pages of `pool`, in `arena`, that are to go back to the kernel, if
+    /// the pool is empty: see [`Pool::due_pages`].
+    pub fn due_pages(
+        &self,
+        arena: &'static Arena,
+        pool: &'static Pool,
+        page: usize,
+        at_once: bool,
+    ) -> Pages {
+        if !arena.has_empty(pool.base()) || arena.is_programs() || arena.size() == 0 {
+            return Pages::NONE;
+        }
+        let due = arena.due_pages(pool, page, at_once);
+        self.count(|counts| counts.resident_empty -= due.bytes());
+        due
+    }
+
+    /// The record that was made last. From it, all are reached.
+    pub fn newest(&self) -> Option<&'static Arena> {
+        self.newest.get()
     }
 
     fn list(&self, arena: &'static Arena) {
@@ -240,6 +293,8 @@ impl Arenas {
         let arena = all.find(|arena| arena.is_empty() && wanted(arena))?;
         self.unlist(arena);
         MAP.remove_arena(arena);
+        let resident = arena.resident_empty();
+        self.count(|counts| counts.resident_empty -= resident);
         let land = arena.leave();
         self.spare.push(arena);
         let land = land?;
@@ -256,17 +311,22 @@ impl Arenas {
     fn fresh_record(&self) -> Option<&'static Arena> {
         if self.fresh_left.get() == 0 {
             let bytes = RECORDS_BYTES.next_multiple_of(memory::page_size());
-            self.fresh.set(Some(memory::map(bytes)?.cast()));
+            let records = memory::map(bytes)?;
+            name_mapping(records, bytes, c"obmalloc: records");
+            self.fresh.set(Some(records.cast()));
             self.fresh_left.set(bytes / size_of::<Arena>());
             self.count(|counts| counts.record_bytes += bytes);
         }
         let record = self.fresh.get()?;
+        self.count(|counts| counts.record_bytes_used += size_of::<Arena>());
         self.fresh_left.set(self.fresh_left.get() - 1);
         // SAFETY: at most one past the last record of the mapping.
         self.fresh.set(Some(unsafe { record.add(1) }));
         // SAFETY: mapped zero, aligned to the OS page and so to the record,
         // handed out once, and never unmapped.
-        Some(unsafe { record.as_ref() })
+        let record: &'static Arena = unsafe { record.as_ref() };
+        record.follow(self.newest.replace(Some(record)));
+        Some(record)
     }
 
     /// Asserts the invariants, for tests.
@@ -285,10 +345,12 @@ impl Arenas {
                 assert!(core::ptr::eq(found, arena), "U3 N3");
                 arena.check();
                 counts.free_pools += n;
+                counts.resident_empty += arena.resident_empty();
                 counts.empty += usize::from(arena.is_empty());
             }
         }
         assert_eq!(counts.free_pools, self.counts().free_pools);
+        assert_eq!(counts.resident_empty, self.counts().resident_empty);
         assert_eq!(counts.empty, self.counts().empty);
     }
 }

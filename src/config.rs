@@ -9,6 +9,8 @@
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
+use crate::decay;
+use crate::inherited::{self, Rule};
 use crate::limit;
 use crate::os::environment;
 use crate::os::text::{printable, say};
@@ -52,6 +54,44 @@ pub static SETTINGS: &[Setting] = &[
                 true
             }
             _ => false,
+        },
+    },
+    Setting {
+        name: "DECAY_MS",
+        values: "milliseconds, or -1; 1000",
+        meaning: "how long a page stays free before it goes back to the kernel; 0: at once, -1: for ever",
+        apply: |value| match number(value) {
+            Some(milliseconds) => {
+                decay::set_interval(milliseconds);
+                true
+            }
+            None => false,
+        },
+    },
+    Setting {
+        name: "FORK",
+        values: "auto, share or seal; auto",
+        meaning: "whether a forked child uses holes in pools that it shares with its parent: when the parent is gone, always, or never",
+        apply: |value| {
+            let rule = match value {
+                b"auto" => Rule::Auto,
+                b"share" => Rule::Share,
+                b"seal" => Rule::Seal,
+                _ => return false,
+            };
+            inherited::set_rule(rule);
+            true
+        },
+    },
+    Setting {
+        name: "THREAD",
+        values: "0 or 1; 1",
+        meaning: "whether a helper thread may return pages while the program does nothing; 0: the program's own calls do it",
+        apply: |value| {
+            let allowed = AtomicBool::new(true);
+            let understood = flag(value, &allowed);
+            decay::allow_thread(allowed.load(Relaxed));
+            understood
         },
     },
 ];
@@ -159,6 +199,16 @@ fn flag(value: &[u8], to: &AtomicBool) -> bool {
         _ => return false,
     }
     true
+}
+
+/// A number of milliseconds, or -1.
+fn number(value: &[u8]) -> Option<i64> {
+    if value == b"-1" {
+        return Some(-1);
+    }
+    let plain = value.iter().all(u8::is_ascii_digit);
+    let milliseconds = size(value).filter(|_| plain)?;
+    i64::try_from(milliseconds).ok()
 }
 
 /// A number of bytes: digits, then K, M or G at will.

@@ -1,7 +1,8 @@
 //! Fork: the child must find the heap whole.
 //!
 //! ```text
-//!    prepare:          THREADS, class 1, class 2, ..., class 80, arenas
+//!    prepare:          the helper thread ends (decay.rs); its locks,
+//!                      THREADS, class 1, class 2, ..., class 80, arenas
 //!    parent, child:    the same, opened in the opposite order
 //! ```
 //!
@@ -13,11 +14,13 @@
 //!
 //! `vfork`, `posix_spawn` and `system` run no handlers, and need none.
 
+use crate::decay;
 use crate::heap::HEAP;
 use crate::os::lock;
 use crate::threads;
 
 unsafe extern "C" fn prepare() {
+    decay::stop_for_fork();
     threads::hold_for_fork();
     HEAP.hold_for_fork();
     lock::fork_begins();
@@ -27,10 +30,12 @@ unsafe extern "C" fn parent() {
     lock::fork_ends();
     HEAP.open_after_fork();
     threads::open_after_fork();
+    decay::go_on_after_fork();
 }
 
 unsafe extern "C" fn child() {
     threads::forked();
+    HEAP.forked();
     // SAFETY: what follows is the same on both sides.
     unsafe { parent() };
 }

@@ -24,13 +24,16 @@
 //!     time, and may call a program's own functions.
 
 use core::ptr;
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::address_map::MAP;
+use crate::arena::Arena;
 use crate::arena_source::{self, Land};
 use crate::arenas::{Arenas, Counts};
+use crate::inherited;
 use crate::limit;
 use crate::os::lock::{Held, Lock};
-use crate::os::text;
+use crate::os::{process, text};
 use crate::pool::Pool;
 use crate::size_class::{SizeClass, TABLE_LEN};
 use crate::used_pools::UsedPools;
@@ -43,11 +46,19 @@ const VISITS: usize = 8;
 pub struct Heap {
     /// By class index; entry 0 stays unused.
     classes: [Lock<UsedPools>; TABLE_LEN],
-    arenas: Lock<Arenas>,
+    pub(crate) arenas: Lock<Arenas>,
 }
 
 /// The process's heap.
 pub static HEAP: Heap = Heap::new();
+
+/// Whether free pages go back as soon as they are free.
+static AT_ONCE: AtomicBool = AtomicBool::new(false);
+
+/// Has free pages go back as soon as they are free, or not.
+pub fn purge_at_once(at_once: bool) {
+    AT_ONCE.store(at_once, Relaxed);
+}
 
 /// Why a block cannot have been freed rightly.
 #[derive(Clone, Copy)]
@@ -69,6 +80,8 @@ pub struct ClassCounts {
     pub full: usize,
     /// Blocks that are live or in some thread's magazine.
     pub taken: usize,
+    /// Bytes of resident pages in its pools.
+    pub resident: usize,
 }
 
 impl Heap {
@@ -84,7 +97,8 @@ impl Heap {
         }
     }
 
-    fn used(&self, class: SizeClass) -> Held<'_, UsedPools> {
+    /// The used pools of a class, under its lock.
+    pub(crate) fn used(&self, class: SizeClass) -> Held<'_, UsedPools> {
         self.classes[class.index()].lock()
     }
 
@@ -111,13 +125,18 @@ impl Heap {
             let (pool, before) = match used.fullest() {
                 Some(pool) => (pool, pool.free()),
                 None if taken > 0 => break,
+                None if used.has_sealed() && inherited::may_be_used(process::parent) => {
+                    used.unseal();
+                    continue;
+                }
                 None => match self.begin_pool(&used, class) {
                     Some(pool) => (pool, 0),
                     None => break,
                 },
             };
-            let room = out.len() - taken;
+            let (room, resident) = (out.len() - taken, pool.resident());
             taken += pool.take(class, &mut out[..room]);
+            used.became_resident(resident, pool.resident());
             used.moved(pool, shape, before, pool.free());
             if taken == out.len() {
                 break;
@@ -160,6 +179,9 @@ impl Heap {
                 }
                 Err(block) => damaged(class, block, Misuse::NotABlock),
             }
+            if AT_ONCE.load(Relaxed) && !is_on_programs_land(pool) {
+                used.purge(pool, true);
+            }
             if pool.free() < shape.blocks {
                 used.moved(pool, shape, before, pool.free());
             } else {
@@ -181,14 +203,14 @@ impl Heap {
         let pool = arenas.take_pool()?;
         pool.begin(class);
         MAP.set_class(pool.base(), Some(class));
-        used.joined();
+        used.joined(pool);
         Some(pool)
     }
 
     /// Hands a pool whose blocks are all free back. Used -> empty.
     fn end_pool(&self, used: &UsedPools, pool: &'static Pool) {
         let arenas = self.arenas.lock();
-        used.left();
+        used.left(pool);
         MAP.set_class(pool.base(), None);
         pool.end();
         if let Some(arena) = MAP.arena(pool.base()) {
@@ -247,12 +269,23 @@ impl Heap {
             pools: used.pools(),
             full: used.full(),
             taken: used.taken(),
+            resident: used.resident(),
         }
     }
 
     /// What the arenas hold now.
     pub fn arena_counts(&self) -> Counts {
         self.arenas.lock().counts()
+    }
+
+    /// In a forked child, under the locks that the fork holds: leaves the pools
+    /// alone that it was born with, if that is the rule.
+    pub fn forked(&self) {
+        if let Some(first_own) = inherited::forked(process::parent()) {
+            for class in SizeClass::all() {
+                self.used(class).seal(first_own);
+            }
+        }
     }
 
     /// Takes all locks for a fork (H2).
@@ -282,6 +315,10 @@ impl Heap {
         }
         self.arenas.lock().check();
     }
+}
+
+fn is_on_programs_land(pool: &Pool) -> bool {
+    MAP.arena(pool.base()).is_some_and(Arena::is_programs)
 }
 
 /// Reports a block that cannot have been freed rightly, and stops.

@@ -33,8 +33,8 @@
 //! |---|---|
 //! | words | `geometry` the numbers, `size_class` requests and blocks, `allocator` CPython's tables, `list`, `tally` |
 //! | system | `os/`: mappings, lines of text, locks, the thread word, the environment, names that may be there |
-//! | pools and arenas | `pool`, `arena_source` where arenas come from, `arena` the records, `address_map` what lies where, `arenas` which gives, `used_pools` which gives, `limit` what is served from pools, `heap` all of it |
-//! | threads | `magazines` the hit path, `threads` who has some, `fork`, `first_use` |
+//! | pools and arenas | `inherited` what a forked child leaves alone, `pages`, `pool`, `arena_source` where arenas come from, `arena` the records, `address_map` what lies where, `arenas` which gives, `used_pools` which gives, `limit` what is served from pools, `heap` all of it, `purge` what goes back |
+//! | threads | `magazines` the hit path, `threads` who has some, `decay` when free memory goes back, `fork`, `first_use` |
 //! | object allocator | `object`: malloc, calloc, realloc, free, for every size and pointer |
 //! | around it | `config`, `stats` and `stats_table`, `at_exit` |
 //! | domains | `domains/`: RAW, MEM and OBJ with tables of our own, debug hooks, names |
@@ -79,6 +79,9 @@
 //! 4. A pool's last block is back: the pool goes to its arena
 //!    ([`Arenas::give_pool`](arenas::Arenas::give_pool)). A wholly empty arena
 //!    is kept for the next peak, or goes back to the kernel.
+//! 5. Some blocks of a page are free, then all: when they have been for a second,
+//!    the page goes back ([`Heap::purge`](heap::Heap::purge), told by
+//!    [`decay`]); the pool stays as it is.
 //!
 //! # All state
 //!
@@ -92,6 +95,8 @@
 //! | thread word | os/thread_word | thread-local | as it is |
 //! | `THREADS` | threads | its lock | held over the fork; other threads' magazines are inherited |
 //! | `FORKING` | os/lock | atomic | cleared |
+//! | `HELPER`, `ROUND` | decay | their locks | the helper thread ends before; locks are held over the fork |
+//! | `INTERVAL`, `THREAD`, `STIRRED`, `NEXT`, `COUNT`, `FORKED`; `AT_ONCE`; `RETURNED` | decay; heap; pool | atomics | as they are |
 //! | `HAPPENED`, `TELL` | first_use | atomics | as they are |
 //! | `NOW`, `LARGE`, `REFUSED` | limit | atomics | as they are |
 //! | `CURRENT`, `SIZE`, `TELL` | arena_source | written at start, or under the GIL | as they are |
@@ -99,8 +104,8 @@
 //! | settings | config | atomics, written at start | as they are |
 //! | `STATE`, `ROUTE`, what was below us | host/ | written at start, or under the GIL | as they are |
 //!
-//! Locks are taken in this order, and fork takes all of them in it: `THREADS`,
-//! one class's, the arenas'.
+//! Locks are taken in this order, and fork takes all of them in it: `HELPER`'s,
+//! `ROUND`, `THREADS`, one class's, the arenas'.
 #![no_std]
 
 #[cfg(any(test, panic = "unwind"))]
@@ -118,6 +123,10 @@ pub mod tally;
 
 pub mod os;
 
+pub mod inherited;
+
+pub mod pages;
+
 pub mod pool;
 
 pub mod arena_source;
@@ -134,9 +143,13 @@ pub mod limit;
 
 pub mod heap;
 
+pub mod purge;
+
 pub mod magazines;
 
 pub mod threads;
+
+pub mod decay;
 
 pub mod fork;
 

@@ -66,6 +66,21 @@ impl<T: Linked> List<T> {
         Some(first)
     }
 
+    /// Puts all members of `other` behind this list's own, and leaves it empty.
+    /// Takes time with the length of this list.
+    pub fn append(&self, other: &List<T>) {
+        let rest = other.first.take();
+        match self.iter().last() {
+            Some(last) => {
+                last.links().next.set(rest);
+                if let Some(rest) = rest {
+                    rest.links().previous.set(Some(last));
+                }
+            }
+            None => self.first.set(rest),
+        }
+    }
+
     /// Takes `member`, which is on this list, off it.
     pub fn remove(&self, member: &'static T) {
         let links = member.links();

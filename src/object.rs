@@ -28,6 +28,7 @@ use core::ptr;
 
 use crate::address_map::{Found, MAP};
 use crate::allocator::Allocator;
+use crate::decay;
 use crate::first_use;
 use crate::geometry::REQUEST_MAX;
 use crate::heap::HEAP;
@@ -197,6 +198,7 @@ unsafe fn not_pushed(found: Found, p: *mut c_void, below: &Allocator) {
                 if !magazines.push(found, p.cast()) {
                     HEAP.give(class, &[p.cast()]); // a class without magazine
                 }
+                decay::tick();
             }
         }
         None => HEAP.give(class, &[p.cast()]),
@@ -222,6 +224,18 @@ fn stop_if_stale(p: *mut c_void) {
             "{p:p}: freed, but its pool is empty (pid {pid})"
         ));
     }
+}
+
+/// Gives memory that is free back to the kernel now, until no more than `keep`
+/// bytes are left that are free and with us. Returns how many bytes went back.
+/// What other threads have in their magazines stays.
+pub fn trim(keep: usize) -> usize {
+    if !threads::is_new()
+        && let Some(magazines) = threads::mine()
+    {
+        magazines.empty(&HEAP);
+    }
+    decay::trim(keep)
 }
 
 /// Changes the size of the block at `p` to `n` bytes, moving it if need be;

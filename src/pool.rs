@@ -17,7 +17,9 @@
 //! bit. One more word says in which words to look for free blocks.
 //!
 //! Nothing is ever written into a free block: it carries no link, so an OS
-//! page of free blocks holds nothing, and a write after free hits no pointer.
+//! page of free blocks holds nothing and may go back to the kernel at any
+//! moment; and a write after free hits no pointer. Blocks on pages that are
+//! with us are handed out before blocks on pages that are not.
 //!
 //! A pool is in one of three states:
 //!
@@ -38,6 +40,10 @@
 //! P3  Bit n of `words_free` is set exactly while a free block begins in what
 //!     word n covers.
 //! P4  A pool is on a shelf exactly while it is used.
+//! P5  A page outside of `resident` holds nothing that anyone wants: no taken
+//!     block lies on it.
+//! P6  A page in `idle` was free when it was looked at, and no block on it was
+//!     taken since.
 //!
 //! # Threads
 //!
@@ -46,24 +52,43 @@
 
 use core::cell::Cell;
 use core::ptr;
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crate::geometry::{ALIGNMENT, pool_base};
+use crate::inherited;
 use crate::list::{Linked, Links};
+use crate::os::memory;
+use crate::pages::Pages;
 use crate::size_class::{GRANULE_WORDS, SizeClass};
 
 /// log2 of the bytes that a word of granules covers.
 const WORD_BITS: u32 = (ALIGNMENT * 64).ilog2();
 
+/// Bytes that have gone back to the kernel so far, page by page.
+static RETURNED: AtomicUsize = AtomicUsize::new(0);
+
+/// Bytes that have gone back to the kernel so far, page by page.
+pub fn returned() -> usize {
+    RETURNED.load(Relaxed)
+}
+
 /// The descriptor of a pool. All zero is an empty pool without a place.
 #[repr(C, align(64))]
 pub struct Pool {
     links: Links<Pool>,
-    /// Address of the pool; written when its arena is mapped.
-    base: Cell<usize>,
+    /// Address of the pool; written when its arena gets land. Anyone may read
+    /// it.
+    base: AtomicUsize,
     /// Index of the size class, 0 while empty.
     class: Cell<u8>,
     /// Blocks that are free (P2).
     free: Cell<u32>,
+    /// The generation of the process when it began.
+    generation: Cell<u32>,
+    /// Pages on which a block was taken since they came from the kernel (P5).
+    resident: Cell<Pages>,
+    /// Pages that have been free for a while (P6).
+    idle: Cell<Pages>,
     /// Which words have free blocks (P3).
     words_free: Cell<u64>,
     /// A bit for each granule (P1).
@@ -84,14 +109,16 @@ impl Pool {
     /// Where the pool lies.
     #[inline]
     pub fn base(&self) -> usize {
-        self.base.get()
+        self.base.load(Relaxed)
     }
 
     /// Puts the descriptor in charge of the empty pool at `base`.
     pub fn place(&self, base: usize) {
         debug_assert_eq!(base, pool_base(base));
-        self.base.set(base);
+        self.base.store(base, Relaxed);
         self.class.set(0);
+        self.resident.set(Pages::NONE);
+        self.idle.set(Pages::NONE);
     }
 
     /// The class, unless the pool is empty.
@@ -106,6 +133,12 @@ impl Pool {
         usize::from(self.class.get()) == class.index()
     }
 
+    /// The generation of the process when the pool began.
+    #[inline]
+    pub fn generation(&self) -> u32 {
+        self.generation.get()
+    }
+
     /// Blocks that are free.
     #[inline]
     pub fn free(&self) -> u32 {
@@ -116,6 +149,7 @@ impl Pool {
     /// byte of the pool itself is touched.
     pub fn begin(&self, class: SizeClass) {
         self.class.set(class.index() as u8);
+        self.generation.set(inherited::generation());
         self.free.set(class.shape().blocks);
         self.words_free.set(class.shape().words);
     }
@@ -133,10 +167,14 @@ impl Pool {
         let (starts, size) = (class.starts(), class.size());
         let per_word = class.shape().per_word as usize;
         let mut words_free = self.words_free.get();
+        let (resident, mut touched) = (self.resident.get().words(), Pages::NONE);
         let mut room = out.len();
         while words_free != 0 && room > 0 {
-            let n = words_free.trailing_zeros() as usize;
-            let start = self.base.get() + (n << WORD_BITS);
+            let n = match words_free & resident {
+                0 => words_free.trailing_zeros(),
+                words => words.trailing_zeros(),
+            } as usize;
+            let start = self.base.load(Relaxed) + (n << WORD_BITS);
             let (begin, taken) = (starts[n], self.words[n].get());
             let mut free = begin & !taken;
             if taken == 0 && room >= per_word {
@@ -158,10 +196,14 @@ impl Pool {
             }
             self.words[n].set(begin & !free);
             if free == 0 {
-                words_free &= words_free - 1;
+                words_free &= !(1 << n);
             }
+            let last = out[room].addr() - self.base.load(Relaxed) + size - 1;
+            touched = touched | Pages::spanning(n << WORD_BITS, last);
         }
         self.words_free.set(words_free);
+        self.resident.set(self.resident.get() | touched);
+        self.idle.set(self.idle.get() & !touched);
         let taken = out.len() - room;
         self.free.set(self.free.get() - taken as u32);
         taken
@@ -176,7 +218,7 @@ impl Pool {
         let (mut addresses, mut given) = (0, 0);
         'words: while let Some(first) = blocks.get(given) {
             let start = first.addr() & !((1 << WORD_BITS) - 1);
-            let n = (start ^ self.base.get()) >> WORD_BITS;
+            let n = (start ^ self.base.load(Relaxed)) >> WORD_BITS;
             if n >= GRANULE_WORDS {
                 break;
             }
@@ -211,9 +253,55 @@ impl Pool {
         Ok(given)
     }
 
+    /// The pages on which no taken block lies.
+    pub fn free_pages(&self) -> Pages {
+        let size = self.class().map_or(0, SizeClass::size);
+        let mut taken = Pages::NONE;
+        for (n, word) in self.words.iter().map(Cell::get).enumerate() {
+            if let Some(last) = word.checked_ilog2() {
+                let last = (n << WORD_BITS) + last as usize * ALIGNMENT + size - 1;
+                taken = taken | Pages::spanning(n << WORD_BITS, last);
+            }
+        }
+        !taken
+    }
+
+    /// Takes the pages that are to go back to the kernel out of the resident
+    /// ones: those that are free and, unless `at_once`, were so already when
+    /// this was called the last time. `page` is the OS page in bytes.
+    pub fn due_pages(&self, page: usize, at_once: bool) -> Pages {
+        let free = (self.free_pages() & self.resident.get()).whole(page);
+        let due = if at_once {
+            free
+        } else {
+            free & self.idle.get()
+        };
+        self.idle.set(free & !due);
+        self.resident.set(self.resident.get() & !due);
+        due
+    }
+
+    /// Gives `due` pages, which lie in an arena of the kernel's and are not
+    /// resident any more, back to it. Returns how many bytes.
+    pub fn give_back(&self, due: Pages) -> usize {
+        for (offset, len) in due.runs() {
+            // SAFETY: P5; the lock under which pages become resident is held.
+            unsafe { memory::purge(self.base() + offset, len) };
+        }
+        if !due.is_empty() {
+            RETURNED.fetch_add(due.bytes(), Relaxed);
+        }
+        due.bytes()
+    }
+
+    /// The pages on which a block was taken since they came from the kernel.
+    pub fn resident(&self) -> Pages {
+        self.resident.get()
+    }
+
     /// Whether a block of the pool's class begins at this address in it.
     pub fn begins_block(&self, address: usize) -> bool {
-        let granule = (address - self.base.get()) / ALIGNMENT;
+        let granule = (address - self.base.load(Relaxed)) / ALIGNMENT;
         let starts = |class: SizeClass| class.starts()[granule / 64] >> (granule % 64) & 1 == 1;
         address.is_multiple_of(ALIGNMENT) && self.class().is_some_and(starts)
     }
@@ -231,6 +319,8 @@ impl Pool {
             let free = starts & !word.get() != 0;
             assert_eq!(self.words_free.get() >> n & 1 == 1, free, "P3");
         }
+        assert!((!self.free_pages() & !self.resident()).is_empty(), "P5");
+        assert!((self.idle.get() & !self.free_pages()).is_empty(), "P6");
     }
 
     /// Asserts that an empty pool has no bit set, for tests.
@@ -246,6 +336,7 @@ const _: () = assert!(GRANULE_WORDS == 64, "words_free has a bit for each word")
 mod tests {
     use super::*;
     use crate::geometry::POOL_SIZE;
+    use crate::pages::PIECE;
     use crate::tests::*;
 
     /// A descriptor alone: its pool's memory is never touched.
@@ -317,5 +408,52 @@ mod tests {
         let pool = pool(class);
         let blocks = take(&pool, class, 3);
         assert_eq!(pool.give(&[blocks[2], blocks[2]]), Err(blocks[2]));
+    }
+    #[test]
+    fn free_pages_go_back_when_they_stayed_free() {
+        for class in SizeClass::all() {
+            let pool = pool(class);
+            let blocks = take(&pool, class, class.shape().blocks as usize);
+            assert_eq!(pool.due_pages(PIECE, true), Pages::NONE);
+            // One block stays: the pages it lies on stay, all others go.
+            let stays = blocks.len() / 2;
+            let (low, high) = (&blocks[..stays], &blocks[stays + 1..]);
+            assert_eq!(pool.give(low), Ok(low.len()));
+            assert_eq!(pool.give(high), Ok(high.len()));
+            let offset = blocks[stays].addr() - pool.base();
+            let pinned = Pages::spanning(offset, offset + class.size() - 1);
+            assert_eq!(pool.free_pages(), !pinned);
+            assert_eq!(pool.due_pages(PIECE, false), Pages::NONE, "not yet");
+            let idle = !pinned & pool.resident();
+            // A block that is taken in between keeps its page.
+            let again = take(&pool, class, 1);
+            let offset = again[0].addr() - pool.base();
+            let touched = Pages::spanning(offset, offset + class.size() - 1);
+            assert_eq!(pool.due_pages(PIECE, false), idle & !touched);
+            pool.check();
+            assert_eq!(pool.resident(), pinned | touched);
+            assert_eq!(pool.give(&again), Ok(1));
+            assert_eq!(pool.due_pages(PIECE, true), touched & !pinned);
+            assert_eq!(pool.give(&blocks[stays..=stays]), Ok(1));
+            assert_eq!(pool.due_pages(PIECE, true), pinned);
+            assert_eq!(pool.resident(), Pages::NONE);
+        }
+    }
+
+    #[test]
+    fn blocks_on_resident_pages_come_first() {
+        let class = SizeClass::of(64).unwrap();
+        let pool = pool(class);
+        let blocks = take(&pool, class, class.shape().blocks as usize);
+        let last = blocks[blocks.len() - 3..].to_vec();
+        assert_eq!(pool.give(&blocks), Ok(blocks.len()));
+        // All but the last page go back.
+        take(&pool, class, blocks.len());
+        assert_eq!(pool.give(&blocks[..blocks.len() - 3]), Ok(blocks.len() - 3));
+        let gone = pool.due_pages(PIECE, true);
+        assert!(gone.bytes() >= 14 * PIECE);
+        assert_eq!(pool.give(&last), Ok(3));
+        let first = take(&pool, class, 1)[0].addr() - pool.base();
+        assert!((Pages::spanning(first, first) & gone).is_empty());
     }
 }

@@ -11,7 +11,8 @@ use crate::address_map;
 use crate::arenas::Counts;
 use crate::geometry::{ARENA_SIZE, POOL_SIZE};
 use crate::heap::{ClassCounts, HEAP};
-use crate::os::text;
+use crate::os::{process, text};
+use crate::pool;
 use crate::size_class::SizeClass;
 use crate::threads::{self, Total};
 
@@ -83,6 +84,19 @@ impl Snapshot {
         self.records() + address_map::leaf_bytes()
     }
 
+    /// Bytes of arenas that are with us: pages on which a block was taken since
+    /// they came from the kernel.
+    fn resident(&self) -> usize {
+        let used: usize = self.classes().map(|class| class.counts.resident).sum();
+        used + self.arenas.resident_empty
+    }
+
+    /// Bytes of metadata that are with us: what was ever written.
+    fn metadata_resident(&self) -> usize {
+        let map = address_map::resident_bytes(self.arenas.mapped);
+        self.threads.record_bytes + self.arenas.record_bytes_used + map
+    }
+
     fn os_bytes(&self) -> usize {
         self.arenas.bytes + self.metadata()
     }
@@ -120,6 +134,7 @@ pub fn json(out: &mut dyn Write, host: Option<&str>) -> fmt::Result {
         mapped_total,
         unmapped_total,
         highwater,
+        resident_empty,
         ..
     } = now.arenas;
     write!(
@@ -149,11 +164,36 @@ pub fn json(out: &mut dyn Write, host: Option<&str>) -> fmt::Result {
         ",\"bytes\":{{\"from_os\":{from_os},\"metadata\":{metadata},\"live\":{live},\
          \"in_magazines\":{in_magazines},\"free_in_pools\":{free}}}"
     )?;
+    // What of it is in memory. Blocks that are taken are, but for those that
+    // nobody has written to yet.
+    let resident = now.resident();
+    let free_resident = resident.saturating_sub(resident_empty + live + in_magazines);
+    let metadata = now.metadata_resident();
     write!(
         out,
-        ",\"large\":{{\"served_below_total\":{}}}",
-        now.threads.below.asked
+        ",\"resident\":{{\"total\":{},\"live\":{live},\"in_magazines\":{in_magazines},\
+         \"free_in_pools\":{free_resident},\"empty_pools\":{resident_empty},\
+         \"metadata\":{metadata},\"returned_total\":{}}}",
+        resident + metadata,
+        pool::returned()
     )?;
+    let (below, process) = (now.threads.below, process::resident());
+    write!(
+        out,
+        ",\"large\":{{\"served_below_total\":{},\"blocks_live\":{}}}",
+        below.asked,
+        below.live()
+    )?;
+    out.write_str(",\"libc\":")?;
+    match process::libc_memory() {
+        Some(libc) => write!(out, "{{\"in_use\":{},\"kept\":{}}}", libc.in_use, libc.kept)?,
+        None => out.write_str("null")?,
+    }
+    out.write_str(",\"rss\":")?;
+    match process {
+        Some(bytes) => write!(out, "{bytes}")?,
+        None => out.write_str("null")?,
+    }
     out.write_str(",\"classes\":[")?;
     for (i, class) in now.classes().enumerate() {
         let comma = if i == 0 { "" } else { "," };

@@ -37,6 +37,7 @@ use crate::list::{Linked, Links, List};
 use crate::magazines::{self, ENDED, Magazines, NOTHING, SLOTS, Slot};
 use crate::os::lock::Lock;
 use crate::os::memory;
+use crate::os::process::name_mapping;
 use crate::size_class::{SizeClass, TABLE_LEN};
 use crate::tally::{Event, Sums, Tally};
 
@@ -164,6 +165,7 @@ impl Threads {
 
     fn make(&self) -> Option<&'static Record> {
         let memory = memory::map(record_bytes())?;
+        name_mapping(memory, record_bytes(), c"obmalloc: magazines");
         // SAFETY: mapped zero, which is a record never used; aligned to the
         // OS page; never unmapped (R2).
         let record: &'static Record = unsafe { memory.cast().as_ref() };

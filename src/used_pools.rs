@@ -11,9 +11,14 @@
 //! go back to their arenas. A shelf covers a span of counts, so that a pool
 //! changes its place rarely; on a shelf the pool that changed last is first.
 //!
+//! There are two such sets of shelves: for the process's own pools, and for those
+//! that a forked child was born with and leaves alone (`inherited.rs`).
+//!
 //! # Invariants
 //!
-//! Q1  A pool is on shelf `shelf(free)` of its class exactly while it is used.
+//! Q1  A pool is on shelf `shelf(free)` of its class exactly while it is used:
+//!     of the sealed set if its generation is before `first_own`, else of the
+//!     own set.
 //! Q2  Bit n of `occupied` is set exactly while shelf n has a member.
 //!
 //! # Threads
@@ -23,20 +28,76 @@
 use core::cell::Cell;
 
 use crate::list::List;
+use crate::os::memory;
+use crate::pages::Pages;
 use crate::pool::Pool;
 use crate::size_class::Shape;
 
 const SHELVES: usize = 8;
 
+/// Pools by how full they are.
+struct Shelves {
+    lists: [List<Pool>; SHELVES],
+    /// Which have members (Q2).
+    occupied: Cell<u32>,
+}
+
+impl Shelves {
+    const fn new() -> Shelves {
+        Shelves {
+            lists: [const { List::new() }; SHELVES],
+            occupied: Cell::new(0),
+        }
+    }
+
+    #[inline]
+    fn first(&self) -> Option<&'static Pool> {
+        self.lists
+            .get(self.occupied.get().trailing_zeros() as usize)?
+            .first()
+    }
+
+    #[inline]
+    fn push(&self, shelf: usize, pool: &'static Pool) {
+        self.lists[shelf].push(pool);
+        self.occupied.set(self.occupied.get() | 1 << shelf);
+    }
+
+    #[inline]
+    fn remove(&self, shelf: usize, pool: &'static Pool) {
+        self.lists[shelf].remove(pool);
+        if self.lists[shelf].first().is_none() {
+            self.occupied.set(self.occupied.get() & !(1 << shelf));
+        }
+    }
+
+    /// Takes all pools of `other`. Takes time with the number of its own.
+    fn append(&self, other: &Shelves) {
+        for (mine, theirs) in self.lists.iter().zip(&other.lists) {
+            mine.append(theirs);
+        }
+        let occupied = self.occupied.get() | other.occupied.replace(0);
+        self.occupied.set(occupied);
+    }
+
+    fn count(&self) -> usize {
+        self.lists.iter().map(|list| list.iter().count()).sum()
+    }
+}
+
 /// The used pools of one size class.
 pub struct UsedPools {
-    shelves: [List<Pool>; SHELVES],
-    /// Which shelves have members (Q2).
-    occupied: Cell<u32>,
+    own: Shelves,
+    /// Inherited, and left alone.
+    sealed: Shelves,
+    /// The first generation of pools that are not sealed.
+    first_own: Cell<u32>,
     /// Pools of the class, the full ones too.
     pools: Cell<usize>,
     /// Blocks of the class that are not free in any pool.
     taken: Cell<usize>,
+    /// Bytes of resident pages in its pools.
+    resident: Cell<usize>,
 }
 
 /// The shelf of a pool with so many free blocks; `None` if it is full.
@@ -54,10 +115,12 @@ impl UsedPools {
     )]
     pub const fn new() -> UsedPools {
         UsedPools {
-            shelves: [const { List::new() }; SHELVES],
-            occupied: Cell::new(0),
+            own: Shelves::new(),
+            sealed: Shelves::new(),
+            first_own: Cell::new(0),
             pools: Cell::new(0),
             taken: Cell::new(0),
+            resident: Cell::new(0),
         }
     }
 
@@ -73,26 +136,69 @@ impl UsedPools {
 
     /// How many pools are full.
     pub fn full(&self) -> usize {
-        let used: usize = self.shelves.iter().map(|shelf| shelf.iter().count()).sum();
-        self.pools.get() - used
+        self.pools.get() - self.own.count() - self.sealed.count()
     }
 
     /// The used pool to take blocks from.
     #[inline]
     pub fn fullest(&self) -> Option<&'static Pool> {
-        self.shelves
-            .get(self.occupied.get().trailing_zeros() as usize)?
-            .first()
+        self.own.first()
     }
 
-    /// A pool has joined the class; it is on no shelf yet.
-    pub fn joined(&self) {
+    /// Seals all pools that are of an earlier generation than `first_own`: in a
+    /// forked child, all there are.
+    pub fn seal(&self, first_own: u32) {
+        self.first_own.set(first_own);
+        self.own.append(&self.sealed);
+        self.sealed.append(&self.own);
+    }
+
+    /// Makes sealed pools the class's own, if there are any that are used.
+    pub fn unseal(&self) -> bool {
+        self.first_own.set(0);
+        let any = self.sealed.first().is_some();
+        self.own.append(&self.sealed);
+        any
+    }
+
+    /// Whether there are sealed pools that are used.
+    pub fn has_sealed(&self) -> bool {
+        self.sealed.first().is_some()
+    }
+
+    #[inline]
+    fn shelves_of(&self, pool: &Pool) -> &Shelves {
+        if pool.generation() < self.first_own.get() {
+            &self.sealed
+        } else {
+            &self.own
+        }
+    }
+
+    /// Bytes of resident pages in pools of the class.
+    pub fn resident(&self) -> usize {
+        self.resident.get()
+    }
+
+    /// `pool` has joined the class; it is on no shelf yet.
+    pub fn joined(&self, pool: &Pool) {
         self.pools.set(self.pools.get() + 1);
+        self.became_resident(Pages::NONE, pool.resident());
     }
 
-    /// A pool has left the class and its shelf.
-    pub fn left(&self) {
+    /// `pool` has left the class and its shelf.
+    pub fn left(&self, pool: &Pool) {
         self.pools.set(self.pools.get() - 1);
+        self.became_resident(pool.resident(), Pages::NONE);
+    }
+
+    /// The resident pages of a pool were those before and are these now.
+    #[inline]
+    pub fn became_resident(&self, before: Pages, now: Pages) {
+        if before != now {
+            self.resident
+                .set(self.resident.get() + now.bytes() - before.bytes());
+        }
     }
 
     /// So many blocks were taken from pools of the class.
@@ -105,6 +211,16 @@ impl UsedPools {
         self.taken.set(self.taken.get() - blocks);
     }
 
+    /// Gives the pages of `pool`, which belongs to the class and lies in an arena
+    /// of the kernel's, back that are due: see [`Pool::due_pages`]. Returns how
+    /// many bytes.
+    pub fn purge(&self, pool: &Pool, at_once: bool) -> usize {
+        let before = pool.resident();
+        let due = pool.due_pages(memory::page_size(), at_once);
+        self.became_resident(before, pool.resident());
+        pool.give_back(due)
+    }
+
     /// Moves `pool` from the shelf for `before` free blocks to the one for
     /// `after`. 0 stands for being on no shelf, as a full pool is; a pool that
     /// has just joined or is about to leave is on none either.
@@ -114,35 +230,30 @@ impl UsedPools {
         if from == to {
             return;
         }
+        let shelves = self.shelves_of(pool);
         if let Some(from) = from {
-            self.shelves[from].remove(pool);
-            if self.shelves[from].first().is_none() {
-                self.occupied.set(self.occupied.get() & !(1 << from));
-            }
+            shelves.remove(from, pool);
         }
         if let Some(to) = to {
-            self.shelves[to].push(pool);
-            self.occupied.set(self.occupied.get() | 1 << to);
+            shelves.push(to, pool);
         }
     }
 
     /// Asserts the invariants, for tests.
     #[cfg(test)]
     pub fn check(&self, class: crate::size_class::SizeClass) {
-        for (n, list) in self.shelves.iter().enumerate() {
-            assert_eq!(
-                self.occupied.get() >> n & 1 == 1,
-                list.first().is_some(),
-                "Q2"
-            );
-            for pool in list.iter() {
-                assert_eq!(pool.class(), Some(class));
-                assert!(
-                    pool.free() > 0 && pool.free() < class.shape().blocks,
-                    "P4 Q1"
-                );
-                assert_eq!(shelf(class.shape(), pool.free()), Some(n), "Q1");
-                pool.check();
+        for (shelves, sealed) in [(&self.own, false), (&self.sealed, true)] {
+            for (n, list) in shelves.lists.iter().enumerate() {
+                let occupied = shelves.occupied.get() >> n & 1 == 1;
+                assert_eq!(occupied, list.first().is_some(), "Q2");
+                for pool in list.iter() {
+                    assert_eq!(pool.class(), Some(class));
+                    let free = pool.free();
+                    assert!(free > 0 && free < class.shape().blocks, "P4 Q1");
+                    assert_eq!(shelf(class.shape(), free), Some(n), "Q1");
+                    assert_eq!(pool.generation() < self.first_own.get(), sealed, "Q1");
+                    pool.check();
+                }
             }
         }
     }

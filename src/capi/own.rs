@@ -6,6 +6,7 @@ use core::slice;
 use crate::host::attach::host_version;
 use crate::host::reason::Reason;
 use crate::host::route;
+use crate::object;
 use crate::os::text::Buffer;
 use crate::stats;
 
@@ -89,4 +90,23 @@ pub unsafe extern "C" fn obmalloc_stats_json(buffer: *mut c_char, size: usize) -
     // A `Buffer` takes everything: it cuts and counts.
     let _ = stats::json(&mut buffer, host_version());
     buffer.end()
+}
+
+/// Gives memory that is free back to the kernel, page by page, until no more
+/// than `keep` bytes are left that are free and resident; returns how many bytes
+/// went back. Any thread may call it, without the GIL; it takes time with the
+/// size of the heap, about a millisecond for 100 MiB, and stops nobody for
+/// longer than the return of one pool's pages. Free blocks that other threads
+/// have at hand stay where they are.
+#[unsafe(no_mangle)]
+pub extern "C" fn obmalloc_trim(keep: usize) -> usize {
+    object::trim(keep)
+}
+
+/// For servers that are about to fork: empties what the calling thread has at
+/// hand and gives all free pages back, so that children share as much as can be
+/// shared. Returns how many bytes went back to the kernel.
+#[unsafe(no_mangle)]
+pub extern "C" fn obmalloc_before_fork() -> usize {
+    object::trim(0)
 }

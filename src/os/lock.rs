@@ -71,7 +71,7 @@ impl<T> Lock<T> {
     #[cold]
     #[inline(never)]
     fn wait(&self) -> Held<'_, T> {
-        let taken = FORKING.load(Relaxed) != this_thread();
+        let taken = !this_thread_forks();
         if taken {
             // SAFETY: as in `lock`; this thread does not hold it.
             unsafe { libc::pthread_mutex_lock(self.mutex.get()) };
@@ -85,12 +85,25 @@ impl<T> Lock<T> {
         unsafe { libc::pthread_mutex_lock(self.mutex.get()) };
     }
 
+    /// What is in it.
+    ///
+    /// # Safety
+    /// This thread holds the lock by `hold_for_fork`.
+    pub unsafe fn held(&self) -> &T {
+        &self.value
+    }
+
     /// Opens the lock after the fork, in the parent and in the child.
     pub fn open_after_fork(&self) {
         // SAFETY: taken by this thread in `hold_for_fork`; in the child this
         // thread is its copy, and a plain mutex does not ask who opens it.
         unsafe { libc::pthread_mutex_unlock(self.mutex.get()) };
     }
+}
+
+/// Whether this thread is in the midst of a fork, and holds all locks.
+pub fn this_thread_forks() -> bool {
+    FORKING.load(Relaxed) == this_thread()
 }
 
 /// Says that this thread now holds all locks for its fork.

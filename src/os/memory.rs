@@ -79,6 +79,18 @@ pub fn map_aligned(size: usize) -> Option<NonNull<u8>> {
     Some(base)
 }
 
+/// Gives the memory of `size` bytes at `address` back, and keeps the addresses:
+/// they read as zero from now on.
+///
+/// # Safety
+/// Whole OS pages of a private mapping, on which nothing lives.
+pub unsafe fn purge(address: usize, size: usize) {
+    let start = ptr::with_exposed_provenance_mut(address);
+    // SAFETY: the caller's promise. A kernel that refuses leaves them as they
+    // are, which harms nobody.
+    unsafe { libc::madvise(start, size, libc::MADV_DONTNEED) };
+}
+
 /// Asks the kernel not to back `size` bytes at `base` with huge pages.
 ///
 /// Where huge pages are always on, the first byte touched in an arena would

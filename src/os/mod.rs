@@ -7,8 +7,14 @@ pub mod text;
 
 pub mod lock;
 
+pub mod clock;
+
+pub mod helper;
+
 pub mod thread_word;
 
 pub mod environment;
 
 pub mod weak;
+
+pub mod process;

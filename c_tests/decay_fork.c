@@ -1,0 +1,287 @@
+/* ways: so a pre
+ *
+ * The helper thread that gives pages back, and fork: it is gone while the
+ * program forks, in the parent and in the child, whoever else has handlers; both
+ * may have one again later; and no fork waits for ever. Each part is a program
+ * of its own, as settings are read once. */
+#include "resident.h"
+#include <sys/syscall.h>
+
+enum { PATIENCE = 20 }; /* seconds, for what comes within one */
+
+static struct crowd crowd;
+
+static void come_and_go(void)
+{
+    join_crowd(&crowd, 24 * MIB, 100, 1000);
+    leave_crowd(&crowd, 10);
+}
+
+/* Comes and goes until there is a helper: after a fork not for an interval. */
+static int get_a_helper(void)
+{
+    int helper;
+    for (const double end = seconds() + PATIENCE;
+         (helper = helper_now()) == 0 && seconds() < end;) {
+        come_and_go();
+        end_crowd(&crowd);
+    }
+    CHECK(helper != 0);
+    return helper;
+}
+
+/* ---- how many threads there are ---- */
+
+static int in_the_parent, in_the_child;
+
+static void parent_handler(void)
+{
+    in_the_parent = threads_now();
+}
+
+static void child_handler(void)
+{
+    in_the_child = threads_now();
+}
+
+static void its_own_helper(void)
+{
+    come_and_go();
+    get_a_helper();
+    come_and_go();
+    read_stats();
+    const long long before = stat_of("resident", "returned_total");
+    CHECK(COMES((read_stats(), stat_of("resident", "returned_total") > before + (4 << 20)),
+                PATIENCE));
+    CHECK(crowd_holds(&crowd));
+    CHECK(COMES(threads_now() == 1, PATIENCE));
+}
+
+static void one_thread(void)
+{
+    static const int waits[] = {0, 1, 50, 130, 230, 400}; /* milliseconds */
+    pthread_atfork(NULL, parent_handler, child_handler);
+    for (size_t i = 0; i < sizeof waits / sizeof *waits; i++) {
+        get_a_helper();
+        come_and_go();
+        usleep((useconds_t)waits[i] * 1000); /* maybe it has just left, or is leaving */
+        const pid_t pid = fork();
+        const int threads = threads_now();
+        if (pid == 0) {
+            CHECK(threads == 1 && in_the_child == 1);
+            CHECK(crowd_holds(&crowd));
+            if (i % 3 == 0)
+                its_own_helper();
+            _exit(exit_status());
+        }
+        CHECK(pid > 0 && threads == 1 && in_the_parent == 1);
+        CHECK(status_of(pid) == 0);
+        CHECK(crowd_holds(&crowd));
+        end_crowd(&crowd);
+    }
+}
+
+/* Who forks again and again hardly has a helper; pages go back all the same. */
+static void a_fork_now_and_then(void)
+{
+    join_crowd(&crowd, 48 * MIB, 100, 1000);
+    const size_t peak = resident();
+    leave_crowd(&crowd, 10);
+    for (const double end = seconds() + PATIENCE;
+         resident() + 24 * MIB > peak && seconds() < end; usleep(50000)) {
+        const pid_t pid = fork();
+        if (pid == 0)
+            _exit(0);
+        CHECK(status_of(pid) == 0 && threads_now() == 1);
+        void *p[1000];
+        for (int i = 0; i < 1000; i++)
+            p[i] = obj.malloc(400);
+        for (int i = 0; i < 1000; i++)
+            obj.free(p[i]);
+    }
+    CHECK(resident() + 24 * MIB < peak);
+    CHECK(crowd_holds(&crowd));
+}
+
+/* ---- handlers that were there before ours, so that they come after it ---- */
+
+static bool armed;
+
+static void drop_much(void)
+{
+    if (armed)
+        leave_crowd(&crowd, 10);
+}
+
+static void before_everything(void)
+{
+    if (getenv("TEST_PART"))
+        pthread_atfork(drop_much, NULL, NULL);
+}
+
+__attribute__((section(".preinit_array"), used)) static void (*const preinit)(void) =
+    before_everything;
+
+static void dropped_in_a_handler(void)
+{
+    for (int i = 0; i < 5; i++) {
+        join_crowd(&crowd, 24 * MIB, 100, 1000);
+        usleep(30000); /* an interval since the last fork */
+        armed = true;
+        const pid_t pid = fork();
+        armed = false;
+        const int threads = threads_now();
+        if (pid == 0) {
+            CHECK(threads == 1);
+            CHECK(in_child((void (*)(void *))its_own_helper, NULL) == 0);
+            _exit(exit_status());
+        }
+        CHECK(pid > 0 && threads == 1);
+        CHECK(status_of(pid) == 0);
+        end_crowd(&crowd);
+    }
+}
+
+/* ---- many forks ---- */
+
+enum { FORKS = 2000, FORKERS = 2, WORKERS = 2 };
+
+static atomic_bool stop;
+static atomic_int seen;
+
+/* Blocks of some MiB come and go, so that there is always something to do. */
+static void *worker(void *argument)
+{
+    enum { N = 24000 };
+    void **p = calloc(N, sizeof *p);
+    size_t seed = (uintptr_t)argument, bad = 0;
+    while (!stop) {
+        for (size_t i = 0; i < N; i++)
+            fill(p[i] = obj.malloc(200 + i % 400), 32, seed + i);
+        for (size_t i = 0; i < N; i++) {
+            bad += !holds(p[i], 32, seed + i);
+            obj.free(p[i]);
+        }
+    }
+    CHECK(bad == 0);
+    free(p);
+    return argument;
+}
+
+static void *watcher(void *unused)
+{
+    for (; !stop; usleep(500))
+        seen += helper_now() != 0;
+    return unused;
+}
+
+static void a_childs_life(void)
+{
+    void *p[300];
+    for (size_t i = 0; i < 300; i++)
+        fill(p[i] = obj.malloc(i * 11), i < 8 ? 0 : 64, i);
+    for (size_t i = 0; i < 300; i++) {
+        CHECK(holds(p[i], i < 8 ? 0 : 64, i));
+        obj.free(p[i]);
+    }
+}
+
+static void *forker(void *unused)
+{
+    int died = 0;
+    for (int i = 0; i < FORKS / FORKERS && died == 0; i++) {
+        const int before = failures;
+        const pid_t pid = fork();
+        if (pid == 0) {
+            a_childs_life();
+            _exit(failures > before);
+        }
+        died += pid < 0 || status_of(pid) != 0;
+        if (i % 8 == 0)
+            usleep(3000); /* time for a helper to start */
+    }
+    CHECK(died == 0);
+    return unused;
+}
+
+static void many_forks(void)
+{
+    pthread_t workers[WORKERS], forkers[FORKERS], watching;
+    for (uintptr_t i = 0; i < WORKERS; i++)
+        CHECK(pthread_create(&workers[i], NULL, worker, (void *)i) == 0);
+    CHECK(pthread_create(&watching, NULL, watcher, NULL) == 0);
+    for (int i = 0; i < FORKERS; i++)
+        CHECK(pthread_create(&forkers[i], NULL, forker, NULL) == 0);
+    for (int i = 0; i < FORKERS; i++)
+        pthread_join(forkers[i], NULL);
+    stop = true;
+    for (int i = 0; i < WORKERS; i++)
+        pthread_join(workers[i], NULL);
+    pthread_join(watching, NULL);
+    CHECK(seen > 5); /* or nothing of this was tried */
+}
+
+/* ---- the kernel's numbers of threads come again ---- */
+
+static int wanted;
+static atomic_bool tried, found;
+
+static void *another_thread(void *unused)
+{
+    found = (int)syscall(SYS_gettid) == wanted;
+    tried = true;
+    for (const double end = seconds() + 10; found && !stop && seconds() < end;)
+        usleep(1000);
+    return unused;
+}
+
+/* Has the kernel give that number next; other programs may be quicker. */
+static bool next_number(int number)
+{
+    char text[32];
+    const int fd = open("/proc/sys/kernel/ns_last_pid", O_WRONLY | O_CLOEXEC);
+    const int n = snprintf(text, sizeof text, "%d", number - 1);
+    const bool written = fd >= 0 && write(fd, text, (size_t)n) == n;
+    if (fd >= 0)
+        close(fd);
+    return written;
+}
+
+/* A helper has left, and another thread has its number now. */
+static void numbers_come_again(void)
+{
+    pthread_t thread;
+    wanted = get_a_helper();
+    CHECK(COMES(threads_now() == 1, PATIENCE));
+    for (int i = 0; i < 200 && !found; i++) {
+        if (!next_number(wanted)) {
+            fprintf(stderr, "numbers come again: not permitted here, not tried\n");
+            return;
+        }
+        tried = false;
+        CHECK(pthread_create(&thread, NULL, another_thread, NULL) == 0);
+        if (!COMES(tried, PATIENCE) || !found)
+            pthread_join(thread, NULL);
+    }
+    CHECK(found);
+    const double begin = seconds();
+    const pid_t pid = fork();
+    if (pid == 0)
+        _exit(0);
+    CHECK(status_of(pid) == 0 && seconds() < begin + 8);
+    stop = true;
+    if (found)
+        pthread_join(thread, NULL);
+}
+
+TEST_MAIN
+{
+    static const struct part parts[] = {
+        {"one thread at fork", one_thread, "100", NULL},
+        {"a fork now and then", a_fork_now_and_then, "500", NULL},
+        {"dropped in a handler", dropped_in_a_handler, "10", NULL},
+        {"many forks", many_forks, "1", NULL},
+        {"numbers come again", numbers_come_again, "20", NULL},
+    };
+    run_parts(parts, sizeof parts / sizeof *parts);
+}

@@ -1,0 +1,255 @@
+//! A helper thread: at most one, with all signals blocked, that sleeps most of
+//! the time, can be told to stop, and is gone when [`Helper::stop`] returns.
+//!
+//! CPython from 3.12 on counts the kernel's threads at a fork and warns of more
+//! than one. So "gone" means gone from there, too.
+
+use core::cell::Cell;
+use core::ffi::c_void;
+use core::mem::MaybeUninit;
+use core::ptr;
+use core::sync::atomic::{
+    AtomicI32, AtomicU32,
+    Ordering::{Acquire, Relaxed, Release},
+};
+
+use super::clock;
+use super::lock::Lock;
+
+/// Milliseconds that an ended thread is waited for, which takes microseconds.
+const GOING: u64 = 20;
+/// Bytes of its stack.
+const STACK: usize = 128 * 1024;
+
+const GO_ON: u32 = 0;
+const STOP: u32 = 1;
+
+/// The helper thread. It and its state live as long as the process.
+pub struct Helper {
+    state: Lock<State>,
+    /// [`STOP`] when it is to end; what it sleeps on.
+    word: AtomicU32,
+    /// The kernel's number of the thread, 0 before it runs.
+    id: AtomicI32,
+    /// The number of the last one that left by itself: it may not be gone yet.
+    left: AtomicI32,
+    /// What it does.
+    work: fn(&Helper),
+}
+
+struct State {
+    /// The thread, from its start until it was joined or has detached itself.
+    thread: Cell<Option<libc::pthread_t>>,
+    /// Somebody waits for it to end.
+    stopping: Cell<bool>,
+}
+
+impl Helper {
+    /// A helper that is not there yet, and will do `work`.
+    pub const fn new(work: fn(&Helper)) -> Helper {
+        Helper {
+            state: Lock::new(State {
+                thread: Cell::new(None),
+                stopping: Cell::new(false),
+            }),
+            word: AtomicU32::new(GO_ON),
+            id: AtomicI32::new(0),
+            left: AtomicI32::new(0),
+            work,
+        }
+    }
+
+    /// Starts the thread, unless it runs. False if there can be none.
+    pub fn start(&'static self) -> bool {
+        let state = self.state.lock();
+        if state.thread.get().is_some() {
+            return true;
+        }
+        self.word.store(GO_ON, Relaxed);
+        self.id.store(0, Relaxed);
+        let thread = self.create();
+        state.thread.set(thread);
+        thread.is_some()
+    }
+
+    /// Creates it with all signals blocked, which a thread inherits.
+    fn create(&'static self) -> Option<libc::pthread_t> {
+        let (mut all, mut before) = (MaybeUninit::uninit(), MaybeUninit::uninit());
+        let mut attributes = MaybeUninit::uninit();
+        let mut thread = MaybeUninit::uninit();
+        let this = ptr::from_ref(self).cast_mut().cast();
+        // SAFETY: places for what each of these makes before the next reads it;
+        // `run` gets `self`, which lives as long as the process.
+        unsafe {
+            libc::sigfillset(all.as_mut_ptr());
+            libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
+            libc::pthread_attr_init(attributes.as_mut_ptr());
+            libc::pthread_attr_setstacksize(attributes.as_mut_ptr(), STACK);
+            let created =
+                libc::pthread_create(thread.as_mut_ptr(), attributes.as_ptr(), run, this) == 0;
+            libc::pthread_attr_destroy(attributes.as_mut_ptr());
+            libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut());
+            created.then(|| thread.assume_init())
+        }
+    }
+
+    /// For the thread itself: sleeps so many milliseconds. False if it is to
+    /// stop.
+    pub fn sleep(&self, milliseconds: u64) -> bool {
+        let time = libc::timespec {
+            tv_sec: (milliseconds / 1000).cast_signed(),
+            tv_nsec: (milliseconds % 1000 * 1_000_000).cast_signed(),
+        };
+        // SAFETY: waits while the word says so, at most for that time.
+        unsafe {
+            libc::syscall(
+                libc::SYS_futex,
+                self.word.as_ptr(),
+                libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG,
+                GO_ON,
+                &raw const time,
+            );
+        }
+        self.word.load(Acquire) == GO_ON
+    }
+
+    /// For the thread itself: ends it of its own will, if `done` still says so
+    /// under the lock that `start` takes. Then it must return at once.
+    pub fn leave(&self, done: impl Fn() -> bool) -> bool {
+        let state = self.state.lock();
+        if state.stopping.get() || !done() {
+            return false;
+        }
+        self.left.store(self.id.load(Relaxed), Release);
+        if let Some(thread) = state.thread.take() {
+            // SAFETY: this thread; nobody will join it.
+            unsafe { libc::pthread_detach(thread) };
+        }
+        true
+    }
+
+    /// Ends the thread, waits until it is gone, and keeps it from being started
+    /// until [`Helper::open`]: for a fork.
+    pub fn stop(&self) {
+        loop {
+            self.state.hold_for_fork();
+            // SAFETY: held just now.
+            let state = unsafe { self.state.held() };
+            wait_until_gone(self.left.swap(0, Acquire));
+            let Some(thread) = state.thread.get() else {
+                return;
+            };
+            if state.stopping.replace(true) {
+                self.state.open_after_fork();
+                // SAFETY: no conditions. Another thread is in the loop's end.
+                unsafe { libc::sched_yield() };
+                continue;
+            }
+            self.state.open_after_fork();
+            self.join(thread);
+            self.state.hold_for_fork();
+            // SAFETY: as above.
+            let state = unsafe { self.state.held() };
+            state.thread.set(None);
+            state.stopping.set(false);
+            return;
+        }
+    }
+
+    fn join(&self, thread: libc::pthread_t) {
+        self.word.store(STOP, Release);
+        // SAFETY: wakes who sleeps on the word; joins a thread that is joined
+        // once (`stopping`).
+        unsafe {
+            libc::syscall(
+                libc::SYS_futex,
+                self.word.as_ptr(),
+                libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG,
+                1,
+            );
+            libc::pthread_join(thread, ptr::null_mut());
+        }
+        wait_until_gone(self.id.load(Acquire));
+    }
+
+    /// Lets it be started again after [`Helper::stop`].
+    pub fn open(&self) {
+        self.state.open_after_fork();
+    }
+}
+
+/// Waits until the kernel knows no thread of this number in the process: a
+/// thread that was joined, or has detached itself, is still going. But not for
+/// ever: the kernel gives numbers again, and it may be another's by now.
+fn wait_until_gone(id: i32) {
+    let until = clock::now() + GOING;
+    while id != 0 && is_there(id) && clock::now() < until {
+        // SAFETY: no conditions.
+        unsafe { libc::sched_yield() };
+    }
+}
+
+/// Whether the kernel knows a thread of this number in the process.
+fn is_there(id: i32) -> bool {
+    // SAFETY: signal 0 only asks.
+    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), id, 0) == 0 }
+}
+
+extern "C" fn run(helper: *mut c_void) -> *mut c_void {
+    // SAFETY: what `create` handed over.
+    let helper = unsafe { &*helper.cast::<Helper>() };
+    // SAFETY: a question, and a name for who looks at the process's threads.
+    unsafe {
+        helper.id.store(libc::gettid(), Release);
+        libc::prctl(libc::PR_SET_NAME, c"obmalloc".as_ptr());
+    }
+    (helper.work)(helper);
+    ptr::null_mut()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::sync::atomic::AtomicUsize;
+
+    static ROUNDS: AtomicUsize = AtomicUsize::new(0);
+
+    #[test]
+    fn it_runs_stops_and_starts_again() {
+        static HELPER: Helper = Helper::new(|helper| {
+            while helper.sleep(1) {
+                ROUNDS.fetch_add(1, Relaxed);
+            }
+        });
+        for _ in 0..20 {
+            let before = ROUNDS.load(Relaxed);
+            assert!(HELPER.start() && HELPER.start());
+            while ROUNDS.load(Relaxed) < before + 2 {
+                std::thread::yield_now();
+            }
+            HELPER.stop();
+            let after = ROUNDS.load(Relaxed);
+            std::thread::sleep(core::time::Duration::from_millis(3));
+            assert_eq!(ROUNDS.load(Relaxed), after, "it is gone");
+            HELPER.open();
+        }
+        HELPER.stop();
+        HELPER.open();
+    }
+
+    #[test]
+    fn it_may_leave_by_itself() {
+        static LEFT: AtomicUsize = AtomicUsize::new(0);
+        static HELPER: Helper = Helper::new(|helper| {
+            if helper.leave(|| true) {
+                LEFT.fetch_add(1, Relaxed);
+            }
+        });
+        for round in 1..20 {
+            assert!(HELPER.start());
+            while LEFT.load(Relaxed) < round {
+                std::thread::yield_now();
+            }
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! What the process takes as a whole, as the kernel and the C library say.
+
+use core::ffi::CStr;
+use core::ptr;
+
+use super::memory::page_size;
+use super::weak::{function, weak_symbol};
+
+/// The process that this one's parent is now.
+pub fn parent() -> i32 {
+    // SAFETY: a question without conditions.
+    unsafe { libc::getppid() }
+}
+
+/// Bytes of the process that are in memory; `None` without `/proc`.
+pub fn resident() -> Option<usize> {
+    const STATM: &CStr = c"/proc/self/statm";
+    let mut text = [0u8; 128];
+    // SAFETY: a C string.
+    let fd = unsafe { libc::open(STATM.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+    if fd < 0 {
+        return None;
+    }
+    // SAFETY: a place for so many bytes.
+    let n = unsafe { libc::read(fd, text.as_mut_ptr().cast(), text.len()) };
+    // SAFETY: opened here.
+    unsafe { libc::close(fd) };
+    let text = text.get(..usize::try_from(n).ok()?)?;
+    let pages = core::str::from_utf8(text).ok()?.split(' ').nth(1)?;
+    Some(pages.parse::<usize>().ok()? * page_size())
+}
+
+/// What the C library's malloc has.
+#[derive(Clone, Copy)]
+pub struct LibcMemory {
+    /// Bytes of blocks that are in use.
+    pub in_use: usize,
+    /// Bytes that it has from the kernel and keeps for later.
+    pub kept: usize,
+}
+
+/// What the C library's malloc has, if it can say (glibc 2.33 and later).
+pub fn libc_memory() -> Option<LibcMemory> {
+    type MallInfo2 = unsafe extern "C" fn() -> libc::mallinfo2;
+    let ask = weak_symbol!("mallinfo2")?;
+    // SAFETY: its type.
+    let ask = unsafe { function::<MallInfo2>(ask) };
+    // SAFETY: no conditions; it takes the C library's own locks.
+    let info = unsafe { ask() };
+    Some(LibcMemory {
+        in_use: info.uordblks + info.hblkhd,
+        kept: info.fordblks,
+    })
+}
+
+/// Gives `size` bytes at `start` a name in the process's list of mappings, where
+/// the kernel has such (5.17, if it was built so).
+pub fn name_mapping(start: ptr::NonNull<u8>, size: usize, name: &'static CStr) {
+    const PR_SET_VMA: i32 = 0x5356_4d41;
+    const PR_SET_VMA_ANON_NAME: usize = 0;
+    // SAFETY: a name changes no memory; a kernel without such says EINVAL.
+    unsafe {
+        libc::prctl(
+            PR_SET_VMA,
+            PR_SET_VMA_ANON_NAME,
+            start.as_ptr(),
+            size,
+            name.as_ptr(),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_process_has_memory() {
+        assert!(resident().is_some_and(|bytes| bytes > page_size()));
+        assert!(libc_memory().is_none_or(|memory| memory.in_use > 0));
+    }
+}

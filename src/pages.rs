@@ -1,0 +1,157 @@
+//! Sets of a pool's pages, in pieces of 4 KiB, the smallest OS page there is.
+//! On a kernel with larger pages only whole ones go back: see [`Pages::whole`].
+#![forbid(unsafe_code)]
+
+use core::ops::{BitAnd, BitOr, Not};
+
+use crate::geometry::POOL_SIZE;
+
+/// Bytes in a piece.
+pub const PIECE: usize = 4096;
+const PIECE_BITS: u32 = PIECE.ilog2();
+/// Words of a pool's granules that a piece covers.
+const WORDS_PER_PIECE: u32 = 4;
+
+/// A set of pieces, the lowest bit the first piece of the pool.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(transparent)]
+pub struct Pages(u16);
+
+impl Pages {
+    /// No piece.
+    pub const NONE: Pages = Pages(0);
+    /// All of the pool.
+    pub const ALL: Pages = Pages(u16::MAX);
+
+    /// The pieces in which the bytes from offset `first` to `last`, inclusive,
+    /// lie. Both are in the pool.
+    #[inline]
+    pub fn spanning(first: usize, last: usize) -> Pages {
+        let (first, last) = (first >> PIECE_BITS, last >> PIECE_BITS);
+        Pages(((2u32 << last) - (1u32 << first)) as u16)
+    }
+
+    /// Whether there is none.
+    #[inline]
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Bytes in the set.
+    pub fn bytes(self) -> usize {
+        self.0.count_ones() as usize * PIECE
+    }
+
+    /// What of it makes whole OS pages of `page` bytes. Of a page larger than
+    /// a pool, nothing.
+    pub fn whole(self, page: usize) -> Pages {
+        let pieces = page / PIECE;
+        if pieces <= 1 {
+            return self;
+        }
+        let (mut whole, mut at) = (0u32, 0);
+        while at + pieces <= POOL_SIZE / PIECE {
+            let one = ((1u32 << pieces) - 1) << at;
+            if u32::from(self.0) & one == one {
+                whole |= one;
+            }
+            at += pieces;
+        }
+        Pages(whole as u16)
+    }
+
+    /// A bit for each word of granules that lies in the set.
+    #[inline]
+    pub fn words(self) -> u64 {
+        // Each bit to every fourth place, then each to four.
+        let mut bits = u64::from(self.0);
+        bits = (bits | bits << 24) & 0x0000_00ff_0000_00ff;
+        bits = (bits | bits << 12) & 0x000f_000f_000f_000f;
+        bits = (bits | bits << 6) & 0x0303_0303_0303_0303;
+        bits = (bits | bits << 3) & 0x1111_1111_1111_1111;
+        bits * ((1 << WORDS_PER_PIECE) - 1)
+    }
+
+    /// Its runs of neighbours: the offset and the length of each, in bytes.
+    pub fn runs(self) -> impl Iterator<Item = (usize, usize)> {
+        let mut rest = u32::from(self.0);
+        core::iter::from_fn(move || {
+            if rest == 0 {
+                return None;
+            }
+            let first = rest.trailing_zeros();
+            let len = (!(rest >> first)).trailing_zeros();
+            rest &= !(((1 << len) - 1) << first);
+            Some((first as usize * PIECE, len as usize * PIECE))
+        })
+    }
+}
+
+impl BitOr for Pages {
+    type Output = Pages;
+    #[inline]
+    fn bitor(self, other: Pages) -> Pages {
+        Pages(self.0 | other.0)
+    }
+}
+
+impl BitAnd for Pages {
+    type Output = Pages;
+    #[inline]
+    fn bitand(self, other: Pages) -> Pages {
+        Pages(self.0 & other.0)
+    }
+}
+
+impl Not for Pages {
+    type Output = Pages;
+    #[inline]
+    fn not(self) -> Pages {
+        Pages(!self.0)
+    }
+}
+
+const _: () = assert!(POOL_SIZE == PIECE * 16, "a bit of a u16 for each piece");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::*;
+
+    #[test]
+    fn spans_cover_every_piece_they_touch() {
+        assert_eq!(Pages::spanning(0, 0), Pages(1));
+        assert_eq!(Pages::spanning(0, PIECE - 1), Pages(1));
+        assert_eq!(Pages::spanning(PIECE - 1, PIECE), Pages(3));
+        assert_eq!(Pages::spanning(0, POOL_SIZE - 1), Pages::ALL);
+        assert_eq!(Pages::spanning(15 * PIECE, POOL_SIZE - 1), Pages(0x8000));
+    }
+
+    #[test]
+    fn words_are_four_for_each_piece() {
+        for bit in 0..16 {
+            assert_eq!(Pages(1 << bit).words(), 0xf << (4 * bit));
+        }
+        assert_eq!(Pages::ALL.words(), u64::MAX);
+        assert_eq!(Pages(0x8421).words(), 0xf000_0f00_00f0_000f);
+    }
+
+    #[test]
+    fn only_whole_os_pages_go_back() {
+        let set = Pages(0b0111_1111_1110_1111);
+        assert_eq!(set.whole(4096), set);
+        assert_eq!(set.whole(16384), Pages(0b0000_1111_0000_1111));
+        assert_eq!(set.whole(65536), Pages::NONE);
+        assert_eq!(Pages::ALL.whole(65536), Pages::ALL);
+        assert_eq!(Pages::ALL.whole(1 << 21), Pages::NONE);
+    }
+
+    #[test]
+    fn runs_are_neighbours_together() {
+        let runs: Vec<_> = Pages(0b1000_0000_0011_0110).runs().collect();
+        let pieces = runs.iter().map(|(at, len)| (at / PIECE, len / PIECE));
+        assert_eq!(pieces.collect::<Vec<_>>(), [(1, 2), (4, 2), (15, 1)]);
+        assert_eq!(Pages::ALL.runs().collect::<Vec<_>>(), [(0, POOL_SIZE)]);
+        assert_eq!(Pages::NONE.runs().count(), 0);
+    }
+}

@@ -1,0 +1,101 @@
+//! The return of free memory to the kernel: pages inside pools, and arenas that
+//! stay wholly empty. When that happens is `decay.rs`'s matter.
+//!
+//! ```text
+//!    a pool:   |xx..|.xx.|....|....|....|x...|....|xxxx|    x: a taken block
+//!               page  page  |--- free ---|      |free|
+//!
+//!    free and resident  -->  noted (idle)  -->  MADV_DONTNEED, not resident
+//!                            taken again: forgotten
+//! ```
+//!
+//! A block in the bits carries no link, so a page whose blocks are all free may
+//! go at any moment, and be taken into use again without any bookkeeping but
+//! its bit (P5).
+//!
+//! # Threads
+//!
+//! Any thread, with no lock held. A lock is held for one pool's pages at a time.
+
+use core::ptr;
+
+use crate::address_map::MAP;
+use crate::arena::Arena;
+use crate::heap::Heap;
+use crate::os::memory;
+use crate::pool::Pool;
+use crate::size_class::SizeClass;
+
+impl Heap {
+    /// Gives free pages back to the kernel: those that have been free since this
+    /// was called the last time, or `at_once` all. Looks at the arenas from
+    /// `from` on, as many as `most`, `from` being at the next one then. Returns
+    /// how many bytes went back.
+    ///
+    /// A lock is held for one pool's pages at a time.
+    pub fn purge(&self, from: &mut Option<&'static Arena>, most: usize, at_once: bool) -> usize {
+        let mut bytes = 0;
+        for _ in 0..most {
+            let Some(arena) = *from else {
+                break;
+            };
+            *from = arena.made_before();
+            bytes += arena
+                .pools()
+                .map(|pool| self.purge_pool(arena, pool, at_once))
+                .sum::<usize>();
+        }
+        bytes
+    }
+
+    fn purge_pool(&self, arena: &'static Arena, pool: &'static Pool, at_once: bool) -> usize {
+        let (page, base) = (memory::page_size(), pool.base());
+        // Without a lock, an answer of the map only says which lock to take.
+        let is_here = || MAP.arena(base).is_some_and(|found| ptr::eq(found, arena));
+        match MAP.find(base).class() {
+            Some(class) => {
+                let used = self.used(class);
+                let is_still = MAP.find(base).class() == Some(class);
+                if !is_still || !is_here() || arena.is_programs() {
+                    return 0;
+                }
+                used.purge(pool, at_once)
+            }
+            None => {
+                let arenas = self.arenas.lock();
+                pool.give_back(arenas.due_pages(arena, pool, page, at_once))
+            }
+        }
+    }
+
+    /// Where a purge of all arenas begins.
+    pub fn newest_arena(&self) -> Option<&'static Arena> {
+        self.arenas.lock().newest()
+    }
+
+    /// Gives arenas back that have been wholly empty since this was called the
+    /// last time. Returns how many bytes of address space they had.
+    pub fn release_idle(&self) -> usize {
+        let mut bytes = 0;
+        loop {
+            let land = self.arenas.lock().idle();
+            let Some(land) = land else {
+                self.arenas.lock().note_idle();
+                return bytes;
+            };
+            bytes += land.size();
+            land.give_back();
+        }
+    }
+
+    /// Bytes that are with us and that no block lies in which is live or in a
+    /// magazine. Not all of them make whole pages.
+    pub fn free_bytes(&self) -> usize {
+        let of_class = |class: SizeClass| {
+            let counts = self.class_counts(class);
+            counts.resident.saturating_sub(counts.taken * class.size())
+        };
+        let used: usize = SizeClass::all().map(of_class).sum();
+        used + self.arena_counts().resident_empty
+    }
+}
