@@ -41,7 +41,7 @@ use crate::list::List;
 use crate::os::memory;
 use crate::os::process::name_mapping;
 use crate::pages::Pages;
-use crate::pool::Pool;
+use crate::pool::{self, Pool};
 
 /// Empty arenas that are kept in any case.
 const KEPT_ALWAYS: usize = 8;
@@ -195,10 +195,11 @@ impl Arenas {
     }
 
     /// Takes the land out of an arena that has been wholly empty since
-    /// `note_idle` was called, if there is one. A program's land goes back by
-    /// the program's own calls only: its allocator is no other thread's.
-    pub fn idle(&self) -> Option<Land> {
-        self.remove(|arena| arena.is_idle() && !arena.is_programs())
+    /// `note_idle` was called, or `at_once` of any empty one, if there is one. A
+    /// program's land goes back by the program's own calls only: its allocator
+    /// is no other thread's.
+    pub fn idle(&self, at_once: bool) -> Option<Land> {
+        self.remove(|arena| (at_once || arena.is_idle()) && !arena.is_programs())
     }
 
     /// Notes which arenas are wholly empty now.
@@ -294,6 +295,9 @@ impl Arenas {
         self.unlist(arena);
         MAP.remove_arena(arena);
         let resident = arena.resident_empty();
+        if !arena.is_programs() {
+            pool::count_returned(resident);
+        }
         self.count(|counts| counts.resident_empty -= resident);
         let land = arena.leave();
         self.spare.push(arena);

@@ -11,7 +11,7 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use crate::decay;
 use crate::inherited::{self, Rule};
-use crate::limit;
+use crate::cutoff;
 use crate::os::environment;
 use crate::os::text::{printable, say};
 use crate::size_class::{MEDIUM_MAX, SMALL_MAX};
@@ -50,7 +50,7 @@ pub static SETTINGS: &[Setting] = &[
         meaning: "the largest request that is served from pools; unset: 512, CPython's own rule, and 8192 once the heap has 16 MiB or the program has made 4000 larger requests",
         apply: |value| match size(value) {
             Some(n @ SMALL_MAX..=MEDIUM_MAX) => {
-                limit::set(n);
+                cutoff::set(n);
                 true
             }
             _ => false,

@@ -15,7 +15,8 @@
 //! builds and drops the same things again and again keeps its pages.
 //!
 //! The helper thread starts when [`WORTH`] bytes are free, and leaves when two
-//! rounds in a row have found nothing to do. A fork ends it before (`fork.rs`).
+//! rounds in a row have found nothing to do. A fork ends it before (`fork.rs`),
+//! with a round that waits for nothing.
 //! It takes no block and needs no GIL. Where no thread may be started, each
 //! tick does a part of a round.
 //!
@@ -31,6 +32,7 @@ use crate::heap::{self, HEAP};
 use crate::os::clock;
 use crate::os::helper::Helper;
 use crate::os::lock::{self, Lock};
+use crate::pool;
 
 /// Free bytes from which on returning them is worth a thread.
 const WORTH: usize = 4 << 20;
@@ -53,8 +55,12 @@ static STIRRED: AtomicBool = AtomicBool::new(false);
 static NEXT: AtomicU64 = AtomicU64::new(0);
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
-/// Until when no thread is started, after a fork.
+/// Milliseconds after a fork in which no thread is started.
+const AFTER_FORK: u64 = 250;
+/// Until when that is.
 static FORKED: AtomicU64 = AtomicU64::new(0);
+/// From when on a fork does a round again.
+static FORK_ROUND: AtomicU64 = AtomicU64::new(0);
 
 static HELPER: Helper = Helper::new(work);
 
@@ -104,7 +110,7 @@ fn look(now: u64, interval: u64) {
     if lock::this_thread_forks() {
         return;
     }
-    // Who forks again and again has no thread, but ticks.
+    // Right after a fork there is no thread, but ticks.
     let threaded = THREAD.load(Relaxed) && now >= FORKED.load(Relaxed);
     COUNT.store(0, Relaxed);
     NEXT.store(now + interval / LOOKS, Relaxed);
@@ -125,12 +131,16 @@ fn part_of_a_round(now: u64, interval: u64) {
             return;
         }
         round.next.set(now + interval);
-        HEAP.release_idle();
+        HEAP.release(false);
         round.at.set(HEAP.newest_arena());
     }
-    let mut at = round.at.get();
-    HEAP.purge(&mut at, PART, false);
-    round.at.set(at);
+    for _ in 0..PART {
+        let Some(arena) = round.at.get() else {
+            return;
+        };
+        HEAP.purge(arena, false, usize::MAX);
+        round.at.set(arena.made_before());
+    }
 }
 
 /// The helper thread's work.
@@ -141,8 +151,10 @@ fn work(helper: &Helper) {
             return;
         }
         let stirred = STIRRED.swap(false, Relaxed);
-        let returned = round(false);
-        quiet = if stirred || returned > 0 {
+        let before = pool::returned();
+        HEAP.release(false);
+        round(false, 0);
+        quiet = if stirred || pool::returned() != before {
             0
         } else {
             quiet + 1
@@ -154,42 +166,56 @@ fn work(helper: &Helper) {
     helper.leave(|| true);
 }
 
-/// One round over all pools. Returns how many bytes went back.
-fn round(at_once: bool) -> usize {
-    let mut bytes = if at_once { 0 } else { HEAP.release_idle() };
+/// One round over all pools, or as much of it as is needed until no more than
+/// `keep` bytes are free.
+fn round(at_once: bool, keep: usize) {
+    let mut rest = match keep {
+        0 => usize::MAX,
+        keep => HEAP.free_bytes().saturating_sub(keep),
+    };
     let mut at = HEAP.newest_arena();
-    while at.is_some() {
-        bytes += HEAP.purge(&mut at, 1, at_once);
+    while let Some(arena) = at.filter(|_| rest > 0) {
+        rest -= HEAP.purge(arena, at_once, rest).min(rest);
+        at = arena.made_before();
     }
-    bytes
 }
 
 /// Gives free pages back now, until no more than `keep` bytes are free that
-/// are with us. Returns how many bytes went back.
-pub fn trim(keep: usize) -> usize {
-    let mut rest = HEAP.free_bytes().saturating_sub(keep);
-    let mut bytes = 0;
-    let mut at = HEAP.newest_arena();
-    while at.is_some() && rest > 0 {
-        let returned = HEAP.purge(&mut at, 1, true);
-        rest = rest.saturating_sub(returned);
-        bytes += returned;
+/// are with us.
+pub fn trim(keep: usize) {
+    if keep == 0 {
+        HEAP.release(true);
     }
-    bytes
+    round(true, keep);
+}
+
+/// What is free at a fork goes back first, if it is worth it, but not more
+/// often than once in each interval: the child would have it, too, and after
+/// the fork there is no helper thread for a while.
+fn round_before_fork() {
+    let (now, interval) = (clock::now(), u64::try_from(INTERVAL.load(Relaxed)));
+    let Ok(interval) = interval else {
+        return;
+    };
+    if now >= FORK_ROUND.load(Relaxed) && HEAP.free_bytes() >= WORTH {
+        FORK_ROUND.store(now + interval, Relaxed);
+        round(true, 0);
+    }
 }
 
 /// Before a fork: ends the helper thread, and keeps it from being started.
 pub fn stop_for_fork() {
+    round_before_fork();
     HELPER.stop();
     ROUND.hold_for_fork();
 }
 
-/// After a fork, on both sides. The helper thread is not started again for one
-/// interval: CPython counts threads right after it has forked.
+/// After a fork, on both sides. The helper thread is not started again for a
+/// while: CPython counts threads right after it has forked.
 pub fn go_on_after_fork() {
     ROUND.open_after_fork();
-    let interval = u64::try_from(INTERVAL.load(Relaxed)).unwrap_or(0);
-    NEXT.store(clock::now() + interval, Relaxed);
-    FORKED.store(NEXT.load(Relaxed), Relaxed);
+    let now = clock::now();
+    NEXT.store(now, Relaxed);
+    FORKED.store(now + AFTER_FORK, Relaxed);
     HELPER.open();
 }

@@ -31,7 +31,7 @@ use crate::arena::Arena;
 use crate::arena_source::{self, Land};
 use crate::arenas::{Arenas, Counts};
 use crate::inherited;
-use crate::limit;
+use crate::cutoff;
 use crate::os::lock::{Held, Lock};
 use crate::os::{process, text};
 use crate::pool::Pool;
@@ -231,7 +231,7 @@ impl Heap {
             land.give_back();
             return false;
         }
-        limit::heap_has(size);
+        cutoff::heap_has(size);
         arena_source::tell();
         true
     }

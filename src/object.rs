@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!    request in bytes    0 .. 512     513 .. 32768      more
-//!    served by           small        medium (limit.rs) below
+//!    served by           small        medium (cutoff.rs) below
 //!
 //!    address map says    a class                nothing
 //!    freed to            that class's magazine  below
@@ -32,9 +32,10 @@ use crate::decay;
 use crate::first_use;
 use crate::geometry::REQUEST_MAX;
 use crate::heap::HEAP;
-use crate::limit;
+use crate::cutoff;
 use crate::magazines::{self, Magazines};
 use crate::os::text;
+use crate::pool;
 use crate::size_class::{SMALL_MAX, SizeClass};
 use crate::tally::Event;
 use crate::threads;
@@ -60,7 +61,7 @@ pub unsafe fn malloc(below: &Allocator, n: usize) -> *mut c_void {
 /// A medium request or a large one.
 #[inline(never)]
 unsafe fn beyond_small(below: &Allocator, n: usize) -> *mut c_void {
-    let Some(class) = limit::class_of(n) else {
+    let Some(class) = cutoff::class_of(n) else {
         if n > REQUEST_MAX {
             return ptr::null_mut();
         }
@@ -148,7 +149,7 @@ pub unsafe fn calloc(below: &Allocator, nelem: usize, elsize: usize) -> *mut c_v
     let Some(n) = nelem.checked_mul(elsize) else {
         return ptr::null_mut();
     };
-    if n > SMALL_MAX && limit::class_of(n).is_none() {
+    if n > SMALL_MAX && cutoff::class_of(n).is_none() {
         if n > REQUEST_MAX {
             return ptr::null_mut();
         }
@@ -230,12 +231,14 @@ fn stop_if_stale(p: *mut c_void) {
 /// bytes are left that are free and with us. Returns how many bytes went back.
 /// What other threads have in their magazines stays.
 pub fn trim(keep: usize) -> usize {
+    let before = pool::returned();
     if !threads::is_new()
         && let Some(magazines) = threads::mine()
     {
         magazines.empty(&HEAP);
     }
-    decay::trim(keep)
+    decay::trim(keep);
+    pool::returned() - before
 }
 
 /// Changes the size of the block at `p` to `n` bytes, moving it if need be;
@@ -268,7 +271,7 @@ unsafe fn move_block(below: &Allocator, p: *mut c_void, size: usize, n: usize) -
     if n > REQUEST_MAX {
         return ptr::null_mut();
     }
-    if limit::class_of(n).is_some_and(|class| class.size() == size) {
+    if cutoff::class_of(n).is_some_and(|class| class.size() == size) {
         return p;
     }
     let grows_large = n > size && n > SMALL_MAX;

@@ -67,9 +67,14 @@ const WORD_BITS: u32 = (ALIGNMENT * 64).ilog2();
 /// Bytes that have gone back to the kernel so far, page by page.
 static RETURNED: AtomicUsize = AtomicUsize::new(0);
 
-/// Bytes that have gone back to the kernel so far, page by page.
+/// Resident bytes that have gone back to the kernel so far.
 pub fn returned() -> usize {
     RETURNED.load(Relaxed)
+}
+
+/// Counts resident bytes that go back to the kernel.
+pub fn count_returned(bytes: usize) {
+    RETURNED.fetch_add(bytes, Relaxed);
 }
 
 /// The descriptor of a pool. All zero is an empty pool without a place.
@@ -289,7 +294,7 @@ impl Pool {
             unsafe { memory::purge(self.base() + offset, len) };
         }
         if !due.is_empty() {
-            RETURNED.fetch_add(due.bytes(), Relaxed);
+            count_returned(due.bytes());
         }
         due.bytes()
     }

@@ -27,23 +27,18 @@ use crate::pool::Pool;
 use crate::size_class::SizeClass;
 
 impl Heap {
-    /// Gives free pages back to the kernel: those that have been free since this
-    /// was called the last time, or `at_once` all. Looks at the arenas from
-    /// `from` on, as many as `most`, `from` being at the next one then. Returns
-    /// how many bytes went back.
+    /// Gives free pages of `arena` back to the kernel: those that have been free
+    /// since this was called the last time, or `at_once` all, until `most` bytes
+    /// went back. Returns how many did.
     ///
     /// A lock is held for one pool's pages at a time.
-    pub fn purge(&self, from: &mut Option<&'static Arena>, most: usize, at_once: bool) -> usize {
+    pub fn purge(&self, arena: &'static Arena, at_once: bool, most: usize) -> usize {
         let mut bytes = 0;
-        for _ in 0..most {
-            let Some(arena) = *from else {
+        for pool in arena.pools() {
+            if bytes >= most {
                 break;
-            };
-            *from = arena.made_before();
-            bytes += arena
-                .pools()
-                .map(|pool| self.purge_pool(arena, pool, at_once))
-                .sum::<usize>();
+            }
+            bytes += self.purge_pool(arena, pool, at_once);
         }
         bytes
     }
@@ -68,23 +63,20 @@ impl Heap {
         }
     }
 
-    /// Where a purge of all arenas begins.
+    /// The arena that was added last. From it, all are reached.
     pub fn newest_arena(&self) -> Option<&'static Arena> {
         self.arenas.lock().newest()
     }
 
-    /// Gives arenas back that have been wholly empty since this was called the
-    /// last time. Returns how many bytes of address space they had.
-    pub fn release_idle(&self) -> usize {
-        let mut bytes = 0;
+    /// Gives wholly empty arenas back: those that have been so since this was
+    /// called the last time, or `at_once` all.
+    pub fn release(&self, at_once: bool) {
         loop {
-            let land = self.arenas.lock().idle();
-            let Some(land) = land else {
-                self.arenas.lock().note_idle();
-                return bytes;
-            };
-            bytes += land.size();
-            land.give_back();
+            let land = self.arenas.lock().idle(at_once);
+            match land {
+                Some(land) => land.give_back(),
+                None => return self.arenas.lock().note_idle(),
+            }
         }
     }
 

@@ -18,7 +18,7 @@ use core::fmt::{self, Write};
 use crate::address_map::{LEAF_SIZE, ROOT_BYTES, leaf_bytes};
 use crate::arenas::Counts;
 use crate::geometry::{ARENA_SIZE, POOL_SIZE};
-use crate::limit;
+use crate::cutoff;
 use crate::os::text::{Buffer, printable, write_all};
 use crate::size_class::SizeClass;
 use crate::stats::Snapshot;
@@ -30,7 +30,7 @@ const VALUE: usize = 21;
 /// Writes the table. `calls` are those of the debug hooks, where they count.
 pub fn write(out: &mut dyn Write, calls: Option<usize>) -> fmt::Result {
     let now = Snapshot::now();
-    let threshold = limit::now();
+    let threshold = cutoff::now();
     let classes = SizeClass::of(threshold).map_or(0, SizeClass::index);
     writeln!(
         out,

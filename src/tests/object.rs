@@ -5,7 +5,7 @@
 use super::*;
 use crate::allocator::LIBC;
 use crate::heap::HEAP;
-use crate::limit;
+use crate::cutoff;
 use crate::object;
 use crate::size_class::MEDIUM_MAX;
 use crate::threads;
@@ -111,7 +111,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
 }
 
 fn perform(acts: &[Act]) {
-    limit::set(MEDIUM_MAX);
+    cutoff::set(MEDIUM_MAX);
     let mut live: Vec<Owned> = Vec::new();
     for (seed, act) in acts.iter().enumerate() {
         let seed = seed as u8;
@@ -204,7 +204,7 @@ fn impossible_sizes_are_refused_and_change_nothing() {
 
 #[test]
 fn a_block_stays_while_three_quarters_of_it_are_used() {
-    limit::set(MEDIUM_MAX);
+    cutoff::set(MEDIUM_MAX);
     for (size, stays) in [(512, 385), (64, 49), (1024, 769), (32768, 24577)] {
         let mut block = Owned::malloc(size, 1);
         let before = block.p;
@@ -235,7 +235,7 @@ fn foreign_blocks_go_to_whom_they_belong() {
 
 #[test]
 fn requests_above_the_limit_go_below() {
-    limit::set(MEDIUM_MAX);
+    cutoff::set(MEDIUM_MAX);
     let before = threads::total().below.asked;
     let block = Owned::malloc(32769, 3);
     assert!(MAP.find(block.p.addr()).class().is_none());

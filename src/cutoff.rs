@@ -6,7 +6,7 @@
 //! footprint`); the C library, where such blocks come from until then, shares
 //! its pages between sizes. A program counts as large when its heap has
 //! [`LARGE_HEAP`] bytes, or when it has made [`MANY_REQUESTS`] medium requests.
-//! A block is freed to where it came from, whatever the limit is by then.
+//! A block is freed to where it came from, whatever the cutoff is by then.
 //!
 //! Not up to [`MEDIUM_MAX`] unless that is asked for: the compiler's and the
 //! parser's own blocks of 8 KiB and a little fall into a class of 9 KiB, and the
@@ -27,24 +27,24 @@ const LARGE_HEAP: usize = 16 << 20;
 /// (CPython 3.13) to 2500 (3.11).
 const MANY_REQUESTS: usize = 4_000;
 
-/// The limit of a large program unless another is asked for, in bytes.
+/// The cutoff of a large program unless another is asked for, in bytes.
 const DEFAULT: usize = 8 * 1024;
 
-/// The limit now, in bytes.
+/// The cutoff now, in bytes.
 static NOW: AtomicUsize = AtomicUsize::new(SMALL_MAX);
-/// The limit of a large program, in bytes.
+/// The cutoff of a large program, in bytes.
 static LARGE: AtomicUsize = AtomicUsize::new(DEFAULT);
-/// Medium requests that the limit has kept from the pools.
+/// Medium requests that the cutoff has kept from the pools.
 static REFUSED: AtomicUsize = AtomicUsize::new(0);
 
-/// Sets the limit to `bytes`, for programs of any size.
+/// Sets the cutoff to `bytes`, for programs of any size.
 pub fn set(bytes: usize) {
     let bytes = bytes.clamp(SMALL_MAX, MEDIUM_MAX);
     LARGE.store(bytes, Relaxed);
     NOW.store(bytes, Relaxed);
 }
 
-/// The limit now, in bytes.
+/// The cutoff now, in bytes.
 pub fn now() -> usize {
     NOW.load(Relaxed)
 }
