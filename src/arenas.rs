@@ -37,6 +37,7 @@ use crate::address_map::MAP;
 use crate::arena::Arena;
 use crate::arena_source::Land;
 use crate::geometry::POOLS_PER_ARENA;
+use crate::limits;
 use crate::list::List;
 use crate::os::memory;
 use crate::os::process::name_mapping;
@@ -142,6 +143,9 @@ impl Arenas {
     /// How many empty arenas are kept for the next peak, rather than given
     /// back at once.
     pub fn kept(&self) -> usize {
+        if limits::is_near() {
+            return 0;
+        }
         KEPT_ALWAYS.max(self.counts.get().mapped / KEPT_SHARE)
     }
 

@@ -9,9 +9,10 @@
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
+use crate::cutoff;
 use crate::decay;
 use crate::inherited::{self, Rule};
-use crate::cutoff;
+use crate::limits::{self, Limit};
 use crate::os::environment;
 use crate::os::text::{printable, say};
 use crate::size_class::{MEDIUM_MAX, SMALL_MAX};
@@ -66,6 +67,28 @@ pub static SETTINGS: &[Setting] = &[
                 true
             }
             None => false,
+        },
+    },
+    Setting {
+        name: "LIMIT",
+        values: "bytes (K, M, G allowed) or auto; none",
+        meaning: "soft limit to what the process has in memory: from seven eighths of it on, free pages go back at once; auto: the cgroup's memory.high, or a sixteenth below its memory.max, for all of the cgroup",
+        apply: |value| {
+            limit(value).is_some_and(|limit| {
+                limits::set_soft(limit);
+                true
+            })
+        },
+    },
+    Setting {
+        name: "LIMIT_HARD",
+        values: "bytes (K, M, G allowed) or auto; none",
+        meaning: "hard limit: requests that would take the process beyond it get NULL, so MemoryError; auto: a thirty-second below the cgroup's memory.max",
+        apply: |value| {
+            limit(value).is_some_and(|limit| {
+                limits::set_hard(limit);
+                true
+            })
         },
     },
     Setting {
@@ -211,6 +234,14 @@ fn number(value: &[u8]) -> Option<i64> {
     i64::try_from(milliseconds).ok()
 }
 
+/// A limit: a number of bytes that is not 0, or auto.
+fn limit(value: &[u8]) -> Option<Limit> {
+    match value {
+        b"auto" => Some(Limit::Auto),
+        _ => size(value).filter(|&bytes| bytes > 0).map(Limit::Bytes),
+    }
+}
+
 /// A number of bytes: digits, then K, M or G at will.
 fn size(value: &[u8]) -> Option<usize> {
     let (digits, unit) = match value.split_last()? {
@@ -232,6 +263,7 @@ fn size(value: &[u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tests::*;
 
     #[test]
     fn sizes_are_digits_with_a_unit() {
@@ -249,6 +281,24 @@ mod tests {
         ] {
             assert_eq!(size(bad), None, "{bad:?}");
         }
+    }
+
+    #[test]
+    fn the_readme_has_the_same_table() {
+        let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md"));
+        let readme = readme.unwrap();
+        let rows: Vec<_> = readme
+            .lines()
+            .filter(|line| line.starts_with("| `OBMALLOC_"))
+            .collect();
+        let expected: Vec<_> = SETTINGS
+            .iter()
+            .map(|setting| {
+                let (name, values, meaning) = (setting.name, setting.values, setting.meaning);
+                format!("| `OBMALLOC_{name}` | {values} | {meaning} |")
+            })
+            .collect();
+        assert_eq!(rows, expected);
     }
 
     #[test]

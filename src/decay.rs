@@ -29,6 +29,7 @@ use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering::
 
 use crate::arena::Arena;
 use crate::heap::{self, HEAP};
+use crate::limits;
 use crate::os::clock;
 use crate::os::helper::Helper;
 use crate::os::lock::{self, Lock};
@@ -36,6 +37,8 @@ use crate::pool;
 
 /// Free bytes from which on returning them is worth a thread.
 const WORTH: usize = 4 << 20;
+/// Free bytes that may make room for a request at the hard limit.
+const ROOM: usize = 64 << 10;
 /// Arenas that one tick looks at where there is no thread.
 const PART: usize = 4;
 /// How often in each interval a tick looks whether there is enough.
@@ -46,6 +49,8 @@ const TICKS: u32 = 512;
 
 /// Milliseconds that a page stays free before it goes back; negative: for ever.
 static INTERVAL: AtomicI64 = AtomicI64::new(1000);
+/// Whether pages go back as soon as they are free, wherever the limits are.
+static AT_ONCE: AtomicBool = AtomicBool::new(false);
 /// Whether a helper thread may be started.
 static THREAD: AtomicBool = AtomicBool::new(true);
 /// Whether blocks came back to pools since the last round.
@@ -80,6 +85,7 @@ static ROUND: Lock<Round> = Lock::new(Round {
 /// pages go back as soon as they are free.
 pub fn set_interval(milliseconds: i64) {
     INTERVAL.store(if milliseconds == 0 { -1 } else { milliseconds }, Relaxed);
+    AT_ONCE.store(milliseconds == 0, Relaxed);
     heap::purge_at_once(milliseconds == 0);
 }
 
@@ -110,6 +116,7 @@ fn look(now: u64, interval: u64) {
     if lock::this_thread_forks() {
         return;
     }
+    heed_limit();
     // Right after a fork there is no thread, but ticks.
     let threaded = THREAD.load(Relaxed) && now >= FORKED.load(Relaxed);
     COUNT.store(0, Relaxed);
@@ -187,6 +194,31 @@ pub fn trim(keep: usize) {
         HEAP.release(true);
     }
     round(true, keep);
+}
+
+/// Looks whether the process is near its soft limit: then what is free goes back
+/// now, and from now on at once, until it is away from it again.
+#[cold]
+pub fn heed_limit() {
+    match limits::look() {
+        Some(true) => {
+            heap::purge_at_once(true);
+            trim(0);
+        }
+        Some(false) => heap::purge_at_once(AT_ONCE.load(Relaxed)),
+        None => {}
+    }
+}
+
+/// Gives back what is free, for a request that would go beyond the hard limit.
+/// Whether there was anything.
+#[cold]
+pub fn make_room() -> bool {
+    let any = HEAP.free_bytes() >= ROOM;
+    if any {
+        trim(0);
+    }
+    any
 }
 
 /// What is free at a fork goes back first, if it is worth it, but not more

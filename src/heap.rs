@@ -30,8 +30,10 @@ use crate::address_map::MAP;
 use crate::arena::Arena;
 use crate::arena_source::{self, Land};
 use crate::arenas::{Arenas, Counts};
-use crate::inherited;
 use crate::cutoff;
+use crate::geometry::ARENA_SIZE;
+use crate::inherited;
+use crate::limits;
 use crate::os::lock::{Held, Lock};
 use crate::os::{process, text};
 use crate::pool::Pool;
@@ -221,6 +223,9 @@ impl Heap {
     /// Adds an arena. False if there is no memory for one.
     #[cold]
     fn add_arena(&self) -> bool {
+        if !limits::allow(ARENA_SIZE) {
+            return false;
+        }
         let Some(land) = Land::take() else {
             return false;
         };
@@ -232,6 +237,7 @@ impl Heap {
             return false;
         }
         cutoff::heap_has(size);
+        limits::arena_added();
         arena_source::tell();
         true
     }

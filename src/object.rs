@@ -28,11 +28,12 @@ use core::ptr;
 
 use crate::address_map::{Found, MAP};
 use crate::allocator::Allocator;
+use crate::cutoff;
 use crate::decay;
 use crate::first_use;
 use crate::geometry::REQUEST_MAX;
 use crate::heap::HEAP;
-use crate::cutoff;
+use crate::limits;
 use crate::magazines::{self, Magazines};
 use crate::os::text;
 use crate::pool;
@@ -66,7 +67,7 @@ unsafe fn beyond_small(below: &Allocator, n: usize) -> *mut c_void {
             return ptr::null_mut();
         }
         // SAFETY: T1.
-        return make_below(|| unsafe { (below.malloc)(below.ctx, n) });
+        return make_below(n, || unsafe { (below.malloc)(below.ctx, n) });
     };
     let block = magazines::mine().pop(class);
     if !block.is_null() {
@@ -84,7 +85,26 @@ unsafe fn miss(below: &Allocator, n: usize) -> *mut c_void {
     let Some(class) = SizeClass::of(n) else {
         return ptr::null_mut();
     };
-    let block = match magazines_of_this_thread() {
+    let mut block = take(class);
+    if block.is_null() && limits::is_over() && decay::make_room() {
+        block = take(class);
+    }
+    if limits::is_due() {
+        decay::heed_limit();
+    }
+    if !block.is_null() {
+        return block.cast();
+    }
+    // No arena to be had. As in obmalloc, what is below may still have some.
+    // SAFETY: T1.
+    make_below(class.size(), || unsafe {
+        (below.malloc)(below.ctx, class.size())
+    })
+}
+
+/// A block of `class` from the pools.
+fn take(class: SizeClass) -> *mut u8 {
+    match magazines_of_this_thread() {
         Some(magazines) => match magazines.pop(class) {
             // The thread's first miss: its magazines may hold what a thread
             // that a fork has ended left in them.
@@ -92,19 +112,23 @@ unsafe fn miss(below: &Allocator, n: usize) -> *mut c_void {
             _ => magazines.refill(&HEAP, class),
         },
         None => HEAP.take_one(class),
-    };
-    if !block.is_null() {
-        return block.cast();
     }
-    // No arena to be had. As in obmalloc, what is below may still have some.
-    // SAFETY: T1.
-    make_below(|| unsafe { (below.malloc)(below.ctx, class.size()) })
 }
 
-/// Has a request served below. If there is no memory for it, the empty arenas
-/// that are kept for the next peak are given up, and it is asked once more.
+/// Whether the hard limit allows `n` bytes more, once what is free went back.
+fn is_allowed(n: usize) -> bool {
+    limits::allow(n) || decay::make_room() && limits::allow(n)
+}
+
+/// Has a request for `n` bytes more served below, if the hard limit allows it.
+/// If there is no memory for it, the empty arenas that are kept for the next
+/// peak are given up, and it is asked once more.
 #[inline]
-fn ask_below(ask: impl Fn() -> *mut c_void) -> *mut c_void {
+fn ask_below(n: usize, ask: impl Fn() -> *mut c_void) -> *mut c_void {
+    if !is_allowed(n) {
+        limits::refused();
+        return ptr::null_mut();
+    }
     count(Event::Asked);
     let block = ask();
     if block.is_null() && HEAP.release_empty() {
@@ -115,8 +139,8 @@ fn ask_below(ask: impl Fn() -> *mut c_void) -> *mut c_void {
 
 /// The same for a request that makes a block.
 #[inline]
-fn make_below(ask: impl Fn() -> *mut c_void) -> *mut c_void {
-    let block = ask_below(ask);
+fn make_below(n: usize, ask: impl Fn() -> *mut c_void) -> *mut c_void {
+    let block = ask_below(n, ask);
     if !block.is_null() {
         count(Event::Made);
     }
@@ -154,7 +178,7 @@ pub unsafe fn calloc(below: &Allocator, nelem: usize, elsize: usize) -> *mut c_v
             return ptr::null_mut();
         }
         // SAFETY: T1.
-        return make_below(|| unsafe { (below.calloc)(below.ctx, nelem, elsize) });
+        return make_below(n, || unsafe { (below.calloc)(below.ctx, nelem, elsize) });
     }
     // SAFETY: the caller's promise.
     let block = unsafe { malloc(below, n) };
@@ -280,7 +304,7 @@ unsafe fn move_block(below: &Allocator, p: *mut c_void, size: usize, n: usize) -
         // library's realloc often extends it where it is, where between our own
         // classes each step would copy.
         // SAFETY: T1.
-        make_below(|| unsafe { (below.malloc)(below.ctx, n) })
+        make_below(n, || unsafe { (below.malloc)(below.ctx, n) })
     } else {
         // SAFETY: the caller's promise.
         unsafe { malloc(below, n) }
@@ -305,6 +329,8 @@ unsafe fn realloc_foreign(below: &Allocator, p: *mut c_void, n: usize) -> *mut c
     if n > REQUEST_MAX {
         return ptr::null_mut();
     }
+    // How long the block was nobody knows here; buffers that grow do so by an
+    // eighth.
     // SAFETY: O1 and T1; a realloc that failed has left the block as it was.
-    ask_below(|| unsafe { (below.realloc)(below.ctx, p, n) })
+    ask_below(n / 8, || unsafe { (below.realloc)(below.ctx, p, n) })
 }

@@ -17,8 +17,8 @@ use core::fmt::{self, Write};
 
 use crate::address_map::{LEAF_SIZE, ROOT_BYTES, leaf_bytes};
 use crate::arenas::Counts;
-use crate::geometry::{ARENA_SIZE, POOL_SIZE};
 use crate::cutoff;
+use crate::geometry::{ARENA_SIZE, POOL_SIZE};
 use crate::os::text::{Buffer, printable, write_all};
 use crate::size_class::SizeClass;
 use crate::stats::Snapshot;

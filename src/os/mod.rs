@@ -17,4 +17,8 @@ pub mod environment;
 
 pub mod weak;
 
+pub mod file;
+
 pub mod process;
+
+pub mod cgroup;

@@ -3,6 +3,7 @@
 use core::ffi::CStr;
 use core::ptr;
 
+use super::file::read;
 use super::memory::page_size;
 use super::weak::{function, weak_symbol};
 
@@ -14,19 +15,9 @@ pub fn parent() -> i32 {
 
 /// Bytes of the process that are in memory; `None` without `/proc`.
 pub fn resident() -> Option<usize> {
-    const STATM: &CStr = c"/proc/self/statm";
-    let mut text = [0u8; 128];
-    // SAFETY: a C string.
-    let fd = unsafe { libc::open(STATM.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
-    if fd < 0 {
-        return None;
-    }
-    // SAFETY: a place for so many bytes.
-    let n = unsafe { libc::read(fd, text.as_mut_ptr().cast(), text.len()) };
-    // SAFETY: opened here.
-    unsafe { libc::close(fd) };
-    let text = text.get(..usize::try_from(n).ok()?)?;
-    let pages = core::str::from_utf8(text).ok()?.split(' ').nth(1)?;
+    let mut buffer = [0; 128];
+    let text = read(c"/proc/self/statm", &mut buffer)?;
+    let pages = text.split(' ').nth(1)?;
     Some(pages.parse::<usize>().ok()? * page_size())
 }
 

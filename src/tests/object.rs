@@ -4,8 +4,8 @@
 
 use super::*;
 use crate::allocator::LIBC;
-use crate::heap::HEAP;
 use crate::cutoff;
+use crate::heap::HEAP;
 use crate::object;
 use crate::size_class::MEDIUM_MAX;
 use crate::threads;

@@ -1,0 +1,181 @@
+//! Limits that a user sets to the memory of the process.
+//!
+//! ```text
+//!    0                                          soft             hard
+//!    |------------------------------------|------|----------------|
+//!      free pages go back after a while      near: they go back     requests
+//!                                            at once                get null
+//! ```
+//!
+//! Both are about what the process as a whole has in memory, libraries and files
+//! it maps included, as the kernel counts it: that is what it is killed for. With
+//! `auto` they are the cgroup's, and what counts is what all of the cgroup's
+//! processes have.
+//!
+//! The kernel is asked when an arena is added, some times in each interval while
+//! blocks come back, and once for each [`STEP`] bytes that come from below; so
+//! the process may go beyond a limit by as much.
+//!
+//! # Threads
+//!
+//! Written at start; atomics that any thread may read and write.
+
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+
+use crate::os::cgroup::{self, Group};
+use crate::os::process;
+
+/// Small requests from below are looked at when they have come to so many bytes.
+const STEP: usize = 1 << 20;
+
+/// After one refusal, small requests of so many bytes at the most go beyond the
+/// hard limit, so that what handles the MemoryError does not meet the next one;
+/// and so many in all, until the process is within the limit again.
+const GRACE_EACH: usize = 8 << 10;
+const GRACE_MAX: usize = 1 << 20;
+
+/// The limits in bytes, 0 for none.
+static SOFT: AtomicUsize = AtomicUsize::new(0);
+static HARD: AtomicUsize = AtomicUsize::new(0);
+/// An arena was added since the soft limit was looked at.
+static DUE: AtomicBool = AtomicBool::new(false);
+/// The process is near the soft limit.
+static NEAR: AtomicBool = AtomicBool::new(false);
+/// The last request that was looked at would have gone beyond the hard limit.
+static OVER: AtomicBool = AtomicBool::new(false);
+/// Bytes allowed beyond the hard limit: 0 before a refusal, 1 when used up.
+static GRACE: AtomicUsize = AtomicUsize::new(0);
+/// Bytes asked from below since the hard limit was looked at.
+static ASKED: AtomicUsize = AtomicUsize::new(0);
+
+/// The cgroup whose usage counts, if its limits were asked for.
+static GROUP: Place = Place(UnsafeCell::new(None));
+
+struct Place(UnsafeCell<Option<Group>>);
+
+// SAFETY: written at start, while there is one thread.
+unsafe impl Sync for Place {}
+
+/// A limit as a user gives it.
+#[derive(Clone, Copy)]
+pub enum Limit {
+    /// So many bytes.
+    Bytes(usize),
+    /// What the cgroup says.
+    Auto,
+}
+
+/// Sets the soft limit. The cgroup's is where the kernel begins to reclaim, or
+/// a sixteenth before it kills.
+pub fn set_soft(limit: Limit) {
+    SOFT.store(
+        bytes(limit, |limits| limits.high.min(part(limits.max))),
+        Relaxed,
+    );
+}
+
+/// Sets the hard limit. The cgroup's is a thirty-second before it kills.
+pub fn set_hard(limit: Limit) {
+    HARD.store(bytes(limit, |limits| limits.max - limits.max / 32), Relaxed);
+}
+
+fn part(bytes: usize) -> usize {
+    bytes - bytes / 16
+}
+
+fn bytes(limit: Limit, of_group: impl Fn(cgroup::Limits) -> usize) -> usize {
+    match limit {
+        Limit::Bytes(bytes) => bytes,
+        Limit::Auto => match cgroup::find() {
+            Some((group, limits)) => {
+                // SAFETY: at start.
+                unsafe { *GROUP.0.get() = Some(group) };
+                of_group(limits)
+            }
+            None => 0,
+        },
+    }
+}
+
+/// Bytes that count; `None` if nobody says.
+fn in_use() -> Option<usize> {
+    // SAFETY: nobody writes any more.
+    match unsafe { &*GROUP.0.get() } {
+        Some(group) => group.in_use(),
+        None => process::resident(),
+    }
+}
+
+/// To be told that an arena was added.
+pub fn arena_added() {
+    if SOFT.load(Relaxed) != 0 {
+        DUE.store(true, Relaxed);
+    }
+}
+
+/// Whether the soft limit should be looked at.
+#[inline]
+pub fn is_due() -> bool {
+    DUE.load(Relaxed)
+}
+
+/// Looks at the soft limit. `Some` if the process has come near it since the
+/// last time (true), or away from it (false).
+pub fn look() -> Option<bool> {
+    let soft = SOFT.load(Relaxed);
+    if soft == 0 {
+        return None;
+    }
+    DUE.store(false, Relaxed);
+    let (used, was_near) = (in_use()?, NEAR.load(Relaxed));
+    // Nearer than an eighth; and away again beyond three sixteenths.
+    let margin = if was_near { soft / 16 * 3 } else { soft / 8 };
+    let near = used > soft - margin;
+    NEAR.store(near, Relaxed);
+    (near != was_near).then_some(near)
+}
+
+/// Whether the process is near the soft limit.
+pub fn is_near() -> bool {
+    NEAR.load(Relaxed)
+}
+
+/// Whether `n` bytes more would stay within the hard limit.
+#[inline]
+pub fn allow(n: usize) -> bool {
+    let hard = HARD.load(Relaxed);
+    hard == 0 || allow_up_to(hard, n)
+}
+
+#[cold]
+fn allow_up_to(hard: usize, n: usize) -> bool {
+    let asked = ASKED.fetch_add(n.min(STEP), Relaxed) + n.min(STEP);
+    if asked < STEP && !OVER.load(Relaxed) {
+        return true;
+    }
+    ASKED.store(0, Relaxed);
+    let allowed = in_use().is_none_or(|used| used.saturating_add(n) <= hard);
+    OVER.store(!allowed, Relaxed);
+    if allowed {
+        GRACE.store(0, Relaxed);
+    }
+    allowed || n <= GRACE_EACH && take_grace(n)
+}
+
+/// Whether the last request that was looked at would have gone beyond the hard
+/// limit.
+pub fn is_over() -> bool {
+    OVER.load(Relaxed)
+}
+
+/// To be told that the program gets null for a request.
+#[cold]
+pub fn refused() {
+    let _ = GRACE.compare_exchange(0, GRACE_MAX, Relaxed, Relaxed);
+}
+
+fn take_grace(n: usize) -> bool {
+    let take = |grace: usize| grace.checked_sub(n).filter(|&rest| rest > 0);
+    GRACE.fetch_update(Relaxed, Relaxed, take).is_ok()
+}
