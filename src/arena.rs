@@ -71,6 +71,7 @@ impl Arena {
         self.base.set(land.first_pool());
         self.len.set(land.pools());
         self.idle.set(false);
+        self.warm.set(0);
         self.free_pools
             .set(u32::MAX >> (POOLS_PER_ARENA - land.pools()));
         for (i, pool) in self.pools[..land.pools()].iter().enumerate() {
