@@ -27,6 +27,7 @@
 //! `pool.rs` says.
 
 use core::cell::Cell;
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::arena_source::Land;
 use crate::geometry::{POOL_BITS, POOL_SIZE, POOLS_PER_ARENA};
@@ -47,6 +48,8 @@ pub struct Arena {
     free_pools: Cell<u32>,
     /// Of these, the pools that have resident pages (A3).
     warm: Cell<u32>,
+    /// Whether the kernel may use huge pages in it.
+    huge: AtomicBool,
     /// Whether it was wholly empty when it was looked at, and has been since.
     idle: Cell<bool>,
     /// The record that was made before this one; written once.
@@ -71,11 +74,15 @@ impl Arena {
         self.base.set(land.first_pool());
         self.len.set(land.pools());
         self.idle.set(false);
-        self.warm.set(0);
-        self.free_pools
-            .set(u32::MAX >> (POOLS_PER_ARENA - land.pools()));
+        self.huge.store(land.is_huge(), Relaxed);
+        let (all, resident) = (
+            u32::MAX >> (POOLS_PER_ARENA - land.pools()),
+            land.resident(),
+        );
+        self.free_pools.set(all);
+        self.warm.set(if resident.is_empty() { 0 } else { all });
         for (i, pool) in self.pools[..land.pools()].iter().enumerate() {
-            pool.place(self.base.get() + i * POOL_SIZE); // A2
+            pool.place(self.base.get() + i * POOL_SIZE, resident); // A2
         }
     }
 
@@ -173,6 +180,21 @@ impl Arena {
                 .set(self.warm.get() & !(1 << self.index(pool.base())));
         }
         due
+    }
+
+    /// Gives `due` pages of `pool` back to the kernel: see [`Pool::give_back`].
+    /// From the first of them on, the arena's pages are small.
+    pub fn give_back(&self, pool: &Pool, due: Pages) -> usize {
+        if due.is_empty() {
+            return 0;
+        }
+        if self.huge.load(Relaxed)
+            && self.huge.swap(false, Relaxed)
+            && let Some(land) = self.land.get()
+        {
+            land.use_small_pages();
+        }
+        pool.give_back(due)
     }
 
     /// Bytes of resident pages in its empty pools.

@@ -29,8 +29,10 @@ use core::sync::atomic::{
 
 use crate::allocator::ArenaAllocator;
 use crate::geometry::{ARENA_SIZE, POOL_SIZE, POOLS_PER_ARENA, REGION_BITS, REGIONS};
+use crate::huge_pages;
 use crate::os::memory;
 use crate::os::process::name_mapping;
+use crate::pages::Pages;
 
 /// Memory for an arena, as its source gave it.
 #[derive(Clone, Copy)]
@@ -38,6 +40,8 @@ pub struct Land {
     start: NonNull<u8>,
     size: usize,
     source: Source,
+    /// Whether huge pages were asked for.
+    huge: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -126,12 +130,18 @@ impl Land {
         let size = SIZE.load(Acquire);
         if size == 0 {
             let start = memory::map_aligned(ARENA_SIZE)?;
-            memory::advise_small_pages(start, ARENA_SIZE);
+            let huge = huge_pages::are_wanted();
+            if huge {
+                memory::advise_huge_pages(start, ARENA_SIZE);
+            } else {
+                memory::advise_small_pages(start, ARENA_SIZE);
+            }
             name_mapping(start, ARENA_SIZE, c"obmalloc: arena");
             return Some(Land {
                 start,
                 size: ARENA_SIZE,
                 source: Source::Kernel,
+                huge,
             });
         }
         let table = get();
@@ -141,6 +151,7 @@ impl Land {
             start,
             size,
             source: Source::Program,
+            huge: false,
         };
         if land.pools() == 0 || !land.can_be_mapped() {
             land.give_back();
@@ -172,6 +183,7 @@ impl Land {
             start: unsafe { map.add(offset) },
             size,
             source: Source::Program,
+            huge: false,
         }
     }
 
@@ -194,6 +206,21 @@ impl Land {
         self.size
     }
 
+    /// Whether huge pages were asked for.
+    pub fn is_huge(&self) -> bool {
+        self.huge
+    }
+
+    /// What of each pool is in memory from the first byte on.
+    pub fn resident(&self) -> Pages {
+        if self.huge { Pages::ALL } else { Pages::NONE }
+    }
+
+    /// Asks for small pages from now on.
+    pub fn use_small_pages(&self) {
+        memory::advise_small_pages(self.start, self.size);
+    }
+
     /// Whether it is a program's.
     pub fn is_programs(&self) -> bool {
         self.source == Source::Program
@@ -214,6 +241,7 @@ mod tests {
             start: NonNull::new(ptr::without_provenance_mut(start)).unwrap(),
             size,
             source: Source::Program,
+            huge: false,
         }
     }
 

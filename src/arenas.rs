@@ -274,6 +274,7 @@ impl Arenas {
         };
         arena.place(land);
         if !MAP.add_arena(arena) {
+            arena.leave();
             self.spare.push(arena);
             return Err(land);
         }
@@ -283,6 +284,7 @@ impl Arenas {
             counts.bytes += land.size();
             counts.pools += land.pools();
             counts.free_pools += land.pools();
+            counts.resident_empty += land.pools() * land.resident().bytes();
             counts.highwater = counts.highwater.max(counts.mapped);
         });
         self.list(arena);

@@ -11,6 +11,7 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use crate::cutoff;
 use crate::decay;
+use crate::huge_pages;
 use crate::inherited::{self, Rule};
 use crate::limits::{self, Limit};
 use crate::os::environment;
@@ -89,6 +90,15 @@ pub static SETTINGS: &[Setting] = &[
                 limits::set_hard(limit);
                 true
             })
+        },
+    },
+    Setting {
+        name: "THP",
+        values: "auto, always or never; auto",
+        meaning: "whether arenas ask for huge pages, where the system's setting is madvise or always; auto: never",
+        apply: |value| {
+            huge_pages::want(value == b"always");
+            matches!(value, b"auto" | b"always" | b"never")
         },
     },
     Setting {

@@ -27,7 +27,6 @@ use core::ptr;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::address_map::MAP;
-use crate::arena::Arena;
 use crate::arena_source::{self, Land};
 use crate::arenas::{Arenas, Counts};
 use crate::cutoff;
@@ -167,10 +166,9 @@ impl Heap {
         let (mut given, mut pools_ended) = (0, false);
         while given < blocks.len() {
             let first = blocks[given];
-            let pool = MAP
-                .arena(first.addr())
-                .map(|arena| arena.pool(first.addr()));
-            let Some(pool) = pool.filter(|pool| pool.is_of(class)) else {
+            let arena = MAP.arena(first.addr());
+            let pool = arena.map(|arena| arena.pool(first.addr()));
+            let (Some(arena), Some(pool)) = (arena, pool.filter(|pool| pool.is_of(class))) else {
                 damaged(class, first, Misuse::NoSuchPool);
             };
             let before = pool.free();
@@ -181,8 +179,8 @@ impl Heap {
                 }
                 Err(block) => damaged(class, block, Misuse::NotABlock),
             }
-            if AT_ONCE.load(Relaxed) && !is_on_programs_land(pool) {
-                used.purge(pool, true);
+            if AT_ONCE.load(Relaxed) && !arena.is_programs() {
+                used.purge(arena, pool, true);
             }
             if pool.free() < shape.blocks {
                 used.moved(pool, shape, before, pool.free());
@@ -321,10 +319,6 @@ impl Heap {
         }
         self.arenas.lock().check();
     }
-}
-
-fn is_on_programs_land(pool: &Pool) -> bool {
-    MAP.arena(pool.base()).is_some_and(Arena::is_programs)
 }
 
 /// Reports a block that cannot have been freed rightly, and stops.

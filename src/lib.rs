@@ -33,7 +33,7 @@
 //! |---|---|
 //! | words | `geometry` the numbers, `size_class` requests and blocks, `allocator` CPython's tables, `list`, `tally` |
 //! | system | `os/`: mappings, lines of text, locks, the thread word, the environment, names that may be there |
-//! | pools and arenas | `limits` of the process's memory, `inherited` what a forked child leaves alone, `pages`, `pool`, `arena_source` where arenas come from, `arena` the records, `address_map` what lies where, `arenas` which gives, `used_pools` which gives, `cutoff` up to which size pools serve, `heap` all of it, `purge` what goes back |
+//! | pools and arenas | `limits` of the process's memory, `inherited` what a forked child leaves alone, `pages` of a pool, `huge_pages`, `pool`, `arena_source` where arenas come from, `arena` the records, `address_map` what lies where, `arenas` which gives, `used_pools` which gives, `cutoff` up to which size pools serve, `heap` all of it, `purge` what goes back |
 //! | threads | `magazines` the hit path, `threads` who has some, `decay` when free memory goes back, `fork`, `first_use` |
 //! | object allocator | `object`: malloc, calloc, realloc, free, for every size and pointer |
 //! | around it | `config`, `stats` and `stats_table`, `at_exit` |
@@ -99,6 +99,7 @@
 //! | `INTERVAL`, `THREAD`, `STIRRED`, `NEXT`, `COUNT`, `FORKED`; `AT_ONCE`; `RETURNED` | decay; heap; pool | atomics | as they are |
 //! | `HAPPENED`, `TELL` | first_use | atomics | as they are |
 //! | `SOFT`, `HARD`, `GROUP`, `DUE`, `NEAR`, `OVER`, `GRACE`, `ASKED` | limits | atomics, or written at start | as they are |
+//! | `WANTED` | huge_pages | atomics | as they are |
 //! | `NOW`, `LARGE`, `REFUSED` | cutoff | atomics | as they are |
 //! | `CURRENT`, `SIZE`, `TELL` | arena_source | written at start, or under the GIL | as they are |
 //! | `RAW`, `MEM`, `OBJ`, `HOOKED`, `SERIAL`, `VERSION` | domains/ | atomics, or written under the GIL | as they are |
@@ -129,6 +130,8 @@ pub mod limits;
 pub mod inherited;
 
 pub mod pages;
+
+pub mod huge_pages;
 
 pub mod pool;
 

@@ -117,12 +117,13 @@ impl Pool {
         self.base.load(Relaxed)
     }
 
-    /// Puts the descriptor in charge of the empty pool at `base`.
-    pub fn place(&self, base: usize) {
+    /// Puts the descriptor in charge of the empty pool at `base`, of which these
+    /// pages are resident.
+    pub fn place(&self, base: usize, resident: Pages) {
         debug_assert_eq!(base, pool_base(base));
         self.base.store(base, Relaxed);
         self.class.set(0);
-        self.resident.set(Pages::NONE);
+        self.resident.set(resident);
         self.idle.set(Pages::NONE);
     }
 
@@ -293,9 +294,7 @@ impl Pool {
             // SAFETY: P5; the lock under which pages become resident is held.
             unsafe { memory::purge(self.base() + offset, len) };
         }
-        if !due.is_empty() {
-            count_returned(due.bytes());
-        }
+        count_returned(due.bytes());
         due.bytes()
     }
 
@@ -348,7 +347,7 @@ mod tests {
     fn pool(class: SizeClass) -> Pool {
         // SAFETY: all zero is a valid descriptor.
         let pool: Pool = unsafe { core::mem::zeroed() };
-        pool.place(0x7000_0000);
+        pool.place(0x7000_0000, Pages::NONE);
         pool.begin(class);
         pool.check();
         pool

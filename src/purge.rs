@@ -54,11 +54,11 @@ impl Heap {
                 if !is_still || !is_here() || arena.is_programs() {
                     return 0;
                 }
-                used.purge(pool, at_once)
+                used.purge(arena, pool, at_once)
             }
             None => {
                 let arenas = self.arenas.lock();
-                pool.give_back(arenas.due_pages(arena, pool, page, at_once))
+                arena.give_back(pool, arenas.due_pages(arena, pool, page, at_once))
             }
         }
     }

@@ -27,6 +27,7 @@
 
 use core::cell::Cell;
 
+use crate::arena::Arena;
 use crate::list::List;
 use crate::os::memory;
 use crate::pages::Pages;
@@ -211,14 +212,14 @@ impl UsedPools {
         self.taken.set(self.taken.get() - blocks);
     }
 
-    /// Gives the pages of `pool`, which belongs to the class and lies in an arena
-    /// of the kernel's, back that are due: see [`Pool::due_pages`]. Returns how
+    /// Gives the pages of `pool`, which belongs to the class and lies in `arena`,
+    /// one of the kernel's, back that are due: see [`Pool::due_pages`]. Returns how
     /// many bytes.
-    pub fn purge(&self, pool: &Pool, at_once: bool) -> usize {
+    pub fn purge(&self, arena: &Arena, pool: &Pool, at_once: bool) -> usize {
         let before = pool.resident();
         let due = pool.due_pages(memory::page_size(), at_once);
         self.became_resident(before, pool.resident());
-        pool.give_back(due)
+        arena.give_back(pool, due)
     }
 
     /// Moves `pool` from the shelf for `before` free blocks to the one for

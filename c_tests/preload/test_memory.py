@@ -98,6 +98,34 @@ print(json.dumps([peak, dropped, rss(), helper, fell, gone, whole(kept)]))
         self.assertGreater(trimmed, 5, 'MiB')
         self.assertLess(least, later - trimmed / 2)
 
+    HUGE = '''
+def huge():
+    with open('/proc/self/smaps') as file:
+        return sum(int(line.split()[1]) for line in file if line.startswith('AnonHuge')) / 1024.0
+things = [Thing(n) for n in range(300000)]
+most, full = huge(), rss()
+random.seed(7)
+kept = random.sample(things, 300)
+del things
+fell = comes(lambda: rss() < full - 20 and huge() < most / 4)
+print(json.dumps([most, huge(), fell, whole(kept)]))
+'''
+
+    def test_huge_pages_when_asked_for(self):
+        """They come, and the return of pages splits them for good."""
+        try:
+            with open('/sys/kernel/mm/transparent_hugepage/enabled') as setting:
+                allowed = '[never]' not in setting.read()
+        except OSError:
+            allowed = False
+        if not allowed:
+            raise support.unittest.SkipTest('this system has no huge pages for programs')
+        most, later, fell, whole = self.ask(self.HUGE, OBMALLOC_THP='always',
+                                            OBMALLOC_DECAY_MS='100')
+        self.assertGreater(most, 20)
+        self.assertEqual((fell, whole), (True, True), later)
+        self.assertEqual(self.ask(self.HUGE, OBMALLOC_DECAY_MS='100')[0], 0)
+
     def test_at_once(self):
         peak, later, threads = self.ask(
             'peak, kept = build_and_drop()\n'

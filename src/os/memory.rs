@@ -101,6 +101,13 @@ pub fn advise_small_pages(base: NonNull<u8>, size: usize) {
     unsafe { libc::madvise(base.as_ptr().cast(), size, libc::MADV_NOHUGEPAGE) };
 }
 
+/// Asks for huge pages in `size` bytes at `base`, where the system's setting
+/// allows that.
+pub fn advise_huge_pages(base: NonNull<u8>, size: usize) {
+    // SAFETY: as above.
+    unsafe { libc::madvise(base.as_ptr().cast(), size, libc::MADV_HUGEPAGE) };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

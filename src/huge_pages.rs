@@ -1,0 +1,33 @@
+//! Huge pages: whether the kernel may back an arena with one page of 2 MiB, the
+//! arena's own size.
+//!
+//! ```text
+//!    asked for        the arena is in memory as a whole from the first byte on,
+//!                     so all of its pages count as resident
+//!    a page goes back the arena has small pages from then on: or the kernel
+//!                     would fill it up again
+//!    not asked for    the kernel is told not to, whatever the system's rule is
+//! ```
+//!
+//! They gain where much is read, and cost where memory is new: the kernel has to
+//! find and clear 2 MiB at a time. So they are for who asks (`bench/huge_pages.py`
+//! shows both); `auto` asks for none.
+//!
+//! # Threads
+//!
+//! An atomic that any thread may read and write.
+#![forbid(unsafe_code)]
+
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+static WANTED: AtomicBool = AtomicBool::new(false);
+
+/// Has arenas that are added from now on ask for huge pages, or not.
+pub fn want(wanted: bool) {
+    WANTED.store(wanted, Relaxed);
+}
+
+/// Whether the next arena is to ask for huge pages.
+pub fn are_wanted() -> bool {
+    WANTED.load(Relaxed)
+}
