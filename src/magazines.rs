@@ -68,6 +68,8 @@ pub struct Magazines {
     tops: [AtomicPtr<Slot>; TABLE_LEN],
     /// Written before another thread can see them.
     limits: [Cell<*mut Slot>; TABLE_LEN],
+    /// By how many bits they are shorter than the longest there are.
+    shorter: Cell<u32>,
     /// What the thread has asked of what is below.
     pub tally: Tally,
 }
@@ -114,34 +116,43 @@ pub fn make_mine(magazines: &'static Magazines) {
     thread_word::set(NonNull::from(magazines).cast());
 }
 
-/// How many blocks of a class travel at once: half a magazine, rounded up.
-fn run(class: SizeClass) -> usize {
-    (class.shape().magazine as usize).div_ceil(2)
-}
-
 impl Magazines {
     const fn without_slots() -> Magazines {
         Magazines {
             tops: [const { AtomicPtr::new(NO_SLOTS) }; TABLE_LEN],
             limits: [const { Cell::new(ptr::null_mut()) }; TABLE_LEN],
+            shorter: Cell::new(0),
             tally: Tally::new(),
         }
     }
 
-    /// Lays the magazines of all classes out over `slots`, all of them empty.
+    /// How many blocks of a class there is room for.
+    fn room(&self, class: SizeClass) -> usize {
+        let most = class.shape().magazine as usize;
+        (most >> self.shorter.get()).max(most.min(1))
+    }
+
+    /// How many blocks of a class travel at once: half a magazine, rounded up.
+    fn run(&self, class: SizeClass) -> usize {
+        self.room(class).div_ceil(2)
+    }
+
+    /// Lays the magazines of all classes out over `slots`, all of them empty, and
+    /// `shorter` by so many bits than the longest there are.
     ///
     /// # Safety
     /// [`SLOTS`] null slots that live as long as the process and are nobody
     /// else's.
-    pub unsafe fn lay_out(&self, slots: NonNull<Slot>) {
+    pub unsafe fn lay_out(&self, slots: NonNull<Slot>, shorter: u32) {
+        self.shorter.set(shorter);
         let mut bottom = slots.as_ptr();
         self.tops[0].store(NO_SLOTS, Relaxed);
         for class in SizeClass::all() {
-            // SAFETY: SLOTS is the sum of these steps.
-            let limit = unsafe { bottom.add(class.shape().magazine as usize) };
+            // SAFETY: SLOTS is the sum of these steps, at their longest.
+            let limit = unsafe { bottom.add(self.room(class)) };
             self.tops[class.index()].store(bottom, Relaxed);
             self.limits[class.index()].set(limit);
-            // SAFETY: as above; at the end one past the last slot.
+            // SAFETY: as above; at the end at most one past the last slot.
             bottom = unsafe { limit.add(1) };
         }
     }
@@ -200,7 +211,7 @@ impl Magazines {
     fn bottom(&self, class: SizeClass) -> Option<NonNull<Slot>> {
         let limit = NonNull::new(self.limits[class.index()].get())?;
         // SAFETY: M3 and `lay_out`: the bottom lies so many slots below.
-        Some(unsafe { limit.sub(class.shape().magazine as usize) })
+        Some(unsafe { limit.sub(self.room(class)) })
     }
 
     /// Fills the empty magazine of `class` from the heap's pools and takes
@@ -208,7 +219,7 @@ impl Magazines {
     /// handed out first, so that neighbours in time are neighbours in space.
     #[inline(never)]
     pub fn refill(&self, heap: &Heap, class: SizeClass) -> *mut u8 {
-        let (Some(bottom), run @ 1..) = (self.bottom(class), run(class)) else {
+        let (Some(bottom), run @ 1..) = (self.bottom(class), self.run(class)) else {
             return heap.take_one(class);
         };
         // SAFETY: M3; M4: what stands above the top is nobody's.
@@ -230,7 +241,7 @@ impl Magazines {
         let (Some(bottom), held @ 1..) = (self.bottom(class), self.held(class)) else {
             return;
         };
-        let oldest = run(class).min(held);
+        let oldest = self.run(class).min(held);
         // M4: while its blocks are on their way, the magazine is empty.
         self.tops[class.index()].store(bottom.as_ptr(), Relaxed);
         compiler_fence(SeqCst);

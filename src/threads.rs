@@ -163,6 +163,16 @@ impl Threads {
             .find(|record| record.generation.get() != 0 && record.generation.get() != now)
     }
 
+    /// By how many bits the next record's magazines are shorter than the longest:
+    /// many threads mostly wait, and what they have at hand keeps pages busy.
+    fn shorter(&self) -> u32 {
+        match self.records().count() {
+            0..4 => 0,
+            4..16 => 1,
+            _ => 2,
+        }
+    }
+
     fn make(&self) -> Option<&'static Record> {
         let memory = memory::map(record_bytes())?;
         name_mapping(memory, record_bytes(), c"obmalloc: magazines");
@@ -171,7 +181,7 @@ impl Threads {
         let record: &'static Record = unsafe { memory.cast().as_ref() };
         let slots = ptr::NonNull::new(record.slots.get().cast::<Slot>())?;
         // SAFETY: the record's own null slots.
-        unsafe { record.magazines.lay_out(slots) };
+        unsafe { record.magazines.lay_out(slots, self.shorter()) };
         record.next.set(self.all.replace(Some(record)));
         Some(record)
     }
