@@ -55,7 +55,11 @@ static void keys(void)
         {"pools", "size"},          {"pools", "used"},            {"pools", "full"},
         {"pools", "free"},          {"bytes", "from_os"},         {"bytes", "metadata"},
         {"bytes", "live"},          {"bytes", "in_magazines"},    {"bytes", "free_in_pools"},
-        {"large", "served_below_total"},
+        {"bytes", "live_requested_estimate"},                      {"large", "served_below_total"},
+        {"large", "blocks_live"},   {"resident", "total"},        {"resident", "live"},
+        {"resident", "in_magazines"},                             {"resident", "free_in_pools"},
+        {"resident", "empty_pools"},                              {"resident", "metadata"},
+        {"resident", "returned_total"},
     };
     const char *all = stats_text, *end = all + strlen(all);
     const char *version = value_of(all, end, "version");
@@ -82,10 +86,33 @@ static void sums(void)
     CHECK(stat_of("arenas", "highwater") >= stat_of("arenas", "in_use"));
     CHECK(stat_of("arenas", "mapped_total") >= stat_of("arenas", "highwater"));
     CHECK(stat_of("bytes", "from_os") >= stat_of("bytes", "live"));
+    CHECK(stat_of("bytes", "live_requested_estimate") <= stat_of("bytes", "live"));
+    CHECK(stat_of("resident", "live") == stat_of("bytes", "live"));
+    CHECK(stat_of("resident", "total") ==
+          stat_of("resident", "live") + stat_of("resident", "in_magazines") +
+              stat_of("resident", "free_in_pools") + stat_of("resident", "empty_pools") +
+              stat_of("resident", "metadata"));
     for (const char *c = NULL; (c = next_class(c));) {
         CHECK(in_class(c, "class") >= 0 && in_class(c, "size") > 0);
         CHECK(in_class(c, "pools") >= 0 && in_class(c, "blocks_live") >= 0);
     }
+}
+
+/* Requests of 33 bytes in blocks of 48: the estimate tells them from what is rounded
+ * up, to an eighth. */
+static void requested(void)
+{
+    enum { MANY = 20000 };
+    static void *p[MANY];
+    read_stats();
+    long long before = stat_of("bytes", "live_requested_estimate");
+    for (size_t i = 0; i < MANY; i++)
+        p[i] = obj.malloc(33);
+    read_stats();
+    long long more = stat_of("bytes", "live_requested_estimate") - before;
+    CHECK(more > 33LL * MANY * 7 / 8 && more < 33LL * MANY * 9 / 8);
+    for (size_t i = 0; i < MANY; i++)
+        obj.free(p[i]);
 }
 
 static void well_formed(void)
@@ -123,4 +150,5 @@ TEST_MAIN
     for (size_t i = 0; i < 500; i++)
         obj.free(p[i]);
     CHECK_BODY("after use") well_formed();
+    CHECK_BODY("requested") requested();
 }

@@ -10,7 +10,8 @@ use core::fmt::{self, Write};
 use crate::config;
 use crate::first_use;
 use crate::os::text::{self, printable};
-use crate::stats;
+use crate::stats_json;
+use crate::stats_text;
 
 /// Bytes of a file name, with its NUL.
 const NAME_MAX: usize = 4096;
@@ -21,14 +22,14 @@ pub fn report(host: Option<&str>) {
         return;
     };
     if value == b"1" {
-        stats::say();
+        stats_text::say();
         return;
     }
     let mut name = [0; NAME_MAX];
     let file = file_name(value, &mut name).and_then(File::create);
     match file {
         Some(mut file) => {
-            let _ = stats::json(&mut file, host);
+            let _ = stats_json::write(&mut file, host);
             let _ = file.write_char('\n');
             file.send();
         }

@@ -83,6 +83,8 @@ pub struct ClassCounts {
     pub taken: usize,
     /// Bytes of resident pages in its pools.
     pub resident: usize,
+    /// Bytes that were asked for of the taken blocks, by estimate.
+    pub requested: usize,
 }
 
 impl Heap {
@@ -274,7 +276,14 @@ impl Heap {
             full: used.full(),
             taken: used.taken(),
             resident: used.resident(),
+            requested: used.requested_of(used.taken() * class.size(), class.size()),
         }
+    }
+
+    /// Looks at one request for `n` bytes of `class`, so that there is an estimate
+    /// of what is asked for.
+    pub fn look_at(&self, class: SizeClass, n: usize) {
+        self.used(class).look_at(n);
     }
 
     /// What the arenas hold now.

@@ -36,7 +36,7 @@
 //! | pools and arenas | `limits` of the process's memory, `inherited` what a forked child leaves alone, `pages` of a pool, `huge_pages`, `pool`, `arena_source` where arenas come from, `arena` the records, `address_map` what lies where, `arenas` which gives, `used_pools` which gives, `cutoff` up to which size pools serve, `heap` all of it, `purge` what goes back |
 //! | threads | `magazines` the hit path, `threads` who has some, `decay` when free memory goes back, `fork`, `first_use` |
 //! | object allocator | `object`: malloc, calloc, realloc, free, for every size and pointer |
-//! | around it | `config`, `stats` and `stats_table`, `at_exit` |
+//! | around it | `config`, `stats`, written down by `stats_json`, `stats_text` and `stats_table`, `at_exit` |
 //! | domains | `domains/`: RAW, MEM and OBJ with tables of our own, debug hooks, names |
 //! | the host | `host/`: which CPython this is, and how we get in |
 //! | C ABI | `capi/`: the exported names, nothing else |
@@ -166,6 +166,10 @@ pub mod object;
 pub mod config;
 
 pub mod stats;
+
+pub mod stats_json;
+
+pub mod stats_text;
 
 pub mod stats_table;
 

@@ -85,6 +85,7 @@ unsafe fn miss(below: &Allocator, n: usize) -> *mut c_void {
     let Some(class) = SizeClass::of(n) else {
         return ptr::null_mut();
     };
+    HEAP.look_at(class, n);
     let mut block = take(class);
     if block.is_null() && limits::is_over() && decay::make_room() {
         block = take(class);

@@ -1,23 +1,19 @@
-//! Statistics: what the heap holds at one moment, as JSON or as text.
+//! Statistics: what the heap holds at one moment, and where the process's memory
+//! is. `stats_json.rs` and `stats_text.rs` write it down.
 //!
 //! Nothing is counted on the hit path. The classes are asked one after the
 //! other, each under its lock, then the threads' magazines; while other
 //! threads allocate, the numbers of different classes are of different
 //! moments. Making them allocates nothing.
 
-use core::fmt::{self, Write};
-
 use crate::address_map;
 use crate::arenas::Counts;
-use crate::geometry::{ARENA_SIZE, POOL_SIZE};
 use crate::heap::{ClassCounts, HEAP};
-use crate::os::{process, text};
+use crate::os::process::{self, LibcMemory};
 use crate::pool;
 use crate::size_class::SizeClass;
+use crate::tally::Sums;
 use crate::threads::{self, Total};
-
-/// The version of the JSON's form.
-const SCHEMA: u32 = 1;
 
 /// One class: all in blocks, but for the pools.
 pub struct Class {
@@ -38,6 +34,13 @@ impl Class {
     /// Blocks that are free in their pools.
     pub fn free(&self) -> usize {
         self.counts.pools * self.class.shape().blocks as usize - self.counts.taken
+    }
+
+    /// Bytes that the program asked for of its live blocks, by estimate: nothing
+    /// is counted on the hit path, but each miss looks at one request.
+    pub fn requested(&self) -> usize {
+        let (live, taken) = (self.live() as u128, self.counts.taken.max(1) as u128);
+        (self.counts.requested as u128 * live / taken) as usize
     }
 
     /// So many blocks in bytes.
@@ -80,15 +83,9 @@ impl Snapshot {
         self.threads.record_bytes + self.arenas.record_bytes
     }
 
-    fn metadata(&self) -> usize {
+    /// Bytes of records and of the address map.
+    pub fn metadata(&self) -> usize {
         self.records() + address_map::leaf_bytes()
-    }
-
-    /// Bytes of arenas that are with us: pages on which a block was taken since
-    /// they came from the kernel.
-    fn resident(&self) -> usize {
-        let used: usize = self.classes().map(|class| class.counts.resident).sum();
-        used + self.arenas.resident_empty
     }
 
     /// Bytes of metadata that are with us: what was ever written.
@@ -97,8 +94,66 @@ impl Snapshot {
         self.threads.record_bytes + self.arenas.record_bytes_used + map
     }
 
-    fn os_bytes(&self) -> usize {
+    /// What went below.
+    pub fn below(&self) -> &Sums {
+        &self.threads.below
+    }
+
+    /// Bytes that we have from the kernel, in memory or not.
+    pub fn os_bytes(&self) -> usize {
         self.arenas.bytes + self.metadata()
+    }
+}
+
+/// What the bytes in memory are for. Those that are ours make up `ours`.
+pub struct Ledger {
+    /// Blocks of pools that are the program's.
+    pub live: usize,
+    /// What of that was asked for, by estimate; the rest is rounding.
+    pub requested: usize,
+    /// Blocks in magazines.
+    pub in_magazines: usize,
+    /// Free blocks, and what is left over at the ends, on pages that are with us.
+    pub free_in_pools: usize,
+    /// Pages of empty pools that are with us.
+    pub empty_pools: usize,
+    /// Records, and the address map, as far as they were ever written to.
+    pub metadata: usize,
+    /// All of these.
+    pub ours: usize,
+    /// What has gone back to the kernel so far.
+    pub returned: usize,
+    /// The C library's: large blocks, and whatever else the process has from it.
+    pub libc: Option<LibcMemory>,
+    /// What the process has in memory, by the kernel's count.
+    pub process: Option<usize>,
+}
+
+impl Ledger {
+    /// What there is now.
+    pub fn of(now: &Snapshot) -> Ledger {
+        let (mut live, mut requested, mut in_magazines, mut in_pools) = (0, 0, 0, 0);
+        for class in now.classes() {
+            live += class.bytes(class.live());
+            requested += class.requested();
+            in_magazines += class.bytes(class.in_magazines);
+            in_pools += class.counts.resident;
+        }
+        let (empty_pools, metadata) = (now.arenas.resident_empty, now.metadata_resident());
+        Ledger {
+            live,
+            requested,
+            in_magazines,
+            // Blocks that are taken are in memory, but for those that nobody has
+            // written to yet.
+            free_in_pools: in_pools.saturating_sub(live + in_magazines),
+            empty_pools,
+            metadata,
+            ours: in_pools + empty_pools + metadata,
+            returned: pool::returned(),
+            libc: process::libc_memory(),
+            process: process::resident(),
+        }
     }
 }
 
@@ -112,146 +167,4 @@ pub fn allocated_blocks() -> isize {
     let now = Snapshot::now();
     let live: usize = now.classes().map(|class| class.live()).sum();
     live.cast_signed() + now.threads.below.live()
-}
-
-/// Writes the statistics as JSON, in the form that the README describes.
-pub fn json(out: &mut dyn Write, host: Option<&str>) -> fmt::Result {
-    let now = Snapshot::now();
-    write!(
-        out,
-        "{{\"version\":\"{}\",\"schema\":{SCHEMA}",
-        env!("CARGO_PKG_VERSION")
-    )?;
-    write!(out, ",\"pid\":{},\"host\":", text::pid())?;
-    match host {
-        Some(host) => write!(out, "\"{host}\"")?,
-        None => out.write_str("null")?,
-    }
-    let Counts {
-        mapped,
-        empty,
-        free_pools,
-        mapped_total,
-        unmapped_total,
-        highwater,
-        resident_empty,
-        ..
-    } = now.arenas;
-    write!(
-        out,
-        ",\"arenas\":{{\"size\":{ARENA_SIZE},\"in_use\":{},\"empty\":{empty},\
-         \"mapped_total\":{mapped_total},\"unmapped_total\":{unmapped_total},\
-         \"highwater\":{highwater}}}",
-        mapped - empty
-    )?;
-    let (mut pools, mut full) = (0, 0);
-    let (mut live, mut in_magazines, mut free) = (0, 0, 0);
-    for class in now.classes() {
-        pools += class.counts.pools;
-        full += class.counts.full;
-        live += class.bytes(class.live());
-        in_magazines += class.bytes(class.in_magazines);
-        free += class.bytes(class.free());
-    }
-    let used = pools - full;
-    write!(
-        out,
-        ",\"pools\":{{\"size\":{POOL_SIZE},\"used\":{used},\"full\":{full},\"free\":{free_pools}}}"
-    )?;
-    let (from_os, metadata) = (now.os_bytes(), now.metadata());
-    write!(
-        out,
-        ",\"bytes\":{{\"from_os\":{from_os},\"metadata\":{metadata},\"live\":{live},\
-         \"in_magazines\":{in_magazines},\"free_in_pools\":{free}}}"
-    )?;
-    // What of it is in memory. Blocks that are taken are, but for those that
-    // nobody has written to yet.
-    let resident = now.resident();
-    let free_resident = resident.saturating_sub(resident_empty + live + in_magazines);
-    let metadata = now.metadata_resident();
-    write!(
-        out,
-        ",\"resident\":{{\"total\":{},\"live\":{live},\"in_magazines\":{in_magazines},\
-         \"free_in_pools\":{free_resident},\"empty_pools\":{resident_empty},\
-         \"metadata\":{metadata},\"returned_total\":{}}}",
-        resident + metadata,
-        pool::returned()
-    )?;
-    let (below, process) = (now.threads.below, process::resident());
-    write!(
-        out,
-        ",\"large\":{{\"served_below_total\":{},\"blocks_live\":{}}}",
-        below.asked,
-        below.live()
-    )?;
-    out.write_str(",\"libc\":")?;
-    match process::libc_memory() {
-        Some(libc) => write!(out, "{{\"in_use\":{},\"kept\":{}}}", libc.in_use, libc.kept)?,
-        None => out.write_str("null")?,
-    }
-    out.write_str(",\"rss\":")?;
-    match process {
-        Some(bytes) => write!(out, "{bytes}")?,
-        None => out.write_str("null")?,
-    }
-    out.write_str(",\"classes\":[")?;
-    for (i, class) in now.classes().enumerate() {
-        let comma = if i == 0 { "" } else { "," };
-        write!(
-            out,
-            "{comma}{{\"class\":{},\"size\":{},\"pools\":{},\"blocks_live\":{},\
-             \"blocks_in_magazines\":{},\"blocks_free\":{}}}",
-            class.class.index(),
-            class.class.size(),
-            class.counts.pools,
-            class.live(),
-            class.in_magazines,
-            class.free()
-        )?;
-    }
-    out.write_str("]}")
-}
-
-/// Says the statistics on stderr, for people.
-pub fn say() {
-    let now = Snapshot::now();
-    let pid = text::pid();
-    text::say(format_args!(
-        "statistics of pid {pid}, in bytes where nothing else is said"
-    ));
-    text::say(format_args!(
-        "{:>6} {:>7} {:>9} {:>10} {:>10}",
-        "size", "pools", "live", "magazines", "free"
-    ));
-    let mut live = 0;
-    for class in now.classes() {
-        live += class.bytes(class.live());
-        text::say(format_args!(
-            "{:>6} {:>7} {:>9} {:>10} {:>10}",
-            class.class.size(),
-            class.counts.pools,
-            class.live(),
-            class.in_magazines,
-            class.free()
-        ));
-    }
-    let Counts {
-        mapped,
-        bytes,
-        empty,
-        mapped_total,
-        unmapped_total,
-        highwater,
-        ..
-    } = now.arenas;
-    text::say(format_args!(
-        "arenas: {mapped} of {bytes} bytes ({empty} empty), {highwater} at the most, \
-         {mapped_total} mapped and {unmapped_total} given back in all"
-    ));
-    text::say(format_args!(
-        "live blocks: {live}; from the system: {}, metadata {} of it; requests served below: {}",
-        now.os_bytes(),
-        now.metadata(),
-        now.threads.below.asked
-    ));
 }

@@ -39,6 +39,8 @@ const SHELVES: usize = 8;
 /// Pools by how full they are.
 struct Shelves {
     lists: [List<Pool>; SHELVES],
+    /// How many they have.
+    len: Cell<usize>,
     /// Which have members (Q2).
     occupied: Cell<u32>,
 }
@@ -47,6 +49,7 @@ impl Shelves {
     const fn new() -> Shelves {
         Shelves {
             lists: [const { List::new() }; SHELVES],
+            len: Cell::new(0),
             occupied: Cell::new(0),
         }
     }
@@ -61,12 +64,14 @@ impl Shelves {
     #[inline]
     fn push(&self, shelf: usize, pool: &'static Pool) {
         self.lists[shelf].push(pool);
+        self.len.set(self.len.get() + 1);
         self.occupied.set(self.occupied.get() | 1 << shelf);
     }
 
     #[inline]
     fn remove(&self, shelf: usize, pool: &'static Pool) {
         self.lists[shelf].remove(pool);
+        self.len.set(self.len.get() - 1);
         if self.lists[shelf].first().is_none() {
             self.occupied.set(self.occupied.get() & !(1 << shelf));
         }
@@ -77,12 +82,9 @@ impl Shelves {
         for (mine, theirs) in self.lists.iter().zip(&other.lists) {
             mine.append(theirs);
         }
+        self.len.set(self.len.get() + other.len.take());
         let occupied = self.occupied.get() | other.occupied.replace(0);
         self.occupied.set(occupied);
-    }
-
-    fn count(&self) -> usize {
-        self.lists.iter().map(|list| list.iter().count()).sum()
     }
 }
 
@@ -99,6 +101,9 @@ pub struct UsedPools {
     taken: Cell<usize>,
     /// Bytes of resident pages in its pools.
     resident: Cell<usize>,
+    /// Requests that were looked at, and their bytes.
+    looked_at: Cell<usize>,
+    requested: Cell<usize>,
 }
 
 /// The shelf of a pool with so many free blocks; `None` if it is full.
@@ -122,7 +127,22 @@ impl UsedPools {
             pools: Cell::new(0),
             taken: Cell::new(0),
             resident: Cell::new(0),
+            looked_at: Cell::new(0),
+            requested: Cell::new(0),
         }
+    }
+
+    /// Looks at one request, for `n` bytes.
+    pub fn look_at(&self, n: usize) {
+        self.looked_at.set(self.looked_at.get() + 1);
+        self.requested.set(self.requested.get().wrapping_add(n));
+    }
+
+    /// What of so many bytes in blocks was asked for, as the requests that were
+    /// looked at suggest.
+    pub fn requested_of(&self, bytes: usize, size: usize) -> usize {
+        let rounded = self.looked_at.get().saturating_mul(size).max(1);
+        (bytes as u128 * self.requested.get() as u128 / rounded as u128) as usize
     }
 
     /// Pools of the class.
@@ -137,7 +157,7 @@ impl UsedPools {
 
     /// How many pools are full.
     pub fn full(&self) -> usize {
-        self.pools.get() - self.own.count() - self.sealed.count()
+        self.pools.get() - self.own.len.get() - self.sealed.len.get()
     }
 
     /// The used pool to take blocks from.
@@ -244,6 +264,8 @@ impl UsedPools {
     #[cfg(test)]
     pub fn check(&self, class: crate::size_class::SizeClass) {
         for (shelves, sealed) in [(&self.own, false), (&self.sealed, true)] {
+            let len: usize = shelves.lists.iter().map(|list| list.iter().count()).sum();
+            assert_eq!(len, shelves.len.get());
             for (n, list) in shelves.lists.iter().enumerate() {
                 let occupied = shelves.occupied.get() >> n & 1 == 1;
                 assert_eq!(occupied, list.first().is_some(), "Q2");

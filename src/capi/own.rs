@@ -8,7 +8,7 @@ use crate::host::reason::Reason;
 use crate::host::route;
 use crate::object;
 use crate::os::text::Buffer;
-use crate::stats;
+use crate::stats_json;
 
 /// `obmalloc_install`: the library serves this process.
 pub const OBMALLOC_ACTIVE: c_int = 0;
@@ -88,7 +88,7 @@ pub unsafe extern "C" fn obmalloc_stats_json(buffer: *mut c_char, size: usize) -
     };
     let mut buffer = Buffer::new(bytes);
     // A `Buffer` takes everything: it cuts and counts.
-    let _ = stats::json(&mut buffer, host_version());
+    let _ = stats_json::write(&mut buffer, host_version());
     buffer.end()
 }
 
