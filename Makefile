@@ -92,6 +92,8 @@ footprint: all ## memory and time that the library costs a program that does not
 
 bench: all instructions footprint ## all measurements
 	$(PYTHON3) bench/growth.py
+	$(PYTHON3) bench/lock_time.py
+	$(PYTHON3) bench/huge_pages.py
 	$(PYTHON3) bench/relinked.py 3.11 3.13 --instructions
 
 install: all ## to DESTDIR/PREFIX: header, libraries, links, obmalloc.pc

@@ -19,25 +19,25 @@ FUNCTION = re.compile(r"^fn=\((\d+)\)(?: (.*))?$")
 EXPORTED = ("PyObject_Malloc", "PyObject_Free")
 
 
-def build(library):
-    """The program, linked against the library; its SONAME must lead to it as well."""
+def build(library, name="hit_path"):
+    """The program of this name, linked against the library; its SONAME must lead to it as well."""
     folder = os.path.join(hosts.BUILD, "lib")
     os.makedirs(folder, exist_ok=True)
     link = os.path.join(folder, "libobmalloc.so.0")
     if os.path.lexists(link):
         os.unlink(link)
     os.symlink(os.path.relpath(library, folder), link)
-    program = os.path.join(hosts.BUILD, "hit_path")
+    program = os.path.join(hosts.BUILD, name)
     # -fno-plt: the calls go to the library without a stop at a stub of the linker.
     command = [os.environ.get("CC", "cc"), "-O2", "-Wall", "-Werror", "-fno-plt",
-               os.path.join(hosts.HERE, "hit_path.c"), "-o", program,
+               os.path.join(hosts.HERE, name + ".c"), "-o", program,
                library, "-Wl,-rpath,%s" % folder]
     try:
         result = subprocess.run(command, stderr=subprocess.PIPE, universal_newlines=True)
     except OSError:
         hosts.stop("no C compiler: %s" % command[0])
     if result.returncode != 0:
-        hosts.stop("hit_path.c does not build: %s" % (result.stderr.splitlines() or [""])[0])
+        hosts.stop("%s.c does not build: %s" % (name, (result.stderr.splitlines() or [""])[0]))
     return program
 
 
