@@ -5,20 +5,21 @@
 //!                  (at most some times             where there is none, a part
 //!                  in each interval)               of the work here and now
 //!
-//!    each interval, all pools:   free, was free the last time   -> goes back
-//!                                free for the first time        -> is noted
-//!                                not free any more              -> is forgotten
+//!    each half interval, all pools:   free, was free the last time   -> goes back
+//!                                     free for the first time        -> is noted
+//!                                     not free any more              -> is forgotten
 //! ```
 //!
-//! So a page goes back between one and two intervals after its last block was
-//! freed, and only if no block on it was taken in between: a program that
+//! So a page goes back between a half and a whole interval after its last block
+//! was freed, and only if no block on it was taken in between: a program that
 //! builds and drops the same things again and again keeps its pages.
 //!
-//! The helper thread starts when [`WORTH`] bytes are free, and leaves when two
-//! rounds in a row have found nothing to do. A fork ends it before (`fork.rs`),
-//! with a round that waits for nothing.
-//! It takes no block and needs no GIL. Where no thread may be started, each
-//! tick does a part of a round.
+//! The helper thread starts when [`WORTH`] bytes are free, and leaves when some
+//! rounds in a row have found nothing to do. It takes no block and needs no GIL.
+//! Each page that goes back interrupts the processors that run the program, so
+//! the thread takes a breath after each pool. A fork ends it before (`fork.rs`),
+//! with a round that waits for nothing. Where no thread may be started, each tick
+//! does a small part of a round.
 //!
 //! # Threads
 //!
@@ -27,20 +28,30 @@
 use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
 
-use crate::arena::Arena;
 use crate::heap::{self, HEAP};
 use crate::limits;
 use crate::os::clock;
 use crate::os::helper::Helper;
 use crate::os::lock::{self, Lock};
 use crate::pool;
+use crate::purge::Walk;
 
 /// Free bytes from which on returning them is worth a thread.
 const WORTH: usize = 4 << 20;
 /// Free bytes that may make room for a request at the hard limit.
 const ROOM: usize = 64 << 10;
-/// Arenas that one tick looks at where there is no thread.
-const PART: usize = 4;
+/// Where there is no thread: pools that one tick looks at, at the most, and bytes
+/// after whose return it ends.
+const PART: usize = 64;
+const PART_BYTES: usize = 64 << 10;
+/// Microseconds of a breath of the helper thread.
+const BREATH: u64 = 50;
+/// Breaths in a round, about: in a heap of many pools each is for several.
+const BREATHS: usize = 4096;
+/// Rounds without anything to do after which the thread leaves.
+const QUIET: u32 = 3;
+/// Rounds in each interval.
+const ROUNDS: u64 = 2;
 /// How often in each interval a tick looks whether there is enough.
 const LOOKS: u64 = 4;
 /// Ticks after which one looks in any case: a flush brings some 4 KiB, so that
@@ -71,8 +82,8 @@ static HELPER: Helper = Helper::new(work);
 
 /// A round that is done in parts.
 struct Round {
-    /// The arena to go on with.
-    at: Cell<Option<&'static Arena>>,
+    /// How far it is, if one is under way.
+    at: Cell<Option<Walk>>,
     /// When the next round may begin.
     next: Cell<u64>,
 }
@@ -132,58 +143,85 @@ fn look(now: u64, interval: u64) {
 
 fn part_of_a_round(now: u64, interval: u64) {
     let round = ROUND.lock();
-    if round.at.get().is_none() {
-        if now < round.next.get() {
+    let mut walk = match round.at.get() {
+        Some(walk) => walk,
+        None if now < round.next.get() => {
             NEXT.store(round.next.get(), Relaxed);
             return;
         }
-        round.next.set(now + interval);
-        HEAP.release(false);
-        round.at.set(HEAP.newest_arena());
-    }
+        None => {
+            round.next.set(now + interval / ROUNDS);
+            HEAP.release(false);
+            HEAP.walk()
+        }
+    };
+    let mut bytes = 0;
     for _ in 0..PART {
-        let Some(arena) = round.at.get() else {
-            return;
-        };
-        HEAP.purge(arena, false, usize::MAX);
-        round.at.set(arena.made_before());
+        match HEAP.purge_next(&mut walk, false) {
+            Some(more) => bytes += more,
+            None => return round.at.set(None),
+        }
+        if bytes >= PART_BYTES {
+            break;
+        }
     }
+    round.at.set(Some(walk));
 }
 
 /// The helper thread's work.
 fn work(helper: &Helper) {
     let mut quiet = 0;
     while let Ok(interval) = u64::try_from(INTERVAL.load(Relaxed)) {
-        if !helper.sleep(interval.max(1)) {
+        if !helper.sleep(interval.saturating_mul(1000) / ROUNDS) {
             return;
         }
         let stirred = STIRRED.swap(false, Relaxed);
         let before = pool::returned();
-        HEAP.release(false);
-        round(false, 0);
+        if !calm_round(helper) {
+            return;
+        }
+        heed_limit();
         quiet = if stirred || pool::returned() != before {
             0
         } else {
             quiet + 1
         };
-        if quiet > 1 && helper.leave(|| !STIRRED.load(Relaxed)) {
+        if quiet >= QUIET && helper.leave(|| !STIRRED.load(Relaxed)) {
             return;
         }
     }
     helper.leave(|| true);
 }
 
-/// One round over all pools, or as much of it as is needed until no more than
-/// `keep` bytes are free.
-fn round(at_once: bool, keep: usize) {
+/// A round of the helper thread. False if it is to stop.
+fn calm_round(helper: &Helper) -> bool {
+    HEAP.release(false);
+    let pools_per_breath = 1 + HEAP.arena_counts().pools / BREATHS;
+    let (mut walk, mut returned_from) = (HEAP.walk(), 0);
+    while let Some(bytes) = HEAP.purge_next(&mut walk, false) {
+        returned_from += usize::from(bytes > 0);
+        if returned_from >= pools_per_breath {
+            returned_from = 0;
+            if !helper.sleep(BREATH) {
+                return false;
+            }
+        }
+    }
+    true
+}
+
+/// A round over all pools that waits for nothing, or as much of it as is needed
+/// until no more than `keep` bytes are free.
+fn round_at_once(keep: usize) {
     let mut rest = match keep {
         0 => usize::MAX,
         keep => HEAP.free_bytes().saturating_sub(keep),
     };
-    let mut at = HEAP.newest_arena();
-    while let Some(arena) = at.filter(|_| rest > 0) {
-        rest -= HEAP.purge(arena, at_once, rest).min(rest);
-        at = arena.made_before();
+    let mut walk = HEAP.walk();
+    while rest > 0
+        && let Some(bytes) = HEAP.purge_next(&mut walk, true)
+    {
+        rest = rest.saturating_sub(bytes);
     }
 }
 
@@ -193,7 +231,7 @@ pub fn trim(keep: usize) {
     if keep == 0 {
         HEAP.release(true);
     }
-    round(true, keep);
+    round_at_once(keep);
 }
 
 /// Looks whether the process is near its soft limit: then what is free goes back
@@ -231,7 +269,7 @@ fn round_before_fork() {
     };
     if now >= FORK_ROUND.load(Relaxed) && HEAP.free_bytes() >= WORTH {
         FORK_ROUND.store(now + interval, Relaxed);
-        round(true, 0);
+        round_at_once(0);
     }
 }
 

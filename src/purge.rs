@@ -26,21 +26,51 @@ use crate::os::memory;
 use crate::pool::Pool;
 use crate::size_class::SizeClass;
 
+/// A place on the way through all pools there are: every arena, from the one that
+/// was added last, and in each pool by pool.
+#[derive(Clone, Copy, Default)]
+pub struct Walk {
+    arena: Option<&'static Arena>,
+    pool: usize,
+}
+
+impl Walk {
+    /// Before the first pool of `newest` and of all arenas that are older.
+    pub fn from(newest: Option<&'static Arena>) -> Walk {
+        Walk {
+            arena: newest,
+            pool: 0,
+        }
+    }
+
+    fn next(&mut self) -> Option<(&'static Arena, &'static Pool)> {
+        let arena = self.arena?;
+        let pool = arena.pools().nth(self.pool);
+        self.pool += 1;
+        match pool {
+            Some(pool) => Some((arena, pool)),
+            None => {
+                *self = Walk::from(arena.made_before());
+                self.next()
+            }
+        }
+    }
+}
+
 impl Heap {
-    /// Gives free pages of `arena` back to the kernel: those that have been free
-    /// since this was called the last time, or `at_once` all, until `most` bytes
-    /// went back. Returns how many did.
+    /// Gives free pages of the next pool back to the kernel: those that have been
+    /// free since this was called for it the last time, or `at_once` all. Returns
+    /// how many bytes went back; `None` at the end of the way.
     ///
     /// A lock is held for one pool's pages at a time.
-    pub fn purge(&self, arena: &'static Arena, at_once: bool, most: usize) -> usize {
-        let mut bytes = 0;
-        for pool in arena.pools() {
-            if bytes >= most {
-                break;
-            }
-            bytes += self.purge_pool(arena, pool, at_once);
-        }
-        bytes
+    pub fn purge_next(&self, walk: &mut Walk, at_once: bool) -> Option<usize> {
+        let (arena, pool) = walk.next()?;
+        Some(self.purge_pool(arena, pool, at_once))
+    }
+
+    /// The way through all pools.
+    pub fn walk(&self) -> Walk {
+        Walk::from(self.arenas.lock().newest())
     }
 
     fn purge_pool(&self, arena: &'static Arena, pool: &'static Pool, at_once: bool) -> usize {
@@ -61,11 +91,6 @@ impl Heap {
                 arena.give_back(pool, arenas.due_pages(arena, pool, page, at_once))
             }
         }
-    }
-
-    /// The arena that was added last. From it, all are reached.
-    pub fn newest_arena(&self) -> Option<&'static Arena> {
-        self.arenas.lock().newest()
     }
 
     /// Gives wholly empty arenas back: those that have been so since this was

@@ -93,12 +93,12 @@ impl Helper {
         }
     }
 
-    /// For the thread itself: sleeps so many milliseconds. False if it is to
+    /// For the thread itself: sleeps so many microseconds. False if it is to
     /// stop.
-    pub fn sleep(&self, milliseconds: u64) -> bool {
+    pub fn sleep(&self, microseconds: u64) -> bool {
         let time = libc::timespec {
-            tv_sec: (milliseconds / 1000).cast_signed(),
-            tv_nsec: (milliseconds % 1000 * 1_000_000).cast_signed(),
+            tv_sec: (microseconds / 1_000_000).cast_signed(),
+            tv_nsec: (microseconds % 1_000_000 * 1000).cast_signed(),
         };
         // SAFETY: waits while the word says so, at most for that time.
         unsafe {
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn it_runs_stops_and_starts_again() {
         static HELPER: Helper = Helper::new(|helper| {
-            while helper.sleep(1) {
+            while helper.sleep(1000) {
                 ROUNDS.fetch_add(1, Relaxed);
             }
         });
