@@ -38,6 +38,8 @@ use crate::purge::Walk;
 
 /// Free bytes from which on returning them is worth a thread.
 const WORTH: usize = 4 << 20;
+/// Free bytes that a growing heap does not keep.
+const SPARE: usize = 2 << 20;
 /// Free bytes that may make room for a request at the hard limit.
 const ROOM: usize = 64 << 10;
 /// Where there is no thread: pools that one tick looks at, at the most, and bytes
@@ -245,6 +247,21 @@ pub fn heed_limit() {
         }
         Some(false) => heap::purge_at_once(AT_ONCE.load(Relaxed)),
         None => {}
+    }
+}
+
+/// To be called when the heap has got one more arena: before it becomes larger
+/// than it ever was, pages that are free and of no use for the request go back,
+/// if there are [`SPARE`] bytes of them. A steady program never comes here.
+#[cold]
+pub fn heed_growth() {
+    heed_limit();
+    let counts = HEAP.arena_counts();
+    if INTERVAL.load(Relaxed) >= 0
+        && counts.mapped == counts.highwater
+        && HEAP.free_bytes() >= SPARE
+    {
+        round_at_once(0);
     }
 }
 

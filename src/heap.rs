@@ -61,6 +61,15 @@ pub fn purge_at_once(at_once: bool) {
     AT_ONCE.store(at_once, Relaxed);
 }
 
+/// An arena was added since `grew` was asked.
+static GREW: AtomicBool = AtomicBool::new(false);
+
+/// Whether an arena was added since this was asked the last time.
+#[inline]
+pub fn grew() -> bool {
+    GREW.load(Relaxed) && GREW.swap(false, Relaxed)
+}
+
 /// Why a block cannot have been freed rightly.
 #[derive(Clone, Copy)]
 enum Misuse {
@@ -237,7 +246,7 @@ impl Heap {
             return false;
         }
         cutoff::heap_has(size);
-        limits::arena_added();
+        GREW.store(true, Relaxed);
         arena_source::tell();
         true
     }

@@ -96,9 +96,9 @@
 //! | `THREADS` | threads | its lock | held over the fork; other threads' magazines are inherited |
 //! | `FORKING` | os/lock | atomic | cleared |
 //! | `HELPER`, `ROUND` | decay | their locks | the helper thread ends before; locks are held over the fork |
-//! | `INTERVAL`, `THREAD`, `STIRRED`, `NEXT`, `COUNT`, `FORKED`; `AT_ONCE`; `RETURNED` | decay; heap; pool | atomics | as they are |
+//! | `INTERVAL`, `THREAD`, `STIRRED`, `NEXT`, `COUNT`, `FORKED`; `AT_ONCE`, `GREW`; `RETURNED` | decay; heap; pool | atomics | as they are |
 //! | `HAPPENED`, `TELL` | first_use | atomics | as they are |
-//! | `SOFT`, `HARD`, `GROUP`, `DUE`, `NEAR`, `OVER`, `GRACE`, `ASKED` | limits | atomics, or written at start | as they are |
+//! | `SOFT`, `HARD`, `GROUP`, `NEAR`, `OVER`, `GRACE`, `ASKED` | limits | atomics, or written at start | as they are |
 //! | `WANTED` | huge_pages | atomics | as they are |
 //! | `NOW`, `LARGE`, `REFUSED` | cutoff | atomics | as they are |
 //! | `CURRENT`, `SIZE`, `TELL` | arena_source | written at start, or under the GIL | as they are |

@@ -38,8 +38,6 @@ const GRACE_MAX: usize = 1 << 20;
 /// The limits in bytes, 0 for none.
 static SOFT: AtomicUsize = AtomicUsize::new(0);
 static HARD: AtomicUsize = AtomicUsize::new(0);
-/// An arena was added since the soft limit was looked at.
-static DUE: AtomicBool = AtomicBool::new(false);
 /// The process is near the soft limit.
 static NEAR: AtomicBool = AtomicBool::new(false);
 /// The last request that was looked at would have gone beyond the hard limit.
@@ -107,19 +105,6 @@ fn in_use() -> Option<usize> {
     }
 }
 
-/// To be told that an arena was added.
-pub fn arena_added() {
-    if SOFT.load(Relaxed) != 0 {
-        DUE.store(true, Relaxed);
-    }
-}
-
-/// Whether the soft limit should be looked at.
-#[inline]
-pub fn is_due() -> bool {
-    DUE.load(Relaxed)
-}
-
 /// Looks at the soft limit. `Some` if the process has come near it since the
 /// last time (true), or away from it (false).
 pub fn look() -> Option<bool> {
@@ -127,7 +112,6 @@ pub fn look() -> Option<bool> {
     if soft == 0 {
         return None;
     }
-    DUE.store(false, Relaxed);
     let (used, was_near) = (in_use()?, NEAR.load(Relaxed));
     // Nearer than an eighth; and away again beyond three sixteenths.
     let margin = if was_near { soft / 16 * 3 } else { soft / 8 };

@@ -32,7 +32,7 @@ use crate::cutoff;
 use crate::decay;
 use crate::first_use;
 use crate::geometry::REQUEST_MAX;
-use crate::heap::HEAP;
+use crate::heap::{self, HEAP};
 use crate::limits;
 use crate::magazines::{self, Magazines};
 use crate::os::text;
@@ -90,8 +90,8 @@ unsafe fn miss(below: &Allocator, n: usize) -> *mut c_void {
     if block.is_null() && limits::is_over() && decay::make_room() {
         block = take(class);
     }
-    if limits::is_due() {
-        decay::heed_limit();
+    if heap::grew() {
+        decay::heed_growth();
     }
     if !block.is_null() {
         return block.cast();
