@@ -36,7 +36,7 @@ static void an_idle_program(void)
     for (int round = 0; round < 2; round++) {
         CHECK(COMES(helper_now() == 0, PATIENCE));
         const size_t peak = come_and_go();
-        CHECK(COMES(helper_now() != 0, 2)); /* it stays for some intervals */
+        CHECK(COMES(helper_now() != 0, PATIENCE)); /* it stays for some intervals */
         CHECK(COMES(resident() + 24 * MIB < peak, PATIENCE));
         CHECK(crowd_holds(&crowd));
         CHECK(COMES(threads_now() == 1, PATIENCE)); /* nothing to do: it leaves */
@@ -78,7 +78,7 @@ static void signals(void)
     signal(SIGUSR2, handler);
     come_and_go();
     int helper; /* it gives itself its name, in a moment */
-    CHECK(COMES((helper = helper_now()) != 0, 2));
+    CHECK(COMES((helper = helper_now()) != 0, PATIENCE));
     snprintf(path, sizeof path, "/proc/self/task/%d/status", helper);
     const char *blocked = strstr(text_of(path), "SigBlk:");
     const uint64_t open = 1ull << (SIGKILL - 1) | 1ull << (SIGSTOP - 1) | 3ull << 31;
@@ -236,11 +236,13 @@ static void no_thread_to_be_had(void)
     by_ticks();
     CHECK(refused > 0 && refused <= 1 + (seconds() - begin) / 4);
     refuse = false;
-    for (const double end = seconds() + PATIENCE; helper_now() == 0 && seconds() < end;) {
+    int helper;
+    for (const double end = seconds() + PATIENCE;
+         (helper = helper_now()) == 0 && seconds() < end;) {
         end_crowd(&crowd);
         come_and_go();
     }
-    CHECK(helper_now() != 0);
+    CHECK(helper != 0);
 }
 
 static void never(void)

@@ -22,8 +22,9 @@ use super::lock::Lock;
 use super::memory;
 use super::weak::function;
 
-/// Milliseconds that an ended thread is waited for, which takes microseconds.
-const GOING: u64 = 20;
+/// Milliseconds that an ended thread is waited for, which takes microseconds, but on
+/// a busy machine until the kernel lets it run once more.
+const GOING: u64 = 500;
 /// Bytes of its stack, beside what the C library takes of it.
 const STACK: usize = 128 * 1024;
 /// Milliseconds after which a thread is asked for again where there was none.
