@@ -2,8 +2,9 @@
  *
  * The helper thread that gives pages back, and fork: it is gone while the
  * program forks, in the parent and in the child, whoever else has handlers; both
- * may have one again later; and no fork waits for ever. Each part is a program
- * of its own, as settings are read once. */
+ * may have one again later; and no fork waits for ever. Many forks are
+ * fork_storm.c's matter. Each part is a program of its own, as settings are read
+ * once. */
 #include "resident.h"
 #include <sys/syscall.h>
 
@@ -142,89 +143,10 @@ static void dropped_in_a_handler(void)
     }
 }
 
-/* ---- many forks ---- */
-
-enum { FORKS = 2000, FORKERS = 2, WORKERS = 2 };
-
-static atomic_bool stop;
-static atomic_int seen;
-
-/* Blocks of some MiB come and go, so that there is always something to do. */
-static void *worker(void *argument)
-{
-    enum { N = 24000 };
-    void **p = calloc(N, sizeof *p);
-    size_t seed = (uintptr_t)argument, bad = 0;
-    while (!stop) {
-        for (size_t i = 0; i < N; i++)
-            fill(p[i] = obj.malloc(200 + i % 400), 32, seed + i);
-        for (size_t i = 0; i < N; i++) {
-            bad += !holds(p[i], 32, seed + i);
-            obj.free(p[i]);
-        }
-    }
-    CHECK(bad == 0);
-    free(p);
-    return argument;
-}
-
-static void *watcher(void *unused)
-{
-    for (; !stop; usleep(500))
-        seen += helper_now() != 0;
-    return unused;
-}
-
-static void a_childs_life(void)
-{
-    void *p[300];
-    for (size_t i = 0; i < 300; i++)
-        fill(p[i] = obj.malloc(i * 11), i < 8 ? 0 : 64, i);
-    for (size_t i = 0; i < 300; i++) {
-        CHECK(holds(p[i], i < 8 ? 0 : 64, i));
-        obj.free(p[i]);
-    }
-}
-
-static void *forker(void *unused)
-{
-    int died = 0;
-    for (int i = 0; i < FORKS / FORKERS && died == 0; i++) {
-        const int before = failures;
-        const pid_t pid = fork();
-        if (pid == 0) {
-            a_childs_life();
-            _exit(failures > before);
-        }
-        died += pid < 0 || status_of(pid) != 0;
-        if (i % 8 == 0)
-            usleep(3000); /* time for a helper to start */
-    }
-    CHECK(died == 0);
-    return unused;
-}
-
-static void many_forks(void)
-{
-    pthread_t workers[WORKERS], forkers[FORKERS], watching;
-    for (uintptr_t i = 0; i < WORKERS; i++)
-        CHECK(pthread_create(&workers[i], NULL, worker, (void *)i) == 0);
-    CHECK(pthread_create(&watching, NULL, watcher, NULL) == 0);
-    for (int i = 0; i < FORKERS; i++)
-        CHECK(pthread_create(&forkers[i], NULL, forker, NULL) == 0);
-    for (int i = 0; i < FORKERS; i++)
-        pthread_join(forkers[i], NULL);
-    stop = true;
-    for (int i = 0; i < WORKERS; i++)
-        pthread_join(workers[i], NULL);
-    pthread_join(watching, NULL);
-    CHECK(seen > 5); /* or nothing of this was tried */
-}
-
 /* ---- the kernel's numbers of threads come again ---- */
 
 static int wanted;
-static atomic_bool tried, found;
+static atomic_bool tried, found, stop;
 
 static void *another_thread(void *unused)
 {
@@ -280,7 +202,6 @@ TEST_MAIN
         {"one thread at fork", one_thread, "100", NULL},
         {"a fork now and then", a_fork_now_and_then, "500", NULL},
         {"dropped in a handler", dropped_in_a_handler, "10", NULL},
-        {"many forks", many_forks, "1", NULL},
         {"numbers come again", numbers_come_again, "20", NULL},
     };
     run_parts(parts, sizeof parts / sizeof *parts);

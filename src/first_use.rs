@@ -1,6 +1,7 @@
 //! What happens once in a process, at the first block that is asked of us or
-//! given to us: fork handlers are registered, and whoever wants to be told is
-//! told. A process that never allocates here pays for none of it.
+//! given to us: fork handlers are registered, what the helper thread needs is
+//! looked for, and whoever wants to be told is told. A process that never
+//! allocates here pays for none of it.
 
 use core::mem;
 use core::ptr;
@@ -10,6 +11,7 @@ use core::sync::atomic::{
 };
 
 use crate::fork;
+use crate::os::helper;
 use crate::os::lock::Lock;
 
 /// Release: the fork handlers are registered; pairs with the Acquire in
@@ -37,6 +39,7 @@ pub fn happened() {
     fork::register();
     HAPPENED.store(true, Release);
     drop(happening);
+    helper::prepare();
     let tell = TELL.load(Relaxed);
     if !tell.is_null() {
         // SAFETY: only `then` sets it, from such a function.

@@ -60,6 +60,26 @@ impl Pages {
         Pages(whole as u16)
     }
 
+    /// Its OS pages of `page` bytes, each with all of its pieces: what is in memory
+    /// when something on these pieces was touched. Of a page larger than a
+    /// pool, all of the pool.
+    #[inline]
+    pub fn in_os_pages(self, page: usize) -> Pages {
+        let pieces = (page / PIECE).min(POOL_SIZE / PIECE);
+        if pieces <= 1 {
+            return self;
+        }
+        let (mut all, mut at) = (0u32, 0);
+        while at < POOL_SIZE / PIECE {
+            let one = ((1u32 << pieces) - 1) << at;
+            if u32::from(self.0) & one != 0 {
+                all |= one;
+            }
+            at += pieces;
+        }
+        Pages(all as u16)
+    }
+
     /// A bit for each word of granules that lies in the set.
     #[inline]
     pub fn words(self) -> u64 {
@@ -144,6 +164,19 @@ mod tests {
         assert_eq!(set.whole(65536), Pages::NONE);
         assert_eq!(Pages::ALL.whole(65536), Pages::ALL);
         assert_eq!(Pages::ALL.whole(1 << 21), Pages::NONE);
+    }
+
+    #[test]
+    fn a_touched_piece_brings_its_os_page() {
+        let set = Pages(0b0100_0000_0001_0000);
+        assert_eq!(set.in_os_pages(4096), set);
+        assert_eq!(set.in_os_pages(16384), Pages(0xf0f0));
+        assert_eq!(set.in_os_pages(65536), Pages::ALL);
+        assert_eq!(set.in_os_pages(1 << 21), Pages::ALL);
+        assert_eq!(Pages::NONE.in_os_pages(65536), Pages::NONE);
+        for page in [4096, 8192, 16384, 32768, 65536] {
+            assert_eq!(set.in_os_pages(page).whole(page), set.in_os_pages(page));
+        }
     }
 
     #[test]

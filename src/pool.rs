@@ -208,6 +208,7 @@ impl Pool {
             touched = touched | Pages::spanning(n << WORD_BITS, last);
         }
         self.words_free.set(words_free);
+        let touched = touched.in_os_pages(memory::page_size());
         self.resident.set(self.resident.get() | touched);
         self.idle.set(self.idle.get() & !touched);
         let taken = out.len() - room;

@@ -182,51 +182,6 @@ print(json.dumps([most, huge(), fell, whole(kept)]))
             '                  len(sys._current_frames())]))\n')
         self.assertEqual(seen, [1, 1, 1])
 
-    # ---- fork: since 3.12 a process with a second thread is warned ----
-
-    FORKS = ('-W', 'error')
-
-    def forks(self, code):
-        """code as the body of a loop, with a helper there each time."""
-        done = self.interpret(
-            TOOLS + 'def forks():\n' +
-            ''.join('    %s\n' % line for line in code.splitlines()) +
-            'if __name__ == "__main__":\n'
-            '    for wait in (0, 0, 0.1, 0.25, 0.45):\n'
-            '        kept = None\n'
-            '        time.sleep(0.3)         # after a fork there is none for a while\n'
-            '        peak, kept = build_and_drop(100000)\n'
-            '        assert comes(lambda: "obmalloc" in names()), names()\n'
-            '        time.sleep(wait)\n'
-            '        forks()\n'
-            '        assert whole(kept)\n',
-            options=self.FORKS, env=support.preloaded(OBMALLOC_DECAY_MS='100'))
-        self.assertEqual((done.out, done.err), ('', ''), done.report)
-
-    @support.since(3, 12)
-    def test_fork(self):
-        self.forks('pid = os.fork()\n'
-                   'if pid == 0:\n'
-                   '    good = threading.active_count() == len(names()) == 1 and whole(kept)\n'
-                   '    build_and_drop(3000)\n'
-                   '    os._exit(0 if good else 3)\n'
-                   'assert len(names()) == 1, names()\n'
-                   'assert os.waitpid(pid, 0)[1] == 0')
-
-    @support.since(3, 12)
-    def test_multiprocessing_fork(self):
-        self.forks('import multiprocessing\n'
-                   'child = multiprocessing.get_context("fork").Process(\n'
-                   '    target=build_and_drop, args=(3000,))\n'
-                   'child.start()\n'
-                   'child.join()\n'
-                   'assert child.exitcode == 0')
-
-    @support.since(3, 12)
-    def test_subprocess_with_a_function_before_exec(self):
-        self.forks('import subprocess\n'
-                   'subprocess.run(["true"], preexec_fn=os.getpid, check=True)')
-
     def test_a_child_gets_smaller_too(self):
         """A child has no thread of its parent's; it may have its own, later."""
         results = self.ask(

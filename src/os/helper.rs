@@ -3,23 +3,32 @@
 //!
 //! CPython from 3.12 on counts the kernel's threads at a fork and warns of more
 //! than one. So "gone" means gone from there, too.
+//!
+//! `_Fork` and `clone` run no fork handlers: their child has the state, but not
+//! the thread. It is told by a mark that the kernel wipes from the copy. (Not by
+//! its number: a child of `vfork` has another one, and the very same memory.)
 
 use core::cell::Cell;
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
-use core::ptr;
+use core::ptr::{self, NonNull};
 use core::sync::atomic::{
-    AtomicI32, AtomicU32,
+    AtomicI32, AtomicPtr, AtomicU32,
     Ordering::{Acquire, Relaxed, Release},
 };
 
 use super::clock;
 use super::lock::Lock;
+use super::memory;
+use super::weak::function;
 
-/// Milliseconds that an ended thread is waited for, which takes microseconds.
-const GOING: u64 = 20;
-/// Bytes of its stack.
+/// Milliseconds that an ended thread is waited for, which takes microseconds, but on
+/// a busy machine until the kernel lets it run once more.
+const GOING: u64 = 500;
+/// Bytes of its stack, beside what the C library takes of it.
 const STACK: usize = 128 * 1024;
+/// Milliseconds after which a thread is asked for again where there was none.
+const AGAIN: u64 = 5000;
 
 const GO_ON: u32 = 0;
 const STOP: u32 = 1;
@@ -40,8 +49,37 @@ pub struct Helper {
 struct State {
     /// The thread, from its start until it was joined or has detached itself.
     thread: Cell<Option<libc::pthread_t>>,
+    /// True in the process that has started it, and null before.
+    mark: Cell<Option<&'static Cell<bool>>>,
     /// Somebody waits for it to end.
     stopping: Cell<bool>,
+    /// Until when none is asked for, as there was none to be had.
+    none_until: Cell<u64>,
+}
+
+impl State {
+    /// The thread, if there is one in this process.
+    fn thread(&self) -> Option<libc::pthread_t> {
+        if self.mark.get().is_some_and(|mark| !mark.get()) {
+            self.thread.set(None);
+            self.stopping.set(false);
+        }
+        self.thread.get()
+    }
+
+    /// Notes that it was started by this process.
+    fn mark(&self) {
+        if self.mark.get().is_none() {
+            let page = memory::map_wiped_in_children();
+            // SAFETY: mapped zero, which is false; never unmapped, and reached
+            // only from here, under the lock.
+            self.mark
+                .set(page.map(|page| unsafe { page.cast().as_ref() }));
+        }
+        if let Some(mark) = self.mark.get() {
+            mark.set(true);
+        }
+    }
 }
 
 impl Helper {
@@ -50,7 +88,9 @@ impl Helper {
         Helper {
             state: Lock::new(State {
                 thread: Cell::new(None),
+                mark: Cell::new(None),
                 stopping: Cell::new(false),
+                none_until: Cell::new(0),
             }),
             word: AtomicU32::new(GO_ON),
             id: AtomicI32::new(0),
@@ -62,13 +102,20 @@ impl Helper {
     /// Starts the thread, unless it runs. False if there can be none.
     pub fn start(&'static self) -> bool {
         let state = self.state.lock();
-        if state.thread.get().is_some() {
+        if state.thread().is_some() {
             return true;
+        }
+        if clock::now() < state.none_until.get() {
+            return false;
         }
         self.word.store(GO_ON, Relaxed);
         self.id.store(0, Relaxed);
+        state.mark();
         let thread = self.create();
         state.thread.set(thread);
+        if thread.is_none() {
+            state.none_until.set(clock::now() + AGAIN);
+        }
         thread.is_some()
     }
 
@@ -84,7 +131,8 @@ impl Helper {
             libc::sigfillset(all.as_mut_ptr());
             libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
             libc::pthread_attr_init(attributes.as_mut_ptr());
-            libc::pthread_attr_setstacksize(attributes.as_mut_ptr(), STACK);
+            let stack = STACK + taken_of_stack(attributes.as_ptr());
+            libc::pthread_attr_setstacksize(attributes.as_mut_ptr(), stack);
             let created =
                 libc::pthread_create(thread.as_mut_ptr(), attributes.as_ptr(), run, this) == 0;
             libc::pthread_attr_destroy(attributes.as_mut_ptr());
@@ -135,8 +183,9 @@ impl Helper {
             self.state.hold_for_fork();
             // SAFETY: held just now.
             let state = unsafe { self.state.held() };
+            state.none_until.set(0);
             wait_until_gone(self.left.swap(0, Acquire));
-            let Some(thread) = state.thread.get() else {
+            let Some(thread) = state.thread() else {
                 return;
             };
             if state.stopping.replace(true) {
@@ -176,6 +225,31 @@ impl Helper {
     pub fn open(&self) {
         self.state.open_after_fork();
     }
+}
+
+/// The C library's function that says how much of a thread's stack it takes,
+/// for the thread-local storage of all that is loaded at start; or null.
+static ASK: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
+
+/// Looks for that function. The loader's lock is taken for it, which may not be
+/// waited for later on: who frees may hold other locks. (A weak symbol would
+/// bind the library to the C library's private version.)
+pub fn prepare() {
+    // SAFETY: a C string.
+    let ask = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__pthread_get_minstack".as_ptr()) };
+    ASK.store(ask, Release);
+}
+
+/// Bytes that the C library takes of the stack of a thread with these attributes.
+fn taken_of_stack(attributes: *const libc::pthread_attr_t) -> usize {
+    type MinStack = unsafe extern "C" fn(*const libc::pthread_attr_t) -> usize;
+    let Some(ask) = NonNull::new(ASK.load(Acquire)) else {
+        return 0;
+    };
+    // SAFETY: its type.
+    let ask = unsafe { function::<MinStack>(ask) };
+    // SAFETY: attributes that were initialised.
+    unsafe { ask(attributes) }
 }
 
 /// Waits until the kernel knows no thread of this number in the process: a

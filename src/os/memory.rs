@@ -40,6 +40,21 @@ pub fn map(size: usize) -> Option<NonNull<u8>> {
     }
 }
 
+/// Maps an OS page that is zero again in each child that gets a copy of the
+/// memory, whoever makes it. `None` if there is none, or the kernel has no such
+/// (before 4.14).
+pub fn map_wiped_in_children() -> Option<NonNull<u8>> {
+    let (size, advice) = (page_size(), libc::MADV_WIPEONFORK);
+    let page = map(size)?;
+    // SAFETY: a page that nobody has seen.
+    if unsafe { libc::madvise(page.as_ptr().cast(), size, advice) } == 0 {
+        return Some(page);
+    }
+    // SAFETY: as above.
+    unsafe { unmap(page, size) };
+    None
+}
+
 /// Gives `size` bytes at `base` back, addresses and all.
 ///
 /// # Safety

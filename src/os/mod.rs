@@ -9,13 +9,13 @@ pub mod lock;
 
 pub mod clock;
 
+pub mod weak;
+
 pub mod helper;
 
 pub mod thread_word;
 
 pub mod environment;
-
-pub mod weak;
 
 pub mod file;
 
