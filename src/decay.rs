@@ -26,7 +26,7 @@
 //! Any thread may tick, with no lock held.
 
 use core::cell::Cell;
-use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use crate::heap::{self, HEAP};
 use crate::limits;
@@ -56,9 +56,9 @@ const QUIET: u32 = 3;
 const ROUNDS: u64 = 2;
 /// How often in each interval a tick looks whether there is enough.
 const LOOKS: u64 = 4;
-/// Ticks after which one looks in any case: a flush brings some 4 KiB, so that
-/// is 2 MiB, and the program may do nothing any more afterwards.
-const TICKS: u32 = 512;
+/// Bytes that came back after which a tick looks in any case: the program may do
+/// nothing any more afterwards.
+const CAME_BACK: usize = 1 << 20;
 
 /// Milliseconds that a page stays free before it goes back; negative: for ever.
 static INTERVAL: AtomicI64 = AtomicI64::new(1000);
@@ -68,10 +68,10 @@ static AT_ONCE: AtomicBool = AtomicBool::new(false);
 static THREAD: AtomicBool = AtomicBool::new(true);
 /// Whether blocks came back to pools since the last round.
 static STIRRED: AtomicBool = AtomicBool::new(false);
-/// When the next tick looks, and how many there were since one did. (Ticks of
+/// When the next tick looks, and how many bytes came back since one did. (Ticks of
 /// several threads at once may count as one.)
 static NEXT: AtomicU64 = AtomicU64::new(0);
-static COUNT: AtomicU32 = AtomicU32::new(0);
+static BACK: AtomicUsize = AtomicUsize::new(0);
 
 /// Milliseconds after a fork in which no thread is started.
 const AFTER_FORK: u64 = 250;
@@ -107,18 +107,19 @@ pub fn allow_thread(allowed: bool) {
     THREAD.store(allowed, Relaxed);
 }
 
-/// To be called after blocks came back to pools, with no lock held.
+/// To be called after blocks of so many bytes came back to pools, with no lock
+/// held.
 #[inline]
-pub fn tick() {
+pub fn tick(bytes: usize) {
     let Ok(interval) = u64::try_from(INTERVAL.load(Relaxed)) else {
         return;
     };
     if !STIRRED.load(Relaxed) {
         STIRRED.store(true, Relaxed);
     }
-    let (now, count) = (clock::now(), COUNT.load(Relaxed) + 1);
-    COUNT.store(count, Relaxed);
-    if now >= NEXT.load(Relaxed) || count >= TICKS {
+    let (now, back) = (clock::now(), BACK.load(Relaxed) + bytes);
+    BACK.store(back, Relaxed);
+    if now >= NEXT.load(Relaxed) || back >= CAME_BACK {
         look(now, interval);
     }
 }
@@ -132,7 +133,7 @@ fn look(now: u64, interval: u64) {
     heed_limit();
     // Right after a fork there is no thread, but ticks.
     let threaded = THREAD.load(Relaxed) && now >= FORKED.load(Relaxed);
-    COUNT.store(0, Relaxed);
+    BACK.store(0, Relaxed);
     NEXT.store(now + interval / LOOKS, Relaxed);
     if HEAP.free_bytes() < WORTH {
         return;

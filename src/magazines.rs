@@ -235,11 +235,12 @@ impl Magazines {
         slots[rest]
     }
 
-    /// Gives the older half of the magazine of `class` back to its pools.
+    /// Gives the older half of the magazine of `class` back to its pools. Returns
+    /// how many blocks that is.
     #[inline(never)]
-    pub fn flush(&self, heap: &Heap, class: SizeClass) {
+    pub fn flush(&self, heap: &Heap, class: SizeClass) -> usize {
         let (Some(bottom), held @ 1..) = (self.bottom(class), self.held(class)) else {
-            return;
+            return 0;
         };
         let oldest = self.run(class).min(held);
         // M4: while its blocks are on their way, the magazine is empty.
@@ -252,6 +253,7 @@ impl Magazines {
         // SAFETY: the slots up to there hold the rest. Release as in `push`.
         let top = unsafe { bottom.add(held - oldest) };
         self.tops[class.index()].store(top.as_ptr(), Release);
+        oldest
     }
 
     /// Gives every block of every class back to its pool.

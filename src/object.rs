@@ -220,11 +220,12 @@ unsafe fn not_pushed(found: Found, p: *mut c_void, below: &Allocator) {
     match magazines_of_this_thread() {
         Some(magazines) => {
             if !magazines.push(found, p.cast()) {
-                magazines.flush(&HEAP, class);
+                let mut back = magazines.flush(&HEAP, class);
                 if !magazines.push(found, p.cast()) {
                     HEAP.give(class, &[p.cast()]); // a class without magazine
+                    back += 1;
                 }
-                decay::tick();
+                decay::tick(back * class.size());
             }
         }
         None => HEAP.give(class, &[p.cast()]),
