@@ -73,7 +73,7 @@ static STIRRED: AtomicBool = AtomicBool::new(false);
 static NEXT: AtomicU64 = AtomicU64::new(0);
 static BACK: AtomicUsize = AtomicUsize::new(0);
 
-/// Milliseconds after a fork in which no thread is started.
+/// Milliseconds after a fork in which no thread is started, or one interval.
 const AFTER_FORK: u64 = 250;
 /// Until when that is.
 static FORKED: AtomicU64 = AtomicU64::new(0);
@@ -302,8 +302,8 @@ pub fn stop_for_fork() {
 /// while: CPython counts threads right after it has forked.
 pub fn go_on_after_fork() {
     ROUND.open_after_fork();
-    let now = clock::now();
+    let (now, interval) = (clock::now(), INTERVAL.load(Relaxed).max(0).cast_unsigned());
     NEXT.store(now, Relaxed);
-    FORKED.store(now + AFTER_FORK, Relaxed);
+    FORKED.store(now + interval.min(AFTER_FORK), Relaxed);
     HELPER.open();
 }
