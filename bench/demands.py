@@ -1,0 +1,89 @@
+"""What is demanded of memory and latency, and whether the runs of memory.py meet it.
+
+A line says what, the limit, and for us and for us without the helper thread the median
+of what the rounds have given. The verdict is about us; without the thread nothing can be
+done while the program does nothing, so only peak memory and the time of the tuples are
+judged there, too. A value that is a ratio is one of two runs of the same round.
+"""
+
+import statistics
+from dataclasses import dataclass
+
+MIB = 1024      # KiB
+NOISE = 1.05    # a ratio of latencies up to this is taken for equal
+
+
+@dataclass
+class Line:
+    """One demand, with a function from (run of stock, our run) to a number."""
+    pattern: str
+    what: str
+    form: str
+    value: object
+    limit: object = None        # None: there is none, the number is of interest
+    off_too: bool = False       # judged without the thread as well
+    against: str = ""           # another pattern whose runs take the place of stock's
+
+
+def ratio(name):
+    return lambda stock, ours: getattr(ours, name) / max(getattr(stock, name), 1e-9)
+
+
+def peak_lines(patterns):
+    return [Line(name, "peak RSS, MiB more than stock", "%+.2f",
+                 lambda stock, ours: (ours.peak - stock.peak) / MIB, 1.0, True)
+            for name in patterns]
+
+
+def over_base(stock, ours):
+    return (ours.idle - ours.base) / MIB
+
+
+def idle(stock, ours):
+    return ours.idle / MIB
+
+
+def lines(patterns):
+    """All demands on these patterns, in the order of the table."""
+    special = [
+        Line("survivors 0.1 %", "idle RSS, MiB", "%.1f", idle),
+        Line("survivors 1 %", "idle RSS, MiB", "%.1f", idle),
+        Line("survivors 10 %", "idle RSS, MiB", "%.1f", idle),
+        Line("bursts", "idle RSS, MiB", "%.1f", idle, 55),
+        Line("drop everything", "idle RSS, MiB above the start", "%.1f", over_base, 6),
+        Line("tuples", "page faults to stock's", "%.3f", ratio("rounds_faults"), 0.05, True),
+        Line("tuples", "wall time to stock's", "%.2f", ratio("rounds_wall"), 0.70, True),
+        Line("tuples", "CPU time to stock's", "%.2f", ratio("rounds_cpu"), 0.70, True),
+        Line("threads", "idle RSS, MiB more than in one thread", "%.1f",
+             lambda alone, ours: (ours.idle - alone.idle) / MIB, 10, False, "one thread"),
+    ]
+    special += [Line(name, "child's private memory to its objects'", "%.2f",
+                     lambda stock, ours: ours.grown / ours.own, 1.3, True)
+                for name in patterns if name.startswith("prefork")]
+    special += [Line("latency", "%s to stock's" % name, "%.2f", ratio(name), NOISE, True)
+                for name in ("p50", "p99", "p99.9", "max")]
+    return peak_lines(patterns) + [line for line in special if line.pattern in patterns]
+
+
+def measured(line, runs, side):
+    """The median over the rounds."""
+    ours = runs[line.pattern][side]
+    base = runs[line.against][side] if line.against else runs[line.pattern]["stock"]
+    return statistics.median(line.value(a, b) for a, b in zip(base, ours))
+
+
+def judge(patterns, runs):
+    """([row of the table], how many are missed); runs is {pattern: {side: [Run]}}."""
+    rows, missed = [], 0
+    for line in lines(patterns):
+        if line.against and line.against not in runs:
+            continue
+        values = [measured(line, runs, side) for side in ("us", "thread off")]
+        judged = values if line.off_too else values[:1]
+        words = ["-" if line.limit is None else "ok" if value <= line.limit else "MISSED"
+                 for value in judged]
+        missed += words.count("MISSED")
+        verdict = words[0] if len(set(words)) == 1 else "%s, off: %s" % tuple(words)
+        rows.append([line.pattern, line.what, "-" if line.limit is None else "%g" % line.limit]
+                    + [line.form % value for value in values] + [verdict])
+    return rows, missed
