@@ -51,7 +51,7 @@ PATTERNS = [
     Pattern("drop everything", "drop_everything"),
     Pattern("tuples", "tuples"),
     Pattern("tuples, collector off", "tuples", ("collector=0",)),
-    Pattern("large tuples", "tuples", ("size=25",)),
+    Pattern("large tuples", "tuples", ("large=1",)),
     Pattern("one thread", "threads", ("threads=1",)),
     Pattern("threads", "threads"),
     Pattern("requests", "requests"),
