@@ -30,8 +30,9 @@ COLUMNS = (("peak MiB", "peak", "%.1f", 1024), ("idle MiB", "idle", "%.1f", 1024
            ("CPU s", "cpu", "%.2f", 1))
 EXTRA = {"full": ("built MiB", "%.1f", 1024), "touched": ("touched MiB", "%.1f", 1024),
          "rounds_wall": ("rounds s", "%.2f", 1), "rounds_faults": ("rounds' faults", "%d", 1),
-         "grown": ("child's MiB", "%.1f", 1024), "p50": ("p50 us", "%.0f", 1),
-         "p99": ("p99 us", "%.0f", 1), "p99.9": ("p99.9 us", "%.0f", 1), "max": ("max us", "%.0f", 1)}
+         "grown": ("child's MiB", "%.1f", 1024)}
+EXTRA.update((clock + name, (clock + name + " us", "%.0f", 1))
+             for clock in ("", "CPU ") for name in ("p50", "p99", "p99.9", "max"))
 
 
 @dataclass
