@@ -94,7 +94,7 @@ bench: all instructions footprint ## all measurements
 	$(PYTHON3) bench/growth.py
 	$(PYTHON3) bench/relinked.py 3.11 3.13 --instructions
 
-bench-memory: all ## memory over time, latency: stock, us, us without the thread; and what is demanded
+bench-memory: all ## memory over time and latency, in patterns, and what is demanded of them
 	$(PYTHON3) bench/memory.py
 
 plot-memory: all ## draw bench/memory.svg, resident memory over time

@@ -103,20 +103,23 @@ def table(pattern, runs):
                   for _, key, _, _ in columns]
         rows.append([side] + [form % (value / unit)
                               for value, (_, _, form, unit) in zip(middle, columns)])
-    return ["%s, %d runs" % (pattern.name, len(runs["stock"]))] + [one[0] for one in columns], rows
+    title = "%s, %d runs" % (pattern.name, len(runs["stock"]))
+    return [title] + [one[0] for one in columns], rows
 
 
 def first_line(path, start):
     with open(path, encoding="utf-8") as stream:
-        return next((line.split(":", 1)[1].strip() for line in stream if line.startswith(start)), "")
+        found = (line.split(":", 1)[1].strip() for line in stream if line.startswith(start))
+        return next(found, "")
 
 
 def circumstances(host, rounds):
     """The machine, the interpreter and the library, in a sentence for the record."""
     library = ctypes.CDLL(hosts.LIBRARY)
     library.obmalloc_version.restype = ctypes.c_char_p
-    commit = subprocess.run(["git", "-C", hosts.ROOT, "describe", "--always", "--dirty"],
-                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout.decode().strip()
+    said = subprocess.run(["git", "-C", hosts.ROOT, "describe", "--always", "--dirty"],
+                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    commit = said.stdout.decode().strip()
     return ("%s: CPython %s, obmalloc %s, sources at %s, library %s; %d cores (%s), Linux %s, "
             "pages of %d KiB; medians of %d rounds."
             % (time.strftime("%Y-%m-%d"), host.name, library.obmalloc_version().decode(),
@@ -150,8 +153,8 @@ def main():
     parser.add_argument("--python", default="3.11", metavar="WHICH",
                         help="a version, newest, distribution, or a path (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="(%(default)s)")
-    parser.add_argument("--patterns", default="", metavar="LIST", help="some of the programs; names "
-                        "with a comma are separated by semicolons")
+    parser.add_argument("--patterns", default="", metavar="LIST",
+                        help="some of the programs; names with a comma go between semicolons")
     parser.add_argument("--quick", action="store_true", help="small, once: check the results")
     parser.add_argument("--strict", action="store_true", help="fail if a demand is missed")
     options = parser.parse_args()

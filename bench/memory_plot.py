@@ -6,7 +6,7 @@ the shortest run is drawn, which other work on the machine has drawn out least; 
 it is missing, it is installed in an environment of its own, target/plot.
 
     bench/memory_plot.py                    run and draw, some five minutes
-    bench/memory_plot.py --png /tmp/x.png   a bitmap as well, to look at
+    bench/memory_plot.py --png plot.png    a bitmap as well, to look at
 """
 
 import json
