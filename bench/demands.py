@@ -3,7 +3,8 @@
 A line says what, the limit, and for us and for us without the helper thread the median
 of what the rounds have given. The verdict is about us; without the thread nothing can be
 done while the program does nothing, so only peak memory and the time of the tuples are
-judged there, too. A value that is a ratio is one of two runs of the same round.
+judged there, too. A value that is a ratio is one of two runs of the same round; that of
+a percentile is one of the medians of all rounds, as the longest of one run is of no round.
 
 What forty threads need more than one is judged as it is, and shown once more less what
 they need more in stock: their stacks, and what the C library keeps for each.
@@ -26,6 +27,7 @@ class Line:
     limit: object = None        # None: there is none, the number is of interest
     off_too: bool = False       # judged without the thread as well
     against: str = ""           # another pattern whose runs take the place of stock's
+    figure: str = ""            # the name of what is divided by stock's, median by median
     less_stock: bool = False    # the value less the same of stock
 
 
@@ -70,8 +72,8 @@ def lines(patterns):
     special += [Line(name, "child's private memory to its objects'", "%.2f",
                      lambda stock, ours: ours.grown / ours.own, 1.3, True)
                 for name in patterns if name.startswith("prefork")]
-    special += [Line("latency", "%s to stock's" % name, "%.2f", ratio(name),
-                     None if name.endswith("p50") else NOISE, True)
+    special += [Line("latency", "%s to stock's" % name, "%.2f", None,
+                     None if name.endswith("p50") else NOISE, True, figure=name)
                 for name in ("p50", "p99", "p99.9", "max",
                              "CPU p50", "CPU p99", "CPU p99.9", "CPU max")]
     return peak_lines(patterns) + [line for line in special if line.pattern in patterns]
@@ -80,6 +82,10 @@ def lines(patterns):
 def measured(line, runs, side):
     """The median over the rounds."""
     ours = runs[line.pattern][side]
+    if line.figure:
+        middle = [statistics.median(getattr(run, line.figure) for run in some)
+                  for some in (runs[line.pattern]["stock"], ours)]
+        return middle[1] / max(middle[0], 1e-9)
     base = runs[line.against][side] if line.against else runs[line.pattern]["stock"]
     value = statistics.median(line.value(a, b) for a, b in zip(base, ours))
     return value - measured(replace(line, less_stock=False), runs, "stock") \
