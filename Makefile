@@ -18,7 +18,7 @@ A       := $(RELEASE)/libobmalloc.a
 
 .PHONY: all run test test-rust test-c test-preload test-cpython-slice test-cpython \
         test-relinked test-relinked-all test-extensions relink check header bench asm instructions \
-        footprint install uninstall clean help
+        footprint bench-memory plot-memory install uninstall clean help
 
 # The archive's names are weak: a host that defines one of them itself (2.7
 # defines PyMem_*) wins. In a shared library it makes no difference. Cargo knows
@@ -95,6 +95,12 @@ bench: all instructions footprint ## all measurements
 	$(PYTHON3) bench/lock_time.py
 	$(PYTHON3) bench/huge_pages.py
 	$(PYTHON3) bench/relinked.py 3.11 3.13 --instructions
+
+bench-memory: all ## memory over time and latency, in patterns, and what is demanded of them
+	$(PYTHON3) bench/memory.py
+
+plot-memory: all ## draw bench/memory.svg, resident memory over time
+	$(PYTHON3) bench/memory_plot.py
 
 install: all ## to DESTDIR/PREFIX: header, libraries, links, obmalloc.pc
 	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)

@@ -1,0 +1,39 @@
+"""Three million objects in bursts of 2000, of each of which 20 consecutive ones stay.
+
+As a server does that keeps a little of each request. What stays lies close together,
+so most pages become free.
+"""
+
+import pattern
+
+BURST, KEPT = 2000, 20
+
+
+def make(number):
+    kind = number % 3
+    if kind == 0:
+        return (1, 2, 3, number % 200)
+    return "%063d" % number if kind == 1 else b"%095d" % number
+
+
+def main():
+    settings = pattern.Settings()
+    figures = pattern.begin()
+    count = settings.scaled(1500) * BURST
+    things = [None] * count
+    for number in range(count):
+        things[number] = make(number)
+    figures["full"] = pattern.rss()
+    for number in range(count):
+        if number % BURST >= KEPT:
+            things[number] = None
+    kept = [thing for thing in things if thing is not None]
+    del things
+    pattern.idle(figures, settings)
+    figures["touched"] = pattern.touched(kept)
+    numbers = (number for number in range(count) if number % BURST < KEPT)
+    right = kept == [make(number) for number in numbers]
+    pattern.report(figures, right)
+
+
+main()
