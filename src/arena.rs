@@ -133,6 +133,11 @@ impl Arena {
         (address.wrapping_sub(self.base.get()) >> POOL_BITS) % POOLS_PER_ARENA
     }
 
+    /// Whether an empty pool of it has resident pages.
+    pub fn is_warm(&self) -> bool {
+        self.warm.get() != 0
+    }
+
     /// Takes the empty pool at the lowest address, one with resident pages if
     /// there is any.
     pub fn take_pool(&'static self) -> Option<&'static Pool> {

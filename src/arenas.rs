@@ -50,6 +50,8 @@ const KEPT_ALWAYS: usize = 8;
 const KEPT_SHARE: usize = 4;
 /// Empty arenas on a program's land that are kept.
 const KEPT_PROGRAMS: usize = 1;
+/// Arenas that are looked at for a pool that need not come from the kernel anew.
+const LOOKED_AT: usize = 16;
 /// Bytes mapped at once for records; what is not used of them is not touched.
 const RECORDS_BYTES: usize = 256 * 1024;
 
@@ -152,8 +154,7 @@ impl Arenas {
     /// Takes an empty pool from the fullest arena that has one. `None` if none
     /// has: then there must be another arena.
     pub fn take_pool(&self) -> Option<&'static Pool> {
-        let fullest = self.lengths.get().trailing_zeros() as usize;
-        let arena = self.usable.get(fullest)?.first()?; // U2
+        let arena = self.fullest()?;
         self.unlist(arena);
         let pool = arena.take_pool()?; // U1
         self.list(arena);
@@ -162,6 +163,20 @@ impl Arenas {
             counts.resident_empty -= pool.resident().bytes();
         });
         Some(pool)
+    }
+
+    /// The fullest arena that has an empty pool: one with pages in such a pool that
+    /// are with us, if there is one among the first [`LOOKED_AT`].
+    fn fullest(&self) -> Option<&'static Arena> {
+        let fullest = self.lengths.get().trailing_zeros() as usize;
+        let lists = self.usable.get(fullest..)?; // U2
+        let mut arenas = lists.iter().flat_map(List::iter).take(LOOKED_AT);
+        if self.counts.get().resident_empty > 0
+            && let Some(warm) = arenas.find(|arena| arena.is_warm())
+        {
+            return Some(warm);
+        }
+        lists.first()?.first()
     }
 
     /// Takes back `pool`, which belongs to `arena` and is empty now. The arena

@@ -135,7 +135,7 @@ fn look(now: u64, interval: u64) {
     let threaded = THREAD.load(Relaxed) && now >= FORKED.load(Relaxed);
     BACK.store(0, Relaxed);
     NEXT.store(now + interval / LOOKS, Relaxed);
-    if HEAP.free_bytes() < WORTH {
+    if HELPER.is_there() || HEAP.free_bytes() < WORTH {
         return;
     }
     if !(threaded && HELPER.start()) {

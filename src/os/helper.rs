@@ -99,6 +99,11 @@ impl Helper {
         }
     }
 
+    /// Whether the thread is there.
+    pub fn is_there(&self) -> bool {
+        self.state.lock().thread().is_some()
+    }
+
     /// Starts the thread, unless it runs. False if there can be none.
     pub fn start(&'static self) -> bool {
         let state = self.state.lock();
