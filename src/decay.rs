@@ -56,7 +56,9 @@ const QUIET: u32 = 3;
 const ROUNDS: u64 = 2;
 /// How often in each interval a tick looks whether there is enough.
 const LOOKS: u64 = 4;
-/// Bytes that came back after which a tick looks in any case: the program may do
+/// Bytes that came back after which a tick looks at the clock.
+const STEP: usize = 32 << 10;
+/// Bytes that came back after which it looks in any case: the program may do
 /// nothing any more afterwards.
 const CAME_BACK: usize = 1 << 20;
 
@@ -68,10 +70,11 @@ static AT_ONCE: AtomicBool = AtomicBool::new(false);
 static THREAD: AtomicBool = AtomicBool::new(true);
 /// Whether blocks came back to pools since the last round.
 static STIRRED: AtomicBool = AtomicBool::new(false);
-/// When the next tick looks, and how many bytes came back since one did. (Ticks of
-/// several threads at once may count as one.)
-static NEXT: AtomicU64 = AtomicU64::new(0);
+/// Bytes that came back since the last step, and since the last look; when the next
+/// look is due. (Ticks of several threads at once may count as one.)
 static BACK: AtomicUsize = AtomicUsize::new(0);
+static SINCE: AtomicUsize = AtomicUsize::new(0);
+static NEXT: AtomicU64 = AtomicU64::new(0);
 
 /// Milliseconds after a fork in which no thread is started, or one interval.
 const AFTER_FORK: u64 = 250;
@@ -111,20 +114,27 @@ pub fn allow_thread(allowed: bool) {
 /// held.
 #[inline]
 pub fn tick(bytes: usize) {
-    let Ok(interval) = u64::try_from(INTERVAL.load(Relaxed)) else {
-        return;
-    };
-    if !STIRRED.load(Relaxed) {
-        STIRRED.store(true, Relaxed);
-    }
-    let (now, back) = (clock::now(), BACK.load(Relaxed) + bytes);
+    let back = BACK.load(Relaxed) + bytes;
     BACK.store(back, Relaxed);
-    if now >= NEXT.load(Relaxed) || back >= CAME_BACK {
-        look(now, interval);
+    if back >= STEP {
+        step(back);
     }
 }
 
 #[cold]
+fn step(back: usize) {
+    BACK.store(0, Relaxed);
+    let Ok(interval) = u64::try_from(INTERVAL.load(Relaxed)) else {
+        return;
+    };
+    STIRRED.store(true, Relaxed);
+    let (now, since) = (clock::now(), SINCE.load(Relaxed) + back);
+    SINCE.store(since, Relaxed);
+    if now >= NEXT.load(Relaxed) || since >= CAME_BACK {
+        look(now, interval);
+    }
+}
+
 fn look(now: u64, interval: u64) {
     // Other libraries' fork handlers may free: no thread is started under them.
     if lock::this_thread_forks() {
@@ -133,7 +143,7 @@ fn look(now: u64, interval: u64) {
     heed_limit();
     // Right after a fork there is no thread, but ticks.
     let threaded = THREAD.load(Relaxed) && now >= FORKED.load(Relaxed);
-    BACK.store(0, Relaxed);
+    SINCE.store(0, Relaxed);
     NEXT.store(now + interval / LOOKS, Relaxed);
     if HELPER.is_there() || HEAP.free_bytes() < WORTH {
         return;

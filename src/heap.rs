@@ -116,12 +116,13 @@ impl Heap {
 
     /// Takes free blocks of `class`, those of the fullest pools and in each the
     /// lowest first. They fill `out` from its end: the first is the last.
-    /// Returns how many: fewer than asked when that spares a new pool, none
-    /// only if there is no memory.
+    /// `request` is the program's, in bytes, for the statistics. Returns how many:
+    /// fewer than asked when that spares a new pool, none only if there is no
+    /// memory.
     #[inline(never)]
-    pub fn take(&self, class: SizeClass, out: &mut [*mut u8]) -> usize {
+    pub fn take(&self, class: SizeClass, request: usize, out: &mut [*mut u8]) -> usize {
         loop {
-            match self.take_from_pools(class, out) {
+            match self.take_from_pools(class, request, out) {
                 0 if self.add_arena() => {}
                 taken => return taken,
             }
@@ -129,7 +130,7 @@ impl Heap {
     }
 
     /// As `take`, as far as there are pools.
-    fn take_from_pools(&self, class: SizeClass, out: &mut [*mut u8]) -> usize {
+    fn take_from_pools(&self, class: SizeClass, request: usize, out: &mut [*mut u8]) -> usize {
         let shape = class.shape();
         let used = self.used(class);
         let mut taken = 0;
@@ -154,14 +155,14 @@ impl Heap {
                 break;
             }
         }
-        used.took(taken);
+        used.took(taken, request);
         taken
     }
 
     /// Takes one free block of `class`; null if there is no memory.
-    pub fn take_one(&self, class: SizeClass) -> *mut u8 {
+    pub fn take_one(&self, class: SizeClass, request: usize) -> *mut u8 {
         let mut block = [ptr::null_mut()];
-        self.take(class, &mut block);
+        self.take(class, request, &mut block);
         block[0]
     }
 
@@ -183,7 +184,7 @@ impl Heap {
                 damaged(class, first, Misuse::NoSuchPool);
             };
             let before = pool.free();
-            match pool.give(&blocks[given..]) {
+            match pool.give(class, &blocks[given..]) {
                 Ok(n) => given += n,
                 Err(block) if pool.begins_block(block.addr()) => {
                     damaged(class, block, Misuse::AlreadyFree)
@@ -287,12 +288,6 @@ impl Heap {
             resident: used.resident(),
             requested: used.requested_of(used.taken() * class.size(), class.size()),
         }
-    }
-
-    /// Looks at one request for `n` bytes of `class`, so that there is an estimate
-    /// of what is asked for.
-    pub fn look_at(&self, class: SizeClass, n: usize) {
-        self.used(class).look_at(n);
     }
 
     /// What the arenas hold now.

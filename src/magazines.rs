@@ -218,13 +218,13 @@ impl Magazines {
     /// one block of it; null if there is no memory. The lowest address is
     /// handed out first, so that neighbours in time are neighbours in space.
     #[inline(never)]
-    pub fn refill(&self, heap: &Heap, class: SizeClass) -> *mut u8 {
+    pub fn refill(&self, heap: &Heap, class: SizeClass, request: usize) -> *mut u8 {
         let (Some(bottom), run @ 1..) = (self.bottom(class), self.run(class)) else {
-            return heap.take_one(class);
+            return heap.take_one(class, request);
         };
         // SAFETY: M3; M4: what stands above the top is nobody's.
         let slots = unsafe { slice::from_raw_parts_mut(bottom.as_ptr().add(1), run) };
-        let taken = heap.take(class, slots);
+        let taken = heap.take(class, request, slots);
         slots.copy_within(run - taken.., 0);
         let Some(rest) = taken.checked_sub(1) else {
             return ptr::null_mut();

@@ -85,10 +85,9 @@ unsafe fn miss(below: &Allocator, n: usize) -> *mut c_void {
     let Some(class) = SizeClass::of(n) else {
         return ptr::null_mut();
     };
-    HEAP.look_at(class, n);
-    let mut block = take(class);
+    let mut block = take(class, n);
     if block.is_null() && limits::is_over() && decay::make_room() {
-        block = take(class);
+        block = take(class, n);
     }
     if heap::grew() {
         decay::heed_growth();
@@ -103,16 +102,16 @@ unsafe fn miss(below: &Allocator, n: usize) -> *mut c_void {
     })
 }
 
-/// A block of `class` from the pools.
-fn take(class: SizeClass) -> *mut u8 {
+/// A block of `class` from the pools, for a request for `n` bytes.
+fn take(class: SizeClass, n: usize) -> *mut u8 {
     match magazines_of_this_thread() {
         Some(magazines) => match magazines.pop(class) {
             // The thread's first miss: its magazines may hold what a thread
             // that a fork has ended left in them.
             block if !block.is_null() => block,
-            _ => magazines.refill(&HEAP, class),
+            _ => magazines.refill(&HEAP, class, n),
         },
-        None => HEAP.take_one(class),
+        None => HEAP.take_one(class, n),
     }
 }
 

@@ -5,12 +5,11 @@
 use core::ops::{BitAnd, BitOr, Not};
 
 use crate::geometry::POOL_SIZE;
+use crate::size_class::GRANULE_BITS;
 
 /// Bytes in a piece.
 pub const PIECE: usize = 4096;
 const PIECE_BITS: u32 = PIECE.ilog2();
-/// Words of a pool's granules that a piece covers.
-const WORDS_PER_PIECE: u32 = 4;
 
 /// A set of pieces, the lowest bit the first piece of the pool.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -80,16 +79,24 @@ impl Pages {
         Pages(all as u16)
     }
 
-    /// A bit for each word of granules that lies in the set.
+    /// A bit for each word of a pool's granules that lies in the set, where a
+    /// granule has so many bits of an offset: two words to a piece, or four.
     #[inline]
-    pub fn words(self) -> u64 {
-        // Each bit to every fourth place, then each to four.
-        let mut bits = u64::from(self.0);
-        bits = (bits | bits << 24) & 0x0000_00ff_0000_00ff;
-        bits = (bits | bits << 12) & 0x000f_000f_000f_000f;
-        bits = (bits | bits << 6) & 0x0303_0303_0303_0303;
-        bits = (bits | bits << 3) & 0x1111_1111_1111_1111;
-        bits * ((1 << WORDS_PER_PIECE) - 1)
+    pub fn words(self, granule_bits: u32) -> u32 {
+        // Each bit to every other place, then twice.
+        fn doubled(bits: u32) -> u32 {
+            let bits = (bits | bits << 8) & 0x00ff_00ff;
+            let bits = (bits | bits << 4) & 0x0f0f_0f0f;
+            let bits = (bits | bits << 2) & 0x3333_3333;
+            let bits = (bits | bits << 1) & 0x5555_5555;
+            bits * 3
+        }
+        let halves = doubled(u32::from(self.0));
+        if granule_bits == GRANULE_BITS {
+            halves
+        } else {
+            doubled(halves & 0xffff)
+        }
     }
 
     /// Its runs of neighbours: the offset and the length of each, in bytes.
@@ -150,10 +157,14 @@ mod tests {
     #[test]
     fn words_are_four_for_each_piece() {
         for bit in 0..16 {
-            assert_eq!(Pages(1 << bit).words(), 0xf << (4 * bit));
+            assert_eq!(Pages(1 << bit).words(5), 3 << (2 * bit));
         }
-        assert_eq!(Pages::ALL.words(), u64::MAX);
-        assert_eq!(Pages(0x8421).words(), 0xf000_0f00_00f0_000f);
+        for bit in 0..8 {
+            assert_eq!(Pages(1 << bit).words(4), 0xf << (4 * bit));
+            assert_eq!(Pages(0x100 << bit).words(4), 0);
+        }
+        assert_eq!(Pages::ALL.words(5), u32::MAX);
+        assert_eq!(Pages(0x8421).words(5), 0xc030_0c03);
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! A pool: 64 KiB cut into blocks of one size class. Its descriptor, with a
-//! bit for each granule of 16 bytes, lies elsewhere (in its arena's record).
+//! bit for each granule of 32 bytes, lies elsewhere (in its arena's record).
 //!
 //! ```text
 //!    POOL_SIZE bytes at a multiple of POOL_SIZE; addresses grow to the right
@@ -7,14 +7,16 @@
 //!    |  48 bytes |   block   |   block   |   block   |         |   too   |
 //!    |  not used |  (taken)  |  (free)   |  (taken)  |         |  short  |
 //!    +-----------+-----------+-----------+-----------+-- ... --+---------+
-//!      0   0   0   1   0   0   0   0   0   1   0   0    ...      0   0
-//!                  ^                       ^
-//!                  the granules at which a taken block begins
+//!         0     1     0     0     1     0     0   ...         0     0
+//!               ^                 ^
+//!               the granules in which a taken block begins
 //! ```
 //!
-//! A block is known by the granule it begins at, so no address is divided by a
-//! block's size: bits 10 to 15 of an address are its word, bits 4 to 9 its
-//! bit. One more word says in which words to look for free blocks.
+//! A block is known by the granule it begins in, which is no larger than a block,
+//! so no address is divided by a block's size: bits 11 to 15 of an address are its
+//! word, bits 5 to 10 its bit, and a table says whether the block begins at the
+//! granule's start or middle. (With blocks of 16 bytes, granules are of 16, too.)
+//! One more word says in which words to look for free blocks.
 //!
 //! Nothing is ever written into a free block: it carries no link, so an OS
 //! page of free blocks holds nothing and may go back to the kernel at any
@@ -59,10 +61,12 @@ use crate::inherited;
 use crate::list::{Linked, Links};
 use crate::os::memory;
 use crate::pages::Pages;
-use crate::size_class::{GRANULE_WORDS, SizeClass};
+use crate::size_class::{GRANULE_BITS, GRANULE_WORDS, SMALL_GRANULE_BITS, SizeClass, Starts};
 
-/// log2 of the bytes that a word of granules covers.
-const WORD_BITS: u32 = (ALIGNMENT * 64).ilog2();
+/// The bit of an offset that tells the middle of a granule from its start.
+const MIDDLE_BIT: u32 = ALIGNMENT.ilog2();
+/// log2 of the granules in a word.
+const WORD_BITS: u32 = u64::BITS.ilog2();
 
 /// Bytes that have gone back to the kernel so far, page by page.
 static RETURNED: AtomicUsize = AtomicUsize::new(0);
@@ -95,7 +99,7 @@ pub struct Pool {
     /// Pages that have been free for a while (P6).
     idle: Cell<Pages>,
     /// Which words have free blocks (P3).
-    words_free: Cell<u64>,
+    words_free: Cell<u32>,
     /// A bit for each granule (P1).
     words: [Cell<u64>; GRANULE_WORDS],
 }
@@ -170,23 +174,33 @@ impl Pool {
     /// fill `out` from its end: the lowest is the last. Returns how many.
     #[inline]
     pub fn take(&self, class: SizeClass, out: &mut [*mut u8]) -> usize {
-        let (starts, size) = (class.starts(), class.size());
-        let per_word = class.shape().per_word as usize;
+        if class.has_small_granules() {
+            self.take_from::<SMALL_GRANULE_BITS>(class, out)
+        } else {
+            self.take_from::<GRANULE_BITS>(class, out)
+        }
+    }
+
+    #[inline(always)]
+    fn take_from<const BITS: u32>(&self, class: SizeClass, out: &mut [*mut u8]) -> usize {
+        let (starts, shape, base) = (class.starts(), class.shape(), self.base());
+        let (size, per_word) = (shape.size as usize, shape.per_word as usize);
         let mut words_free = self.words_free.get();
-        let (resident, mut touched) = (self.resident.get().words(), Pages::NONE);
-        let mut room = out.len();
+        let resident = self.resident.get().words(BITS);
+        let (mut touched, mut room) = (Pages::NONE, out.len());
         while words_free != 0 && room > 0 {
             let n = match words_free & resident {
                 0 => words_free.trailing_zeros(),
                 words => words.trailing_zeros(),
             } as usize;
-            let start = self.base.load(Relaxed) + (n << WORD_BITS);
-            let (begin, taken) = (starts[n], self.words[n].get());
+            let (start, middle) = (n << (BITS + WORD_BITS), starts.middle[n]);
+            let address = |bit| base + start + offset_in_word::<BITS>(middle, bit);
+            let (begin, taken) = (starts.begin[n], self.words[n].get());
             let mut free = begin & !taken;
             if taken == 0 && room >= per_word {
                 // All blocks of the word: a size apart, and no bit is looked at.
-                let last = start + free.ilog2() as usize * ALIGNMENT;
-                let mut address = start + free.trailing_zeros() as usize * ALIGNMENT;
+                let last = address(free.ilog2());
+                let mut address = address(free.trailing_zeros());
                 while address <= last && room > 0 {
                     room -= 1;
                     out[room] = ptr::with_exposed_provenance_mut(address);
@@ -195,20 +209,18 @@ impl Pool {
                 free = 0;
             }
             while free != 0 && room > 0 {
-                let address = start + free.trailing_zeros() as usize * ALIGNMENT;
                 room -= 1;
-                out[room] = ptr::with_exposed_provenance_mut(address);
+                out[room] = ptr::with_exposed_provenance_mut(address(free.trailing_zeros()));
                 free &= free - 1;
             }
             self.words[n].set(begin & !free);
             if free == 0 {
                 words_free &= !(1 << n);
             }
-            let last = out[room].addr() - self.base.load(Relaxed) + size - 1;
-            touched = touched | Pages::spanning(n << WORD_BITS, last);
+            let last = out[room].addr() - base + size - 1;
+            touched = touched | Pages::spanning(start, last);
         }
         self.words_free.set(words_free);
-        let touched = touched.in_os_pages(memory::page_size());
         self.resident.set(self.resident.get() | touched);
         self.idle.set(self.idle.get() & !touched);
         let taken = out.len() - room;
@@ -216,44 +228,60 @@ impl Pool {
         taken
     }
 
-    /// Gives back the leading blocks of `blocks` that lie in this pool.
-    /// Returns how many these are. `Err` names one that cannot be what its
-    /// caller took it for: no taken block begins there.
+    /// Gives back the leading blocks of `blocks`, which are of the pool's class
+    /// `class`, that lie in this pool. Returns how many these are. `Err` names one
+    /// that cannot be what its caller took it for: no taken block begins there.
     #[inline]
-    pub fn give(&self, blocks: &[*mut u8]) -> Result<usize, *mut u8> {
+    pub fn give(&self, class: SizeClass, blocks: &[*mut u8]) -> Result<usize, *mut u8> {
+        if class.has_small_granules() {
+            self.give_to::<SMALL_GRANULE_BITS>(class, blocks)
+        } else {
+            self.give_to::<GRANULE_BITS>(class, blocks)
+        }
+    }
+
+    #[inline(always)]
+    fn give_to<const BITS: u32>(
+        &self,
+        class: SizeClass,
+        blocks: &[*mut u8],
+    ) -> Result<usize, *mut u8> {
+        let (starts, bits) = (class.starts(), BITS + WORD_BITS);
         let mut words_free = self.words_free.get();
-        let (mut addresses, mut given) = (0, 0);
-        'words: while let Some(first) = blocks.get(given) {
-            let start = first.addr() & !((1 << WORD_BITS) - 1);
-            let n = (start ^ self.base.load(Relaxed)) >> WORD_BITS;
+        let (mut misplaced, mut given) = (0, 0);
+        'words: while let Some(&first) = blocks.get(given) {
+            let start = first.addr() & !((1 << bits) - 1);
+            let n = (start ^ self.base()) >> bits;
             if n >= GRANULE_WORDS {
+                if pool_base(start) == self.base() {
+                    return Err(first); // where a pool of this class has no blocks
+                }
                 break;
             }
-            let mut word = self.words[n].get();
-            words_free |= 1u64.wrapping_shl(n as u32);
+            let (middle, mut word) = (starts.middle[n], self.words[n].get());
+            words_free |= 1u32.wrapping_shl(n as u32);
             for &block in &blocks[given..] {
                 let offset = block.addr() ^ start;
-                if offset >> WORD_BITS != 0 {
+                if offset >> bits != 0 {
                     self.words[n].set(word);
                     continue 'words;
                 }
-                let cleared = word & !1u64.wrapping_shl((offset / ALIGNMENT) as u32);
+                let granule = (offset >> BITS) as u32;
+                let cleared = word & !1u64.wrapping_shl(granule);
                 if cleared == word {
                     return Err(block);
                 }
                 word = cleared;
-                addresses |= offset;
+                misplaced |= (middle.wrapping_shr(granule) as usize) << MIDDLE_BIT ^ offset;
                 given += 1;
             }
             self.words[n].set(word);
         }
-        if !addresses.is_multiple_of(ALIGNMENT) {
-            let is_odd = |block: &&*mut u8| !block.addr().is_multiple_of(ALIGNMENT);
-            return Err(blocks
+        if misplaced & ((1 << BITS) - 1) != 0 {
+            let wrong = blocks[..given]
                 .iter()
-                .copied()
-                .find(|block| is_odd(&block))
-                .unwrap_or_default());
+                .find(|block| !self.begins_block(block.addr()));
+            return Err(wrong.copied().unwrap_or_default());
         }
         self.words_free.set(words_free);
         self.free.set(self.free.get() + given as u32);
@@ -262,12 +290,23 @@ impl Pool {
 
     /// The pages on which no taken block lies.
     pub fn free_pages(&self) -> Pages {
-        let size = self.class().map_or(0, SizeClass::size);
-        let mut taken = Pages::NONE;
-        for (n, word) in self.words.iter().map(Cell::get).enumerate() {
+        let Some(class) = self.class() else {
+            return Pages::ALL;
+        };
+        if class.has_small_granules() {
+            self.free_pages_of::<SMALL_GRANULE_BITS>(class)
+        } else {
+            self.free_pages_of::<GRANULE_BITS>(class)
+        }
+    }
+
+    fn free_pages_of<const BITS: u32>(&self, class: SizeClass) -> Pages {
+        let (mut taken, bits) = (Pages::NONE, BITS + WORD_BITS);
+        let words = self.words.iter().map(Cell::get);
+        for (n, (word, middle)) in words.zip(class.starts().middle).enumerate() {
             if let Some(last) = word.checked_ilog2() {
-                let last = (n << WORD_BITS) + last as usize * ALIGNMENT + size - 1;
-                taken = taken | Pages::spanning(n << WORD_BITS, last);
+                let last = offset_in_word::<BITS>(middle, last) + class.size() - 1;
+                taken = taken | Pages::spanning(n << bits, (n << bits) + last);
             }
         }
         !taken
@@ -306,9 +345,14 @@ impl Pool {
 
     /// Whether a block of the pool's class begins at this address in it.
     pub fn begins_block(&self, address: usize) -> bool {
-        let granule = (address - self.base.load(Relaxed)) / ALIGNMENT;
-        let starts = |class: SizeClass| class.starts()[granule / 64] >> (granule % 64) & 1 == 1;
-        address.is_multiple_of(ALIGNMENT) && self.class().is_some_and(starts)
+        let Some(class) = self.class() else {
+            return false;
+        };
+        if class.has_small_granules() {
+            begins_at::<SMALL_GRANULE_BITS>(class, address - self.base())
+        } else {
+            begins_at::<GRANULE_BITS>(class, address - self.base())
+        }
     }
 
     /// Asserts the invariants of one pool, for tests.
@@ -319,7 +363,7 @@ impl Pool {
         };
         let set: u32 = self.words.iter().map(|word| word.get().count_ones()).sum();
         assert_eq!(class.shape().blocks - set, self.free.get(), "P2");
-        for (n, (word, starts)) in self.words.iter().zip(class.starts()).enumerate() {
+        for (n, (word, starts)) in self.words.iter().zip(class.starts().begin).enumerate() {
             assert_eq!(word.get() & !starts, 0, "P1");
             let free = starts & !word.get() != 0;
             assert_eq!(self.words_free.get() >> n & 1 == 1, free, "P3");
@@ -335,7 +379,25 @@ impl Pool {
     }
 }
 
-const _: () = assert!(GRANULE_WORDS == 64, "words_free has a bit for each word");
+/// The offset of a block in what a word covers, if it has this bit there, and the
+/// word has these bits in the middle of granules (S4).
+#[inline(always)]
+fn offset_in_word<const BITS: u32>(middle: u64, bit: u32) -> usize {
+    let middle = middle.wrapping_shr(bit) as usize & 1;
+    (bit as usize) << BITS | middle << MIDDLE_BIT
+}
+
+/// Whether a block of `class` begins at this offset in a pool.
+fn begins_at<const BITS: u32>(class: SizeClass, offset: usize) -> bool {
+    let granule = offset >> BITS;
+    let (n, bit) = (granule / 64, (granule % 64) as u32);
+    let has_bit = |word: &u64| word >> bit & 1 == 1;
+    let Starts { begin, middle } = class.starts();
+    begin.get(n).is_some_and(has_bit)
+        && offset % (64 << BITS) == offset_in_word::<BITS>(middle[n], bit)
+}
+
+const _: () = assert!(GRANULE_WORDS == 32, "words_free has a bit for each word");
 
 #[cfg(test)]
 mod tests {
@@ -372,12 +434,12 @@ mod tests {
             assert!(all.is_sorted());
             assert!(all.iter().all(|block| pool.begins_block(block.addr())));
             let odd: Vec<_> = all.iter().copied().skip(1).step_by(2).rev().collect();
-            assert_eq!(pool.give(&odd), Ok(odd.len()));
+            assert_eq!(pool.give(class, &odd), Ok(odd.len()));
             pool.check();
             let mut again = take(&pool, class, odd.len());
             again.reverse();
             assert_eq!(again, odd);
-            assert_eq!(pool.give(&all), Ok(blocks));
+            assert_eq!(pool.give(class, &all), Ok(blocks));
             assert_eq!(pool.free() as usize, blocks);
             pool.check();
             pool.check_empty();
@@ -390,7 +452,7 @@ mod tests {
         let pool = pool(class);
         let blocks = take(&pool, class, 3);
         let elsewhere = ptr::without_provenance_mut(pool.base() + POOL_SIZE + 48);
-        assert_eq!(pool.give(&[blocks[0], elsewhere, blocks[1]]), Ok(1));
+        assert_eq!(pool.give(class, &[blocks[0], elsewhere, blocks[1]]), Ok(1));
         assert_eq!(pool.free(), class.shape().blocks - 2);
         pool.check();
     }
@@ -407,12 +469,12 @@ mod tests {
         for wrong in [inside, odd, before, all[3]] {
             let pool = pool(class);
             let blocks = take(&pool, class, 3);
-            assert_eq!(pool.give(&[blocks[0], wrong]), Err(wrong));
+            assert_eq!(pool.give(class, &[blocks[0], wrong]), Err(wrong));
             assert_eq!(pool.begins_block(wrong.addr()), wrong == all[3]);
         }
         let pool = pool(class);
         let blocks = take(&pool, class, 3);
-        assert_eq!(pool.give(&[blocks[2], blocks[2]]), Err(blocks[2]));
+        assert_eq!(pool.give(class, &[blocks[2], blocks[2]]), Err(blocks[2]));
     }
     #[test]
     fn free_pages_go_back_when_they_stayed_free() {
@@ -423,8 +485,8 @@ mod tests {
             // One block stays: the pages it lies on stay, all others go.
             let stays = blocks.len() / 2;
             let (low, high) = (&blocks[..stays], &blocks[stays + 1..]);
-            assert_eq!(pool.give(low), Ok(low.len()));
-            assert_eq!(pool.give(high), Ok(high.len()));
+            assert_eq!(pool.give(class, low), Ok(low.len()));
+            assert_eq!(pool.give(class, high), Ok(high.len()));
             let offset = blocks[stays].addr() - pool.base();
             let pinned = Pages::spanning(offset, offset + class.size() - 1);
             assert_eq!(pool.free_pages(), !pinned);
@@ -437,9 +499,9 @@ mod tests {
             assert_eq!(pool.due_pages(PIECE, false), idle & !touched);
             pool.check();
             assert_eq!(pool.resident(), pinned | touched);
-            assert_eq!(pool.give(&again), Ok(1));
+            assert_eq!(pool.give(class, &again), Ok(1));
             assert_eq!(pool.due_pages(PIECE, true), touched & !pinned);
-            assert_eq!(pool.give(&blocks[stays..=stays]), Ok(1));
+            assert_eq!(pool.give(class, &blocks[stays..=stays]), Ok(1));
             assert_eq!(pool.due_pages(PIECE, true), pinned);
             assert_eq!(pool.resident(), Pages::NONE);
         }
@@ -451,13 +513,16 @@ mod tests {
         let pool = pool(class);
         let blocks = take(&pool, class, class.shape().blocks as usize);
         let last = blocks[blocks.len() - 3..].to_vec();
-        assert_eq!(pool.give(&blocks), Ok(blocks.len()));
+        assert_eq!(pool.give(class, &blocks), Ok(blocks.len()));
         // All but the last page go back.
         take(&pool, class, blocks.len());
-        assert_eq!(pool.give(&blocks[..blocks.len() - 3]), Ok(blocks.len() - 3));
+        assert_eq!(
+            pool.give(class, &blocks[..blocks.len() - 3]),
+            Ok(blocks.len() - 3)
+        );
         let gone = pool.due_pages(PIECE, true);
         assert!(gone.bytes() >= 14 * PIECE);
-        assert_eq!(pool.give(&last), Ok(3));
+        assert_eq!(pool.give(class, &last), Ok(3));
         let first = take(&pool, class, 1)[0].addr() - pool.base();
         assert!((Pages::spanning(first, first) & gone).is_empty());
     }

@@ -22,7 +22,9 @@
 //! S2  `size(of(n)) >= n`, and the next smaller class is too small for `n`.
 //! S3  A pool has room for two blocks at least, so it is never at once full
 //!     and empty.
-//! S4  The bits of `starts` are the granules at which a block begins.
+//! S4  The bits of `starts().begin` are the granules in which a block begins, at
+//!     the granule's middle where `starts().middle` has a bit, too.
+//! S5  In no granule two blocks begin: a granule is no larger than a block.
 use crate::geometry::{ALIGNMENT, FIRST_SMALL_BLOCK, POOL_SIZE};
 
 /// The largest request that small classes serve, in bytes.
@@ -51,7 +53,7 @@ pub struct Shape {
     /// Free blocks that a thread's magazine holds at the most.
     pub magazine: u32,
     /// Which words of [`SizeClass::starts`] are not zero.
-    pub words: u64,
+    pub words: u32,
     /// The most blocks that begin in what a word covers.
     pub per_word: u32,
 }
@@ -63,13 +65,14 @@ impl Shape {
         } else {
             0
         };
+        let granule = 1 << granule_bits(size);
         Shape {
             size: size as u32,
-            blocks: ((POOL_SIZE - first) / size) as u32,
+            blocks: ((GRANULES * granule - first) / size) as u32,
             first: first as u32,
             magazine: magazine(size),
             words: 0,
-            per_word: (ALIGNMENT * 64).div_ceil(size) as u32,
+            per_word: (granule * 64).div_ceil(size) as u32,
         }
     }
 }
@@ -93,6 +96,14 @@ const fn magazine(size: usize) -> u32 {
     }
 }
 
+const fn granule_bits(size: usize) -> u32 {
+    if size < GRANULE {
+        SMALL_GRANULE_BITS
+    } else {
+        GRANULE_BITS
+    }
+}
+
 const fn size_of_index(index: usize) -> usize {
     if index <= SMALL_CLASSES {
         return index * ALIGNMENT;
@@ -102,18 +113,35 @@ const fn size_of_index(index: usize) -> usize {
     doubling + doubling / STEPS_PER_DOUBLING * (medium % STEPS_PER_DOUBLING + 1)
 }
 
-/// A bit for each [`ALIGNMENT`] bytes of a pool, its granules.
+/// Bytes in a granule of a pool. With blocks of 16 bytes it is 16, and only half
+/// of the pool is used: the bits of a pool are 1/256 of it, for every class.
+pub const GRANULE: usize = 2 * ALIGNMENT;
+/// log2 of that.
+pub const GRANULE_BITS: u32 = GRANULE.ilog2();
+/// log2 of a granule's bytes with blocks of 16 bytes.
+pub const SMALL_GRANULE_BITS: u32 = ALIGNMENT.ilog2();
+/// Granules of a pool.
+const GRANULES: usize = POOL_SIZE / GRANULE;
+/// Words of bits, one for each granule.
+pub const GRANULE_WORDS: usize = GRANULES / 64;
+/// A bit for each granule.
 pub type Granules = [u64; GRANULE_WORDS];
-/// Words of [`Granules`].
-pub const GRANULE_WORDS: usize = POOL_SIZE / ALIGNMENT / 64;
+
+/// Where in a pool blocks begin (S4).
+pub struct Starts {
+    /// The granules in which one does.
+    pub begin: Granules,
+    /// Of these, those in whose middle it does.
+    pub middle: Granules,
+}
 
 /// The shapes by class index; entry 0 is all zero.
 pub static SHAPES: [Shape; TABLE_LEN] = TABLES.0;
 
 /// By class index: where in a pool blocks begin (S4).
-static STARTS: [Granules; TABLE_LEN] = TABLES.1;
+static STARTS: [Starts; TABLE_LEN] = TABLES.1;
 
-const TABLES: ([Shape; TABLE_LEN], [Granules; TABLE_LEN]) = {
+const TABLES: ([Shape; TABLE_LEN], [Starts; TABLE_LEN]) = {
     let none = Shape {
         size: 0,
         blocks: 0,
@@ -123,15 +151,27 @@ const TABLES: ([Shape; TABLE_LEN], [Granules; TABLE_LEN]) = {
         per_word: 0,
     };
     let mut shapes = [none; TABLE_LEN];
-    let mut starts = [[0; GRANULE_WORDS]; TABLE_LEN];
+    let mut starts = [const {
+        Starts {
+            begin: [0; GRANULE_WORDS],
+            middle: [0; GRANULE_WORDS],
+        }
+    }; TABLE_LEN];
     let mut index = 1;
     while index <= LAST {
         let mut shape = Shape::new(size_of_index(index));
         assert!(shape.blocks >= 2, "S3");
         let mut block = 0;
         while block < shape.blocks {
-            let granule = (shape.first + block * shape.size) as usize / ALIGNMENT;
-            starts[index][granule / 64] |= 1 << (granule % 64);
+            let offset = shape.first + block * shape.size;
+            let granule_bits = granule_bits(shape.size as usize);
+            let granule = (offset >> granule_bits) as usize;
+            let bit = 1 << (granule % 64);
+            assert!(starts[index].begin[granule / 64] & bit == 0, "S5");
+            starts[index].begin[granule / 64] |= bit;
+            if !offset.is_multiple_of(1 << granule_bits) {
+                starts[index].middle[granule / 64] |= bit;
+            }
             shape.words |= 1 << (granule / 64);
             block += 1;
         }
@@ -194,10 +234,16 @@ impl SizeClass {
         &SHAPES[self.index()]
     }
 
-    /// The granules of a pool at which a block begins (S4).
+    /// Where in a pool its blocks begin (S4).
     #[inline(always)]
-    pub fn starts(self) -> &'static Granules {
+    pub fn starts(self) -> &'static Starts {
         &STARTS[self.index()]
+    }
+
+    /// Whether its pools have granules of 16 bytes.
+    #[inline(always)]
+    pub fn has_small_granules(self) -> bool {
+        self.0 == 1
     }
 
     /// Bytes in a block.
@@ -248,13 +294,18 @@ mod tests {
         for class in SizeClass::all() {
             let shape = class.shape();
             let starts = class.starts();
-            let granules = (0..GRANULE_WORDS * 64).filter(|n| starts[n / 64] >> (n % 64) & 1 == 1);
-            let offsets: Vec<_> = granules.map(|n| n * ALIGNMENT).collect();
+            let has = |bits: &Granules, n: usize| bits[n / 64] >> (n % 64) & 1 == 1;
+            let granules = (0..GRANULES).filter(|&n| has(&starts.begin, n));
+            let middle = |n| ALIGNMENT * usize::from(has(&starts.middle, n));
+            let offsets: Vec<_> = granules
+                .map(|n| (n << granule_bits(class.size())) + middle(n))
+                .collect();
             let expected = (0..shape.blocks).map(|n| (shape.first + n * shape.size) as usize);
             assert_eq!(offsets, expected.collect::<Vec<_>>(), "S4");
             assert!(shape.blocks >= 2, "S3");
             let end = offsets[offsets.len() - 1] + class.size();
-            assert!(end <= POOL_SIZE && end + class.size() > POOL_SIZE);
+            let room = GRANULES << granule_bits(class.size());
+            assert!(end <= room && end + class.size() > room && room <= POOL_SIZE);
         }
     }
 

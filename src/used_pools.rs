@@ -132,12 +132,6 @@ impl UsedPools {
         }
     }
 
-    /// Looks at one request, for `n` bytes.
-    pub fn look_at(&self, n: usize) {
-        self.looked_at.set(self.looked_at.get() + 1);
-        self.requested.set(self.requested.get().wrapping_add(n));
-    }
-
     /// What of so many bytes in blocks was asked for, as the requests that were
     /// looked at suggest.
     pub fn requested_of(&self, bytes: usize, size: usize) -> usize {
@@ -222,8 +216,12 @@ impl UsedPools {
         }
     }
 
-    /// So many blocks were taken from pools of the class.
-    pub fn took(&self, blocks: usize) {
+    /// So many blocks were taken from pools of the class, for the sake of a
+    /// request for so many bytes.
+    pub fn took(&self, blocks: usize, request: usize) {
+        self.looked_at.set(self.looked_at.get() + 1);
+        self.requested
+            .set(self.requested.get().wrapping_add(request));
         self.taken.set(self.taken.get() + blocks);
     }
 

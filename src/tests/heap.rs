@@ -15,7 +15,7 @@ fn take(heap: &Heap, class: SizeClass, n: usize) -> Vec<*mut u8> {
     let mut all = Vec::new();
     while all.len() < n {
         let mut run = vec![ptr::null_mut(); (n - all.len()).min(64)];
-        let taken = heap.take(class, &mut run);
+        let taken = heap.take(class, 1, &mut run);
         assert!(taken > 0);
         all.extend(run.split_off(run.len() - taken).iter().rev());
     }
@@ -83,7 +83,7 @@ fn a_refill_gathers_scattered_blocks_under_one_lock() {
     }
     let mut run = [ptr::null_mut(); 64];
     assert_eq!(
-        heap.take(class, &mut run),
+        heap.take(class, 1, &mut run),
         15,
         "three from each, and no new pool"
     );
