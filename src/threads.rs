@@ -167,9 +167,10 @@ impl Threads {
     /// many threads mostly wait, and what they have at hand keeps pages busy.
     fn shorter(&self) -> u32 {
         match self.records().count() {
-            0..4 => 0,
-            4..16 => 1,
-            _ => 2,
+            0..2 => 0,
+            2..8 => 1,
+            8..16 => 2,
+            _ => 3,
         }
     }
 
