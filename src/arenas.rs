@@ -41,8 +41,8 @@ use crate::limits;
 use crate::list::List;
 use crate::os::memory;
 use crate::os::process::name_mapping;
-use crate::pages::Pages;
-use crate::pool::{self, Pool};
+use crate::pages::{self, Pages};
+use crate::pool::Pool;
 
 /// Empty arenas that are kept in any case.
 const KEPT_ALWAYS: usize = 8;
@@ -317,7 +317,7 @@ impl Arenas {
         MAP.remove_arena(arena);
         let resident = arena.resident_empty();
         if !arena.is_programs() {
-            pool::count_returned(resident);
+            pages::count_returned(resident);
         }
         self.count(|counts| counts.resident_empty -= resident);
         let land = arena.leave();

@@ -33,7 +33,7 @@ use crate::limits;
 use crate::os::clock;
 use crate::os::helper::Helper;
 use crate::os::lock::{self, Lock};
-use crate::pool;
+use crate::pages;
 use crate::purge::Walk;
 
 /// Free bytes from which on returning them is worth a thread.
@@ -189,12 +189,12 @@ fn work(helper: &Helper) {
             return;
         }
         let stirred = STIRRED.swap(false, Relaxed);
-        let before = pool::returned();
+        let before = pages::returned();
         if !calm_round(helper) {
             return;
         }
         heed_limit();
-        quiet = if stirred || pool::returned() != before {
+        quiet = if stirred || pages::returned() != before {
             0
         } else {
             quiet + 1

@@ -7,17 +7,15 @@ use core::mem;
 use core::ptr;
 use core::sync::atomic::{
     AtomicBool, AtomicPtr,
-    Ordering::{Acquire, Relaxed, Release},
+    Ordering::{AcqRel, Acquire, Relaxed},
 };
 
 use crate::fork;
 use crate::os::helper;
-use crate::os::lock::Lock;
 
 /// Release: the fork handlers are registered; pairs with the Acquire in
 /// `happened`, so that no thread gets ahead of them.
 static HAPPENED: AtomicBool = AtomicBool::new(false);
-static HAPPENING: Lock<()> = Lock::new(());
 /// The function to tell, or null.
 static TELL: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 
@@ -32,13 +30,10 @@ pub fn happened() {
     if HAPPENED.load(Acquire) {
         return;
     }
-    let happening = HAPPENING.lock();
-    if HAPPENED.load(Relaxed) {
+    fork::register();
+    if HAPPENED.swap(true, AcqRel) {
         return;
     }
-    fork::register();
-    HAPPENED.store(true, Release);
-    drop(happening);
     helper::prepare();
     let tell = TELL.load(Relaxed);
     if !tell.is_null() {

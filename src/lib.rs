@@ -96,8 +96,9 @@
 //! | `THREADS` | threads | its lock | held over the fork; other threads' magazines are inherited |
 //! | `FORKING` | os/lock | atomic | cleared |
 //! | `HELPER`, `ROUND` | decay | their locks | the helper thread ends before; locks are held over the fork. Of `_Fork`, the helper's state is told by a mark |
-//! | `INTERVAL`, `THREAD`, `STIRRED`, `NEXT`, `BACK`, `SINCE`, `FORKED`, `FORK_ROUND`; `AT_ONCE`, `GREW`; `RETURNED` | decay; heap; pool | atomics | as they are |
+//! | `INTERVAL`, `THREAD`, `STIRRED`, `NEXT`, `BACK`, `SINCE`, `FORKED`, `FORK_ROUND`; `AT_ONCE`, `GREW`; `RETURNED` | decay; heap; pages | atomics | as they are |
 //! | `ASK` | os/helper | atomic; written at the first use | as it is |
+//! | `REGISTERED` | fork | atomic | done |
 //! | `HAPPENED`, `TELL` | first_use | atomics | as they are |
 //! | `SOFT`, `HARD`, `GROUP`, `NEAR`, `OVER`, `GRACE`, `ASKED` | limits | atomics, or written at start | as they are |
 //! | `WANTED` | huge_pages | atomics | as they are |

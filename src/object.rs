@@ -36,7 +36,7 @@ use crate::heap::{self, HEAP};
 use crate::limits;
 use crate::magazines::{self, Magazines};
 use crate::os::text;
-use crate::pool;
+use crate::pages;
 use crate::size_class::{SMALL_MAX, SizeClass};
 use crate::tally::Event;
 use crate::threads;
@@ -256,14 +256,14 @@ fn stop_if_stale(p: *mut c_void) {
 /// bytes are left that are free and with us. Returns how many bytes went back.
 /// What other threads have in their magazines stays.
 pub fn trim(keep: usize) -> usize {
-    let before = pool::returned();
+    let before = pages::returned();
     if !threads::is_new()
         && let Some(magazines) = threads::mine()
     {
         magazines.empty(&HEAP);
     }
     decay::trim(keep);
-    pool::returned() - before
+    pages::returned() - before
 }
 
 /// Changes the size of the block at `p` to `n` bytes, moving it if need be;

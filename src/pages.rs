@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 use core::ops::{BitAnd, BitOr, Not};
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crate::geometry::POOL_SIZE;
 use crate::size_class::GRANULE_BITS;
@@ -10,6 +11,19 @@ use crate::size_class::GRANULE_BITS;
 /// Bytes in a piece.
 pub const PIECE: usize = 4096;
 const PIECE_BITS: u32 = PIECE.ilog2();
+
+/// Resident bytes that have gone back to the kernel so far.
+static RETURNED: AtomicUsize = AtomicUsize::new(0);
+
+/// Resident bytes that have gone back to the kernel so far.
+pub fn returned() -> usize {
+    RETURNED.load(Relaxed)
+}
+
+/// Counts resident bytes that go back to the kernel.
+pub fn count_returned(bytes: usize) {
+    RETURNED.fetch_add(bytes, Relaxed);
+}
 
 /// A set of pieces, the lowest bit the first piece of the pool.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -60,26 +60,13 @@ use crate::geometry::{ALIGNMENT, pool_base};
 use crate::inherited;
 use crate::list::{Linked, Links};
 use crate::os::memory;
-use crate::pages::Pages;
+use crate::pages::{self, Pages};
 use crate::size_class::{GRANULE_BITS, GRANULE_WORDS, SMALL_GRANULE_BITS, SizeClass, Starts};
 
 /// The bit of an offset that tells the middle of a granule from its start.
 const MIDDLE_BIT: u32 = ALIGNMENT.ilog2();
 /// log2 of the granules in a word.
 const WORD_BITS: u32 = u64::BITS.ilog2();
-
-/// Bytes that have gone back to the kernel so far, page by page.
-static RETURNED: AtomicUsize = AtomicUsize::new(0);
-
-/// Resident bytes that have gone back to the kernel so far.
-pub fn returned() -> usize {
-    RETURNED.load(Relaxed)
-}
-
-/// Counts resident bytes that go back to the kernel.
-pub fn count_returned(bytes: usize) {
-    RETURNED.fetch_add(bytes, Relaxed);
-}
 
 /// The descriptor of a pool. All zero is an empty pool without a place.
 #[repr(C, align(64))]
@@ -221,6 +208,7 @@ impl Pool {
             touched = touched | Pages::spanning(start, last);
         }
         self.words_free.set(words_free);
+        let touched = touched.in_os_pages(memory::page_size());
         self.resident.set(self.resident.get() | touched);
         self.idle.set(self.idle.get() & !touched);
         let taken = out.len() - room;
@@ -334,7 +322,7 @@ impl Pool {
             // SAFETY: P5; the lock under which pages become resident is held.
             unsafe { memory::purge(self.base() + offset, len) };
         }
-        count_returned(due.bytes());
+        pages::count_returned(due.bytes());
         due.bytes()
     }
 

@@ -10,7 +10,7 @@ use crate::address_map;
 use crate::arenas::Counts;
 use crate::heap::{ClassCounts, HEAP};
 use crate::os::process::{self, LibcMemory};
-use crate::pool;
+use crate::pages;
 use crate::size_class::SizeClass;
 use crate::tally::Sums;
 use crate::threads::{self, Total};
@@ -150,7 +150,7 @@ impl Ledger {
             empty_pools,
             metadata,
             ours: in_pools + empty_pools + metadata,
-            returned: pool::returned(),
+            returned: pages::returned(),
             libc: process::libc_memory(),
             process: process::resident(),
         }
