@@ -29,6 +29,7 @@ use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use crate::heap::{self, HEAP};
+use crate::huge_pages;
 use crate::limits;
 use crate::os::clock;
 use crate::os::helper::Helper;
@@ -263,13 +264,15 @@ pub fn heed_limit() {
 
 /// To be called when the heap has got one more arena: before it becomes larger
 /// than it ever was, pages that are free and of no use for the request go back,
-/// if there are [`SPARE`] bytes of them. A steady program never comes here.
+/// if there are [`SPARE`] bytes of them. A steady program never comes here. (A new
+/// arena with huge pages is in memory as a whole, and not to be split at once.)
 #[cold]
 pub fn heed_growth() {
     heed_limit();
     let counts = HEAP.arena_counts();
     if INTERVAL.load(Relaxed) >= 0
         && counts.mapped == counts.highwater
+        && !huge_pages::are_wanted()
         && HEAP.free_bytes() >= SPARE
     {
         round_at_once(0);
