@@ -56,8 +56,8 @@ def idle(stock, ours):
 def lines(patterns):
     """All demands on these patterns, in the order of the table."""
     special = [
-        Line("survivors 0.1 %", "idle RSS, MiB", "%.1f", idle),
-        Line("survivors 1 %", "idle RSS, MiB", "%.1f", idle),
+        Line("survivors 0.1 %", "idle RSS, MiB", "%.1f", idle, 60),
+        Line("survivors 1 %", "idle RSS, MiB", "%.1f", idle, 205),
         Line("survivors 10 %", "idle RSS, MiB", "%.1f", idle),
         Line("bursts", "idle RSS, MiB", "%.1f", idle, 55),
         Line("drop everything", "idle RSS, MiB above the start", "%.1f", over_base, 6),
