@@ -65,9 +65,9 @@ def lines(patterns):
         Line("tuples", "wall time to stock's", "%.2f", ratio("rounds_wall"), 0.70, True),
         Line("tuples", "CPU time to stock's", "%.2f", ratio("rounds_cpu"), 0.70, True),
         Line("threads", "idle RSS, MiB more than in one thread", "%.1f", more, 10,
-             False, "one thread"),
+             against="one thread"),
         Line("threads", "the same, less what it is in stock", "%.1f", more, None,
-             False, "one thread", True),
+             against="one thread", less_stock=True),
     ]
     special += [Line(name, "child's private memory to its objects'", "%.2f",
                      lambda stock, ours: ours.grown / ours.own, 1.3, True)
