@@ -7,6 +7,7 @@ has taken its figures, before it checks its result.
 """
 
 import json
+import os
 import subprocess
 import time
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ import interpreters
 import pairs
 
 STEP = 0.02     # seconds
-PAGE = 4096
+PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass

@@ -32,7 +32,7 @@
 //! | floor | files |
 //! |---|---|
 //! | words | `geometry` the numbers, `size_class` requests and blocks, `allocator` CPython's tables, `list`, `tally` |
-//! | system | `os/`: mappings, lines of text, locks, the thread word, the environment, names that may be there |
+//! | system | `os/`: mappings, lines of text, locks, the thread word, the environment, names that may be there, the clock, the helper thread, the process and its cgroup |
 //! | pools and arenas | `limits` of the process's memory, `inherited` what a forked child leaves alone, `pages` of a pool, `huge_pages`, `pool`, `arena_source` where arenas come from, `arena` the records, `address_map` what lies where, `arenas` which gives, `used_pools` which gives, `cutoff` up to which size pools serve, `heap` all of it, `purge` what goes back |
 //! | threads | `magazines` the hit path, `threads` who has some, `decay` when free memory goes back, `fork`, `first_use` |
 //! | object allocator | `object`: malloc, calloc, realloc, free, for every size and pointer |
@@ -79,9 +79,10 @@
 //! 4. A pool's last block is back: the pool goes to its arena
 //!    ([`Arenas::give_pool`](arenas::Arenas::give_pool)). A wholly empty arena
 //!    is kept for the next peak, or goes back to the kernel.
-//! 5. Some blocks of a page are free, then all: when they have been for a second,
-//!    the page goes back ([`Heap::purge`](heap::Heap::purge), told by
-//!    [`decay`]); the pool stays as it is.
+//! 5. Some blocks of a page are free, then all: when they have been for a while,
+//!    a second at the most, the page goes back
+//!    ([`Heap::purge_next`](heap::Heap::purge_next), told by [`decay`]); the pool
+//!    stays as it is.
 //!
 //! # All state
 //!
@@ -101,6 +102,7 @@
 //! | `REGISTERED` | fork | atomic | done |
 //! | `HAPPENED`, `TELL` | first_use | atomics | as they are |
 //! | `SOFT`, `HARD`, `GROUP`, `NEAR`, `OVER`, `GRACE`, `ASKED` | limits | atomics, or written at start | as they are |
+//! | `RULE`, `GENERATION`, `PARENT` | inherited | atomics | one generation more |
 //! | `WANTED` | huge_pages | atomics | as they are |
 //! | `NOW`, `LARGE`, `REFUSED` | cutoff | atomics | as they are |
 //! | `CURRENT`, `SIZE`, `TELL` | arena_source | written at start, or under the GIL | as they are |

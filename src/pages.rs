@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_four_for_each_piece() {
+    fn words_are_two_or_four_for_each_piece() {
         for bit in 0..16 {
             assert_eq!(Pages(1 << bit).words(5), 3 << (2 * bit));
         }
