@@ -83,6 +83,7 @@ enum Misuse {
 }
 
 /// What a class holds at one moment.
+#[derive(Clone, Copy, Default)]
 pub struct ClassCounts {
     /// Its pools, used and full.
     pub pools: usize,
@@ -92,7 +93,9 @@ pub struct ClassCounts {
     pub taken: usize,
     /// Bytes of resident pages in its pools.
     pub resident: usize,
-    /// Bytes that were asked for of the taken blocks, by estimate.
+    /// Requests that were looked at.
+    pub looked_at: usize,
+    /// The bytes of these.
     pub requested: usize,
 }
 
@@ -286,7 +289,8 @@ impl Heap {
             full: used.full(),
             taken: used.taken(),
             resident: used.resident(),
-            requested: used.requested_of(used.taken() * class.size(), class.size()),
+            looked_at: used.looked_at(),
+            requested: used.requested(),
         }
     }
 

@@ -28,7 +28,7 @@ use crate::size_class::SizeClass;
 
 /// A place on the way through all pools there are: every arena, from the one that
 /// was added last, and in each pool by pool.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub struct Walk {
     arena: Option<&'static Arena>,
     pool: usize,
@@ -36,7 +36,7 @@ pub struct Walk {
 
 impl Walk {
     /// Before the first pool of `newest` and of all arenas that are older.
-    pub fn from(newest: Option<&'static Arena>) -> Walk {
+    fn from(newest: Option<&'static Arena>) -> Walk {
         Walk {
             arena: newest,
             pool: 0,
@@ -109,8 +109,8 @@ impl Heap {
     /// magazine. Not all of them make whole pages.
     pub fn free_bytes(&self) -> usize {
         let of_class = |class: SizeClass| {
-            let counts = self.class_counts(class);
-            counts.resident.saturating_sub(counts.taken * class.size())
+            let used = self.used(class);
+            used.resident().saturating_sub(used.taken() * class.size())
         };
         let used: usize = SizeClass::all().map(of_class).sum();
         used + self.arena_counts().resident_empty

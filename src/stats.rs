@@ -1,9 +1,9 @@
 //! Statistics: what the heap holds at one moment, and where the process's memory
 //! is. `stats_json.rs` and `stats_text.rs` write it down.
 //!
-//! Nothing is counted on the hit path. The classes are asked one after the
-//! other, each under its lock, then the threads' magazines; while other
-//! threads allocate, the numbers of different classes are of different
+//! Nothing is counted on the hit path. The arenas are asked, then the threads'
+//! magazines, then the classes, once and one after the other, each under its
+//! lock; while other threads allocate, the numbers of different classes are of different
 //! moments. Making them allocates nothing.
 
 use crate::address_map;
@@ -11,7 +11,7 @@ use crate::arenas::Counts;
 use crate::heap::{ClassCounts, HEAP};
 use crate::os::process::{self, LibcMemory};
 use crate::pages;
-use crate::size_class::SizeClass;
+use crate::size_class::{SizeClass, TABLE_LEN};
 use crate::tally::Sums;
 use crate::threads::{self, Total};
 
@@ -39,8 +39,8 @@ impl Class {
     /// Bytes that the program asked for of its live blocks, by estimate: nothing
     /// is counted on the hit path, but each miss looks at one request.
     pub fn requested(&self) -> usize {
-        let (live, taken) = (self.live() as u128, self.counts.taken.max(1) as u128);
-        (self.counts.requested as u128 * live / taken) as usize
+        let looked_at = self.counts.looked_at.max(1) as u128;
+        (self.counts.requested as u128 * self.live() as u128 / looked_at) as usize
     }
 
     /// So many blocks in bytes.
@@ -54,21 +54,29 @@ pub struct Snapshot {
     /// Its arenas.
     pub arenas: Counts,
     threads: Total,
+    /// By class index.
+    classes: [ClassCounts; TABLE_LEN],
 }
 
 impl Snapshot {
     /// What it holds now.
     pub fn now() -> Snapshot {
+        let (arenas, threads) = (HEAP.arena_counts(), threads::total());
+        let mut classes = [ClassCounts::default(); TABLE_LEN];
+        for class in SizeClass::all() {
+            classes[class.index()] = HEAP.class_counts(class);
+        }
         Snapshot {
-            arenas: HEAP.arena_counts(),
-            threads: threads::total(),
+            arenas,
+            threads,
+            classes,
         }
     }
 
     /// The classes that have pools.
     pub fn classes(&self) -> impl Iterator<Item = Class> {
         SizeClass::all().filter_map(|class| {
-            let counts = HEAP.class_counts(class);
+            let counts = self.classes[class.index()];
             let in_magazines = self.threads.in_magazines[class.index()];
             (counts.pools > 0).then_some(Class {
                 class,

@@ -49,30 +49,25 @@ pub fn say() {
 
 /// Where the process's memory is.
 fn ledger(ledger: &Ledger) {
-    let Ledger {
-        live,
-        requested,
-        in_magazines,
-        free_in_pools,
-        empty_pools,
-        metadata,
-        ours,
-        returned,
-        libc,
-        process,
-    } = *ledger;
     text::say(format_args!(
-        "in memory: {ours} = live blocks {live} (about {requested} asked for) \
-         + magazines {in_magazines} + free in pools {free_in_pools} + empty pools {empty_pools} \
-         + metadata {metadata}; given back so far: {returned}"
+        "in memory: {} = live blocks {} (about {} asked for) + magazines {} \
+         + free in pools {} + empty pools {} + metadata {}; given back so far: {}",
+        ledger.ours,
+        ledger.live,
+        ledger.requested,
+        ledger.in_magazines,
+        ledger.free_in_pools,
+        ledger.empty_pools,
+        ledger.metadata,
+        ledger.returned
     ));
-    if let Some(libc) = libc {
+    if let Some(libc) = ledger.libc {
         text::say(format_args!(
             "the C library's malloc: {} in use, {} kept",
             libc.in_use, libc.kept
         ));
     }
-    if let Some(bytes) = process {
+    if let Some(bytes) = ledger.process {
         text::say(format_args!("the process in memory: {bytes}"));
     }
 }

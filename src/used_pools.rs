@@ -132,11 +132,14 @@ impl UsedPools {
         }
     }
 
-    /// What of so many bytes in blocks was asked for, as the requests that were
-    /// looked at suggest.
-    pub fn requested_of(&self, bytes: usize, size: usize) -> usize {
-        let rounded = self.looked_at.get().saturating_mul(size).max(1);
-        (bytes as u128 * self.requested.get() as u128 / rounded as u128) as usize
+    /// Requests that were looked at.
+    pub fn looked_at(&self) -> usize {
+        self.looked_at.get()
+    }
+
+    /// The bytes of these requests.
+    pub fn requested(&self) -> usize {
+        self.requested.get()
     }
 
     /// Pools of the class.
