@@ -65,8 +65,6 @@ const CAME_BACK: usize = 1 << 20;
 
 /// Milliseconds that a page stays free before it goes back; negative: for ever.
 static INTERVAL: AtomicI64 = AtomicI64::new(1000);
-/// Whether pages go back as soon as they are free, wherever the limits are.
-static AT_ONCE: AtomicBool = AtomicBool::new(false);
 /// Whether a helper thread may be started.
 static THREAD: AtomicBool = AtomicBool::new(true);
 /// Whether blocks came back to pools since the last round.
@@ -102,7 +100,6 @@ static ROUND: Lock<Round> = Lock::new(Round {
 /// pages go back as soon as they are free.
 pub fn set_interval(milliseconds: i64) {
     INTERVAL.store(if milliseconds == 0 { -1 } else { milliseconds }, Relaxed);
-    AT_ONCE.store(milliseconds == 0, Relaxed);
     heap::purge_at_once(milliseconds == 0);
 }
 
@@ -248,17 +245,12 @@ pub fn trim(keep: usize) {
     round_at_once(keep);
 }
 
-/// Looks whether the process is near its soft limit: then what is free goes back
-/// now, and from now on at once, until it is away from it again.
+/// Looks whether the process has come near its soft limit: then what is free goes
+/// back now. (While it is near, whatever becomes free goes back at once.)
 #[cold]
-pub fn heed_limit() {
-    match limits::look() {
-        Some(true) => {
-            heap::purge_at_once(true);
-            trim(0);
-        }
-        Some(false) => heap::purge_at_once(AT_ONCE.load(Relaxed)),
-        None => {}
+fn heed_limit() {
+    if limits::came_near() {
+        trim(0);
     }
 }
 

@@ -53,7 +53,7 @@ pub struct Heap {
 /// The process's heap.
 pub static HEAP: Heap = Heap::new();
 
-/// Whether free pages go back as soon as they are free.
+/// Whether free pages go back as soon as they are free, wherever the limits are.
 static AT_ONCE: AtomicBool = AtomicBool::new(false);
 
 /// Has free pages go back as soon as they are free, or not.
@@ -194,7 +194,8 @@ impl Heap {
                 }
                 Err(block) => damaged(class, block, Misuse::NotABlock),
             }
-            if AT_ONCE.load(Relaxed) && !arena.is_programs() {
+            let at_once = AT_ONCE.load(Relaxed) || limits::is_near();
+            if at_once && !arena.is_programs() {
                 used.purge(arena, pool, true);
             }
             if pool.free() < shape.blocks {

@@ -67,19 +67,13 @@ pub enum Limit {
 /// Sets the soft limit. The cgroup's is where the kernel begins to reclaim, or
 /// a sixteenth before it kills.
 pub fn set_soft(limit: Limit) {
-    SOFT.store(
-        bytes(limit, |limits| limits.high.min(part(limits.max))),
-        Relaxed,
-    );
+    let of_group = |limits: cgroup::Limits| limits.high.min(limits.max - limits.max / 16);
+    SOFT.store(bytes(limit, of_group), Relaxed);
 }
 
 /// Sets the hard limit. The cgroup's is a thirty-second before it kills.
 pub fn set_hard(limit: Limit) {
     HARD.store(bytes(limit, |limits| limits.max - limits.max / 32), Relaxed);
-}
-
-fn part(bytes: usize) -> usize {
-    bytes - bytes / 16
 }
 
 fn bytes(limit: Limit, of_group: impl Fn(cgroup::Limits) -> usize) -> usize {
@@ -105,22 +99,25 @@ fn in_use() -> Option<usize> {
     }
 }
 
-/// Looks at the soft limit. `Some` if the process has come near it since the
-/// last time (true), or away from it (false).
-pub fn look() -> Option<bool> {
+/// Looks at the soft limit. Whether the process has come near it since the last
+/// time.
+pub fn came_near() -> bool {
     let soft = SOFT.load(Relaxed);
     if soft == 0 {
-        return None;
+        return false;
     }
-    let (used, was_near) = (in_use()?, NEAR.load(Relaxed));
+    let Some(used) = in_use() else {
+        return false;
+    };
+    let was_near = is_near();
     // Nearer than an eighth; and away again beyond three sixteenths.
     let margin = if was_near { soft / 16 * 3 } else { soft / 8 };
     let near = used > soft - margin;
     NEAR.store(near, Relaxed);
-    (near != was_near).then_some(near)
+    near && !was_near
 }
 
-/// Whether the process is near the soft limit.
+/// Whether the process was near the soft limit when it was looked at.
 pub fn is_near() -> bool {
     NEAR.load(Relaxed)
 }
