@@ -161,10 +161,9 @@ impl Pool {
     /// fill `out` from its end: the lowest is the last. Returns how many.
     #[inline]
     pub fn take(&self, class: SizeClass, out: &mut [*mut u8]) -> usize {
-        if class.has_small_granules() {
-            self.take_from::<SMALL_GRANULE_BITS>(class, out)
-        } else {
-            self.take_from::<GRANULE_BITS>(class, out)
+        match class.granule_bits() {
+            GRANULE_BITS => self.take_from::<GRANULE_BITS>(class, out),
+            _ => self.take_from::<SMALL_GRANULE_BITS>(class, out),
         }
     }
 
@@ -181,7 +180,7 @@ impl Pool {
                 words => words.trailing_zeros(),
             } as usize;
             let (start, middle) = (n << (BITS + WORD_BITS), starts.middle[n]);
-            let address = |bit| base + start + offset_in_word::<BITS>(middle, bit);
+            let address = |bit| base + start + offset_in_word(BITS, middle, bit);
             let (begin, taken) = (starts.begin[n], self.words[n].get());
             let mut free = begin & !taken;
             if taken == 0 && room >= per_word {
@@ -221,10 +220,9 @@ impl Pool {
     /// that cannot be what its caller took it for: no taken block begins there.
     #[inline]
     pub fn give(&self, class: SizeClass, blocks: &[*mut u8]) -> Result<usize, *mut u8> {
-        if class.has_small_granules() {
-            self.give_to::<SMALL_GRANULE_BITS>(class, blocks)
-        } else {
-            self.give_to::<GRANULE_BITS>(class, blocks)
+        match class.granule_bits() {
+            GRANULE_BITS => self.give_to::<GRANULE_BITS>(class, blocks),
+            _ => self.give_to::<SMALL_GRANULE_BITS>(class, blocks),
         }
     }
 
@@ -281,19 +279,12 @@ impl Pool {
         let Some(class) = self.class() else {
             return Pages::ALL;
         };
-        if class.has_small_granules() {
-            self.free_pages_of::<SMALL_GRANULE_BITS>(class)
-        } else {
-            self.free_pages_of::<GRANULE_BITS>(class)
-        }
-    }
-
-    fn free_pages_of<const BITS: u32>(&self, class: SizeClass) -> Pages {
-        let (mut taken, bits) = (Pages::NONE, BITS + WORD_BITS);
+        let granule_bits = class.granule_bits();
+        let (mut taken, bits) = (Pages::NONE, granule_bits + WORD_BITS);
         let words = self.words.iter().map(Cell::get);
         for (n, (word, middle)) in words.zip(class.starts().middle).enumerate() {
             if let Some(last) = word.checked_ilog2() {
-                let last = offset_in_word::<BITS>(middle, last) + class.size() - 1;
+                let last = offset_in_word(granule_bits, middle, last) + class.size() - 1;
                 taken = taken | Pages::spanning(n << bits, (n << bits) + last);
             }
         }
@@ -336,11 +327,12 @@ impl Pool {
         let Some(class) = self.class() else {
             return false;
         };
-        if class.has_small_granules() {
-            begins_at::<SMALL_GRANULE_BITS>(class, address - self.base())
-        } else {
-            begins_at::<GRANULE_BITS>(class, address - self.base())
-        }
+        let (offset, granule_bits) = (address - self.base(), class.granule_bits());
+        let granule = offset >> granule_bits;
+        let (n, bit) = (granule / 64, (granule % 64) as u32);
+        let Starts { begin, middle } = class.starts();
+        begin.get(n).is_some_and(|word| word >> bit & 1 == 1)
+            && offset % (64 << granule_bits) == offset_in_word(granule_bits, middle[n], bit)
     }
 
     /// Asserts the invariants of one pool, for tests.
@@ -370,19 +362,9 @@ impl Pool {
 /// The offset of a block in what a word covers, if it has this bit there, and the
 /// word has these bits in the middle of granules (S4).
 #[inline(always)]
-fn offset_in_word<const BITS: u32>(middle: u64, bit: u32) -> usize {
+fn offset_in_word(granule_bits: u32, middle: u64, bit: u32) -> usize {
     let middle = middle.wrapping_shr(bit) as usize & 1;
-    (bit as usize) << BITS | middle << MIDDLE_BIT
-}
-
-/// Whether a block of `class` begins at this offset in a pool.
-fn begins_at<const BITS: u32>(class: SizeClass, offset: usize) -> bool {
-    let granule = offset >> BITS;
-    let (n, bit) = (granule / 64, (granule % 64) as u32);
-    let has_bit = |word: &u64| word >> bit & 1 == 1;
-    let Starts { begin, middle } = class.starts();
-    begin.get(n).is_some_and(has_bit)
-        && offset % (64 << BITS) == offset_in_word::<BITS>(middle[n], bit)
+    (bit as usize) << granule_bits | middle << MIDDLE_BIT
 }
 
 const _: () = assert!(GRANULE_WORDS == 32, "words_free has a bit for each word");

@@ -240,10 +240,10 @@ impl SizeClass {
         &STARTS[self.index()]
     }
 
-    /// Whether its pools have granules of 16 bytes.
+    /// log2 of the bytes in a granule of its pools.
     #[inline(always)]
-    pub fn has_small_granules(self) -> bool {
-        self.0 == 1
+    pub fn granule_bits(self) -> u32 {
+        granule_bits(self.size())
     }
 
     /// Bytes in a block.
@@ -298,13 +298,13 @@ mod tests {
             let granules = (0..GRANULES).filter(|&n| has(&starts.begin, n));
             let middle = |n| ALIGNMENT * usize::from(has(&starts.middle, n));
             let offsets: Vec<_> = granules
-                .map(|n| (n << granule_bits(class.size())) + middle(n))
+                .map(|n| (n << class.granule_bits()) + middle(n))
                 .collect();
             let expected = (0..shape.blocks).map(|n| (shape.first + n * shape.size) as usize);
             assert_eq!(offsets, expected.collect::<Vec<_>>(), "S4");
             assert!(shape.blocks >= 2, "S3");
             let end = offsets[offsets.len() - 1] + class.size();
-            let room = GRANULES << granule_bits(class.size());
+            let room = GRANULES << class.granule_bits();
             assert!(end <= room && end + class.size() > room && room <= POOL_SIZE);
         }
     }
