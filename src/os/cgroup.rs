@@ -18,7 +18,6 @@
 //!
 //! `find` is for start; `in_use` may be called by any thread.
 
-use core::cell::Cell;
 use core::ffi::CStr;
 use core::fmt::Write;
 
@@ -130,17 +129,17 @@ impl Group {
     /// say.
     pub fn in_use(&self) -> Option<usize> {
         let usage = self.number(self.files.usage)?;
-        let dropped = Cell::new(0);
+        let mut dropped = 0;
         self.with_file("memory.stat", |text| {
             for line in text.lines() {
                 let number = self.files.files.iter().find_map(|name| {
                     let rest = line.strip_prefix(name)?;
                     rest.trim().parse::<usize>().ok()
                 });
-                dropped.set(dropped.get() + number.unwrap_or(0));
+                dropped += number.unwrap_or(0);
             }
         });
-        Some(usage.saturating_sub(dropped.get()))
+        Some(usage.saturating_sub(dropped))
     }
 
     fn number(&self, name: &str) -> Option<usize> {
