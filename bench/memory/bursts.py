@@ -20,10 +20,7 @@ def main():
     settings = pattern.Settings()
     figures = pattern.begin()
     count = settings.scaled(1500) * BURST
-    things = [None] * count
-    for number in range(count):
-        things[number] = make(number)
-    figures["full"] = pattern.rss()
+    things = pattern.built(count, make, figures)
     for number in range(count):
         if number % BURST >= KEPT:
             things[number] = None

@@ -7,10 +7,7 @@ def main():
     settings = pattern.Settings()
     figures = pattern.begin()
     count = settings.scaled(3000000)
-    things = [None] * count
-    for number in range(count):
-        things[number] = pattern.mixed(number)
-    figures["full"] = pattern.rss()
+    things = pattern.built(count, pattern.mixed, figures)
     right = all(things[number] == pattern.mixed(number) for number in range(0, count, 97))
     del things
     pattern.idle(figures, settings)

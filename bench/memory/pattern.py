@@ -81,6 +81,18 @@ def report(figures, right):
         sys.exit("the result is not what it should be")
 
 
+def built(count, make, figures):
+    """[make(0), make(1), ...], and what is in memory then, in the figures.
+
+    The list is there in its whole length from the start: one that grows would be moved.
+    """
+    things = [None] * count
+    for number in range(count):
+        things[number] = make(number)
+    figures["full"] = rss()
+    return things
+
+
 def touched(things):
     """KiB of the pages on which these objects begin: no allocator can be with less."""
     return len({id(one) // PAGE for one in things}) * PAGE // 1024

@@ -13,10 +13,7 @@ def main():
     settings = pattern.Settings(keep=0.01)
     figures = pattern.begin()
     count = settings.scaled(3000000)
-    things = [None] * count
-    for number in range(count):
-        things[number] = pattern.mixed(number)
-    figures["full"] = pattern.rss()
+    things = pattern.built(count, pattern.mixed, figures)
     for number in range(count):
         if random.random() >= settings.keep:
             things[number] = None
