@@ -1,0 +1,24 @@
+"""600 000 dicts with a list and a tuple each: a large heap that stays.
+
+They are built, visited by the collector (three times, the median counts), read in the
+order in which they were made, and dropped. Building asks the allocator for a block at
+every step; the collector and the reader never ask it, they feel where it has put them.
+"""
+
+import gc
+
+from phases import phase, report, scaled
+
+COUNT = scaled(600000)
+
+with phase("build"):
+    things = [{"a": number, "b": [number], "c": (number,)} for number in range(COUNT)]
+for _ in range(3):
+    with phase("collect"):
+        gc.collect()
+with phase("walk"):
+    total = sum(each["b"][0] + each["c"][0] for each in things)
+with phase("free"):
+    things.clear()
+
+report(total, total == (COUNT - 1) * COUNT)
