@@ -18,7 +18,7 @@ A       := $(RELEASE)/libobmalloc.a
 
 .PHONY: all run test test-rust test-c test-preload test-cpython-slice test-cpython \
         test-relinked test-relinked-all test-extensions relink check header bench asm instructions \
-        footprint bench-memory plot-memory install uninstall clean help
+        footprint bench-suite bench-whole bench-quick bench-memory plot-memory install uninstall clean help
 
 # The archive's names are weak: a host that defines one of them itself (2.7
 # defines PyMem_*) wins. In a shared library it makes no difference. Cargo knows
@@ -81,7 +81,7 @@ HEADER_MADE = "$$(ls -t $(RELEASE)/build/obmalloc-*/out/obmalloc.h | head -n 1)"
 header: all ## copy the header that the build has made to include/
 	cp $(HEADER_MADE) include/obmalloc.h
 
-asm: all ## count the instructions of malloc + free on the hit path (at most 36)
+asm: all ## count the instructions of malloc + free on the hit path (at most 30)
 	$(PYTHON3) bench/asm.py
 
 instructions: all ## callgrind's counts of small programs, without and with us
@@ -95,6 +95,20 @@ bench: all instructions footprint ## all measurements
 	$(PYTHON3) bench/lock_time.py
 	$(PYTHON3) bench/huge_pages.py
 	$(PYTHON3) bench/relinked.py 3.11 3.13 --instructions
+	$(PYTHON3) bench/c_level.py --instructions --record
+	$(PYTHON3) bench/c_level.py --record
+	$(PYTHON3) bench/heaps.py --side packed:OBMALLOC_ALIGN=8 --record
+
+bench-suite: all ## pyperformance's benchmarks (from PyPI), stock, with us, and packed
+	$(PYTHON3) bench/suite.py --packed --record
+
+bench-whole: all ## whole programs, among them docutils and mypy from PyPI
+	$(PYTHON3) bench/whole.py --record
+
+bench-quick: all ## the benchmarks with tiny counts: whether they answer right
+	$(PYTHON3) bench/c_level.py --quick
+	$(PYTHON3) bench/heaps.py --quick
+	$(PYTHON3) bench/growth.py --quick
 
 bench-memory: all ## memory over time and latency, in patterns, and what is demanded of them
 	$(PYTHON3) bench/memory.py

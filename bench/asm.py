@@ -82,7 +82,7 @@ def walk(lines):
 
 def main():
     parser = hosts.parser(__doc__)
-    parser.add_argument("--limit", type=int, default=36,
+    parser.add_argument("--limit", type=int, default=30,
                         help="most instructions of the two together (%(default)s)")
     options = parser.parse_args()
     pairs.reproduce()

@@ -2,11 +2,12 @@
  *
  * A block freed twice, or an address within a block freed: the library
  * promises one line on stderr that begins with `obmalloc: `, and abort, at
- * the latest when the thread's magazine is flushed. So each child here makes
- * the mistake and then frees several hundred good blocks of that class. */
+ * the latest when the blocks go back to their pools: from the thread's magazine
+ * by the class's depot. So each child here makes the mistake and then frees some
+ * thousand good blocks of that class. */
 #include "said.h"
 
-enum { BLOCKS = 500 };
+enum { BLOCKS = 5000 };
 
 struct mistake {
     const char *name;

@@ -1,31 +1,30 @@
 //! The address map: what lies at an address, for any 64-bit value.
 //!
 //! ```text
-//!                     REGIONS entries            one entry for each pool
-//!   address >> 32 --> +-------------+            +---+---+---+---+---+--
-//!                     |      0      | ---------> | 0 | 0 | 0 | 0 | 0 |    nowhere
-//!                     |      0      |            +---+---+---+---+---+--
-//!                     |  distance   | ------+
-//!                     |      0      |       |    +---+---+---+---+---+--
-//!                     +-------------+       +--> | 4 | 4 | 0 | 2 | 33|    a leaf
-//!                                                +---+---+---+---+---+--
-//!                                                      ^ (address >> 16) % 65536
+//!   near: an entry for each pool of NEAR bytes         leaves: by region, only
+//!   around the first arena                             where there are arenas
+//!   +---+---+---+---+---+---+---+-- ... --+---+        +---+---+---+---+--
+//!   | 0 | 0 | 4 | 4 | 0 | 2 |33 |         | 0 |        |   |   | * | * |    arenas
+//!   +---+---+---+---+---+---+---+-- ... --+---+        +---+---+---+---+--
+//!     ^                       ^                        | 0 | 0 | 0 | 5 |    classes
+//!   start                    (address - start) >> 16   +---+---+---+---+--
 //! ```
 //!
-//! One lookup answers both "is it ours?" and "of which size class?": a leaf
-//! says the class of each pool, 0 if it has none, and behind all classes the
-//! arena that each pool lies in. The table before says a leaf's distance from
-//! `nowhere`, a leaf of zeros, so that a distance never set leads there and the
-//! lookup needs no test for it. A leaf takes 768 KiB of address space, of which
-//! three OS pages are touched for each 64 MiB of arenas, and is never given
-//! back.
+//! One lookup answers both "is it ours?" and "of which size class?". The kernel lays
+//! mappings one below the other, so nearly every pool lies near the first arena:
+//! there a single table has all answers, in seven instructions. What lies
+//! elsewhere is found in leaves of 4 GiB each, which also know the arena of every
+//! pool. A leaf takes 768 KiB of address space, of which only what is used is
+//! touched, and is never given back.
 //!
 //! # Invariants
 //!
-//! N1  A pool's entry is 0 or the index of a size class, and is not 0 exactly
-//!     while the pool belongs to that class.
-//! N2  A distance is 0 or leads to a `Leaf` that lives as long as the process.
+//! N1  A pool's entry is 0 or what [`Found`] says of a size class, and is not 0
+//!     exactly while the pool belongs to that class. It stands in `near` for pools
+//!     in there, else in a leaf.
+//! N2  A leaf that is there lives as long as the process.
 //! N3  A pool's arena is not null exactly while the arena has land.
+//! N4  `start` is 0 until the first arena comes, then never changes.
 //!
 //! # Threads
 //!
@@ -35,7 +34,7 @@
 //! was set: a lookup for a live block is never out of date. For any other value
 //! the answer is from some moment around the call.
 
-use core::ptr::{self, NonNull};
+use core::ptr;
 use core::sync::atomic::{
     AtomicPtr, AtomicU32, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
@@ -43,81 +42,101 @@ use core::sync::atomic::{
 
 use crate::arena::Arena;
 use crate::geometry::{
-    self, POOL_SIZE, POOLS_PER_ARENA, POOLS_PER_REGION, REGIONS, pool_in_region, region,
+    self, POOL_BITS, POOL_SIZE, POOLS_PER_ARENA, POOLS_PER_REGION, REGIONS, pool_in_region, region,
 };
 use crate::os::memory;
 use crate::os::process::name_mapping;
-use crate::size_class::{SizeClass, TABLE_LEN};
+use crate::size_class::SizeClass;
 
-/// By pool: the index of its size class, or 0 (N1). A byte would do; a word of
-/// 32 bits is one instruction less on the hit path.
-type Classes = [AtomicU32; POOLS_PER_REGION];
+/// Bytes of address space for which `near` answers. (Were it a power of two, the
+/// compiler would test it in one instruction more.)
+const NEAR: usize = (32 << 30) - POOL_SIZE;
+/// Of these, so many lie above the first arena; below, there is room to grow.
+const ABOVE: usize = 2 << 30;
 
 #[repr(C)]
 struct Leaf {
-    classes: Classes,
     /// By pool: the record of its arena, or null (N3).
     arenas: [AtomicPtr<Arena>; POOLS_PER_REGION],
+    /// By pool, where it is not near: its entry (N1).
+    classes: [AtomicU32; POOLS_PER_REGION],
 }
 
 /// The map. All zero is the empty map.
-#[repr(C)]
 pub struct AddressMap {
-    /// What every entry leads to that was never set. Never written.
-    nowhere: Classes,
-    /// By region: the distance of its leaf from `nowhere`, in bytes (N2).
-    /// Release publishes the leaf; pairs with the Acquire of each lookup.
-    distances: [AtomicUsize; REGIONS],
+    /// Where `near` begins (N4), a multiple of a pool.
+    start: AtomicUsize,
+    /// By pool from `start` on: its entry (N1). Half of its bits would do; but a
+    /// word of 32 bits is read in one instruction less.
+    near: [AtomicU32; NEAR / POOL_SIZE],
+    /// By region: its leaf, or null (N2). Release publishes the leaf; pairs with
+    /// the Acquire of each lookup.
+    leaves: [AtomicPtr<Leaf>; REGIONS],
 }
 
-/// What a lookup for the hit path answers: a size class's index, or 0 for
-/// "in no pool". Always below [`TABLE_LEN`] (N1, S1).
+/// Bytes between two entries of a table by class that a lookup leads to.
+pub const FOUND_STEP: usize = 16;
+
+/// What a lookup answers: a size class, or "in no pool".
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Found(usize);
+pub struct Found(u32);
 
 impl Found {
     /// In no pool.
     pub const NO_POOL: Found = Found(0);
 
-    /// Index into a table by class whose entry 0 means "in no pool".
+    fn entry(class: Option<SizeClass>) -> u32 {
+        class.map_or(0, |class| (class.index() * FOUND_STEP) as u32)
+    }
+
+    /// Offset in a table by class with [`FOUND_STEP`] bytes between its entries, of
+    /// which entry 0 means "in no pool".
     #[inline(always)]
-    pub fn index(self) -> usize {
-        // SAFETY: N1 and S1.
-        unsafe { core::hint::assert_unchecked(self.0 < TABLE_LEN) };
-        self.0
+    pub fn offset(self) -> usize {
+        self.0 as usize
     }
 
     /// The size class, if it is one.
     #[inline(always)]
     pub fn class(self) -> Option<SizeClass> {
-        SizeClass::from_index(self.index())
+        SizeClass::from_index(self.offset() / FOUND_STEP)
     }
 }
 
 /// The process's map.
 pub static MAP: AddressMap = AddressMap {
-    nowhere: [const { AtomicU32::new(0) }; POOLS_PER_REGION],
-    distances: [const { AtomicUsize::new(0) }; REGIONS],
+    start: AtomicUsize::new(0),
+    near: [const { AtomicU32::new(0) }; NEAR / POOL_SIZE],
+    leaves: [const { AtomicPtr::new(ptr::null_mut()) }; REGIONS],
 };
 
 impl AddressMap {
     /// The size class of the pool at `address`, for any value of it.
     #[inline(always)]
     pub fn find(&'static self, address: usize) -> Found {
-        self.find_below_limit(address).unwrap_or(Found::NO_POOL)
+        self.find_near(address)
+            .unwrap_or_else(|| self.find_far(address))
     }
 
-    /// The same for the hit path, where an address that the kernel gives to
-    /// nobody goes another way: `None`.
+    /// The same for the hit path: `None` for what is not near.
     #[inline(always)]
-    pub fn find_below_limit(&'static self, address: usize) -> Option<Found> {
-        let distance = self.distances.get(region(address))?.load(Acquire);
-        let classes = ptr::from_ref(&self.nowhere).wrapping_byte_add(distance);
-        // SAFETY: N2; a leaf begins with its classes, and `nowhere` is such
-        // an array itself.
-        let classes = unsafe { &*classes };
-        let found = classes[pool_in_region(address)].load(Relaxed);
-        Some(Found(found as usize))
+    pub fn find_near(&'static self, address: usize) -> Option<Found> {
+        Some(Found(self.near_entry(address)?.load(Relaxed)))
+    }
+
+    #[inline(always)]
+    fn near_entry(&'static self, address: usize) -> Option<&'static AtomicU32> {
+        let behind = address.wrapping_sub(self.start.load(Relaxed));
+        self.near.get(behind >> POOL_BITS)
+    }
+
+    /// The same for what is not near.
+    #[inline(never)]
+    pub fn find_far(&'static self, address: usize) -> Found {
+        match self.leaf(address) {
+            Some(leaf) => Found(leaf.classes[pool_in_region(address)].load(Relaxed)),
+            None => Found::NO_POOL,
+        }
     }
 
     /// The record of the arena at `address`, for any value of it.
@@ -129,25 +148,18 @@ impl AddressMap {
     }
 
     fn leaf(&'static self, address: usize) -> Option<&'static Leaf> {
-        let distance = self.distances.get(region(address))?.load(Acquire);
-        if distance == 0 {
-            return None;
-        }
-        let leaf = ptr::from_ref(&self.nowhere)
-            .wrapping_byte_add(distance)
-            .cast::<Leaf>();
+        let leaf = self.leaves.get(region(address))?.load(Acquire);
         // SAFETY: N2.
-        Some(unsafe { &*leaf })
+        unsafe { leaf.as_ref() }
     }
 
     /// Says that the pool at `address`, in an arena of ours, belongs to
     /// `class` from now on; `None`: to no class.
     pub fn set_class(&'static self, address: usize, class: Option<SizeClass>) {
-        let Some(leaf) = self.leaf(address) else {
-            return;
-        };
-        let index = class.map_or(0, SizeClass::index);
-        leaf.classes[pool_in_region(address)].store(index as u32, Relaxed);
+        let far = || Some(&self.leaf(address)?.classes[pool_in_region(address)]);
+        if let Some(entry) = self.near_entry(address).or_else(far) {
+            entry.store(Found::entry(class), Relaxed);
+        }
     }
 
     /// Says that the pools of `arena` lie where they do from now on. False,
@@ -158,6 +170,8 @@ impl AddressMap {
         if !pools_of(arena).all(known) {
             return false;
         }
+        let start = arena.base().saturating_sub(NEAR - ABOVE).max(POOL_SIZE);
+        let _ = self.start.compare_exchange(0, start, Relaxed, Relaxed); // N4
         // Release: the record's own fields are set.
         self.set_arena(arena, ptr::from_ref(arena).cast_mut());
         true
@@ -177,7 +191,7 @@ impl AddressMap {
     }
 
     fn add_leaf(&'static self, address: usize) -> bool {
-        let Some(entry) = self.distances.get(region(address)) else {
+        let Some(entry) = self.leaves.get(region(address)) else {
             return false;
         };
         let size = size_of::<Leaf>().next_multiple_of(memory::page_size());
@@ -188,9 +202,9 @@ impl AddressMap {
         LEAF_BYTES.fetch_add(size, Relaxed);
         // Two arenas may need the same leaf at once only if they are under
         // different locks (tests do that); the second gives its own back.
-        let distance = distance(leaf, &self.nowhere);
+        let made = leaf.cast::<Leaf>().as_ptr();
         if entry
-            .compare_exchange(0, distance, Release, Acquire)
+            .compare_exchange(ptr::null_mut(), made, Release, Acquire)
             .is_err()
         {
             // SAFETY: mapped just now, and nobody has seen it.
@@ -207,28 +221,19 @@ fn pools_of(arena: &Arena) -> impl Iterator<Item = usize> {
     (0..arena.len()).map(move |i| base + i * POOL_SIZE)
 }
 
-fn distance(leaf: NonNull<u8>, nowhere: &'static Classes) -> usize {
-    // The lookup goes from `nowhere` to the leaf by arithmetic on addresses,
-    // so the leaf's pointer is exposed to it here.
-    leaf.as_ptr()
-        .expose_provenance()
-        .wrapping_sub(ptr::from_ref(nowhere).addr())
-}
-
 static LEAF_BYTES: AtomicUsize = AtomicUsize::new(0);
 
 /// Bytes of the map that are in memory, about, with so many arenas.
 pub fn resident_bytes(arenas: usize) -> usize {
     let page = memory::page_size();
     let leaves = leaf_bytes() / LEAF_SIZE.next_multiple_of(page);
-    // Of each leaf at least a page of classes and one of arenas; of the table
-    // before, a page.
+    // Of each leaf at least a page of arenas; of the tables before, two pages.
     let pools = arenas * POOLS_PER_ARENA;
     let touched = pools * (size_of::<AtomicU32>() + size_of::<AtomicPtr<Arena>>());
-    page + leaves * 2 * page + touched
+    2 * page + leaves * page + touched
 }
 
-/// Bytes of address space in the table that leads to the leaves.
+/// Bytes of address space in the tables that every process has.
 pub const ROOT_BYTES: usize = size_of::<AddressMap>();
 /// Bytes of address space in one leaf, on an OS page of 4 KiB.
 pub const LEAF_SIZE: usize = size_of::<Leaf>();
@@ -238,7 +243,7 @@ pub fn leaf_bytes() -> usize {
     LEAF_BYTES.load(Relaxed)
 }
 
-const _: () = assert!(geometry::REGION_BITS == 32, "the low half of an address");
+const _: () = assert!(geometry::REGION_BITS == 32, "a leaf for each 4 GiB");
 
 #[cfg(test)]
 mod tests {
@@ -261,7 +266,7 @@ mod tests {
         ];
         for address in bits.chain(edges) {
             for near in [address, address.wrapping_sub(1), !address] {
-                assert_eq!(MAP.find(near).index(), 0, "{near:#x}");
+                assert_eq!(MAP.find(near), Found::NO_POOL, "{near:#x}");
                 assert_eq!(MAP.find(near).class(), None);
                 assert!(MAP.arena(near).is_none(), "{near:#x}");
             }
@@ -281,7 +286,7 @@ mod tests {
         assert_eq!(MAP.find(base + 2 * POOL_SIZE).class(), None);
         // The same low bits with other high ones are another address.
         for bit in 47..64 {
-            assert_eq!(MAP.find((base + POOL_SIZE) | 1 << bit).index(), 0);
+            assert_eq!(MAP.find((base + POOL_SIZE) | 1 << bit), Found::NO_POOL);
             assert!(MAP.arena(base | 1 << bit).is_none());
         }
         MAP.set_class(base + POOL_SIZE, None);

@@ -24,7 +24,7 @@ use core::ffi::c_void;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{
     AtomicPtr, AtomicUsize,
-    Ordering::{Acquire, Release},
+    Ordering::{Acquire, Relaxed, Release},
 };
 
 use crate::allocator::ArenaAllocator;
@@ -66,6 +66,11 @@ pub const STANDARD: ArenaAllocator = ArenaAllocator {
     alloc: standard_alloc,
     free: standard_free,
 };
+
+/// Whether new arenas come from the kernel.
+pub fn is_the_kernel() -> bool {
+    SIZE.load(Relaxed) == 0
+}
 
 /// What is in the table now.
 pub fn get() -> ArenaAllocator {

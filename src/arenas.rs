@@ -15,7 +15,9 @@
 //!
 //! Stock keeps one empty arena and unmaps the next. That costs programs which
 //! build and drop the same amount again and again a third of their time in
-//! page faults, so more are kept here: see [`Arenas::kept`]. Of arenas on a
+//! page faults, and giving all back takes as long as freeing the objects. So where
+//! a helper thread returns what stays empty (`decay.rs`), nothing goes at once;
+//! elsewhere some are kept: see [`Arenas::kept`]. Of arenas on a
 //! program's land one is kept, as in stock: who sets an allocator watches it.
 //!
 //! Land comes and goes outside of the lock; the heap carries it.
@@ -32,10 +34,11 @@
 
 use core::cell::Cell;
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::address_map::MAP;
 use crate::arena::Arena;
-use crate::arena_source::Land;
+use crate::arena_source::{self, Land};
 use crate::geometry::POOLS_PER_ARENA;
 use crate::limits;
 use crate::list::List;
@@ -43,6 +46,14 @@ use crate::os::memory;
 use crate::os::process::name_mapping;
 use crate::pages::{self, Pages};
 use crate::pool::Pool;
+
+/// Whether empty arenas go back by time, so that none needs to at once.
+static DECAY: AtomicBool = AtomicBool::new(true);
+
+/// Says that empty arenas go back by time, whatever the program does, or not.
+pub fn go_by_time(so: bool) {
+    DECAY.store(so, Relaxed);
+}
 
 /// Empty arenas that are kept in any case.
 const KEPT_ALWAYS: usize = 8;
@@ -147,6 +158,9 @@ impl Arenas {
     pub fn kept(&self) -> usize {
         if limits::is_near() {
             return 0;
+        }
+        if DECAY.load(Relaxed) && arena_source::is_the_kernel() {
+            return usize::MAX;
         }
         KEPT_ALWAYS.max(self.counts.get().mapped / KEPT_SHARE)
     }
@@ -431,6 +445,7 @@ mod tests {
 
     #[test]
     fn wholly_empty_arenas_go_back_beyond_those_that_are_kept() {
+        go_by_time(false);
         let arenas = Arenas::new();
         let mapped = KEPT_ALWAYS + 5;
         let pools: Vec<_> = (0..mapped * POOLS_PER_ARENA)

@@ -16,6 +16,7 @@ use crate::inherited::{self, Rule};
 use crate::limits::{self, Limit};
 use crate::os::environment;
 use crate::os::text::{printable, say};
+use crate::packing;
 use crate::size_class::{MEDIUM_MAX, SMALL_MAX};
 
 const PREFIX: &[u8] = b"OBMALLOC_";
@@ -56,6 +57,22 @@ pub static SETTINGS: &[Setting] = &[
                 true
             }
             _ => false,
+        },
+    },
+    Setting {
+        name: "ALIGN",
+        values: "16, 8, obj:8 or mem:8; 16",
+        meaning: "bytes to which blocks of up to 512 bytes are rounded and aligned: 16 as in CPython, or 8, in both domains or in one (see Packing)",
+        apply: |value| {
+            let (mem, obj) = match value {
+                b"16" => (false, false),
+                b"8" => (true, true),
+                b"obj:8" => (false, true),
+                b"mem:8" => (true, false),
+                _ => return false,
+            };
+            packing::set(mem, obj);
+            true
         },
     },
     Setting {
@@ -325,5 +342,9 @@ mod tests {
         assert!(!apply("SMALL_MAX", b"32769"));
         assert!(!apply("SMALL_MAX", b"banana"));
         assert!(apply("SMALL_MAX", b"32K"));
+        for bad in [&b"4"[..], b"32", b"raw:8", b"obj:16", b"obj:"] {
+            assert!(!apply("ALIGN", bad));
+        }
+        assert!(apply("ALIGN", b"16"));
     }
 }

@@ -28,6 +28,7 @@
 use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
+use crate::arenas;
 use crate::heap::{self, HEAP};
 use crate::huge_pages;
 use crate::limits;
@@ -36,6 +37,7 @@ use crate::os::helper::Helper;
 use crate::os::lock::{self, Lock};
 use crate::pages;
 use crate::purge::Walk;
+use crate::threads;
 
 /// Free bytes from which on returning them is worth a thread.
 const WORTH: usize = 4 << 20;
@@ -101,11 +103,17 @@ static ROUND: Lock<Round> = Lock::new(Round {
 pub fn set_interval(milliseconds: i64) {
     INTERVAL.store(if milliseconds == 0 { -1 } else { milliseconds }, Relaxed);
     heap::purge_at_once(milliseconds == 0);
+    say_what_goes_by_time();
 }
 
 /// Allows a helper thread, or not.
 pub fn allow_thread(allowed: bool) {
     THREAD.store(allowed, Relaxed);
+    say_what_goes_by_time();
+}
+
+fn say_what_goes_by_time() {
+    arenas::go_by_time(THREAD.load(Relaxed) && INTERVAL.load(Relaxed) > 0);
 }
 
 /// To be called after blocks of so many bytes came back to pools, with no lock
@@ -162,6 +170,7 @@ fn part_of_a_round(now: u64, interval: u64) {
         }
         None => {
             round.next.set(now + interval / ROUNDS);
+            HEAP.empty_depots(false);
             HEAP.release(false);
             HEAP.walk()
         }
@@ -206,6 +215,7 @@ fn work(helper: &Helper) {
 
 /// A round of the helper thread. False if it is to stop.
 fn calm_round(helper: &Helper) -> bool {
+    HEAP.empty_depots(false);
     HEAP.release(false);
     let pools_per_breath = 1 + HEAP.arena_counts().pools / BREATHS;
     let (mut walk, mut returned_from) = (HEAP.walk(), 0);
@@ -238,11 +248,26 @@ fn round_at_once(keep: usize) {
 
 /// Gives free pages back now, until no more than `keep` bytes are free that
 /// are with us.
-pub fn trim(keep: usize) {
+fn give_back(keep: usize) {
+    HEAP.empty_depots(true);
     if keep == 0 {
         HEAP.release(true);
     }
     round_at_once(keep);
+}
+
+/// Gives memory that is free back to the kernel now, until no more than `keep`
+/// bytes are left that are free and with us. Returns how many bytes went back.
+/// What other threads have in their magazines stays.
+pub fn trim(keep: usize) -> usize {
+    let before = pages::returned();
+    if !threads::is_new()
+        && let Some(magazines) = threads::mine()
+    {
+        magazines.empty(&HEAP);
+    }
+    give_back(keep);
+    pages::returned() - before
 }
 
 /// Looks whether the process has come near its soft limit: then what is free goes
@@ -250,7 +275,7 @@ pub fn trim(keep: usize) {
 #[cold]
 fn heed_limit() {
     if limits::came_near() {
-        trim(0);
+        give_back(0);
     }
 }
 
@@ -277,7 +302,7 @@ pub fn heed_growth() {
 pub fn make_room() -> bool {
     let any = HEAP.free_bytes() >= ROOM;
     if any {
-        trim(0);
+        give_back(0);
     }
     any
 }

@@ -19,13 +19,19 @@
 //! the kernel can back one with a huge page.
 #![forbid(unsafe_code)]
 
-/// Every block's address is a multiple of this, in bytes.
+/// Every block's address is a multiple of this, in bytes, but for those of domains
+/// that are packed.
 pub const ALIGNMENT: usize = 16;
+/// Every block's address is a multiple of this, in bytes.
+pub const PACKED_ALIGNMENT: usize = 8;
 
 /// log2 of [`POOL_SIZE`].
 pub const POOL_BITS: u32 = 16;
 /// Bytes in a pool; a pool's address is a multiple of it.
 pub const POOL_SIZE: usize = 1 << POOL_BITS;
+
+/// Bytes in the smallest OS page there is.
+pub const PIECE: usize = 4096;
 
 /// Bytes in an arena from the kernel; its address is a multiple of it.
 pub const ARENA_SIZE: usize = 2 << 20;
@@ -75,5 +81,5 @@ pub const fn region(address: usize) -> usize {
     address >> REGION_BITS
 }
 
-const _: () = assert!(ALIGNMENT.is_power_of_two());
+const _: () = assert!(ALIGNMENT == 2 * PACKED_ALIGNMENT);
 const _: () = assert!(FIRST_SMALL_BLOCK.is_multiple_of(ALIGNMENT));

@@ -5,6 +5,9 @@
 //!    magazines of each thread          (magazines.rs)
 //!        | refill            ^ flush
 //!        v                   |
+//!    depot of each class               (depot.rs)
+//!        | take, if empty    ^ give, if full
+//!        v                   |
 //!    used pools by class, each under its lock      empty -> used -> full
 //!        | no used pool      ^ all blocks back
 //!        v                   |
@@ -15,8 +18,8 @@
 //!
 //! # Invariants
 //!
-//! H1  A block is in exactly one of three places: its pool's bits, some
-//!     thread's magazine, or the program.
+//! H1  A block is in exactly one of four places: its pool's bits, its class's
+//!     depot, some thread's magazine, or the program.
 //! H2  Locks are taken in this order: a class's, then the arenas'. Nobody
 //!     holds two classes' locks, but for fork, which takes them in order of
 //!     index.
@@ -27,6 +30,7 @@ use core::ptr;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::address_map::MAP;
+use crate::arena::Arena;
 use crate::arena_source::{self, Land};
 use crate::arenas::{Arenas, Counts};
 use crate::cutoff;
@@ -39,6 +43,9 @@ use crate::pool::Pool;
 use crate::size_class::{SizeClass, TABLE_LEN};
 use crate::used_pools::UsedPools;
 
+/// A class that has so many pools gets the next one with all of its pages at once:
+/// by then it is likely to use them, and fetching them one by one takes longer.
+const BRINGS_FROM: usize = 64;
 /// Pools that one refill visits at the most: scattered blocks are gathered
 /// under one lock, but not for ever.
 const VISITS: usize = 8;
@@ -59,6 +66,11 @@ static AT_ONCE: AtomicBool = AtomicBool::new(false);
 /// Has free pages go back as soon as they are free, or not.
 pub fn purge_at_once(at_once: bool) {
     AT_ONCE.store(at_once, Relaxed);
+}
+
+/// Whether they do so now: that is asked for, or memory is short.
+pub fn at_once() -> bool {
+    AT_ONCE.load(Relaxed) || limits::is_near()
 }
 
 /// An arena was added since `grew` was asked.
@@ -89,8 +101,10 @@ pub struct ClassCounts {
     pub pools: usize,
     /// Of these, how many are full.
     pub full: usize,
-    /// Blocks that are live or in some thread's magazine.
+    /// Blocks that are live, in some thread's magazine or in the depot.
     pub taken: usize,
+    /// Blocks in the depot.
+    pub in_depot: usize,
     /// Bytes of resident pages in its pools.
     pub resident: usize,
     /// Requests that were looked at.
@@ -122,7 +136,6 @@ impl Heap {
     /// `request` is the program's, in bytes, for the statistics. Returns how many:
     /// fewer than asked when that spares a new pool, none only if there is no
     /// memory.
-    #[inline(never)]
     pub fn take(&self, class: SizeClass, request: usize, out: &mut [*mut u8]) -> usize {
         loop {
             match self.take_from_pools(class, request, out) {
@@ -176,6 +189,15 @@ impl Heap {
     /// would be damaged.
     #[inline(never)]
     pub fn give(&self, class: SizeClass, blocks: &[*mut u8]) {
+        if self.take_back(class, blocks) {
+            self.give_surplus();
+        }
+    }
+
+    /// The same, but no arena goes back, whose land may be a program's and go by the
+    /// program's own calls only. Returns whether a pool has become empty.
+    #[inline(always)]
+    pub fn take_back(&self, class: SizeClass, blocks: &[*mut u8]) -> bool {
         let shape = class.shape();
         let used = self.used(class);
         let (mut given, mut pools_ended) = (0, false);
@@ -194,8 +216,7 @@ impl Heap {
                 }
                 Err(block) => damaged(class, block, Misuse::NotABlock),
             }
-            let at_once = AT_ONCE.load(Relaxed) || limits::is_near();
-            if at_once && !arena.is_programs() {
+            if at_once() && !arena.is_programs() {
                 used.purge(arena, pool, true);
             }
             if pool.free() < shape.blocks {
@@ -207,10 +228,7 @@ impl Heap {
             }
         }
         used.got_back(given);
-        drop(used);
-        if pools_ended {
-            self.give_surplus();
-        }
+        pools_ended
     }
 
     /// A pool for the class, taken from the arenas. Empty -> used.
@@ -218,6 +236,10 @@ impl Heap {
         let arenas = self.arenas.lock();
         let pool = arenas.take_pool()?;
         pool.begin(class);
+        let is_programs = || MAP.arena(pool.base()).is_some_and(Arena::is_programs);
+        if used.pools() >= BRINGS_FROM && pool.resident().is_empty() && !is_programs() {
+            pool.bring(class);
+        }
         MAP.set_class(pool.base(), Some(class));
         used.joined(pool);
         Some(pool)
@@ -289,6 +311,7 @@ impl Heap {
             pools: used.pools(),
             full: used.full(),
             taken: used.taken(),
+            in_depot: used.depot.held(),
             resident: used.resident(),
             looked_at: used.looked_at(),
             requested: used.requested(),
@@ -307,6 +330,7 @@ impl Heap {
             for class in SizeClass::all() {
                 self.used(class).seal(first_own);
             }
+            self.empty_depots(true);
         }
     }
 

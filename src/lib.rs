@@ -15,6 +15,8 @@
 //!                 v
 //!  magazines      free blocks of each thread: the hit path, without a lock
 //!                 |  refill           ^  flush
+//!  depots         of each size class: what one thread hands to the next
+//!                 |  take, if empty   ^  give, if full
 //!  pools          one size class each; a bit for each block, out of line
 //!                 |  take_pool        ^  give_pool
 //!  arenas         2 MiB each, the fullest first
@@ -33,7 +35,7 @@
 //! |---|---|
 //! | words | `geometry` the numbers, `size_class` requests and blocks, `allocator` CPython's tables, `list`, `tally` |
 //! | system | `os/`: mappings, lines of text, locks, the thread word, the environment, names that may be there, the clock, the helper thread, the process and its cgroup |
-//! | pools and arenas | `limits` of the process's memory, `inherited` what a forked child leaves alone, `pages` of a pool, `huge_pages`, `pool`, `arena_source` where arenas come from, `arena` the records, `address_map` what lies where, `arenas` which gives, `used_pools` which gives, `cutoff` up to which size pools serve, `heap` all of it, `purge` what goes back |
+//! | pools and arenas | `limits` of the process's memory, `inherited` what a forked child leaves alone, `pages` of a pool, `huge_pages`, `block_bits`, `pool`, `pool_pages`, `arena_source` where arenas come from, `arena` the records, `address_map` what lies where, `arenas` which gives, `depot` between threads and pools, `used_pools` which gives, `cutoff` up to which size pools serve, `packing` which domains are aligned to 8 bytes, `heap` all of it, `exchange` with the threads, `purge` what goes back |
 //! | threads | `magazines` the hit path, `threads` who has some, `decay` when free memory goes back, `fork`, `first_use` |
 //! | object allocator | `object`: malloc, calloc, realloc, free, for every size and pointer |
 //! | around it | `config`, `stats`, written down by `stats_json`, `stats_text` and `stats_table`, `at_exit` |
@@ -47,7 +49,7 @@
 //!
 //! 1. The host's `PyObject_Malloc` calls what its table says (a debug hook or
 //!    tracemalloc may sit there), in the end our `host::table::malloc`.
-//! 2. [`object::malloc`]: 48 is small, and 48 / 16 rounded up is its class.
+//! 2. [`object::malloc`]: 48 is small, a multiple of 16, and that is its class.
 //! 3. [`magazines::mine`] reads the thread word;
 //!    [`Magazines::pop_small`](magazines::Magazines::pop_small) takes the block
 //!    on top. Done: no lock, no call, no atomic read-modify-write (`make asm`
@@ -57,8 +59,9 @@
 //!
 //! 4. `object::miss`; a thread that has no magazines gets some
 //!    ([`threads::mine`]); [`Magazines::refill`](magazines::Magazines::refill).
-//! 5. [`Heap::take`](heap::Heap::take), under the class's lock: half a
-//!    magazine of free blocks from the fullest used pools
+//! 5. [`Heap::refill`](heap::Heap::refill): a run of blocks that a thread had too many
+//!    of, if the class's [`depot`] has one. Else [`Heap::take`](heap::Heap::take), under
+//!    the class's lock: free blocks from the fullest used pools
 //!    ([`UsedPools::fullest`](used_pools::UsedPools::fullest)), in each the
 //!    lowest addresses first ([`Pool::take`](pool::Pool::take)).
 //! 6. No used pool: [`Arenas::take_pool`](arenas::Arenas::take_pool), under
@@ -70,15 +73,16 @@
 //!
 //! *`PyObject_Free(p)`:*
 //!
-//! 1. [`AddressMap::find`](address_map::AddressMap::find): one lookup says
+//! 1. [`AddressMap::find_near`](address_map::AddressMap::find_near): one lookup says
 //!    whether `p` is ours and of which class. Not ours: to what is below.
 //! 2. [`Magazines::push`](magazines::Magazines::push). Done.
 //! 3. The magazine is full: [`Magazines::flush`](magazines::Magazines::flush)
-//!    gives its older half back, [`Heap::give`](heap::Heap::give),
+//!    gives its older half back, [`Heap::flush`](heap::Heap::flush): to the depot. From
+//!    there, when it is full, [`Heap::give`](heap::Heap::give),
 //!    [`Pool::give`](pool::Pool::give): a bit each.
 //! 4. A pool's last block is back: the pool goes to its arena
 //!    ([`Arenas::give_pool`](arenas::Arenas::give_pool)). A wholly empty arena
-//!    is kept for the next peak, or goes back to the kernel.
+//!    is kept for the next peak, and goes back to the kernel by time.
 //! 5. Some blocks of a page are free, then all: when they have been for a while,
 //!    a second at the most, the page goes back
 //!    ([`Heap::purge_next`](heap::Heap::purge_next), told by [`decay`]); the pool
@@ -104,7 +108,8 @@
 //! | `SOFT`, `HARD`, `GROUP`, `NEAR`, `OVER`, `GRACE`, `ASKED` | limits | atomics, or written at start | as they are |
 //! | `RULE`, `GENERATION`, `PARENT` | inherited | atomics | one generation more |
 //! | `WANTED` | huge_pages | atomics | as they are |
-//! | `NOW`, `LARGE`, `REFUSED` | cutoff | atomics | as they are |
+//! | `NOW`, `LARGE`, `REFUSED`; `MEM`, `OBJ` | cutoff; packing | atomics | as they are |
+//! | `DECAY` | arenas | atomic, written at start | as it is |
 //! | `CURRENT`, `SIZE`, `TELL` | arena_source | written at start, or under the GIL | as they are |
 //! | `RAW`, `MEM`, `OBJ`, `HOOKED`, `SERIAL`, `VERSION` | domains/ | atomics, or written under the GIL | as they are |
 //! | settings | config | atomics, written at start | as they are |
@@ -137,7 +142,11 @@ pub mod pages;
 
 pub mod huge_pages;
 
+pub mod block_bits;
+
 pub mod pool;
+
+pub mod pool_pages;
 
 pub mod arena_source;
 
@@ -147,11 +156,17 @@ pub mod address_map;
 
 pub mod arenas;
 
+pub mod depot;
+
 pub mod used_pools;
 
 pub mod cutoff;
 
+pub mod packing;
+
 pub mod heap;
+
+pub mod exchange;
 
 pub mod purge;
 

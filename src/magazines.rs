@@ -3,20 +3,18 @@
 //! "is the thread known?".
 //!
 //! ```text
-//!             tops[c]                          limits[c]
-//!                |                                 |
-//!                v                                 v
-//!    +------+---------+---------+-- ... --+---------+
-//!    | null | block   |         |         |         |     a class's slots
-//!    +------+---------+---------+-- ... --+---------+
-//!    bottom   pop <-- top --> push                last
+//!         the half in use                              the spare half
+//!    +------+-------+-------+- ... -+-------+     +------+-------+- ... -+-------+
+//!    | null | block | block |       |       |     | null | block |       | block |
+//!    +------+-------+-------+- ... -+-------+     +------+-------+- ... -+-------+
+//!    bottom   pop <-- top --> push    limit              full, or empty
 //! ```
 //!
 //! Blocks stand in an array beside, not in a list through the blocks: handing
 //! out a block does not read it, taking it back does not write it, and what a
 //! program writes into a freed block is never followed.
 //!
-//! The bottom slot holds null, so an empty magazine needs no count: pop reads
+//! The bottom slot holds null, so an empty half needs no count: pop reads
 //! the top and finds null. A thread that has no magazines yet has
 //! [`NOTHING`]: every pop finds null, every push finds itself at the limit,
 //! and both go the slow way, where the thread gets magazines of its own. The
@@ -24,34 +22,38 @@
 //! magazines, so a pointer that is not ours, and a request for nothing, go the
 //! slow way, too.
 //!
-//! An empty magazine is refilled, and of a full one the older half is flushed:
-//! alternating at either boundary never touches the pools.
+//! At either end of the half in use the halves change places. Only when the spare
+//! half is of no use, blocks travel: a run of them, as many as a half holds, comes
+//! from the heap, or the spare half, which is the older one, goes back to it. So
+//! alternating at either boundary never goes there.
 //!
 //! # Invariants
 //!
-//! M1  `tops[c]` points to a slot of class c: the bottom, or one that holds a
+//! M1  `top` points to a slot of the half in use: the bottom, or one that holds a
 //!     free block.
 //! M2  Bottom slots hold null, the slots above up to the top hold free blocks.
-//! M3  `limits[c]` is the last slot of class c, or null if there is none.
-//! M4  At each instruction the slots up to `tops[c]` hold blocks that nobody
-//!     else has: fork may copy the thread's memory at any of them.
+//! M3  `limit` is the last slot of the half in use, or null if the class has no slots.
+//! M4  At each instruction the slots up to `top` hold blocks that nobody else
+//!     has: fork may copy the thread's memory at any of them. Whoever takes the copy
+//!     over sets the rest right ([`Magazines::settle`]).
+//! M5  The spare half holds `spare` blocks in its lowest slots: none, or a run.
 //!
 //! # Threads
 //!
-//! Written by the thread they belong to only; `tops` may be read by others
-//! (statistics), so they are atomics, used with plain loads and stores.
+//! Written by the thread they belong to only; `top` and `spare` may be read by
+//! others (statistics), so they are atomics, used with plain loads and stores.
 
 use core::cell::Cell;
 use core::ptr::{self, NonNull};
 use core::slice;
 use core::sync::atomic::{
-    AtomicPtr,
+    AtomicPtr, AtomicUsize,
     Ordering::{Relaxed, Release, SeqCst},
     compiler_fence,
 };
 
-use crate::address_map::Found;
-use crate::geometry::ALIGNMENT;
+use crate::address_map::{FOUND_STEP, Found};
+use crate::geometry::PACKED_ALIGNMENT;
 use crate::heap::Heap;
 use crate::os::thread_word;
 use crate::size_class::{SHAPES, SMALL_MAX, SizeClass, TABLE_LEN};
@@ -60,21 +62,37 @@ use crate::tally::Tally;
 /// A place for a free block.
 pub type Slot = *mut u8;
 
+/// What the hit path needs of a class.
+#[repr(C)]
+struct Magazine {
+    /// Read by others, too, for statistics.
+    top: AtomicPtr<Slot>,
+    limit: Cell<*mut Slot>,
+}
+
+/// The rest of what there is about a class.
+struct Halves {
+    /// The bottom of the lower half; null if the class has no slots. Written before
+    /// another thread can see it.
+    start: Cell<*mut Slot>,
+    /// Blocks in the half that is not in use (M5).
+    spare: AtomicUsize,
+}
+
 /// The tables of a thread's magazines; the slots they point to lie behind
 /// them, in the thread's record.
 #[repr(C, align(64))]
 pub struct Magazines {
-    /// Read by others, too, for statistics.
-    tops: [AtomicPtr<Slot>; TABLE_LEN],
-    /// Written before another thread can see them.
-    limits: [Cell<*mut Slot>; TABLE_LEN],
-    /// By how many bits they are shorter than the longest there are.
+    /// By class index; the address map knows the offsets in it.
+    in_use: [Magazine; TABLE_LEN],
+    halves: [Halves; TABLE_LEN],
+    /// By how many bits runs are shorter than the longest there are.
     shorter: Cell<u32>,
     /// What the thread has asked of what is below.
     pub tally: Tally,
 }
 
-// SAFETY: `tops` are atomics, `limits` do not change once they are shared.
+// SAFETY: what others read are atomics, or does not change once it is shared.
 unsafe impl Sync for Magazines {}
 
 /// The bottom of magazines that have no slots.
@@ -98,7 +116,7 @@ thread_word::start_at!(NOTHING);
 pub const SLOTS: usize = {
     let (mut sum, mut index) = (0, 1);
     while index < TABLE_LEN {
-        sum += SHAPES[index].magazine as usize + 1;
+        sum += 2 * (SHAPES[index].run as usize + 1);
         index += 1;
     }
     sum
@@ -119,149 +137,262 @@ pub fn make_mine(magazines: &'static Magazines) {
 impl Magazines {
     const fn without_slots() -> Magazines {
         Magazines {
-            tops: [const { AtomicPtr::new(NO_SLOTS) }; TABLE_LEN],
-            limits: [const { Cell::new(ptr::null_mut()) }; TABLE_LEN],
+            in_use: [const {
+                Magazine {
+                    top: AtomicPtr::new(NO_SLOTS),
+                    limit: Cell::new(ptr::null_mut()),
+                }
+            }; TABLE_LEN],
+            halves: [const {
+                Halves {
+                    start: Cell::new(ptr::null_mut()),
+                    spare: AtomicUsize::new(0),
+                }
+            }; TABLE_LEN],
             shorter: Cell::new(0),
             tally: Tally::new(),
         }
     }
 
-    /// How many blocks of a class there is room for.
-    fn room(&self, class: SizeClass) -> usize {
-        let most = class.shape().magazine as usize;
+    /// How many blocks of a class travel at once: what a half has room for.
+    fn run(&self, class: SizeClass) -> usize {
+        let most = class.shape().run as usize;
         (most >> self.shorter.get()).max(most.min(1))
     }
 
-    /// How many blocks of a class travel at once: half a magazine, rounded up.
-    fn run(&self, class: SizeClass) -> usize {
-        self.room(class).div_ceil(2)
-    }
-
     /// Lays the magazines of all classes out over `slots`, all of them empty, and
-    /// `shorter` by so many bits than the longest there are.
+    /// their runs `shorter` by so many bits than the longest there are.
     ///
     /// # Safety
     /// [`SLOTS`] null slots that live as long as the process and are nobody
     /// else's.
     pub unsafe fn lay_out(&self, slots: NonNull<Slot>, shorter: u32) {
         self.shorter.set(shorter);
-        let mut bottom = slots.as_ptr();
-        self.tops[0].store(NO_SLOTS, Relaxed);
+        let mut start = slots.as_ptr();
+        // Those of packed classes last: where nothing is packed, nobody touches them.
+        let those = |packed| SizeClass::all().filter(move |class| class.is_packed() == packed);
+        for class in those(false).chain(those(true)) {
+            let run = self.run(class);
+            if run > 0 {
+                self.halves[class.index()].start.set(start);
+                // SAFETY: SLOTS is the sum of these steps, at their longest.
+                start = unsafe { start.add(2 * (run + 1)) };
+            }
+        }
+        self.settle();
+    }
+
+    /// Makes what is not said by `top` and by `spare` follow from them: at the start,
+    /// and when a thread takes magazines over whose thread a fork has ended,
+    /// perhaps in the midst of changing them.
+    pub fn settle(&self) {
+        self.in_use[0].top.store(NO_SLOTS, Relaxed);
         for class in SizeClass::all() {
-            // SAFETY: SLOTS is the sum of these steps, at their longest.
-            let limit = unsafe { bottom.add(self.room(class)) };
-            self.tops[class.index()].store(bottom, Relaxed);
-            self.limits[class.index()].set(limit);
-            // SAFETY: as above; at the end at most one past the last slot.
-            bottom = unsafe { limit.add(1) };
+            let (Magazine { top, limit }, run) = (&self.in_use[class.index()], self.run(class));
+            let Some(start) = NonNull::new(self.halves[class.index()].start.get()) else {
+                top.store(NO_SLOTS, Relaxed);
+                continue;
+            };
+            if top.load(Relaxed).is_null() {
+                top.store(start.as_ptr(), Relaxed);
+            }
+            // SAFETY: a half of the class has so many slots above its bottom.
+            limit.set(unsafe { self.half(class, start).0.add(run) }.as_ptr());
+        }
+    }
+
+    /// The bottom of the half in use of `class`, whose lower half begins at `start`,
+    /// and that of the other.
+    #[inline]
+    fn half(&self, class: SizeClass, start: NonNull<Slot>) -> (NonNull<Slot>, NonNull<Slot>) {
+        // SAFETY: the lower half has a run of slots above its bottom.
+        let upper = unsafe { start.add(self.run(class) + 1) };
+        if self.in_use[class.index()].top.load(Relaxed) < upper.as_ptr() {
+            (start, upper)
+        } else {
+            (upper, start)
         }
     }
 
     /// Takes the block of `class` that was freed last; null if there is none.
     #[inline(always)]
     pub fn pop(&self, class: SizeClass) -> *mut u8 {
-        self.pop_at(class.index())
+        self.in_use[class.index()].pop()
     }
 
-    /// The same for a request of `n` bytes, [`SMALL_MAX`] at the most, for the
-    /// hit path. A request for nothing finds class 0, so null.
+    /// The same for a request of `n` bytes, [`SMALL_MAX`] at the most, rounded up to
+    /// a multiple of `ALIGN`, for the hit path. A request for nothing finds class 0,
+    /// so null.
     #[inline(always)]
-    pub fn pop_small(&self, n: usize) -> *mut u8 {
+    pub fn pop_small<const ALIGN: usize>(&self, n: usize) -> *mut u8 {
         debug_assert!(n <= SMALL_MAX);
-        self.pop_at(n.div_ceil(ALIGNMENT))
+        let rounded = (n + (ALIGN - 1)) & !(ALIGN - 1);
+        let offset = rounded * (size_of::<Magazine>() / PACKED_ALIGNMENT);
+        // SAFETY: the index of a small class is its blocks' size in units of the
+        // packed alignment.
+        unsafe { self.at(offset) }.pop()
     }
 
+    /// The magazine at an offset in the table, in bytes.
+    ///
+    /// # Safety
+    /// The offset of an entry.
     #[inline(always)]
-    fn pop_at(&self, index: usize) -> *mut u8 {
-        let top = self.tops[index].load(Relaxed);
+    unsafe fn at(&self, offset: usize) -> &Magazine {
+        let table = (&raw const self.in_use).cast::<Magazine>();
+        // SAFETY: the caller's promise.
+        unsafe { &*table.byte_add(offset) }
+    }
+
+    /// Puts `block`, free and of the class that was found, on top. False, and
+    /// nothing done, if the half in use is full or `found` is no class.
+    #[inline(always)]
+    pub fn push(&self, found: Found, block: Slot) -> bool {
+        // SAFETY: what an address map finds is such an offset.
+        unsafe { self.at(found.offset()) }.push(block)
+    }
+
+    /// Blocks in the magazines of `class`. Anyone may ask.
+    pub fn held(&self, class: SizeClass) -> usize {
+        let Some(start) = NonNull::new(self.halves[class.index()].start.get()) else {
+            return 0;
+        };
+        let top = self.in_use[class.index()].top.load(Relaxed).addr();
+        let (bottom, _) = self.half(class, start);
+        let in_use = top.saturating_sub(bottom.addr().get()) / size_of::<Slot>();
+        in_use + self.halves[class.index()].spare.load(Relaxed)
+    }
+
+    /// Has the halves of `class` change places. The half in use holds `leaving`
+    /// blocks, none or a run; the other `coming`, none or a run.
+    fn change_places(&self, class: SizeClass, start: NonNull<Slot>, leaving: usize, coming: usize) {
+        let (Magazine { top, limit }, run) = (&self.in_use[class.index()], self.run(class));
+        let (_, other) = self.half(class, start);
+        let spare = &self.halves[class.index()].spare;
+        // M4: in a copy that a fork makes in between, blocks may be missing; none
+        // is there twice.
+        spare.store(0, Relaxed);
+        compiler_fence(SeqCst);
+        // SAFETY: slots of the other half.
+        top.store(unsafe { other.add(coming) }.as_ptr(), Release);
+        compiler_fence(SeqCst);
+        // SAFETY: as above: its last.
+        limit.set(unsafe { other.add(run) }.as_ptr());
+        spare.store(leaving, Release);
+    }
+
+    /// Fills the half in use of `class`, which is empty, and takes one block of it;
+    /// null if there is no memory. The lowest address is handed out first, so that
+    /// neighbours in time are neighbours in space.
+    #[inline(never)]
+    pub fn refill(&self, heap: &Heap, class: SizeClass, request: usize) -> *mut u8 {
+        let Some(start) = NonNull::new(self.halves[class.index()].start.get()) else {
+            return heap.take_one(class, request);
+        };
+        let spare = self.halves[class.index()].spare.load(Relaxed);
+        if spare > 0 {
+            self.change_places(class, start, 0, spare);
+            return self.pop(class);
+        }
+        let (run, (bottom, _)) = (self.run(class), self.half(class, start));
+        // SAFETY: M3; M4: what stands above the top is nobody's.
+        let slots = unsafe { slice::from_raw_parts_mut(bottom.as_ptr().add(1), run) };
+        let taken = heap.refill(class, request, slots);
+        if taken < run {
+            slots.copy_within(run - taken.., 0);
+        }
+        let Some(rest) = taken.checked_sub(1) else {
+            return ptr::null_mut();
+        };
+        // Release as in `push`.
+        // SAFETY: `rest` slots above the bottom hold blocks.
+        let top = unsafe { bottom.add(rest) };
+        self.in_use[class.index()].top.store(top.as_ptr(), Release);
+        slots[rest]
+    }
+
+    /// Makes room in the magazines of `class`, where the half in use is full: its
+    /// spare half, if full too, goes back. Returns how many blocks that is.
+    #[inline(never)]
+    pub fn flush(&self, heap: &Heap, class: SizeClass) -> usize {
+        let Some(start) = NonNull::new(self.halves[class.index()].start.get()) else {
+            return 0;
+        };
+        let spare = self.take_spare(class, start).unwrap_or_default();
+        if !spare.is_empty() {
+            heap.flush(class, spare);
+        }
+        let back = spare.len();
+        self.change_places(class, start, self.run(class), 0);
+        back
+    }
+
+    /// The blocks of the spare half, if it has some: they are the caller's from now on,
+    /// and their slots while the halves stay where they are.
+    fn take_spare(&self, class: SizeClass, start: NonNull<Slot>) -> Option<&[Slot]> {
+        let held = self.halves[class.index()].spare.load(Relaxed);
+        if held == 0 {
+            return None;
+        }
+        // M4: while its blocks are on their way, the half is empty.
+        self.halves[class.index()].spare.store(0, Relaxed);
+        compiler_fence(SeqCst);
+        let (_, other) = self.half(class, start);
+        // SAFETY: M5: so many slots above the bottom held blocks just now.
+        Some(unsafe { slice::from_raw_parts(other.as_ptr().add(1), held) })
+    }
+
+    /// Gives every block of every class back to its pool.
+    pub fn empty(&self, heap: &Heap) {
+        for class in SizeClass::all() {
+            let Some(start) = NonNull::new(self.halves[class.index()].start.get()) else {
+                continue;
+            };
+            if let Some(run) = self.take_spare(class, start) {
+                heap.give(class, run);
+            }
+            let held = self.held(class);
+            let (bottom, _) = self.half(class, start);
+            // As in `take_spare`.
+            self.in_use[class.index()]
+                .top
+                .store(bottom.as_ptr(), Relaxed);
+            compiler_fence(SeqCst);
+            if held > 0 {
+                // SAFETY: M2, as above.
+                let slots = unsafe { slice::from_raw_parts(bottom.as_ptr().add(1), held) };
+                heap.give(class, slots);
+            }
+        }
+    }
+}
+
+impl Magazine {
+    #[inline(always)]
+    fn pop(&self) -> *mut u8 {
+        let top = self.top.load(Relaxed);
         // SAFETY: M1.
         let block = unsafe { top.read() };
         if !block.is_null() {
             // SAFETY: M2: only the bottom is null, so there is a slot below.
-            self.tops[index].store(unsafe { top.sub(1) }, Relaxed);
+            self.top.store(unsafe { top.sub(1) }, Relaxed);
         }
         block
     }
 
-    /// Puts `block`, free and of the class that was found, on top. False, and
-    /// nothing done, if the magazine is full or `found` is no class.
     #[inline(always)]
-    pub fn push(&self, found: Found, block: Slot) -> bool {
-        let above = self.tops[found.index()].load(Relaxed).wrapping_add(1);
-        if above > self.limits[found.index()].get() {
+    fn push(&self, block: Slot) -> bool {
+        let above = self.top.load(Relaxed).wrapping_add(1);
+        if above > self.limit.get() {
             return false;
         }
         // SAFETY: M1, M3: above a slot and not above the last is a slot. What
         // is written there is an address, not followed.
         unsafe { *above = block };
         // Release: the compiler must keep the order, for M4.
-        self.tops[found.index()].store(above, Release);
+        self.top.store(above, Release);
         true
     }
-
-    /// Blocks in the magazine of `class`. Anyone may ask.
-    pub fn held(&self, class: SizeClass) -> usize {
-        let top = self.tops[class.index()].load(Relaxed).addr();
-        match self.bottom(class) {
-            Some(bottom) => top.wrapping_sub(bottom.addr().get()) / size_of::<Slot>(),
-            None => 0,
-        }
-    }
-
-    fn bottom(&self, class: SizeClass) -> Option<NonNull<Slot>> {
-        let limit = NonNull::new(self.limits[class.index()].get())?;
-        // SAFETY: M3 and `lay_out`: the bottom lies so many slots below.
-        Some(unsafe { limit.sub(self.room(class)) })
-    }
-
-    /// Fills the empty magazine of `class` from the heap's pools and takes
-    /// one block of it; null if there is no memory. The lowest address is
-    /// handed out first, so that neighbours in time are neighbours in space.
-    #[inline(never)]
-    pub fn refill(&self, heap: &Heap, class: SizeClass, request: usize) -> *mut u8 {
-        let (Some(bottom), run @ 1..) = (self.bottom(class), self.run(class)) else {
-            return heap.take_one(class, request);
-        };
-        // SAFETY: M3; M4: what stands above the top is nobody's.
-        let slots = unsafe { slice::from_raw_parts_mut(bottom.as_ptr().add(1), run) };
-        let taken = heap.take(class, request, slots);
-        slots.copy_within(run - taken.., 0);
-        let Some(rest) = taken.checked_sub(1) else {
-            return ptr::null_mut();
-        };
-        // SAFETY: `rest` slots above the bottom hold blocks. Release as in
-        // `push`.
-        self.tops[class.index()].store(unsafe { bottom.add(rest) }.as_ptr(), Release);
-        slots[rest]
-    }
-
-    /// Gives the older half of the magazine of `class` back to its pools. Returns
-    /// how many blocks that is.
-    #[inline(never)]
-    pub fn flush(&self, heap: &Heap, class: SizeClass) -> usize {
-        let (Some(bottom), held @ 1..) = (self.bottom(class), self.held(class)) else {
-            return 0;
-        };
-        let oldest = self.run(class).min(held);
-        // M4: while its blocks are on their way, the magazine is empty.
-        self.tops[class.index()].store(bottom.as_ptr(), Relaxed);
-        compiler_fence(SeqCst);
-        // SAFETY: M2: so many slots above the bottom held blocks just now.
-        let slots = unsafe { slice::from_raw_parts_mut(bottom.as_ptr().add(1), held) };
-        heap.give(class, &slots[..oldest]);
-        slots.copy_within(oldest.., 0);
-        // SAFETY: the slots up to there hold the rest. Release as in `push`.
-        let top = unsafe { bottom.add(held - oldest) };
-        self.tops[class.index()].store(top.as_ptr(), Release);
-        oldest
-    }
-
-    /// Gives every block of every class back to its pool.
-    pub fn empty(&self, heap: &Heap) {
-        for class in SizeClass::all() {
-            while self.held(class) > 0 {
-                self.flush(heap, class);
-            }
-        }
-    }
 }
+
+const _: () = assert!(size_of::<Magazine>() == FOUND_STEP);

@@ -11,6 +11,9 @@
 //!    freed to            that class's magazine  below
 //! ```
 //!
+//! A domain that is packed (`ALIGN` 8 instead of 16) rounds small requests up to 8
+//! bytes; where a block comes from and goes to is the same.
+//!
 //! # Invariants
 //!
 //! O1  A pointer that the address map knows is ours; any other is handed to
@@ -26,17 +29,16 @@
 use core::ffi::c_void;
 use core::ptr;
 
-use crate::address_map::{Found, MAP};
+use crate::address_map::MAP;
 use crate::allocator::Allocator;
 use crate::cutoff;
 use crate::decay;
 use crate::first_use;
-use crate::geometry::REQUEST_MAX;
+use crate::geometry::{ALIGNMENT, REQUEST_MAX};
 use crate::heap::{self, HEAP};
 use crate::limits;
 use crate::magazines::{self, Magazines};
 use crate::os::text;
-use crate::pages;
 use crate::size_class::{SMALL_MAX, SizeClass};
 use crate::tally::Event;
 use crate::threads;
@@ -46,17 +48,17 @@ use crate::threads;
 /// # Safety
 /// `below` keeps T1.
 #[inline(always)]
-pub unsafe fn malloc(below: &Allocator, n: usize) -> *mut c_void {
+pub unsafe fn malloc<const ALIGN: usize>(below: &Allocator, n: usize) -> *mut c_void {
     if n > SMALL_MAX {
         // SAFETY: the caller's promise.
         return unsafe { beyond_small(below, n) };
     }
-    let block = magazines::mine().pop_small(n);
+    let block = magazines::mine().pop_small::<ALIGN>(n);
     if !block.is_null() {
         return block.cast();
     }
     // SAFETY: the caller's promise.
-    unsafe { miss(below, n) }
+    unsafe { miss::<ALIGN>(below, n) }
 }
 
 /// A medium request or a large one.
@@ -74,15 +76,15 @@ unsafe fn beyond_small(below: &Allocator, n: usize) -> *mut c_void {
         return block.cast();
     }
     // SAFETY: the caller's promise.
-    unsafe { miss(below, n) }
+    unsafe { miss::<ALIGNMENT>(below, n) }
 }
 
 /// The thread's magazine of the class is empty, or it has none yet. `n` is a
 /// request that pools serve.
 #[cold]
 #[inline(never)]
-unsafe fn miss(below: &Allocator, n: usize) -> *mut c_void {
-    let Some(class) = SizeClass::of(n) else {
+unsafe fn miss<const ALIGN: usize>(below: &Allocator, n: usize) -> *mut c_void {
+    let Some(class) = SizeClass::aligned::<ALIGN>(n) else {
         return ptr::null_mut();
     };
     let mut block = take(class, n);
@@ -169,7 +171,11 @@ fn magazines_of_this_thread() -> Option<&'static Magazines> {
 /// # Safety
 /// `below` keeps T1.
 #[inline]
-pub unsafe fn calloc(below: &Allocator, nelem: usize, elsize: usize) -> *mut c_void {
+pub unsafe fn calloc<const ALIGN: usize>(
+    below: &Allocator,
+    nelem: usize,
+    elsize: usize,
+) -> *mut c_void {
     let Some(n) = nelem.checked_mul(elsize) else {
         return ptr::null_mut();
     };
@@ -181,12 +187,34 @@ pub unsafe fn calloc(below: &Allocator, nelem: usize, elsize: usize) -> *mut c_v
         return make_below(n, || unsafe { (below.calloc)(below.ctx, nelem, elsize) });
     }
     // SAFETY: the caller's promise.
-    let block = unsafe { malloc(below, n) };
+    let block = unsafe { malloc::<ALIGN>(below, n) };
     if !block.is_null() {
         // SAFETY: at least `n` bytes, which nobody else has.
-        unsafe { block.cast::<u8>().write_bytes(0, n) };
+        unsafe { clear(block.cast(), n) };
     }
     block
+}
+
+/// Writes zeros to the first `n` bytes of the block at `p`, and perhaps to some more
+/// of it. Up to 16 bytes, as lists of one or two have, take two stores and no call.
+///
+/// # Safety
+/// A block for `n` bytes that nobody else has.
+#[inline(always)]
+unsafe fn clear(p: *mut u8, n: usize) {
+    const WORD: usize = size_of::<u64>();
+    if n <= 2 * WORD {
+        // SAFETY: every block has a word.
+        unsafe { p.cast::<u64>().write(0) };
+        // SAFETY: with more than a word asked for, the last of these bytes is the
+        // block's.
+        let last = unsafe { p.add(n.saturating_sub(WORD)) };
+        // SAFETY: as above.
+        unsafe { last.cast::<u64>().write_unaligned(0) };
+    } else {
+        // SAFETY: the caller's promise.
+        unsafe { p.write_bytes(0, n) };
+    }
 }
 
 /// Gives the block at `p` back; nothing if `p` is null. A pointer that is not
@@ -197,38 +225,47 @@ pub unsafe fn calloc(below: &Allocator, nelem: usize, elsize: usize) -> *mut c_v
 /// nobody uses it any more.
 #[inline(always)]
 pub unsafe fn free(below: &Allocator, p: *mut c_void) {
-    let Some(found) = MAP.find_below_limit(p.addr()) else {
+    let Some(found) = MAP.find_near(p.addr()) else {
         // SAFETY: the caller's promises.
-        return unsafe { not_pushed(Found::NO_POOL, p, below) };
+        return unsafe { free_far(below, p) };
     };
     if !magazines::mine().push(found, p.cast()) {
         // SAFETY: the caller's promises.
-        unsafe { not_pushed(found, p, below) };
+        unsafe { not_pushed(below, p) };
+    }
+}
+
+/// A pointer that is foreign, or far from the first arena.
+#[inline(never)]
+unsafe fn free_far(below: &Allocator, p: *mut c_void) {
+    let found = MAP.find_far(p.addr());
+    if !magazines::mine().push(found, p.cast()) {
+        // SAFETY: the caller's promises.
+        unsafe { not_pushed(below, p) };
     }
 }
 
 /// The magazine is full, the thread has none yet, or the pointer is foreign.
-/// (The parameters' order keeps `p` where `free` got it.)
 #[cold]
 #[inline(never)]
-unsafe fn not_pushed(found: Found, p: *mut c_void, below: &Allocator) {
+unsafe fn not_pushed(below: &Allocator, p: *mut c_void) {
+    let found = MAP.find(p.addr());
     let Some(class) = found.class() else {
         // SAFETY: the caller's promises.
         return unsafe { free_foreign(below, p) };
     };
-    match magazines_of_this_thread() {
-        Some(magazines) => {
-            if !magazines.push(found, p.cast()) {
-                let mut back = magazines.flush(&HEAP, class);
-                if !magazines.push(found, p.cast()) {
-                    HEAP.give(class, &[p.cast()]); // a class without magazine
-                    back += 1;
-                }
-                decay::tick(back * class.size());
-            }
-        }
-        None => HEAP.give(class, &[p.cast()]),
+    let Some(magazines) = magazines_of_this_thread() else {
+        return HEAP.give(class, &[p.cast()]);
+    };
+    if magazines.push(found, p.cast()) {
+        return; // into magazines that the thread has just got
     }
+    let mut back = magazines.flush(&HEAP, class);
+    if !magazines.push(found, p.cast()) {
+        HEAP.give(class, &[p.cast()]); // a class without magazine
+        back += 1;
+    }
+    decay::tick(back * class.size());
 }
 
 unsafe fn free_foreign(below: &Allocator, p: *mut c_void) {
@@ -252,20 +289,6 @@ fn stop_if_stale(p: *mut c_void) {
     }
 }
 
-/// Gives memory that is free back to the kernel now, until no more than `keep`
-/// bytes are left that are free and with us. Returns how many bytes went back.
-/// What other threads have in their magazines stays.
-pub fn trim(keep: usize) -> usize {
-    let before = pages::returned();
-    if !threads::is_new()
-        && let Some(magazines) = threads::mine()
-    {
-        magazines.empty(&HEAP);
-    }
-    decay::trim(keep);
-    pages::returned() - before
-}
-
 /// Changes the size of the block at `p` to `n` bytes, moving it if need be;
 /// the contents stay, up to the smaller of the sizes. Null if there is no
 /// memory, and the block is as it was.
@@ -277,30 +300,47 @@ pub fn trim(keep: usize) -> usize {
 /// # Safety
 /// As for [`free`], but for the block's use.
 #[inline]
-pub unsafe fn realloc(below: &Allocator, p: *mut c_void, n: usize) -> *mut c_void {
+pub unsafe fn realloc<const ALIGN: usize>(
+    below: &Allocator,
+    p: *mut c_void,
+    n: usize,
+) -> *mut c_void {
     let Some(class) = MAP.find(p.addr()).class() else {
         // SAFETY: the caller's promises.
-        return unsafe { realloc_foreign(below, p, n) };
+        return unsafe { realloc_foreign::<ALIGN>(below, p, n) };
     };
     let size = class.size();
     if n <= size && 4 * n > 3 * size {
         return p;
     }
     // SAFETY: the caller's promises; `p` is a block of this size.
-    unsafe { move_block(below, p, size, n) }
+    unsafe { move_block::<ALIGN>(below, p, size, n) }
 }
 
-/// Realloc of a block of ours that does not stay.
+/// Realloc of a block of ours that does not stay, unless it is of the right class.
 #[inline(never)]
-unsafe fn move_block(below: &Allocator, p: *mut c_void, size: usize, n: usize) -> *mut c_void {
+unsafe fn move_block<const ALIGN: usize>(
+    below: &Allocator,
+    p: *mut c_void,
+    size: usize,
+    n: usize,
+) -> *mut c_void {
+    if n <= SMALL_MAX {
+        if n.max(1).next_multiple_of(ALIGN) == size {
+            return p;
+        }
+        // SAFETY: the caller's promise.
+        let block = unsafe { malloc::<ALIGN>(below, n) };
+        // SAFETY: the caller's promises.
+        return unsafe { into(block, below, p, size, n) };
+    }
     if n > REQUEST_MAX {
         return ptr::null_mut();
     }
     if cutoff::class_of(n).is_some_and(|class| class.size() == size) {
         return p;
     }
-    let grows_large = n > size && n > SMALL_MAX;
-    let block = if grows_large {
+    let block = if n > size {
         // What has grown beyond the small classes will grow again; the C
         // library's realloc often extends it where it is, where between our own
         // classes each step would copy.
@@ -308,8 +348,22 @@ unsafe fn move_block(below: &Allocator, p: *mut c_void, size: usize, n: usize) -
         make_below(n, || unsafe { (below.malloc)(below.ctx, n) })
     } else {
         // SAFETY: the caller's promise.
-        unsafe { malloc(below, n) }
+        unsafe { malloc::<ALIGN>(below, n) }
     };
+    // SAFETY: the caller's promises.
+    unsafe { into(block, below, p, size, n) }
+}
+
+/// Moves what is in our block at `p` of `size` bytes into a new one for `n`, if there
+/// was memory for that.
+#[inline(always)]
+unsafe fn into(
+    block: *mut c_void,
+    below: &Allocator,
+    p: *mut c_void,
+    size: usize,
+    n: usize,
+) -> *mut c_void {
     if block.is_null() {
         return if n <= size { p } else { ptr::null_mut() }; // O2
     }
@@ -321,10 +375,14 @@ unsafe fn move_block(below: &Allocator, p: *mut c_void, size: usize, n: usize) -
 }
 
 #[inline(never)]
-unsafe fn realloc_foreign(below: &Allocator, p: *mut c_void, n: usize) -> *mut c_void {
+unsafe fn realloc_foreign<const ALIGN: usize>(
+    below: &Allocator,
+    p: *mut c_void,
+    n: usize,
+) -> *mut c_void {
     if p.is_null() {
         // SAFETY: the caller's promise.
-        return unsafe { malloc(below, n) };
+        return unsafe { malloc::<ALIGN>(below, n) };
     }
     stop_if_stale(p);
     if n > REQUEST_MAX {

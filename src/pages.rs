@@ -5,11 +5,8 @@
 use core::ops::{BitAnd, BitOr, Not};
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use crate::geometry::POOL_SIZE;
-use crate::size_class::GRANULE_BITS;
+use crate::geometry::{PIECE, POOL_SIZE};
 
-/// Bytes in a piece.
-pub const PIECE: usize = 4096;
 const PIECE_BITS: u32 = PIECE.ilog2();
 
 /// Resident bytes that have gone back to the kernel so far.
@@ -93,24 +90,21 @@ impl Pages {
         Pages(all as u16)
     }
 
-    /// A bit for each word of a pool's granules that lies in the set, where a
-    /// granule has so many bits of an offset: two words to a piece, or four.
+    /// Whether it is the first pieces of the pool, as many as there are, or none.
     #[inline]
-    pub fn words(self, granule_bits: u32) -> u32 {
-        // Each bit to every other place, then twice.
-        fn doubled(bits: u32) -> u32 {
-            let bits = (bits | bits << 8) & 0x00ff_00ff;
-            let bits = (bits | bits << 4) & 0x0f0f_0f0f;
-            let bits = (bits | bits << 2) & 0x3333_3333;
-            let bits = (bits | bits << 1) & 0x5555_5555;
-            bits * 3
-        }
-        let halves = doubled(u32::from(self.0));
-        if granule_bits == GRANULE_BITS {
-            halves
-        } else {
-            doubled(halves & 0xffff)
-        }
+    pub fn are_the_first(self) -> bool {
+        self.0 & self.0.wrapping_add(1) == 0
+    }
+
+    /// Whether this piece is in it.
+    pub fn has(self, piece: usize) -> bool {
+        self.0 >> piece & 1 == 1
+    }
+
+    /// The pieces of which something is so.
+    pub fn where_all(is_so: impl Fn(usize) -> bool) -> Pages {
+        let bits = (0..POOL_SIZE / PIECE).filter(|&piece| is_so(piece));
+        Pages(bits.fold(0, |all, piece| all | 1 << piece))
     }
 
     /// Its runs of neighbours: the offset and the length of each, in bytes.
@@ -169,16 +163,14 @@ mod tests {
     }
 
     #[test]
-    fn words_are_two_or_four_for_each_piece() {
-        for bit in 0..16 {
-            assert_eq!(Pages(1 << bit).words(5), 3 << (2 * bit));
+    fn the_first_pieces_are_known() {
+        for n in 0..=16 {
+            assert!(Pages(((1u32 << n) - 1) as u16).are_the_first());
         }
-        for bit in 0..8 {
-            assert_eq!(Pages(1 << bit).words(4), 0xf << (4 * bit));
-            assert_eq!(Pages(0x100 << bit).words(4), 0);
-        }
-        assert_eq!(Pages::ALL.words(5), u32::MAX);
-        assert_eq!(Pages(0x8421).words(5), 0xc030_0c03);
+        assert!(!Pages(2).are_the_first() && !Pages(0xfffe).are_the_first());
+        assert!(!Pages(0b1011).are_the_first());
+        let odd = Pages::where_all(|piece| piece % 2 == 1);
+        assert!(odd == Pages(0xaaaa) && odd.has(1) && !odd.has(14));
     }
 
     #[test]

@@ -1,22 +1,22 @@
-//! A pool: 64 KiB cut into blocks of one size class. Its descriptor, with a
-//! bit for each granule of 32 bytes, lies elsewhere (in its arena's record).
+//! A pool: 64 KiB cut into blocks of one size class. Its descriptor, with a bit for
+//! each block, lies elsewhere (in its arena's record).
 //!
 //! ```text
 //!    POOL_SIZE bytes at a multiple of POOL_SIZE; addresses grow to the right
-//!    +-----------+-----------+-----------+-----------+-- ... --+---------+
-//!    |  48 bytes |   block   |   block   |   block   |         |   too   |
-//!    |  not used |  (taken)  |  (free)   |  (taken)  |         |  short  |
-//!    +-----------+-----------+-----------+-----------+-- ... --+---------+
-//!         0     1     0     0     1     0     0   ...         0     0
-//!               ^                 ^
-//!               the granules in which a taken block begins
+//!    +-----------+---------+---------+---------+---------+-- ... --+---------+
+//!    |  48 bytes | block 0 | block 1 | block 2 | block 3 |         |   too   |
+//!    |  not used | (taken) | (free)  | (taken) | (free)  |         |  short  |
+//!    +-----------+---------+---------+---------+---------+-- ... --+---------+
+//!                     1         0         1         0       ...
+//!                  +-------------------------------------+
+//!                  | words[0]: blocks 0 to 63            |  words[1] ...
 //! ```
 //!
-//! A block is known by the granule it begins in, which is no larger than a block,
-//! so no address is divided by a block's size: bits 11 to 15 of an address are its
-//! word, bits 5 to 10 its bit, and a table says whether the block begins at the
-//! granule's start or middle. (With blocks of 16 bytes, granules are of 16, too.)
-//! One more word says in which words to look for free blocks.
+//! A multiplication tells the number of the block that an address lies in, and
+//! whether the address is its first byte (`size_class.rs`). Blocks come and go in
+//! runs, and mostly as neighbours: a word of bits is read once for as many of them
+//! as lie together, and written once. One more word says in which words to look
+//! for free blocks.
 //!
 //! Nothing is ever written into a free block: it carries no link, so an OS
 //! page of free blocks holds nothing and may go back to the kernel at any
@@ -30,17 +30,18 @@
 //! full  == no block is free. It is on no list; it is found again through the
 //!          address map when one of its blocks comes back.
 //! empty == it has no class. It is a bit in its arena's mask of free pools;
-//!          nothing in the descriptor but `base` means anything.
+//!          nothing in the descriptor but `base` and the pages means anything.
 //!
-//! A block in some thread's magazine counts as taken here.
+//! A block in some thread's magazine counts as taken here. What becomes of a pool's
+//! pages is in `pool_pages.rs`.
 //!
 //! # Invariants
 //!
-//! P1  A bit is set exactly where a taken block begins. In an empty pool no
-//!     bit is set, so a pool begins and ends without a bit being written.
-//! P2  `free` is the number of the class's blocks less the bits set.
-//! P3  Bit n of `words_free` is set exactly while a free block begins in what
-//!     word n covers.
+//! P1  A bit is set exactly where a block is taken; and in the last word of the
+//!     class, where there is no block. In an empty pool no bit is set.
+//! P2  `free` is the number of the class's blocks that are not taken.
+//! P3  Bit n of `words_free` is set exactly while word n has a bit that is not set,
+//!     for words of the class.
 //! P4  A pool is on a shelf exactly while it is used.
 //! P5  A page outside of `resident` holds nothing that anyone wants: no taken
 //!     block lies on it.
@@ -53,20 +54,17 @@
 //! the arenas' lock. It passes from the one to the other under both.
 
 use core::cell::Cell;
+use core::hint::assert_unchecked;
 use core::ptr;
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use crate::geometry::{ALIGNMENT, pool_base};
+use crate::block_bits;
+use crate::geometry::pool_base;
 use crate::inherited;
 use crate::list::{Linked, Links};
 use crate::os::memory;
-use crate::pages::{self, Pages};
-use crate::size_class::{GRANULE_BITS, GRANULE_WORDS, SMALL_GRANULE_BITS, SizeClass, Starts};
-
-/// The bit of an offset that tells the middle of a granule from its start.
-const MIDDLE_BIT: u32 = ALIGNMENT.ilog2();
-/// log2 of the granules in a word.
-const WORD_BITS: u32 = u64::BITS.ilog2();
+use crate::pages::Pages;
+use crate::size_class::{BLOCKS_PER_WORD, INSIDE, Shape, SizeClass, WORDS};
 
 /// The descriptor of a pool. All zero is an empty pool without a place.
 #[repr(C, align(64))]
@@ -81,14 +79,14 @@ pub struct Pool {
     free: Cell<u32>,
     /// The generation of the process when it began.
     generation: Cell<u32>,
-    /// Pages on which a block was taken since they came from the kernel (P5).
-    resident: Cell<Pages>,
+    /// Pages that may be in memory (P5).
+    pub(crate) resident: Cell<Pages>,
     /// Pages that have been free for a while (P6).
-    idle: Cell<Pages>,
+    pub(crate) idle: Cell<Pages>,
     /// Which words have free blocks (P3).
     words_free: Cell<u32>,
-    /// A bit for each granule (P1).
-    words: [Cell<u64>; GRANULE_WORDS],
+    /// A bit for each block (P1).
+    pub(crate) words: [Cell<u64>; WORDS],
 }
 
 // SAFETY: reached by several threads, but only under the lock that the module
@@ -145,14 +143,20 @@ impl Pool {
     /// Cuts the empty pool into blocks of `class`, all of them free. Not one
     /// byte of the pool itself is touched.
     pub fn begin(&self, class: SizeClass) {
+        let shape = class.shape();
+        let words = shape.words();
         self.class.set(class.index() as u8);
         self.generation.set(inherited::generation());
-        self.free.set(class.shape().blocks);
-        self.words_free.set(class.shape().words);
+        self.free.set(shape.blocks);
+        self.words_free.set(u32::MAX >> (WORDS - words));
+        self.words[words - 1].set(block_bits::of_no_block(shape, words - 1));
     }
 
     /// Makes the pool empty; all its blocks are free.
     pub fn end(&self) {
+        if let Some(class) = self.class() {
+            self.words[class.shape().words() - 1].set(0);
+        }
         self.class.set(0);
     }
 
@@ -161,58 +165,90 @@ impl Pool {
     /// fill `out` from its end: the lowest is the last. Returns how many.
     #[inline]
     pub fn take(&self, class: SizeClass, out: &mut [*mut u8]) -> usize {
-        match class.granule_bits() {
-            GRANULE_BITS => self.take_from::<GRANULE_BITS>(class, out),
-            _ => self.take_from::<SMALL_GRANULE_BITS>(class, out),
+        let (shape, wanted, resident) = (class.shape(), out.len(), self.resident.get());
+        let mut room = wanted;
+        // While the pages that are with us are the first ones, the lowest blocks
+        // are on them.
+        if !resident.are_the_first() {
+            room = self.take_where(shape, out, room, |n| {
+                block_bits::on_pages(shape, resident, n)
+            });
         }
-    }
-
-    #[inline(always)]
-    fn take_from<const BITS: u32>(&self, class: SizeClass, out: &mut [*mut u8]) -> usize {
-        let (starts, shape, base) = (class.starts(), class.shape(), self.base());
-        let (size, per_word) = (shape.size as usize, shape.per_word as usize);
-        let mut words_free = self.words_free.get();
-        let resident = self.resident.get().words(BITS);
-        let (mut touched, mut room) = (Pages::NONE, out.len());
-        while words_free != 0 && room > 0 {
-            let n = match words_free & resident {
-                0 => words_free.trailing_zeros(),
-                words => words.trailing_zeros(),
-            } as usize;
-            let (start, middle) = (n << (BITS + WORD_BITS), starts.middle[n]);
-            let address = |bit| base + start + offset_in_word(BITS, middle, bit);
-            let (begin, taken) = (starts.begin[n], self.words[n].get());
-            let mut free = begin & !taken;
-            if taken == 0 && room >= per_word {
-                // All blocks of the word: a size apart, and no bit is looked at.
-                let last = address(free.ilog2());
-                let mut address = address(free.trailing_zeros());
-                while address <= last && room > 0 {
-                    room -= 1;
-                    out[room] = ptr::with_exposed_provenance_mut(address);
-                    address += size;
-                }
-                free = 0;
-            }
-            while free != 0 && room > 0 {
-                room -= 1;
-                out[room] = ptr::with_exposed_provenance_mut(address(free.trailing_zeros()));
-                free &= free - 1;
-            }
-            self.words[n].set(begin & !free);
-            if free == 0 {
-                words_free &= !(1 << n);
-            }
-            let last = out[room].addr() - base + size - 1;
-            touched = touched | Pages::spanning(start, last);
-        }
-        self.words_free.set(words_free);
-        let touched = touched.in_os_pages(memory::page_size());
-        self.resident.set(self.resident.get() | touched);
-        self.idle.set(self.idle.get() & !touched);
-        let taken = out.len() - room;
+        room = self.take_where(shape, out, room, |_| u64::MAX);
+        let taken = wanted - room;
         self.free.set(self.free.get() - taken as u32);
         taken
+    }
+
+    /// Takes blocks that have a bit in what `may` says of their word. Returns how
+    /// many slots of the `room` are left.
+    #[inline(always)]
+    fn take_where(
+        &self,
+        shape: &Shape,
+        out: &mut [*mut u8],
+        mut room: usize,
+        may: impl Fn(usize) -> u64,
+    ) -> usize {
+        let (base, size) = (self.base(), shape.size as usize);
+        let all_resident = self.resident.get() == Pages::ALL && self.idle.get().is_empty();
+        let mut words = self.words_free.get();
+        while words != 0 && room > 0 {
+            let n = words.trailing_zeros() as usize;
+            words &= words - 1;
+            let (before, start) = (self.words[n].get(), n * BLOCKS_PER_WORD);
+            let free = !before & may(n);
+            let mut left = free;
+            while left != 0 && room > 0 {
+                // A run of neighbours at a time.
+                let low = left.trailing_zeros() as usize;
+                let len = ((!(left >> low)).trailing_zeros() as usize).min(room);
+                let mut address = base + shape.offset(start + low);
+                for slot in out[room - len..room].iter_mut().rev() {
+                    *slot = ptr::with_exposed_provenance_mut(address);
+                    address += size;
+                }
+                room -= len;
+                left &= !(u64::MAX >> (BLOCKS_PER_WORD - len) << low);
+            }
+            let taken = free & !left;
+            self.words[n].set(before | taken);
+            if before | taken == u64::MAX {
+                self.words_free.set(self.words_free.get() & !(1 << n));
+            }
+            if !all_resident {
+                self.touch(shape, start, taken);
+            }
+        }
+        room
+    }
+
+    /// Notes the pages on which the blocks with these bits lie, of those from number
+    /// `start` on, as resident and not idle.
+    #[inline]
+    fn touch(&self, shape: &Shape, start: usize, blocks: u64) {
+        let Some(last) = blocks.checked_ilog2() else {
+            return;
+        };
+        let span = |first: u32, last: u32| {
+            let end = shape.offset(start + last as usize + 1);
+            Pages::spanning(shape.offset(start + first as usize), end - 1)
+        };
+        let (resident, idle) = (self.resident.get(), self.idle.get());
+        let all = span(blocks.trailing_zeros(), last);
+        if (all & (!resident | idle)).is_empty() {
+            return;
+        }
+        let (mut touched, mut rest) = (Pages::NONE, blocks);
+        while rest != 0 {
+            let low = rest.trailing_zeros();
+            let len = (!(rest >> low)).trailing_zeros();
+            touched = touched | span(low, low + len - 1);
+            rest &= !(u64::MAX >> (u64::BITS - len) << low);
+        }
+        let touched = touched.in_os_pages(memory::page_size());
+        self.resident.set(resident | touched);
+        self.idle.set(idle & !touched);
     }
 
     /// Gives back the leading blocks of `blocks`, which are of the pool's class
@@ -220,104 +256,72 @@ impl Pool {
     /// that cannot be what its caller took it for: no taken block begins there.
     #[inline]
     pub fn give(&self, class: SizeClass, blocks: &[*mut u8]) -> Result<usize, *mut u8> {
-        match class.granule_bits() {
-            GRANULE_BITS => self.give_to::<GRANULE_BITS>(class, blocks),
-            _ => self.give_to::<SMALL_GRANULE_BITS>(class, blocks),
-        }
-    }
-
-    #[inline(always)]
-    fn give_to<const BITS: u32>(
-        &self,
-        class: SizeClass,
-        blocks: &[*mut u8],
-    ) -> Result<usize, *mut u8> {
-        let (starts, bits) = (class.starts(), BITS + WORD_BITS);
+        let shape = class.shape();
+        let (size, reciprocal) = (shape.size as usize, u64::from(shape.reciprocal));
+        let (span, span_of_word) = (shape.blocks as usize * size, BLOCKS_PER_WORD * size);
+        let first = self.base() + shape.first as usize;
         let mut words_free = self.words_free.get();
-        let (mut misplaced, mut given) = (0, 0);
-        'words: while let Some(&first) = blocks.get(given) {
-            let start = first.addr() & !((1 << bits) - 1);
-            let n = (start ^ self.base()) >> bits;
-            if n >= GRANULE_WORDS {
-                if pool_base(start) == self.base() {
-                    return Err(first); // where a pool of this class has no blocks
-                }
+        let (mut rest, mut products) = (blocks, 0);
+        while let Some(block) = rest.first() {
+            let behind = block.addr().wrapping_sub(first);
+            if behind >= span {
                 break;
             }
-            let (middle, mut word) = (starts.middle[n], self.words[n].get());
-            words_free |= 1u32.wrapping_shl(n as u32);
-            for &block in &blocks[given..] {
-                let offset = block.addr() ^ start;
-                if offset >> bits != 0 {
-                    self.words[n].set(word);
-                    continue 'words;
+            let n = ((behind as u64 * reciprocal) >> 32) as usize / BLOCKS_PER_WORD;
+            // SAFETY: S3: a block of the pool has a word.
+            unsafe { assert_unchecked(n < WORDS) };
+            let bytes = span_of_word.min(span - n * span_of_word);
+            let start = first + n * span_of_word;
+            let (mut word, mut taken, from) = (self.words[n].get(), 0, rest);
+            while let Some((block, others)) = rest.split_first() {
+                let offset = block.addr().wrapping_sub(start);
+                if offset >= bytes {
+                    break;
                 }
-                let granule = (offset >> BITS) as u32;
-                let cleared = word & !1u64.wrapping_shl(granule);
-                if cleared == word {
-                    return Err(block);
-                }
-                word = cleared;
-                misplaced |= (middle.wrapping_shr(granule) as usize) << MIDDLE_BIT ^ offset;
-                given += 1;
+                let product = offset as u64 * reciprocal;
+                products |= product;
+                let bit = (product >> 32) as u32;
+                taken += word.wrapping_shr(bit) as usize & 1;
+                word &= !1u64.wrapping_shl(bit);
+                rest = others;
+            }
+            let here = &from[..from.len() - rest.len()];
+            if taken != here.len() {
+                return Err(self.not_taken(shape, here));
             }
             self.words[n].set(word);
+            words_free |= 1 << n;
         }
-        if misplaced & ((1 << BITS) - 1) != 0 {
-            let wrong = blocks[..given]
-                .iter()
-                .find(|block| !self.begins_block(block.addr()));
+        let given = blocks.len() - rest.len();
+        if products as u32 >= INSIDE {
+            let mut given = blocks[..given].iter();
+            let wrong = given.find(|block| !self.begins_block(block.addr()));
             return Err(wrong.copied().unwrap_or_default());
         }
         self.words_free.set(words_free);
         self.free.set(self.free.get() + given as u32);
-        Ok(given)
-    }
-
-    /// The pages on which no taken block lies.
-    pub fn free_pages(&self) -> Pages {
-        let Some(class) = self.class() else {
-            return Pages::ALL;
-        };
-        let granule_bits = class.granule_bits();
-        let (mut taken, bits) = (Pages::NONE, granule_bits + WORD_BITS);
-        let words = self.words.iter().map(Cell::get);
-        for (n, (word, middle)) in words.zip(class.starts().middle).enumerate() {
-            if let Some(last) = word.checked_ilog2() {
-                let last = offset_in_word(granule_bits, middle, last) + class.size() - 1;
-                taken = taken | Pages::spanning(n << bits, (n << bits) + last);
-            }
+        match rest.first() {
+            // Where a pool of this class has no blocks.
+            Some(block) if pool_base(block.addr()) == self.base() => Err(*block),
+            _ => Ok(given),
         }
-        !taken
     }
 
-    /// Takes the pages that are to go back to the kernel out of the resident
-    /// ones: those that are free and, unless `at_once`, were so already when
-    /// this was called the last time. `page` is the OS page in bytes.
-    pub fn due_pages(&self, page: usize, at_once: bool) -> Pages {
-        let free = (self.free_pages() & self.resident.get()).whole(page);
-        let due = if at_once {
-            free
-        } else {
-            free & self.idle.get()
+    /// Of blocks of which not all are taken, the first that is not, or that stands
+    /// among them a second time.
+    #[cold]
+    fn not_taken(&self, shape: &Shape, blocks: &[*mut u8]) -> *mut u8 {
+        let is_taken = |block: *mut u8| {
+            let number = shape.number(block.addr() - self.base());
+            number.is_some_and(|n| self.words[n / BLOCKS_PER_WORD].get() >> (n % 64) & 1 == 1)
         };
-        self.idle.set(free & !due);
-        self.resident.set(self.resident.get() & !due);
-        due
+        let mut with_before = blocks.iter().enumerate();
+        let wrong =
+            with_before.find(|(n, block)| !is_taken(**block) || blocks[..*n].contains(block));
+        wrong.map_or(ptr::null_mut(), |(_, block)| *block)
     }
 
-    /// Gives `due` pages, which lie in an arena of the kernel's and are not
-    /// resident any more, back to it. Returns how many bytes.
-    pub fn give_back(&self, due: Pages) -> usize {
-        for (offset, len) in due.runs() {
-            // SAFETY: P5; the lock under which pages become resident is held.
-            unsafe { memory::purge(self.base() + offset, len) };
-        }
-        pages::count_returned(due.bytes());
-        due.bytes()
-    }
-
-    /// The pages on which a block was taken since they came from the kernel.
+    /// The pages that may be in memory.
     pub fn resident(&self) -> Pages {
         self.resident.get()
     }
@@ -327,12 +331,8 @@ impl Pool {
         let Some(class) = self.class() else {
             return false;
         };
-        let (offset, granule_bits) = (address - self.base(), class.granule_bits());
-        let granule = offset >> granule_bits;
-        let (n, bit) = (granule / 64, (granule % 64) as u32);
-        let Starts { begin, middle } = class.starts();
-        begin.get(n).is_some_and(|word| word >> bit & 1 == 1)
-            && offset % (64 << granule_bits) == offset_in_word(granule_bits, middle[n], bit)
+        let number = class.shape().number(address - self.base());
+        number.is_some_and(|n| n < class.shape().blocks as usize)
     }
 
     /// Asserts the invariants of one pool, for tests.
@@ -341,11 +341,16 @@ impl Pool {
         let Some(class) = self.class() else {
             return self.check_empty();
         };
-        let set: u32 = self.words.iter().map(|word| word.get().count_ones()).sum();
-        assert_eq!(class.shape().blocks - set, self.free.get(), "P2");
-        for (n, (word, starts)) in self.words.iter().zip(class.starts().begin).enumerate() {
-            assert_eq!(word.get() & !starts, 0, "P1");
-            let free = starts & !word.get() != 0;
+        let shape = class.shape();
+        let (used, unused) = self.words.split_at(shape.words());
+        let set: u32 = used.iter().map(|word| word.get().count_ones()).sum();
+        let bits = (used.len() * BLOCKS_PER_WORD) as u32;
+        assert_eq!(bits - set, self.free.get(), "P2");
+        assert!(unused.iter().all(|word| word.get() == 0), "P1");
+        let none = block_bits::of_no_block(shape, used.len() - 1);
+        assert_eq!(used[used.len() - 1].get() & none, none, "P1");
+        for n in 0..WORDS {
+            let free = n < used.len() && used[n].get() != u64::MAX;
             assert_eq!(self.words_free.get() >> n & 1 == 1, free, "P3");
         }
         assert!((!self.free_pages() & !self.resident()).is_empty(), "P5");
@@ -359,25 +364,16 @@ impl Pool {
     }
 }
 
-/// The offset of a block in what a word covers, if it has this bit there, and the
-/// word has these bits in the middle of granules (S4).
-#[inline(always)]
-fn offset_in_word(granule_bits: u32, middle: u64, bit: u32) -> usize {
-    let middle = middle.wrapping_shr(bit) as usize & 1;
-    (bit as usize) << granule_bits | middle << MIDDLE_BIT
-}
-
-const _: () = assert!(GRANULE_WORDS == 32, "words_free has a bit for each word");
+const _: () = assert!(WORDS == 32, "words_free has a bit for each word");
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::geometry::POOL_SIZE;
-    use crate::pages::PIECE;
     use crate::tests::*;
 
     /// A descriptor alone: its pool's memory is never touched.
-    fn pool(class: SizeClass) -> Pool {
+    pub(crate) fn pool(class: SizeClass) -> Pool {
         // SAFETY: all zero is a valid descriptor.
         let pool: Pool = unsafe { core::mem::zeroed() };
         pool.place(0x7000_0000, Pages::NONE);
@@ -386,7 +382,7 @@ mod tests {
         pool
     }
 
-    fn take(pool: &Pool, class: SizeClass, n: usize) -> Vec<*mut u8> {
+    pub(crate) fn take(pool: &Pool, class: SizeClass, n: usize) -> Vec<*mut u8> {
         let mut out = vec![ptr::null_mut(); n];
         let taken = pool.take(class, &mut out);
         pool.check();
@@ -412,6 +408,7 @@ mod tests {
             assert_eq!(pool.give(class, &all), Ok(blocks));
             assert_eq!(pool.free() as usize, blocks);
             pool.check();
+            pool.end();
             pool.check_empty();
         }
     }
@@ -445,55 +442,5 @@ mod tests {
         let pool = pool(class);
         let blocks = take(&pool, class, 3);
         assert_eq!(pool.give(class, &[blocks[2], blocks[2]]), Err(blocks[2]));
-    }
-    #[test]
-    fn free_pages_go_back_when_they_stayed_free() {
-        for class in SizeClass::all() {
-            let pool = pool(class);
-            let blocks = take(&pool, class, class.shape().blocks as usize);
-            assert_eq!(pool.due_pages(PIECE, true), Pages::NONE);
-            // One block stays: the pages it lies on stay, all others go.
-            let stays = blocks.len() / 2;
-            let (low, high) = (&blocks[..stays], &blocks[stays + 1..]);
-            assert_eq!(pool.give(class, low), Ok(low.len()));
-            assert_eq!(pool.give(class, high), Ok(high.len()));
-            let offset = blocks[stays].addr() - pool.base();
-            let pinned = Pages::spanning(offset, offset + class.size() - 1);
-            assert_eq!(pool.free_pages(), !pinned);
-            assert_eq!(pool.due_pages(PIECE, false), Pages::NONE, "not yet");
-            let idle = !pinned & pool.resident();
-            // A block that is taken in between keeps its page.
-            let again = take(&pool, class, 1);
-            let offset = again[0].addr() - pool.base();
-            let touched = Pages::spanning(offset, offset + class.size() - 1);
-            assert_eq!(pool.due_pages(PIECE, false), idle & !touched);
-            pool.check();
-            assert_eq!(pool.resident(), pinned | touched);
-            assert_eq!(pool.give(class, &again), Ok(1));
-            assert_eq!(pool.due_pages(PIECE, true), touched & !pinned);
-            assert_eq!(pool.give(class, &blocks[stays..=stays]), Ok(1));
-            assert_eq!(pool.due_pages(PIECE, true), pinned);
-            assert_eq!(pool.resident(), Pages::NONE);
-        }
-    }
-
-    #[test]
-    fn blocks_on_resident_pages_come_first() {
-        let class = SizeClass::of(64).unwrap();
-        let pool = pool(class);
-        let blocks = take(&pool, class, class.shape().blocks as usize);
-        let last = blocks[blocks.len() - 3..].to_vec();
-        assert_eq!(pool.give(class, &blocks), Ok(blocks.len()));
-        // All but the last page go back.
-        take(&pool, class, blocks.len());
-        assert_eq!(
-            pool.give(class, &blocks[..blocks.len() - 3]),
-            Ok(blocks.len() - 3)
-        );
-        let gone = pool.due_pages(PIECE, true);
-        assert!(gone.bytes() >= 14 * PIECE);
-        assert_eq!(pool.give(class, &last), Ok(3));
-        let first = take(&pool, class, 1)[0].addr() - pool.base();
-        assert!((Pages::spanning(first, first) & gone).is_empty());
     }
 }

@@ -110,7 +110,8 @@ impl Heap {
     pub fn free_bytes(&self) -> usize {
         let of_class = |class: SizeClass| {
             let used = self.used(class);
-            used.resident().saturating_sub(used.taken() * class.size())
+            let taken = used.taken() - used.depot.held();
+            used.resident().saturating_sub(taken * class.size())
         };
         let used: usize = SizeClass::all().map(of_class).sum();
         used + self.arena_counts().resident_empty

@@ -21,7 +21,7 @@ pub struct Class {
     pub class: SizeClass,
     /// What the heap says.
     pub counts: ClassCounts,
-    /// Blocks in some thread's magazine.
+    /// Blocks in some thread's magazine, or in the depot.
     pub in_magazines: usize,
 }
 
@@ -77,7 +77,7 @@ impl Snapshot {
     pub fn classes(&self) -> impl Iterator<Item = Class> {
         SizeClass::all().filter_map(|class| {
             let counts = self.classes[class.index()];
-            let in_magazines = self.threads.in_magazines[class.index()];
+            let in_magazines = self.threads.in_magazines[class.index()] + counts.in_depot;
             (counts.pools > 0).then_some(Class {
                 class,
                 counts,

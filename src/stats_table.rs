@@ -31,7 +31,7 @@ const VALUE: usize = 21;
 pub fn write(out: &mut dyn Write, calls: Option<usize>) -> fmt::Result {
     let now = Snapshot::now();
     let threshold = cutoff::now();
-    let classes = SizeClass::of(threshold).map_or(0, SizeClass::index);
+    let classes = SizeClass::of(threshold).map_or(0, |class| class.number() + 1);
     writeln!(
         out,
         "Small block threshold = {threshold}, in {classes} size classes.\n"
@@ -46,7 +46,7 @@ pub fn write(out: &mut dyn Write, calls: Option<usize>) -> fmt::Result {
         writeln!(
             out,
             "{:5} {:6} {:11} {:15} {:13}",
-            class.class.index() - 1,
+            class.class.number(),
             class.class.size(),
             class.counts.pools,
             class.live(),

@@ -135,6 +135,7 @@ impl Threads {
             return None;
         }
         record.generation.set(self.generation.get());
+        record.magazines.settle();
         Some(record)
     }
 

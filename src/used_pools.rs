@@ -28,13 +28,12 @@
 use core::cell::Cell;
 
 use crate::arena::Arena;
+use crate::depot::Depot;
 use crate::list::List;
 use crate::os::memory;
 use crate::pages::Pages;
 use crate::pool::Pool;
-use crate::size_class::Shape;
-
-const SHELVES: usize = 8;
+use crate::size_class::{SHELVES, Shape};
 
 /// Pools by how full they are.
 struct Shelves {
@@ -90,6 +89,8 @@ impl Shelves {
 
 /// The used pools of one size class.
 pub struct UsedPools {
+    /// Free blocks that no pool knows as free yet.
+    pub depot: Depot,
     own: Shelves,
     /// Inherited, and left alone.
     sealed: Shelves,
@@ -109,8 +110,8 @@ pub struct UsedPools {
 /// The shelf of a pool with so many free blocks; `None` if it is full.
 #[inline]
 fn shelf(shape: &Shape, free: u32) -> Option<usize> {
-    let span = shape.blocks.ilog2().saturating_sub(SHELVES.ilog2() - 1);
-    free.checked_sub(1).map(|free| (free >> span) as usize)
+    free.checked_sub(1)
+        .map(|free| (free >> shape.shelf_bits) as usize)
 }
 
 impl UsedPools {
@@ -121,6 +122,7 @@ impl UsedPools {
     )]
     pub const fn new() -> UsedPools {
         UsedPools {
+            depot: Depot::new(),
             own: Shelves::new(),
             sealed: Shelves::new(),
             first_own: Cell::new(0),
@@ -246,12 +248,15 @@ impl UsedPools {
     /// Moves `pool` from the shelf for `before` free blocks to the one for
     /// `after`. 0 stands for being on no shelf, as a full pool is; a pool that
     /// has just joined or is about to leave is on none either.
-    #[inline]
+    #[inline(always)]
     pub fn moved(&self, pool: &'static Pool, shape: &Shape, before: u32, after: u32) {
         let (from, to) = (shelf(shape, before), shelf(shape, after));
-        if from == to {
-            return;
+        if from != to {
+            self.change_shelf(pool, from, to);
         }
+    }
+
+    fn change_shelf(&self, pool: &'static Pool, from: Option<usize>, to: Option<usize>) {
         let shelves = self.shelves_of(pool);
         if let Some(from) = from {
             shelves.remove(from, pool);

@@ -21,7 +21,7 @@ use crate::domains::domain::Domain;
 use crate::domains::names::{self, Name};
 use crate::domains::outside::PyMemAllocatorEx;
 use crate::domains::{era, pymalloc, raw};
-use crate::geometry::REQUEST_MAX;
+use crate::geometry::{ALIGNMENT, REQUEST_MAX};
 use crate::host::exports::{Functions, Malloc};
 use crate::host::route;
 use crate::os::text::CFile;
@@ -66,9 +66,9 @@ names! {
     "_PyMem_DefaultRawCalloc" => default_raw_calloc;
     "_PyMem_DefaultRawRealloc" => default_raw_realloc;
     "_PyMem_DefaultRawFree" => default_raw_free;
-    "_PyObject_Malloc" => pymalloc::malloc;
-    "_PyObject_Calloc" => pymalloc::calloc;
-    "_PyObject_Realloc" => pymalloc::realloc;
+    "_PyObject_Malloc" => pymalloc::malloc::<ALIGNMENT>;
+    "_PyObject_Calloc" => pymalloc::calloc::<ALIGNMENT>;
+    "_PyObject_Realloc" => pymalloc::realloc::<ALIGNMENT>;
     "_PyObject_Free" => pymalloc::free;
 
     "_PyMem_DebugRawMalloc" => hooks::raw_malloc;

@@ -3,10 +3,10 @@
 use core::ffi::{CStr, c_char, c_int};
 use core::slice;
 
+use crate::decay;
 use crate::host::attach::host_version;
 use crate::host::reason::Reason;
 use crate::host::route;
-use crate::object;
 use crate::os::text::Buffer;
 use crate::stats_json;
 
@@ -101,7 +101,7 @@ pub unsafe extern "C" fn obmalloc_stats_json(buffer: *mut c_char, size: usize) -
 /// have at hand stay where they are.
 #[unsafe(no_mangle)]
 pub extern "C" fn obmalloc_trim(keep: usize) -> usize {
-    object::trim(keep)
+    decay::trim(keep)
 }
 
 /// For servers that are about to fork: empties what the calling thread has at
@@ -109,5 +109,5 @@ pub extern "C" fn obmalloc_trim(keep: usize) -> usize {
 /// shared. Returns how many bytes went back to the kernel.
 #[unsafe(no_mangle)]
 pub extern "C" fn obmalloc_before_fork() -> usize {
-    object::trim(0)
+    decay::trim(0)
 }

@@ -2,10 +2,11 @@
 
 use core::ffi::c_int;
 
-use super::pymalloc::{MEM, OBJ, PYMALLOC};
+use super::pymalloc::{self, MEM, OBJ};
 use super::raw::{MALLOC, RAW};
 use super::table::{self, Table};
 use crate::allocator::Allocator;
+use crate::packing;
 
 /// A domain.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -53,7 +54,8 @@ impl Domain {
     pub fn standard(self) -> Allocator {
         match self {
             Domain::Raw => MALLOC,
-            Domain::Mem | Domain::Obj => PYMALLOC,
+            Domain::Mem => pymalloc::packed(packing::mem()),
+            Domain::Obj => pymalloc::packed(packing::obj()),
         }
     }
 }

@@ -15,7 +15,7 @@ use core::ffi::{CStr, c_int};
 
 use super::debug::hooks;
 use super::domain::Domain;
-use super::pymalloc::{MIMALLOC, PYMALLOC, is_ours};
+use super::pymalloc::{MIMALLOC, is_ours};
 use super::raw::MALLOC;
 use super::table::same;
 use super::{era, python};
@@ -82,21 +82,22 @@ impl Name {
 
     /// Puts it into the tables of all domains.
     pub fn install(self) {
+        let standard = || Some([Domain::Mem, Domain::Obj].map(Domain::standard));
         let (objects, hooked) = match self {
             Name::NotSet => return,
-            Name::Default => (Some(PYMALLOC), python::is_debug_build()),
-            Name::Pymalloc => (Some(PYMALLOC), false),
+            Name::Default => (standard(), python::is_debug_build()),
+            Name::Pymalloc => (standard(), false),
             Name::Debug if era::debug_keeps_tables() => (None, true),
-            Name::Debug | Name::PymallocDebug => (Some(PYMALLOC), true),
-            Name::Malloc => (Some(MALLOC), false),
-            Name::MallocDebug => (Some(MALLOC), true),
-            Name::Mimalloc => (Some(MIMALLOC), false),
-            Name::MimallocDebug => (Some(MIMALLOC), true),
+            Name::Debug | Name::PymallocDebug => (standard(), true),
+            Name::Malloc => (Some([MALLOC; 2]), false),
+            Name::MallocDebug => (Some([MALLOC; 2]), true),
+            Name::Mimalloc => (Some([MIMALLOC; 2]), false),
+            Name::MimallocDebug => (Some([MIMALLOC; 2]), true),
         };
-        if let Some(objects) = objects {
+        if let Some([mem, obj]) = objects {
             Domain::Raw.set(&MALLOC);
-            Domain::Mem.set(&objects);
-            Domain::Obj.set(&objects);
+            Domain::Mem.set(&mem);
+            Domain::Obj.set(&obj);
         }
         if hooked {
             Domain::ALL.into_iter().for_each(hooks::put_over);
@@ -123,7 +124,7 @@ pub fn current() -> Option<&'static CStr> {
     let both = |table: &Allocator| same(&mem, table) && same(&obj, table);
     if !same(&raw, &MALLOC) {
         None
-    } else if both(&PYMALLOC) {
+    } else if same(&mem, &Domain::Mem.standard()) && same(&obj, &Domain::Obj.standard()) {
         Some(if hooked {
             c"pymalloc_debug"
         } else {

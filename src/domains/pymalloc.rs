@@ -7,16 +7,28 @@ use core::ffi::c_void;
 use super::raw::WHATEVER_IS_IN_RAW;
 use super::table::Table;
 use crate::allocator::Allocator;
+use crate::geometry::{ALIGNMENT, PACKED_ALIGNMENT};
 use crate::object;
 
 /// `PYTHONMALLOC=pymalloc`, the default.
-pub const PYMALLOC: Allocator = Allocator {
-    ctx: core::ptr::null_mut(),
-    malloc,
-    calloc,
-    realloc,
-    free,
-};
+pub const PYMALLOC: Allocator = aligned::<ALIGNMENT>();
+/// The same, packed.
+const PACKED: Allocator = aligned::<PACKED_ALIGNMENT>();
+
+const fn aligned<const ALIGN: usize>() -> Allocator {
+    Allocator {
+        ctx: core::ptr::null_mut(),
+        malloc: malloc::<ALIGN>,
+        calloc: calloc::<ALIGN>,
+        realloc: realloc::<ALIGN>,
+        free,
+    }
+}
+
+/// What serves a domain that is packed, or not.
+pub const fn packed(packed: bool) -> Allocator {
+    if packed { PACKED } else { PYMALLOC }
+}
 
 /// `PYTHONMALLOC=mimalloc`: the same, told apart by its context.
 pub const MIMALLOC: Allocator = Allocator {
@@ -33,28 +45,38 @@ pub static OBJ: Table = Table::new(PYMALLOC);
 
 /// Whether `table` is ours, under whichever name.
 pub fn is_ours(table: &Allocator) -> bool {
-    table.malloc as *const () == malloc as *const ()
+    [PYMALLOC, PACKED]
+        .iter()
+        .any(|ours| table.malloc as *const () == ours.malloc as *const ())
 }
 
 /// # Safety
 /// As [`object::malloc`], for any context; so the three that follow.
-pub unsafe extern "C" fn malloc(_: *mut c_void, n: usize) -> *mut c_void {
+pub unsafe extern "C" fn malloc<const ALIGN: usize>(_: *mut c_void, n: usize) -> *mut c_void {
     // SAFETY: T1.
-    unsafe { object::malloc(&WHATEVER_IS_IN_RAW, n) }
+    unsafe { object::malloc::<ALIGN>(&WHATEVER_IS_IN_RAW, n) }
 }
 
 /// # Safety
 /// As [`object::calloc`].
-pub unsafe extern "C" fn calloc(_: *mut c_void, nelem: usize, elsize: usize) -> *mut c_void {
+pub unsafe extern "C" fn calloc<const ALIGN: usize>(
+    _: *mut c_void,
+    nelem: usize,
+    elsize: usize,
+) -> *mut c_void {
     // SAFETY: T1.
-    unsafe { object::calloc(&WHATEVER_IS_IN_RAW, nelem, elsize) }
+    unsafe { object::calloc::<ALIGN>(&WHATEVER_IS_IN_RAW, nelem, elsize) }
 }
 
 /// # Safety
 /// As [`object::realloc`].
-pub unsafe extern "C" fn realloc(_: *mut c_void, p: *mut c_void, n: usize) -> *mut c_void {
+pub unsafe extern "C" fn realloc<const ALIGN: usize>(
+    _: *mut c_void,
+    p: *mut c_void,
+    n: usize,
+) -> *mut c_void {
     // SAFETY: T1; the pointer's contract is the caller's.
-    unsafe { object::realloc(&WHATEVER_IS_IN_RAW, p, n) }
+    unsafe { object::realloc::<ALIGN>(&WHATEVER_IS_IN_RAW, p, n) }
 }
 
 /// # Safety

@@ -9,6 +9,7 @@ use core::ffi::c_void;
 use super::table::Table;
 use crate::address_map::MAP;
 use crate::allocator::{Allocator, LIBC};
+use crate::geometry::ALIGNMENT;
 use crate::object;
 
 /// `PYTHONMALLOC=malloc`: the C library's functions.
@@ -40,7 +41,7 @@ pub const WHATEVER_IS_IN_RAW: Allocator = Allocator {
 pub unsafe extern "C" fn realloc(_: *mut c_void, p: *mut c_void, n: usize) -> *mut c_void {
     if MAP.find(p.addr()).class().is_some() {
         // SAFETY: T1; the pointer is a block of ours.
-        unsafe { object::realloc(&LIBC, p, n) }
+        unsafe { object::realloc::<ALIGNMENT>(&LIBC, p, n) }
     } else {
         // SAFETY: T1; the pointer is NULL or the C library's.
         unsafe { (LIBC.realloc)(LIBC.ctx, p, n) }

@@ -17,7 +17,7 @@ use crate::domains::era;
 use crate::domains::names::Name;
 use crate::os::environment;
 use crate::os::text::{pid, printable, say};
-use crate::{arena_source, config, first_use, stats_table};
+use crate::{arena_source, config, first_use, packing, stats_table};
 
 /// How we are in the process.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -92,6 +92,7 @@ pub fn when_called() -> &'static Exports {
     let Some(host) = Host::anywhere() else {
         set(State::NoHost);
         first_use::then(say_active);
+        Name::Default.install();
         return own::current();
     };
     if symbols::is_in_place(&host) {
@@ -237,9 +238,15 @@ fn say_active() {
         return;
     }
     let (pid, version) = (pid(), host_version().unwrap_or("unknown"));
+    let packed = match (packing::mem(), packing::obj()) {
+        (false, false) => "",
+        (false, true) => ", packed obj",
+        (true, false) => ", packed mem",
+        (true, true) => ", packed",
+    };
     if is(State::NoHost) {
         say(format_args!(
-            "active in pid {pid}: no CPython, domains mem+obj"
+            "active in pid {pid}: no CPython, domains mem+obj{packed}"
         ));
     } else {
         let python2 = version.starts_with("2.");
@@ -250,7 +257,7 @@ fn say_active() {
             ""
         };
         say(format_args!(
-            "active in pid {pid}: CPython {version}, domains {domains}{how}"
+            "active in pid {pid}: CPython {version}, domains {domains}{packed}{how}"
         ));
     }
 }

@@ -13,9 +13,9 @@ use crate::domains::names::{self, Name};
 use crate::domains::outside::{PyMemAllocatorEx, PyObjectArenaAllocator, no_table};
 use crate::domains::pymalloc::{MEM, OBJ};
 use crate::domains::raw::{self, RAW, WHATEVER_IS_IN_RAW};
-use crate::geometry::REQUEST_MAX;
+use crate::geometry::{ALIGNMENT, REQUEST_MAX};
 use crate::os::text::CFile;
-use crate::{stats, stats_table};
+use crate::{packing, stats, stats_table};
 
 /// Functions that look into a table. Sizes that no domain is ever asked for
 /// do not get there.
@@ -55,7 +55,7 @@ macro_rules! by_table {
         }
     }};
 }
-/// While all tables are as at the start.
+/// While all tables are as at the start, and no domain is packed.
 pub const STRAIGHT: Exports = Exports {
     raw: Functions {
         malloc: raw_malloc,
@@ -63,8 +63,8 @@ pub const STRAIGHT: Exports = Exports {
         realloc: raw_realloc,
         free: raw_free,
     },
-    mem: straight_over!(&WHATEVER_IS_IN_RAW),
-    object: straight_over!(&WHATEVER_IS_IN_RAW),
+    mem: straight_over!(&WHATEVER_IS_IN_RAW, ALIGNMENT),
+    object: straight_over!(&WHATEVER_IS_IN_RAW, ALIGNMENT),
     tables: TABLES,
     answers: ANSWERS,
 };
@@ -98,7 +98,8 @@ static BOTH: [Exports; 2] = [BY_TABLE, STRAIGHT];
 
 /// What the exported names do now, where the tables are ours.
 pub fn current() -> &'static Exports {
-    &BOTH[usize::from(all_standard())]
+    let straight = all_standard() && !packing::mem() && !packing::obj();
+    &BOTH[usize::from(straight)]
 }
 
 /// Whether these are what the exported names do where the tables are ours.

@@ -13,14 +13,17 @@
 
 use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_void};
+use core::ptr;
 
 use super::exports::{GetAllocator, SetAllocator};
 use super::reason::Reason;
 use super::symbols::Host;
 use crate::allocator::{Allocator, LIBC};
 use crate::domains::outside::PyMemAllocatorEx;
+use crate::geometry::{ALIGNMENT, PACKED_ALIGNMENT};
 use crate::object;
 use crate::os::weak::function;
+use crate::packing;
 
 /// The numbers that CPython gives the two domains.
 const MEM: c_int = 1;
@@ -34,24 +37,46 @@ unsafe impl Sync for Below {}
 static BELOW_MEM: Below = Below(UnsafeCell::new(LIBC));
 static BELOW_OBJ: Below = Below(UnsafeCell::new(LIBC));
 
-unsafe extern "C" fn malloc(ctx: *mut c_void, n: usize) -> *mut c_void {
+unsafe extern "C" fn malloc<const ALIGN: usize>(ctx: *mut c_void, n: usize) -> *mut c_void {
     // SAFETY: our table's context is a `Below`; K1, T1.
-    unsafe { object::malloc(&*ctx.cast(), n) }
+    unsafe { object::malloc::<ALIGN>(&*ctx.cast(), n) }
 }
 
-unsafe extern "C" fn calloc(ctx: *mut c_void, nelem: usize, elsize: usize) -> *mut c_void {
+unsafe extern "C" fn calloc<const ALIGN: usize>(
+    ctx: *mut c_void,
+    nelem: usize,
+    elsize: usize,
+) -> *mut c_void {
     // SAFETY: as in `malloc`.
-    unsafe { object::calloc(&*ctx.cast(), nelem, elsize) }
+    unsafe { object::calloc::<ALIGN>(&*ctx.cast(), nelem, elsize) }
 }
 
-unsafe extern "C" fn realloc(ctx: *mut c_void, p: *mut c_void, n: usize) -> *mut c_void {
+unsafe extern "C" fn realloc<const ALIGN: usize>(
+    ctx: *mut c_void,
+    p: *mut c_void,
+    n: usize,
+) -> *mut c_void {
     // SAFETY: as in `malloc`; the pointer's contract is the host's.
-    unsafe { object::realloc(&*ctx.cast(), p, n) }
+    unsafe { object::realloc::<ALIGN>(&*ctx.cast(), p, n) }
 }
 
 unsafe extern "C" fn free(ctx: *mut c_void, p: *mut c_void) {
     // SAFETY: as in `realloc`.
     unsafe { object::free(&*ctx.cast(), p) }
+}
+
+/// Our table, but for its context, for a domain that is not packed and for one that is.
+const PLAIN: Allocator = functions::<ALIGNMENT>();
+const PACKED: Allocator = functions::<PACKED_ALIGNMENT>();
+
+const fn functions<const ALIGN: usize>() -> Allocator {
+    Allocator {
+        ctx: ptr::null_mut(),
+        malloc: malloc::<ALIGN>,
+        calloc: calloc::<ALIGN>,
+        realloc: realloc::<ALIGN>,
+        free,
+    }
 }
 
 /// The host's tables, and its functions to read and write them.
@@ -73,15 +98,12 @@ impl Tables {
         Some(Tables { get, set })
     }
 
-    fn install(&self, domain: c_int, below: &'static Below) {
+    fn install(&self, domain: c_int, below: &'static Below, packed: bool) {
         // SAFETY: K1. Nobody reads it yet, or it is as it was.
         unsafe { *below.0.get() = current(self.get, domain).filled() };
         let ours = Allocator {
             ctx: below.0.get().cast(),
-            malloc,
-            calloc,
-            realloc,
-            free,
+            ..if packed { PACKED } else { PLAIN }
         };
         // SAFETY: a whole table that lives as long as the process (T1). The
         // host copies it.
@@ -98,9 +120,10 @@ fn current(get: GetAllocator, domain: c_int) -> PyMemAllocatorEx {
 }
 
 fn is_ours(table: &PyMemAllocatorEx) -> bool {
-    table
-        .malloc
-        .is_some_and(|other| other as *const () == malloc as *const ())
+    table.malloc.is_some_and(|other| {
+        let mut ours = [PLAIN, PACKED].iter().map(|table| table.malloc);
+        ours.any(|malloc| other as *const () == malloc as *const ())
+    })
 }
 
 /// Whether our table is in both domains of the host, with no hook over it.
@@ -129,7 +152,7 @@ pub fn install(host: &Host) -> Result<(), Reason> {
     if ![MEM, OBJ].into_iter().all(is_the_hosts) {
         return Err(Reason::OtherAllocator);
     }
-    tables.install(MEM, &BELOW_MEM);
-    tables.install(OBJ, &BELOW_OBJ);
+    tables.install(MEM, &BELOW_MEM, packing::mem());
+    tables.install(OBJ, &BELOW_OBJ, packing::obj());
     Ok(())
 }

@@ -27,11 +27,13 @@ use crate::allocator::Allocator;
 use crate::arena_source;
 use crate::domains::era;
 use crate::domains::outside::{PyMemAllocatorEx, PyObjectArenaAllocator};
+use crate::geometry::{ALIGNMENT, PACKED_ALIGNMENT};
 use crate::object;
 use crate::os::text::CFile;
-use crate::{stats, stats_table};
+use crate::{packing, stats, stats_table};
 
-static OVER_PYTHON_2: Functions = straight_over!(&python2::BELOW);
+static OVER_PYTHON_2: Functions = straight_over!(&python2::BELOW, ALIGNMENT);
+static PACKED_OVER_PYTHON_2: Functions = straight_over!(&python2::BELOW, PACKED_ALIGNMENT);
 
 /// What our names do where we stand aside, and where we serve.
 static ASIDE: Once<Exports> = Once::new(STRAIGHT);
@@ -44,7 +46,7 @@ fn is_ours(p: *mut c_void) -> bool {
 unsafe extern "C" fn raw_realloc(p: *mut c_void, n: usize) -> *mut c_void {
     if is_ours(p) {
         // SAFETY: T1; the pointer's contract is the caller's.
-        unsafe { object::realloc(&HOST_RAW, p, n) }
+        unsafe { object::realloc::<ALIGNMENT>(&HOST_RAW, p, n) }
     } else {
         // SAFETY: the host's own contract.
         unsafe { (domains().raw.realloc)(p, n) }
@@ -242,7 +244,11 @@ pub fn in_host(host: &Host, served: bool) -> &'static Exports {
                 }
             }
         } else if served {
-            ours.object = OVER_PYTHON_2;
+            ours.object = if packing::obj() {
+                PACKED_OVER_PYTHON_2
+            } else {
+                OVER_PYTHON_2
+            };
         }
         ours
     })

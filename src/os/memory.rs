@@ -106,6 +106,15 @@ pub unsafe fn purge(address: usize, size: usize) {
     unsafe { libc::madvise(start, size, libc::MADV_DONTNEED) };
 }
 
+/// Brings the memory of `size` bytes at `address` in at once, as writing to each page
+/// would one by one. False where the kernel cannot (before 5.14, or when memory is
+/// short): then writing does it.
+pub fn populate(address: usize, size: usize) -> bool {
+    let start = ptr::with_exposed_provenance_mut(address);
+    // SAFETY: changes no content, whatever is mapped there.
+    unsafe { libc::madvise(start, size, libc::MADV_POPULATE_WRITE) == 0 }
+}
+
 /// Asks the kernel not to back `size` bytes at `base` with huge pages.
 ///
 /// Where huge pages are always on, the first byte touched in an arena would

@@ -2,6 +2,7 @@
 //! what becomes of pools and arenas as blocks come and go.
 
 use super::*;
+use crate::arenas;
 use crate::geometry::{POOL_SIZE, POOLS_PER_ARENA, pool_base};
 use crate::heap::Heap;
 use crate::size_class::SizeClass;
@@ -106,6 +107,7 @@ fn empty_pools_serve_another_class() {
 
 #[test]
 fn empty_arenas_go_back_to_the_kernel() {
+    arenas::go_by_time(false);
     let heap = heap();
     let class = SizeClass::of(32768).unwrap();
     let arenas = 20;

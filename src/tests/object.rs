@@ -43,12 +43,12 @@ impl Owned {
 
     fn malloc(len: usize, seed: u8) -> Owned {
         // SAFETY: the C library's table keeps T1, here and below.
-        Owned::new(unsafe { object::malloc(&LIBC, len) }, len, seed)
+        Owned::new(unsafe { object::malloc::<16>(&LIBC, len) }, len, seed)
     }
 
     fn calloc(len: usize, seed: u8) -> Owned {
         // SAFETY: as above.
-        let p = unsafe { object::calloc(&LIBC, 1, len) };
+        let p = unsafe { object::calloc::<16>(&LIBC, 1, len) };
         for i in 0..len {
             // SAFETY: within the block.
             assert_eq!(unsafe { p.cast::<u8>().add(i).read() }, 0);
@@ -73,7 +73,7 @@ impl Owned {
 
     fn realloc(&mut self, len: usize) {
         // SAFETY: a live block, given up.
-        let p = unsafe { object::realloc(&LIBC, self.p.cast(), len) };
+        let p = unsafe { object::realloc::<16>(&LIBC, self.p.cast(), len) };
         assert!(!p.is_null());
         let kept = self.len.min(len);
         (self.p, self.len) = (p.cast(), len);
@@ -191,12 +191,12 @@ fn impossible_sizes_are_refused_and_change_nothing() {
     ] {
         // SAFETY: any size may be asked, and the block is live.
         unsafe {
-            assert!(object::malloc(&LIBC, n).is_null());
-            assert!(object::calloc(&LIBC, n, 1).is_null());
-            assert!(object::calloc(&LIBC, 1, n).is_null());
-            assert!(object::calloc(&LIBC, n, n).is_null());
-            assert!(object::realloc(&LIBC, block.p.cast(), n).is_null());
-            assert!(object::realloc(&LIBC, ptr::null_mut(), n).is_null());
+            assert!(object::malloc::<16>(&LIBC, n).is_null());
+            assert!(object::calloc::<16>(&LIBC, n, 1).is_null());
+            assert!(object::calloc::<16>(&LIBC, 1, n).is_null());
+            assert!(object::calloc::<16>(&LIBC, n, n).is_null());
+            assert!(object::realloc::<16>(&LIBC, block.p.cast(), n).is_null());
+            assert!(object::realloc::<16>(&LIBC, ptr::null_mut(), n).is_null());
         }
     }
     block.free();
@@ -224,7 +224,7 @@ fn foreign_blocks_go_to_whom_they_belong() {
         // SAFETY: the C library's block, given to realloc and then to free.
         unsafe {
             let p = libc::malloc(n);
-            let p = object::realloc(&LIBC, p, 2 * n);
+            let p = object::realloc::<16>(&LIBC, p, 2 * n);
             assert!(MAP.find(p.addr()).class().is_none(), "it stays foreign");
             object::free(&LIBC, p);
             object::free(&LIBC, libc::malloc(n));

@@ -59,10 +59,12 @@ fn file_of(module: &str) -> PathBuf {
 /// The text of a file without its tests.
 fn text_of(module: &str) -> String {
     let text = fs::read_to_string(file_of(module)).unwrap();
-    text.split("\n#[cfg(test)]\nmod tests")
-        .next()
-        .unwrap()
-        .to_string()
+    let tests = [
+        "\n#[cfg(test)]\nmod tests",
+        "\n#[cfg(test)]\npub(crate) mod tests",
+    ];
+    let end = tests.iter().filter_map(|tests| text.find(tests)).min();
+    text[..end.unwrap_or(text.len())].to_string()
 }
 
 /// The code of a file: without tests and comments.

@@ -1,0 +1,177 @@
+//! The depot of a size class: free blocks on their way from one thread's magazines
+//! to the next refill, without going through the pools.
+//!
+//! ```text
+//!    flush  -->  | run | run | run | run |      |  -->  refill: the run that came last
+//!                   |
+//!                   v  when it is full: by turns, to the pools
+//! ```
+//!
+//! What one thread makes another may drop, and many programs build and drop a few
+//! hundred objects again and again: a run that is handed on as it is costs a copy of
+//! its addresses, where the pools would note each block twice.
+//!
+//! The bound is a pool's worth of blocks, so that a depot never decides where a
+//! program's objects lie: blocks come from it in the order in which they were freed,
+//! not in that of their addresses. (Without a bound the collector had to go all over
+//! the place: async_tree took a third longer.)
+//!
+//! # Invariants
+//!
+//! D1  The first `len` slots hold blocks of the class that nobody else has; their
+//!     pools count them as taken.
+//! D2  `least` is the smallest `len` since it was asked for.
+//!
+//! # Threads
+//!
+//! Under the class's lock.
+
+use core::cell::Cell;
+use core::ptr;
+
+use crate::geometry::POOL_SIZE;
+use crate::size_class::{SMALL_MAX, SizeClass};
+
+/// Blocks that the depot of any class has room for at the most.
+const ROOM: usize = 1024;
+
+/// A class's depot.
+pub struct Depot {
+    blocks: [Cell<*mut u8>; ROOM],
+    len: Cell<usize>,
+    least: Cell<usize>,
+    /// Where the next run that is to leave begins.
+    turn: Cell<usize>,
+}
+
+/// How many blocks of `class` its depot has room for. Medium ones have none: what a
+/// depot keeps keeps pages, and a lock costs little beside filling such a block.
+fn room(class: SizeClass) -> usize {
+    match class.size() {
+        size @ ..=SMALL_MAX => (POOL_SIZE / size).min(ROOM),
+        _ => 0,
+    }
+}
+
+impl Depot {
+    /// An empty one.
+    #[expect(
+        clippy::new_without_default,
+        reason = "made in constants, where Default cannot be"
+    )]
+    pub const fn new() -> Depot {
+        Depot {
+            blocks: [const { Cell::new(ptr::null_mut()) }; ROOM],
+            len: Cell::new(0),
+            least: Cell::new(0),
+            turn: Cell::new(0),
+        }
+    }
+
+    /// Blocks in it.
+    pub fn held(&self) -> usize {
+        self.len.get()
+    }
+
+    /// Puts a run of blocks of `class` in. If there is no room for it, as many older ones
+    /// leave to `out`, by turns; or where there is none at all, the run itself. Returns
+    /// how many that are.
+    #[inline]
+    pub fn put(&self, class: SizeClass, run: &[*mut u8], out: &mut [*mut u8]) -> usize {
+        let (len, n) = (self.len.get(), run.len());
+        if len + n <= room(class) {
+            for (slot, block) in self.blocks[len..len + n].iter().zip(run) {
+                slot.set(*block);
+            }
+            self.len.set(len + n);
+            return 0;
+        }
+        if n > len {
+            out[..n].copy_from_slice(run);
+            return n;
+        }
+        let turn = self.turn.get();
+        let at = if turn + n <= len { turn } else { 0 };
+        let slots = self.blocks[at..at + n].iter();
+        for ((slot, block), older) in slots.zip(run).zip(out) {
+            *older = slot.replace(*block);
+        }
+        self.turn.set(at + n);
+        n
+    }
+
+    /// Takes the blocks that came last, in the order in which they came, as many as
+    /// there are and `out` has room for. They fill the end of `out`. Returns how many.
+    #[inline]
+    pub fn take(&self, out: &mut [*mut u8]) -> usize {
+        let len = self.len.get();
+        let n = out.len().min(len);
+        let rest = len - n;
+        let room = out.len() - n;
+        for (to, slot) in out[room..].iter_mut().zip(&self.blocks[rest..len]) {
+            *to = slot.get();
+        }
+        self.len.set(rest);
+        self.least.set(self.least.get().min(rest));
+        n
+    }
+
+    /// How many blocks nobody has taken since this was asked the last time.
+    pub fn unused(&self) -> usize {
+        self.least.replace(self.len.get())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::*;
+
+    fn blocks(numbers: core::ops::Range<usize>) -> Vec<*mut u8> {
+        numbers.map(ptr::without_provenance_mut).collect()
+    }
+
+    #[test]
+    fn the_run_that_came_last_goes_first() {
+        let (depot, class) = (Depot::new(), SizeClass::of(512).unwrap());
+        let mut older = [ptr::null_mut(); 64];
+        assert_eq!(depot.put(class, &blocks(0..60), &mut older), 0);
+        assert_eq!(depot.put(class, &blocks(60..120), &mut older), 0);
+        let mut out = [ptr::null_mut(); 30];
+        assert_eq!(depot.take(&mut out), 30);
+        assert_eq!(out.to_vec(), blocks(90..120));
+        let mut rest = [ptr::null_mut(); 100];
+        assert_eq!((depot.held(), depot.take(&mut rest)), (90, 90));
+        assert_eq!(rest[10..].to_vec(), blocks(0..90));
+        assert_eq!(depot.take(&mut rest), 0);
+    }
+
+    #[test]
+    fn a_full_one_lets_older_blocks_go_and_loses_none() {
+        for size in [16, 48, 512, 576] {
+            let (depot, class) = (Depot::new(), SizeClass::of(size).unwrap());
+            let (mut older, mut left) = ([ptr::null_mut(); 64], Vec::new());
+            for turn in 0..100 {
+                let n = depot.put(class, &blocks(turn * 50..turn * 50 + 50), &mut older);
+                left.extend_from_slice(&older[..n]);
+                assert!(depot.held() <= room(class));
+            }
+            let mut rest = vec![ptr::null_mut(); ROOM];
+            let n = depot.take(&mut rest);
+            left.extend_from_slice(&rest[ROOM - n..]);
+            left.sort();
+            assert_eq!(left, blocks(0..5000));
+        }
+    }
+
+    #[test]
+    fn what_nobody_takes_is_known() {
+        let (depot, class) = (Depot::new(), SizeClass::of(64).unwrap());
+        depot.put(class, &blocks(0..50), &mut []);
+        assert_eq!(depot.unused(), 0);
+        assert_eq!(depot.unused(), 50);
+        depot.take(&mut [ptr::null_mut(); 20]);
+        depot.put(class, &blocks(50..90), &mut []);
+        assert_eq!((depot.unused(), depot.held()), (30, 70));
+    }
+}

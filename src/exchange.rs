@@ -1,0 +1,59 @@
+//! The exchange of runs between the threads' magazines and the heap: by the class's
+//! depot while that can serve, else by its pools.
+//!
+//! # Threads
+//!
+//! Any thread, with no lock held.
+
+use core::ptr;
+
+use crate::heap::{self, Heap};
+use crate::size_class::{BLOCKS_PER_WORD, SizeClass};
+
+impl Heap {
+    /// A run of free blocks of `class` for a thread that has none: what came to the
+    /// depot last, else as `take`.
+    #[inline(never)]
+    pub fn refill(&self, class: SizeClass, request: usize, out: &mut [*mut u8]) -> usize {
+        let used = self.used(class);
+        let taken = used.depot.take(out);
+        if taken == 0 {
+            drop(used);
+            return self.take(class, request, out);
+        }
+        used.took(0, request);
+        taken
+    }
+
+    /// Takes a run of blocks of `class` that a thread has too many of into the depot; if
+    /// that is full, as many of its oldest blocks, or these, go to the pools.
+    #[inline(never)]
+    pub fn flush(&self, class: SizeClass, run: &[*mut u8]) {
+        if heap::at_once() {
+            return self.give(class, run);
+        }
+        let mut older = [ptr::null_mut(); BLOCKS_PER_WORD];
+        let n = self.used(class).depot.put(class, run, &mut older);
+        if n > 0 {
+            self.give(class, &older[..n]);
+        }
+    }
+
+    /// Gives what is in the depots to the pools: what nobody has taken since this was
+    /// called the last time, or `all`. No arena goes back.
+    pub fn empty_depots(&self, all: bool) {
+        for class in SizeClass::all() {
+            let used = self.used(class);
+            let unused = used.depot.unused();
+            let mut rest = if all { used.depot.held() } else { unused };
+            drop(used);
+            let mut run = [ptr::null_mut(); BLOCKS_PER_WORD];
+            while rest > 0 {
+                let wanted = rest.min(run.len());
+                let taken = self.used(class).depot.take(&mut run[..wanted]);
+                self.take_back(class, &run[wanted - taken..wanted]);
+                rest = if taken < wanted { 0 } else { rest - taken };
+            }
+        }
+    }
+}
