@@ -162,6 +162,8 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--library",
                         default=os.path.join(TREE, "target/release/libobmalloc.so"))
+    parser.add_argument("--packed", action="store_true",
+                        help="the library with OBMALLOC_ALIGN=8")
     parser.add_argument("--pythons", metavar="LIST",
                         help="all, or versions, 'distribution' and paths, with commas")
     parser.add_argument("--modules", metavar="LIST",

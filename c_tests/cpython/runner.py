@@ -183,6 +183,8 @@ def run_once(path, module, library, options, left_out=()):
     environment = dict(clean_environment(), TMPDIR=temporary)
     if library:
         environment["LD_PRELOAD"] = library
+        if options.packed:
+            environment["OBMALLOC_ALIGN"] = "8"
     run = Run()
     started = time.monotonic()
     with open(os.path.join(folder, "stderr"), "wb") as stderr:
