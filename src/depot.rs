@@ -35,9 +35,32 @@ use crate::size_class::{SMALL_MAX, SizeClass};
 /// Blocks that the depot of any class has room for at the most.
 const ROOM: usize = 1024;
 
-/// A class's depot.
+/// Runs that come before a depot begins to keep them: a program that does little
+/// need not touch its slots.
+const BEGINS: u32 = 64;
+
+/// The slots of a class's depot. They lie apart, so that who only counts does not touch
+/// them.
+pub struct Slots([Cell<*mut u8>; ROOM]);
+
+// SAFETY: used under the class's lock.
+unsafe impl Sync for Slots {}
+
+impl Slots {
+    /// No block in any.
+    #[expect(
+        clippy::new_without_default,
+        reason = "made in constants, where Default cannot be"
+    )]
+    pub const fn new() -> Slots {
+        Slots([const { Cell::new(ptr::null_mut()) }; ROOM])
+    }
+}
+
+/// What there is in a class's depot.
 pub struct Depot {
-    blocks: [Cell<*mut u8>; ROOM],
+    /// Runs that came, up to [`BEGINS`].
+    came: Cell<u32>,
     len: Cell<usize>,
     least: Cell<usize>,
     /// Where the next run that is to leave begins.
@@ -61,7 +84,7 @@ impl Depot {
     )]
     pub const fn new() -> Depot {
         Depot {
-            blocks: [const { Cell::new(ptr::null_mut()) }; ROOM],
+            came: Cell::new(0),
             len: Cell::new(0),
             least: Cell::new(0),
             turn: Cell::new(0),
@@ -77,10 +100,21 @@ impl Depot {
     /// leave to `out`, by turns; or where there is none at all, the run itself. Returns
     /// how many that are.
     #[inline]
-    pub fn put(&self, class: SizeClass, run: &[*mut u8], out: &mut [*mut u8]) -> usize {
+    pub fn put(
+        &self,
+        slots: &Slots,
+        class: SizeClass,
+        run: &[*mut u8],
+        out: &mut [*mut u8],
+    ) -> usize {
         let (len, n) = (self.len.get(), run.len());
+        if self.came.get() < BEGINS {
+            self.came.set(self.came.get() + 1);
+            out[..n].copy_from_slice(run);
+            return n;
+        }
         if len + n <= room(class) {
-            for (slot, block) in self.blocks[len..len + n].iter().zip(run) {
+            for (slot, block) in slots.0[len..len + n].iter().zip(run) {
                 slot.set(*block);
             }
             self.len.set(len + n);
@@ -92,8 +126,8 @@ impl Depot {
         }
         let turn = self.turn.get();
         let at = if turn + n <= len { turn } else { 0 };
-        let slots = self.blocks[at..at + n].iter();
-        for ((slot, block), older) in slots.zip(run).zip(out) {
+        let leaving = slots.0[at..at + n].iter();
+        for ((slot, block), older) in leaving.zip(run).zip(out) {
             *older = slot.replace(*block);
         }
         self.turn.set(at + n);
@@ -103,12 +137,12 @@ impl Depot {
     /// Takes the blocks that came last, in the order in which they came, as many as
     /// there are and `out` has room for. They fill the end of `out`. Returns how many.
     #[inline]
-    pub fn take(&self, out: &mut [*mut u8]) -> usize {
+    pub fn take(&self, slots: &Slots, out: &mut [*mut u8]) -> usize {
         let len = self.len.get();
         let n = out.len().min(len);
         let rest = len - n;
         let room = out.len() - n;
-        for (to, slot) in out[room..].iter_mut().zip(&self.blocks[rest..len]) {
+        for (to, slot) in out[room..].iter_mut().zip(&slots.0[rest..len]) {
             *to = slot.get();
         }
         self.len.set(rest);
@@ -131,33 +165,56 @@ mod tests {
         numbers.map(ptr::without_provenance_mut).collect()
     }
 
+    fn begun() -> Depot {
+        let depot = Depot::new();
+        depot.came.set(BEGINS);
+        depot
+    }
+
+    #[test]
+    fn it_begins_when_runs_keep_coming() {
+        let (depot, slots, class) = (Depot::new(), Slots::new(), SizeClass::of(64).unwrap());
+        let mut out = [ptr::null_mut(); 64];
+        for _ in 0..BEGINS {
+            assert_eq!(depot.put(&slots, class, &blocks(1..5), &mut out), 4);
+            assert_eq!(out[..4].to_vec(), blocks(1..5));
+        }
+        assert_eq!(depot.put(&slots, class, &blocks(1..5), &mut out), 0);
+        assert_eq!(depot.held(), 4);
+    }
+
     #[test]
     fn the_run_that_came_last_goes_first() {
-        let (depot, class) = (Depot::new(), SizeClass::of(512).unwrap());
+        let (depot, slots, class) = (begun(), Slots::new(), SizeClass::of(512).unwrap());
         let mut older = [ptr::null_mut(); 64];
-        assert_eq!(depot.put(class, &blocks(0..60), &mut older), 0);
-        assert_eq!(depot.put(class, &blocks(60..120), &mut older), 0);
+        assert_eq!(depot.put(&slots, class, &blocks(0..60), &mut older), 0);
+        assert_eq!(depot.put(&slots, class, &blocks(60..120), &mut older), 0);
         let mut out = [ptr::null_mut(); 30];
-        assert_eq!(depot.take(&mut out), 30);
+        assert_eq!(depot.take(&slots, &mut out), 30);
         assert_eq!(out.to_vec(), blocks(90..120));
         let mut rest = [ptr::null_mut(); 100];
-        assert_eq!((depot.held(), depot.take(&mut rest)), (90, 90));
+        assert_eq!((depot.held(), depot.take(&slots, &mut rest)), (90, 90));
         assert_eq!(rest[10..].to_vec(), blocks(0..90));
-        assert_eq!(depot.take(&mut rest), 0);
+        assert_eq!(depot.take(&slots, &mut rest), 0);
     }
 
     #[test]
     fn a_full_one_lets_older_blocks_go_and_loses_none() {
         for size in [16, 48, 512, 576] {
-            let (depot, class) = (Depot::new(), SizeClass::of(size).unwrap());
+            let (depot, slots, class) = (begun(), Slots::new(), SizeClass::of(size).unwrap());
             let (mut older, mut left) = ([ptr::null_mut(); 64], Vec::new());
             for turn in 0..100 {
-                let n = depot.put(class, &blocks(turn * 50..turn * 50 + 50), &mut older);
+                let n = depot.put(
+                    &slots,
+                    class,
+                    &blocks(turn * 50..turn * 50 + 50),
+                    &mut older,
+                );
                 left.extend_from_slice(&older[..n]);
                 assert!(depot.held() <= room(class));
             }
             let mut rest = vec![ptr::null_mut(); ROOM];
-            let n = depot.take(&mut rest);
+            let n = depot.take(&slots, &mut rest);
             left.extend_from_slice(&rest[ROOM - n..]);
             left.sort();
             assert_eq!(left, blocks(0..5000));
@@ -166,12 +223,12 @@ mod tests {
 
     #[test]
     fn what_nobody_takes_is_known() {
-        let (depot, class) = (Depot::new(), SizeClass::of(64).unwrap());
-        depot.put(class, &blocks(0..50), &mut []);
+        let (depot, slots, class) = (begun(), Slots::new(), SizeClass::of(64).unwrap());
+        depot.put(&slots, class, &blocks(0..50), &mut []);
         assert_eq!(depot.unused(), 0);
         assert_eq!(depot.unused(), 50);
-        depot.take(&mut [ptr::null_mut(); 20]);
-        depot.put(class, &blocks(50..90), &mut []);
+        depot.take(&slots, &mut [ptr::null_mut(); 20]);
+        depot.put(&slots, class, &blocks(50..90), &mut []);
         assert_eq!((depot.unused(), depot.held()), (30, 70));
     }
 }

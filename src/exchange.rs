@@ -16,7 +16,7 @@ impl Heap {
     #[inline(never)]
     pub fn refill(&self, class: SizeClass, request: usize, out: &mut [*mut u8]) -> usize {
         let used = self.used(class);
-        let taken = used.depot.take(out);
+        let taken = used.depot.take(self.slots(class), out);
         if taken == 0 {
             drop(used);
             return self.take(class, request, out);
@@ -33,7 +33,10 @@ impl Heap {
             return self.give(class, run);
         }
         let mut older = [ptr::null_mut(); BLOCKS_PER_WORD];
-        let n = self.used(class).depot.put(class, run, &mut older);
+        let n = self
+            .used(class)
+            .depot
+            .put(self.slots(class), class, run, &mut older);
         if n > 0 {
             self.give(class, &older[..n]);
         }
@@ -50,7 +53,10 @@ impl Heap {
             let mut run = [ptr::null_mut(); BLOCKS_PER_WORD];
             while rest > 0 {
                 let wanted = rest.min(run.len());
-                let taken = self.used(class).depot.take(&mut run[..wanted]);
+                let taken = self
+                    .used(class)
+                    .depot
+                    .take(self.slots(class), &mut run[..wanted]);
                 self.take_back(class, &run[wanted - taken..wanted]);
                 rest = if taken < wanted { 0 } else { rest - taken };
             }

@@ -34,6 +34,7 @@ use crate::arena::Arena;
 use crate::arena_source::{self, Land};
 use crate::arenas::{Arenas, Counts};
 use crate::cutoff;
+use crate::depot::Slots;
 use crate::geometry::ARENA_SIZE;
 use crate::inherited;
 use crate::limits;
@@ -55,6 +56,8 @@ pub struct Heap {
     /// By class index; entry 0 stays unused.
     classes: [Lock<UsedPools>; TABLE_LEN],
     pub(crate) arenas: Lock<Arenas>,
+    /// By class index: used under the class's lock.
+    slots: [Slots; TABLE_LEN],
 }
 
 /// The process's heap.
@@ -123,7 +126,13 @@ impl Heap {
         Heap {
             classes: [const { Lock::new(UsedPools::new()) }; TABLE_LEN],
             arenas: Lock::new(Arenas::new()),
+            slots: [const { Slots::new() }; TABLE_LEN],
         }
+    }
+
+    /// The slots of a class's depot.
+    pub(crate) fn slots(&self, class: SizeClass) -> &Slots {
+        &self.slots[class.index()]
     }
 
     /// The used pools of a class, under its lock.
