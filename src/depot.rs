@@ -108,12 +108,11 @@ impl Depot {
         out: &mut [*mut u8],
     ) -> usize {
         let (len, n) = (self.len.get(), run.len());
-        if self.came.get() < BEGINS {
+        let begun = self.came.get() == BEGINS;
+        if !begun {
             self.came.set(self.came.get() + 1);
-            out[..n].copy_from_slice(run);
-            return n;
         }
-        if len + n <= room(class) {
+        if begun && len + n <= room(class) {
             for (slot, block) in slots.0[len..len + n].iter().zip(run) {
                 slot.set(*block);
             }

@@ -35,6 +35,11 @@ pub fn set(mem: bool, obj: bool) {
     OBJ.store(obj, Relaxed);
 }
 
+/// Whether any is.
+pub fn any() -> bool {
+    mem() || obj()
+}
+
 /// Whether the domain MEM is packed.
 pub fn mem() -> bool {
     MEM.load(Relaxed)

@@ -92,7 +92,9 @@ pub fn when_called() -> &'static Exports {
     let Some(host) = Host::anywhere() else {
         set(State::NoHost);
         first_use::then(say_active);
-        Name::Default.install();
+        if packing::any() {
+            Name::Default.install();
+        }
         return own::current();
     };
     if symbols::is_in_place(&host) {

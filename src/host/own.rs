@@ -98,7 +98,7 @@ static BOTH: [Exports; 2] = [BY_TABLE, STRAIGHT];
 
 /// What the exported names do now, where the tables are ours.
 pub fn current() -> &'static Exports {
-    let straight = all_standard() && !packing::mem() && !packing::obj();
+    let straight = all_standard() && !packing::any();
     &BOTH[usize::from(straight)]
 }
 
