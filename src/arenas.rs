@@ -399,11 +399,12 @@ const _: () = assert!(RECORDS_BYTES > size_of::<Arena>());
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lane::Lane;
     use crate::size_class::SizeClass;
     use crate::tests::*;
 
     fn begin(pool: &'static Pool) -> &'static Pool {
-        pool.begin(SizeClass::of(1).unwrap());
+        pool.begin(Lane::FIRST, SizeClass::of(1).unwrap());
         pool
     }
 

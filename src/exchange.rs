@@ -7,36 +7,47 @@
 
 use core::ptr;
 
-use crate::heap::{self, Heap};
+use crate::heap::{self, Heap, lane_of};
+use crate::lane::Lane;
 use crate::size_class::{BLOCKS_PER_WORD, SizeClass};
 
 impl Heap {
     /// A run of free blocks of `class` for a thread that has none: what came to the
     /// depot last, else as `take`.
     #[inline(never)]
-    pub fn refill(&self, class: SizeClass, request: usize, out: &mut [*mut u8]) -> usize {
-        let used = self.used(class);
-        let taken = used.depot.take(self.slots(class), out);
+    pub fn refill(
+        &self,
+        lane: Lane,
+        class: SizeClass,
+        request: usize,
+        out: &mut [*mut u8],
+    ) -> usize {
+        let used = self.used(lane, class);
+        let taken = used.depot.take(self.slots(lane, class), out);
         if taken == 0 {
             drop(used);
-            return self.take(class, request, out);
+            return self.take(lane, class, request, out);
         }
         used.took(0, request);
         taken
     }
 
-    /// Takes a run of blocks of `class` that a thread has too many of into the depot; if
-    /// that is full, as many of its oldest blocks, or these, go to the pools.
+    /// Takes a run of blocks of `class` that a thread has too many of into the depot of
+    /// the lane that the first one belongs to; if that is full, as many of its oldest blocks, or these, go to the pools.
     #[inline(never)]
     pub fn flush(&self, class: SizeClass, run: &[*mut u8]) {
         if heap::at_once() {
             return self.give(class, run);
         }
-        let mut older = [ptr::null_mut(); BLOCKS_PER_WORD];
-        let n = self
-            .used(class)
+        let Some(first) = run.first() else {
+            return;
+        };
+        let (lane, mut older) = (lane_of(*first), [ptr::null_mut(); BLOCKS_PER_WORD]);
+        let used = self.used(lane, class);
+        let n = used
             .depot
-            .put(self.slots(class), class, run, &mut older);
+            .put(self.slots(lane, class), class, run, &mut older);
+        drop(used);
         if n > 0 {
             self.give(class, &older[..n]);
         }
@@ -45,18 +56,15 @@ impl Heap {
     /// Gives what is in the depots to the pools: what nobody has taken since this was
     /// called the last time, or `all`. No arena goes back.
     pub fn empty_depots(&self, all: bool) {
-        for class in SizeClass::all() {
-            let used = self.used(class);
+        for (lane, class, used) in self.all_used() {
             let unused = used.depot.unused();
             let mut rest = if all { used.depot.held() } else { unused };
             drop(used);
             let mut run = [ptr::null_mut(); BLOCKS_PER_WORD];
             while rest > 0 {
                 let wanted = rest.min(run.len());
-                let taken = self
-                    .used(class)
-                    .depot
-                    .take(self.slots(class), &mut run[..wanted]);
+                let slots = self.slots(lane, class);
+                let taken = self.used(lane, class).depot.take(slots, &mut run[..wanted]);
                 self.take_back(class, &run[wanted - taken..wanted]);
                 rest = if taken < wanted { 0 } else { rest - taken };
             }

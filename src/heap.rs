@@ -8,7 +8,7 @@
 //!    depot of each class               (depot.rs)
 //!        | take, if empty    ^ give, if full
 //!        v                   |
-//!    used pools by class, each under its lock      empty -> used -> full
+//!    used pools by lane and class, each under its lock      empty -> used -> full
 //!        | no used pool      ^ all blocks back
 //!        v                   |
 //!    arenas, under one lock
@@ -21,8 +21,8 @@
 //! H1  A block is in exactly one of four places: its pool's bits, its class's
 //!     depot, some thread's magazine, or the program.
 //! H2  Locks are taken in this order: a class's, then the arenas'. Nobody
-//!     holds two classes' locks, but for fork, which takes them in order of
-//!     index.
+//!     holds two classes' locks, but for fork, which takes them in order, lane
+//!     by lane.
 //! H3  No lock is held while an arena's land comes or goes: that may take
 //!     time, and may call a program's own functions.
 
@@ -32,14 +32,16 @@ use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use crate::address_map::MAP;
 use crate::arena::Arena;
 use crate::arena_source::{self, Land};
-use crate::arenas::{Arenas, Counts};
+use crate::arenas::Arenas;
 use crate::cutoff;
 use crate::depot::Slots;
 use crate::geometry::ARENA_SIZE;
 use crate::inherited;
+use crate::lane::{LANES, Lane};
 use crate::limits;
+use crate::misuse::{Misuse, stop};
 use crate::os::lock::{Held, Lock};
-use crate::os::{process, text};
+use crate::os::process;
 use crate::pool::Pool;
 use crate::size_class::{SizeClass, TABLE_LEN};
 use crate::used_pools::UsedPools;
@@ -51,13 +53,18 @@ const BRINGS_FROM: usize = 64;
 /// under one lock, but not for ever.
 const VISITS: usize = 8;
 
+/// What a class has in a lane. On cache lines of its own: other classes' are other
+/// processors' business.
+#[repr(align(64))]
+struct Class(Lock<UsedPools>);
+
 /// The arenas and the used pools of every class.
 pub struct Heap {
-    /// By class index; entry 0 stays unused.
-    classes: [Lock<UsedPools>; TABLE_LEN],
+    /// By lane and class index; entry 0 stays unused.
+    classes: [[Class; TABLE_LEN]; LANES],
     pub(crate) arenas: Lock<Arenas>,
-    /// By class index: used under the class's lock.
-    slots: [Slots; TABLE_LEN],
+    /// By lane and class index: used under the class's lock.
+    slots: [[Slots; TABLE_LEN]; LANES],
 }
 
 /// The process's heap.
@@ -85,37 +92,6 @@ pub fn grew() -> bool {
     GREW.load(Relaxed) && GREW.swap(false, Relaxed)
 }
 
-/// Why a block cannot have been freed rightly.
-#[derive(Clone, Copy)]
-enum Misuse {
-    /// No block begins at this address.
-    NotABlock,
-    /// The block is free already.
-    AlreadyFree,
-    /// The pool has gone back to its arena, or to another class: all of its
-    /// blocks were free.
-    NoSuchPool,
-}
-
-/// What a class holds at one moment.
-#[derive(Clone, Copy, Default)]
-pub struct ClassCounts {
-    /// Its pools, used and full.
-    pub pools: usize,
-    /// Of these, how many are full.
-    pub full: usize,
-    /// Blocks that are live, in some thread's magazine or in the depot.
-    pub taken: usize,
-    /// Blocks in the depot.
-    pub in_depot: usize,
-    /// Bytes of resident pages in its pools.
-    pub resident: usize,
-    /// Requests that were looked at.
-    pub looked_at: usize,
-    /// The bytes of these.
-    pub requested: usize,
-}
-
 impl Heap {
     /// A heap without memory.
     #[expect(
@@ -124,20 +100,27 @@ impl Heap {
     )]
     pub const fn new() -> Heap {
         Heap {
-            classes: [const { Lock::new(UsedPools::new()) }; TABLE_LEN],
+            classes: [const { [const { Class(Lock::new(UsedPools::new())) }; TABLE_LEN] }; LANES],
             arenas: Lock::new(Arenas::new()),
-            slots: [const { Slots::new() }; TABLE_LEN],
+            slots: [const { [const { Slots::new() }; TABLE_LEN] }; LANES],
         }
     }
 
     /// The slots of a class's depot.
-    pub(crate) fn slots(&self, class: SizeClass) -> &Slots {
-        &self.slots[class.index()]
+    pub(crate) fn slots(&self, lane: Lane, class: SizeClass) -> &Slots {
+        &self.slots[lane.index()][class.index()]
     }
 
     /// The used pools of a class, under its lock.
-    pub(crate) fn used(&self, class: SizeClass) -> Held<'_, UsedPools> {
-        self.classes[class.index()].lock()
+    pub(crate) fn used(&self, lane: Lane, class: SizeClass) -> Held<'_, UsedPools> {
+        self.classes[lane.index()][class.index()].0.lock()
+    }
+
+    /// The same of every class in every lane that is open, one after the other.
+    pub(crate) fn all_used(&self) -> impl Iterator<Item = (Lane, SizeClass, Held<'_, UsedPools>)> {
+        Lane::open().flat_map(move |lane| {
+            SizeClass::all().map(move |class| (lane, class, self.used(lane, class)))
+        })
     }
 
     /// Takes free blocks of `class`, those of the fullest pools and in each the
@@ -145,19 +128,42 @@ impl Heap {
     /// `request` is the program's, in bytes, for the statistics. Returns how many:
     /// fewer than asked when that spares a new pool, none only if there is no
     /// memory.
-    pub fn take(&self, class: SizeClass, request: usize, out: &mut [*mut u8]) -> usize {
+    pub fn take(&self, lane: Lane, class: SizeClass, request: usize, out: &mut [*mut u8]) -> usize {
         loop {
-            match self.take_from_pools(class, request, out) {
+            match self.take_from_pools(lane, class, request, out) {
                 0 if self.add_arena() => {}
+                0 => return self.take_from_others(lane, class, request, out),
                 taken => return taken,
             }
         }
     }
 
+    /// As `take`, from pools of the other lanes: there is no memory for more pools.
+    #[cold]
+    fn take_from_others(
+        &self,
+        lane: Lane,
+        class: SizeClass,
+        request: usize,
+        out: &mut [*mut u8],
+    ) -> usize {
+        let others = Lane::open().filter(|other| *other != lane);
+        others
+            .map(|other| self.take_from_pools(other, class, request, out))
+            .find(|taken| *taken > 0)
+            .unwrap_or(0)
+    }
+
     /// As `take`, as far as there are pools.
-    fn take_from_pools(&self, class: SizeClass, request: usize, out: &mut [*mut u8]) -> usize {
+    fn take_from_pools(
+        &self,
+        lane: Lane,
+        class: SizeClass,
+        request: usize,
+        out: &mut [*mut u8],
+    ) -> usize {
         let shape = class.shape();
-        let used = self.used(class);
+        let used = self.used(lane, class);
         let mut taken = 0;
         for _ in 0..VISITS {
             let (pool, before) = match used.fullest() {
@@ -167,7 +173,7 @@ impl Heap {
                     used.unseal();
                     continue;
                 }
-                None => match self.begin_pool(&used, class) {
+                None => match self.begin_pool(&used, lane, class) {
                     Some(pool) => (pool, 0),
                     None => break,
                 },
@@ -185,9 +191,9 @@ impl Heap {
     }
 
     /// Takes one free block of `class`; null if there is no memory.
-    pub fn take_one(&self, class: SizeClass, request: usize) -> *mut u8 {
+    pub fn take_one(&self, lane: Lane, class: SizeClass, request: usize) -> *mut u8 {
         let mut block = [ptr::null_mut()];
-        self.take(class, request, &mut block);
+        self.take(lane, class, request, &mut block);
         block[0]
     }
 
@@ -207,23 +213,43 @@ impl Heap {
     /// program's own calls only. Returns whether a pool has become empty.
     #[inline(always)]
     pub fn take_back(&self, class: SizeClass, blocks: &[*mut u8]) -> bool {
+        let (mut rest, mut pools_ended) = (blocks, false);
+        while let Some(first) = rest.first() {
+            let lane = lane_of(*first);
+            rest = &rest[self.take_back_in(lane, class, rest, &mut pools_ended)..];
+        }
+        pools_ended
+    }
+
+    /// Takes the leading blocks of `blocks` back that are of `lane`. Returns how many,
+    /// and notes whether a pool has become empty.
+    #[inline(always)]
+    fn take_back_in(
+        &self,
+        lane: Lane,
+        class: SizeClass,
+        blocks: &[*mut u8],
+        pools_ended: &mut bool,
+    ) -> usize {
         let shape = class.shape();
-        let used = self.used(class);
-        let (mut given, mut pools_ended) = (0, false);
-        while given < blocks.len() {
-            let first = blocks[given];
+        let used = self.used(lane, class);
+        let mut given = 0;
+        while let Some(first) = blocks.get(given) {
             let arena = MAP.arena(first.addr());
             let pool = arena.map(|arena| arena.pool(first.addr()));
             let (Some(arena), Some(pool)) = (arena, pool.filter(|pool| pool.is_of(class))) else {
-                damaged(class, first, Misuse::NoSuchPool);
+                stop(class, *first, Misuse::NoSuchPool);
             };
+            if pool.lane() != lane {
+                break;
+            }
             let before = pool.free();
             match pool.give(class, &blocks[given..]) {
                 Ok(n) => given += n,
                 Err(block) if pool.begins_block(block.addr()) => {
-                    damaged(class, block, Misuse::AlreadyFree)
+                    stop(class, block, Misuse::AlreadyFree)
                 }
-                Err(block) => damaged(class, block, Misuse::NotABlock),
+                Err(block) => stop(class, block, Misuse::NotABlock),
             }
             if at_once() && !arena.is_programs() {
                 used.purge(arena, pool, true);
@@ -233,18 +259,18 @@ impl Heap {
             } else {
                 used.moved(pool, shape, before, 0);
                 self.end_pool(&used, pool);
-                pools_ended = true;
+                *pools_ended = true;
             }
         }
         used.got_back(given);
-        pools_ended
+        given
     }
 
     /// A pool for the class, taken from the arenas. Empty -> used.
-    fn begin_pool(&self, used: &UsedPools, class: SizeClass) -> Option<&'static Pool> {
+    fn begin_pool(&self, used: &UsedPools, lane: Lane, class: SizeClass) -> Option<&'static Pool> {
         let arenas = self.arenas.lock();
         let pool = arenas.take_pool()?;
-        pool.begin(class);
+        pool.begin(lane, class);
         let is_programs = || MAP.arena(pool.base()).is_some_and(Arena::is_programs);
         if used.pools() >= BRINGS_FROM && pool.resident().is_empty() && !is_programs() {
             pool.bring(class);
@@ -313,76 +339,53 @@ impl Heap {
         }
     }
 
-    /// What a class holds now.
-    pub fn class_counts(&self, class: SizeClass) -> ClassCounts {
-        let used = self.used(class);
-        ClassCounts {
-            pools: used.pools(),
-            full: used.full(),
-            taken: used.taken(),
-            in_depot: used.depot.held(),
-            resident: used.resident(),
-            looked_at: used.looked_at(),
-            requested: used.requested(),
-        }
-    }
-
-    /// What the arenas hold now.
-    pub fn arena_counts(&self) -> Counts {
-        self.arenas.lock().counts()
-    }
-
     /// In a forked child, under the locks that the fork holds: leaves the pools
     /// alone that it was born with, if that is the rule.
     pub fn forked(&self) {
         if let Some(first_own) = inherited::forked(process::parent()) {
-            for class in SizeClass::all() {
-                self.used(class).seal(first_own);
+            for (_, _, used) in self.all_used() {
+                used.seal(first_own);
             }
             self.empty_depots(true);
         }
     }
 
-    /// Takes all locks for a fork (H2).
+    /// The locks of all classes in the lanes that are open, in order (E1).
+    fn locks(&self) -> impl DoubleEndedIterator<Item = &Lock<UsedPools>> {
+        let classes = |lane: Lane| self.classes[lane.index()][1..].iter();
+        Lane::open().flat_map(classes).map(|class| &class.0)
+    }
+
+    /// Takes all locks for a fork (H2). The threads' lock is held.
     pub fn hold_for_fork(&self) {
-        for class in &self.classes[1..] {
-            class.hold_for_fork();
-        }
+        self.locks().for_each(Lock::hold_for_fork);
         self.arenas.hold_for_fork();
     }
 
     /// Opens all locks after a fork.
     pub fn open_after_fork(&self) {
         self.arenas.open_after_fork();
-        for class in self.classes[1..].iter().rev() {
-            class.open_after_fork();
-        }
+        self.locks().rev().for_each(Lock::open_after_fork);
     }
 
     /// Asserts the invariants of everything, for tests. Holds all locks, in
     /// the order of H2, as fork does: other tests use the same heap.
     #[cfg(test)]
     pub fn check(&self) {
-        let all = SizeClass::all().map(|class| (class, self.used(class)));
-        let all: std::vec::Vec<_> = all.collect();
-        for (class, used) in &all {
-            used.check(*class);
+        let all: std::vec::Vec<_> = self.all_used().collect();
+        for (lane, class, used) in &all {
+            used.check(*lane, *class);
         }
         self.arenas.lock().check();
     }
 }
 
-/// Reports a block that cannot have been freed rightly, and stops.
-#[cold]
-#[inline(never)]
-fn damaged(class: SizeClass, block: *mut u8, misuse: Misuse) -> ! {
-    let what = match misuse {
-        Misuse::NotABlock => "freed, but no block begins there",
-        Misuse::AlreadyFree => "freed twice",
-        Misuse::NoSuchPool => "freed, but its pool holds no live block",
-    };
-    let (size, pid) = (class.size(), text::pid());
-    text::fatal(format_args!(
-        "{block:p}: {what} (size class {size}, pid {pid})"
-    ))
+/// The lane that a block belongs to, as far as a look without a lock can tell.
+#[inline]
+pub(crate) fn lane_of(block: *mut u8) -> Lane {
+    if Lane::is_one() {
+        return Lane::FIRST;
+    }
+    let arena = MAP.arena(block.addr());
+    arena.map_or(Lane::FIRST, |arena| arena.pool(block.addr()).lane())
 }

@@ -35,8 +35,8 @@
 //! |---|---|
 //! | words | `geometry` the numbers, `size_class` requests and blocks, `allocator` CPython's tables, `list`, `tally` |
 //! | system | `os/`: mappings, lines of text, locks, the thread word, the environment, names that may be there, the clock, the helper thread, the process and its cgroup |
-//! | pools and arenas | `limits` of the process's memory, `inherited` what a forked child leaves alone, `pages` of a pool, `huge_pages`, `block_bits`, `pool`, `pool_pages`, `arena_source` where arenas come from, `arena` the records, `address_map` what lies where, `arenas` which gives, `depot` between threads and pools, `used_pools` which gives, `cutoff` up to which size pools serve, `packing` which domains are aligned to 8 bytes, `heap` all of it, `exchange` with the threads, `purge` what goes back |
-//! | threads | `magazines` the hit path, `threads` who has some, `decay` when free memory goes back, `fork`, `first_use` |
+//! | pools and arenas | `limits` of the process's memory, `inherited` what a forked child leaves alone, `pages` of a pool, `huge_pages`, `lane` who shares pools with whom, `block_bits`, `pool`, `pool_pages`, `arena_source` where arenas come from, `arena` the records, `address_map` what lies where, `arenas` which gives, `depot` between threads and pools, `used_pools` which gives, `cutoff` up to which size pools serve, `packing` which domains are aligned to 8 bytes, `misuse` what stops the process, `heap` all of it, `counts`, `exchange` with the threads, `purge` what goes back |
+//! | threads | `magazine` the hit path, `magazines` of all classes, `threads` who has some, `decay` when free memory goes back, `fork`, `first_use` |
 //! | object allocator | `object`: malloc, calloc, realloc, free, for every size and pointer |
 //! | around it | `config`, `stats`, written down by `stats_json`, `stats_text` and `stats_table`, `at_exit` |
 //! | domains | `domains/`: RAW, MEM and OBJ with tables of our own, debug hooks, names |
@@ -61,7 +61,7 @@
 //!    ([`threads::mine`]); [`Magazines::refill`](magazines::Magazines::refill).
 //! 5. [`Heap::refill`](heap::Heap::refill): a run of blocks that a thread had too many
 //!    of, if the class's [`depot`] has one. Else [`Heap::take`](heap::Heap::take), under
-//!    the class's lock: free blocks from the fullest used pools
+//!    the class's lock in the thread's [`lane`]: free blocks from the fullest used pools
 //!    ([`UsedPools::fullest`](used_pools::UsedPools::fullest)), in each the
 //!    lowest addresses first ([`Pool::take`](pool::Pool::take)).
 //! 6. No used pool: [`Arenas::take_pool`](arenas::Arenas::take_pool), under
@@ -96,7 +96,7 @@
 //! | static | where | guarded by | in a forked child |
 //! |---|---|---|---|
 //! | `MAP` | address_map | atomics; written under the heap's locks | as it is |
-//! | `HEAP` | heap | a lock for each class, one for the arenas | locks are held over the fork |
+//! | `HEAP` | heap | a lock for each class of each lane, one for the arenas | locks are held over the fork |
 //! | thread word | os/thread_word | thread-local | as it is |
 //! | `THREADS` | threads | its lock | held over the fork; other threads' magazines are inherited |
 //! | `FORKING` | os/lock | atomic | cleared |
@@ -107,13 +107,13 @@
 //! | `HAPPENED`, `TELL` | first_use | atomics | as they are |
 //! | `SOFT`, `HARD`, `GROUP`, `NEAR`, `OVER`, `GRACE`, `ASKED` | limits | atomics, or written at start | as they are |
 //! | `RULE`, `GENERATION`, `PARENT` | inherited | atomics | one generation more |
-//! | `WANTED` | huge_pages | atomics | as they are |
+//! | `WANTED`; `TURNS`, `OPEN` | huge_pages; lane | atomics; `OPEN` is written under `THREADS` | as they are |
 //! | `NOW`, `LARGE`, `REFUSED`; `MEM`, `OBJ` | cutoff; packing | atomics | as they are |
 //! | `DECAY` | arenas | atomic, written at start | as it is |
 //! | `CURRENT`, `SIZE`, `TELL` | arena_source | written at start, or under the GIL | as they are |
 //! | `RAW`, `MEM`, `OBJ`, `HOOKED`, `SERIAL`, `VERSION` | domains/ | atomics, or written under the GIL | as they are |
 //! | settings | config | atomics, written at start | as they are |
-//! | `STATE`, `ROUTE`, what was below us | host/ | written at start, or under the GIL | as they are |
+//! | `STATE`, `ROUTE`, `MEM`, `OBJECT`, what was below us | host/ | written at start, or under the GIL | as they are |
 //!
 //! Locks are taken in this order, and fork takes all of them in it: `HELPER`'s,
 //! `ROUND`, `THREADS`, one class's, the arenas'.
@@ -142,6 +142,8 @@ pub mod pages;
 
 pub mod huge_pages;
 
+pub mod lane;
+
 pub mod block_bits;
 
 pub mod pool;
@@ -164,11 +166,17 @@ pub mod cutoff;
 
 pub mod packing;
 
+pub mod misuse;
+
 pub mod heap;
+
+pub mod counts;
 
 pub mod exchange;
 
 pub mod purge;
+
+pub mod magazine;
 
 pub mod magazines;
 

@@ -52,23 +52,14 @@ use core::sync::atomic::{
     compiler_fence,
 };
 
-use crate::address_map::{FOUND_STEP, Found};
+use crate::address_map::Found;
 use crate::geometry::PACKED_ALIGNMENT;
 use crate::heap::Heap;
+use crate::lane::Lane;
+use crate::magazine::{Magazine, Slot};
 use crate::os::thread_word;
 use crate::size_class::{SHAPES, SMALL_MAX, SizeClass, TABLE_LEN};
 use crate::tally::Tally;
-
-/// A place for a free block.
-pub type Slot = *mut u8;
-
-/// What the hit path needs of a class.
-#[repr(C)]
-struct Magazine {
-    /// Read by others, too, for statistics.
-    top: AtomicPtr<Slot>,
-    limit: Cell<*mut Slot>,
-}
 
 /// The rest of what there is about a class.
 struct Halves {
@@ -86,6 +77,8 @@ pub struct Magazines {
     /// By class index; the address map knows the offsets in it.
     in_use: [Magazine; TABLE_LEN],
     halves: [Halves; TABLE_LEN],
+    /// Whose pools the thread's blocks come from.
+    lane: Cell<Lane>,
     /// By how many bits runs are shorter than the longest there are.
     shorter: Cell<u32>,
     /// What the thread has asked of what is below.
@@ -149,6 +142,7 @@ impl Magazines {
                     spare: AtomicUsize::new(0),
                 }
             }; TABLE_LEN],
+            lane: Cell::new(Lane::FIRST),
             shorter: Cell::new(0),
             tally: Tally::new(),
         }
@@ -160,13 +154,15 @@ impl Magazines {
         (most >> self.shorter.get()).max(most.min(1))
     }
 
-    /// Lays the magazines of all classes out over `slots`, all of them empty, and
-    /// their runs `shorter` by so many bits than the longest there are.
+    /// Lays the magazines of all classes out over `slots`, all of them empty, to be
+    /// filled from `lane`, and their runs `shorter` by so many bits than the longest
+    /// there are.
     ///
     /// # Safety
     /// [`SLOTS`] null slots that live as long as the process and are nobody
     /// else's.
-    pub unsafe fn lay_out(&self, slots: NonNull<Slot>, shorter: u32) {
+    pub unsafe fn lay_out(&self, slots: NonNull<Slot>, lane: Lane, shorter: u32) {
+        self.lane.set(lane);
         self.shorter.set(shorter);
         let mut start = slots.as_ptr();
         // Those of packed classes last: where nothing is packed, nobody touches them.
@@ -287,7 +283,7 @@ impl Magazines {
     #[inline(never)]
     pub fn refill(&self, heap: &Heap, class: SizeClass, request: usize) -> *mut u8 {
         let Some(start) = NonNull::new(self.halves[class.index()].start.get()) else {
-            return heap.take_one(class, request);
+            return heap.take_one(self.lane.get(), class, request);
         };
         let spare = self.halves[class.index()].spare.load(Relaxed);
         if spare > 0 {
@@ -297,7 +293,7 @@ impl Magazines {
         let (run, (bottom, _)) = (self.run(class), self.half(class, start));
         // SAFETY: M3; M4: what stands above the top is nobody's.
         let slots = unsafe { slice::from_raw_parts_mut(bottom.as_ptr().add(1), run) };
-        let taken = heap.refill(class, request, slots);
+        let taken = heap.refill(self.lane.get(), class, request, slots);
         if taken < run {
             slots.copy_within(run - taken.., 0);
         }
@@ -366,33 +362,3 @@ impl Magazines {
         }
     }
 }
-
-impl Magazine {
-    #[inline(always)]
-    fn pop(&self) -> *mut u8 {
-        let top = self.top.load(Relaxed);
-        // SAFETY: M1.
-        let block = unsafe { top.read() };
-        if !block.is_null() {
-            // SAFETY: M2: only the bottom is null, so there is a slot below.
-            self.top.store(unsafe { top.sub(1) }, Relaxed);
-        }
-        block
-    }
-
-    #[inline(always)]
-    fn push(&self, block: Slot) -> bool {
-        let above = self.top.load(Relaxed).wrapping_add(1);
-        if above > self.limit.get() {
-            return false;
-        }
-        // SAFETY: M1, M3: above a slot and not above the last is a slot. What
-        // is written there is an address, not followed.
-        unsafe { *above = block };
-        // Release: the compiler must keep the order, for M4.
-        self.top.store(above, Release);
-        true
-    }
-}
-
-const _: () = assert!(size_of::<Magazine>() == FOUND_STEP);

@@ -36,6 +36,7 @@ use crate::decay;
 use crate::first_use;
 use crate::geometry::{ALIGNMENT, REQUEST_MAX};
 use crate::heap::{self, HEAP};
+use crate::lane::Lane;
 use crate::limits;
 use crate::magazines::{self, Magazines};
 use crate::os::text;
@@ -113,7 +114,7 @@ fn take(class: SizeClass, n: usize) -> *mut u8 {
             block if !block.is_null() => block,
             _ => magazines.refill(&HEAP, class, n),
         },
-        None => HEAP.take_one(class, n),
+        None => HEAP.take_one(Lane::FIRST, class, n),
     }
 }
 

@@ -50,17 +50,18 @@
 //!
 //! # Threads
 //!
-//! A pool with a class is touched under that class's lock, an empty one under
+//! A pool with a class is touched under that class's lock in its lane, an empty one under
 //! the arenas' lock. It passes from the one to the other under both.
 
 use core::cell::Cell;
 use core::hint::assert_unchecked;
 use core::ptr;
-use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed};
 
 use crate::block_bits;
 use crate::geometry::pool_base;
 use crate::inherited;
+use crate::lane::Lane;
 use crate::list::{Linked, Links};
 use crate::os::memory;
 use crate::pages::Pages;
@@ -75,6 +76,8 @@ pub struct Pool {
     base: AtomicUsize,
     /// Index of the size class, 0 while empty.
     class: Cell<u8>,
+    /// Index of the lane; written under the locks that `class` is. Anyone may read it.
+    lane: AtomicU8,
     /// Blocks that are free (P2).
     free: Cell<u32>,
     /// The generation of the process when it began.
@@ -128,6 +131,12 @@ impl Pool {
         usize::from(self.class.get()) == class.index()
     }
 
+    /// The lane whose class it belongs to, unless it is empty.
+    #[inline]
+    pub fn lane(&self) -> Lane {
+        Lane::from_index(self.lane.load(Relaxed))
+    }
+
     /// The generation of the process when the pool began.
     #[inline]
     pub fn generation(&self) -> u32 {
@@ -140,12 +149,13 @@ impl Pool {
         self.free.get()
     }
 
-    /// Cuts the empty pool into blocks of `class`, all of them free. Not one
+    /// Cuts the empty pool into blocks of `class`, all of them free, for `lane`. Not one
     /// byte of the pool itself is touched.
-    pub fn begin(&self, class: SizeClass) {
+    pub fn begin(&self, lane: Lane, class: SizeClass) {
         let shape = class.shape();
         let words = shape.words();
         self.class.set(class.index() as u8);
+        self.lane.store(lane.index() as u8, Relaxed);
         self.generation.set(inherited::generation());
         self.free.set(shape.blocks);
         self.words_free.set(u32::MAX >> (WORDS - words));
@@ -377,7 +387,7 @@ pub(crate) mod tests {
         // SAFETY: all zero is a valid descriptor.
         let pool: Pool = unsafe { core::mem::zeroed() };
         pool.place(0x7000_0000, Pages::NONE);
-        pool.begin(class);
+        pool.begin(Lane::FIRST, class);
         pool.check();
         pool
     }

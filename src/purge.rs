@@ -24,7 +24,6 @@ use crate::arena::Arena;
 use crate::heap::Heap;
 use crate::os::memory;
 use crate::pool::Pool;
-use crate::size_class::SizeClass;
 
 /// A place on the way through all pools there are: every arena, from the one that
 /// was added last, and in each pool by pool.
@@ -79,8 +78,9 @@ impl Heap {
         let is_here = || MAP.arena(base).is_some_and(|found| ptr::eq(found, arena));
         match MAP.find(base).class() {
             Some(class) => {
-                let used = self.used(class);
-                let is_still = MAP.find(base).class() == Some(class);
+                let lane = pool.lane();
+                let used = self.used(lane, class);
+                let is_still = MAP.find(base).class() == Some(class) && pool.lane() == lane;
                 if !is_still || !is_here() || arena.is_programs() {
                     return 0;
                 }
@@ -103,17 +103,5 @@ impl Heap {
                 None => return self.arenas.lock().note_idle(),
             }
         }
-    }
-
-    /// Bytes that are with us and that no block lies in which is live or in a
-    /// magazine. Not all of them make whole pages.
-    pub fn free_bytes(&self) -> usize {
-        let of_class = |class: SizeClass| {
-            let used = self.used(class);
-            let taken = used.taken() - used.depot.held();
-            used.resident().saturating_sub(taken * class.size())
-        };
-        let used: usize = SizeClass::all().map(of_class).sum();
-        used + self.arena_counts().resident_empty
     }
 }

@@ -8,7 +8,8 @@
 
 use crate::address_map;
 use crate::arenas::Counts;
-use crate::heap::{ClassCounts, HEAP};
+use crate::counts::ClassCounts;
+use crate::heap::HEAP;
 use crate::os::process::{self, LibcMemory};
 use crate::pages;
 use crate::size_class::{SizeClass, TABLE_LEN};

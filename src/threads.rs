@@ -33,8 +33,10 @@ use core::ffi::c_void;
 use core::ptr;
 
 use crate::heap::HEAP;
+use crate::lane::Lane;
 use crate::list::{Linked, Links, List};
-use crate::magazines::{self, ENDED, Magazines, NOTHING, SLOTS, Slot};
+use crate::magazine::Slot;
+use crate::magazines::{self, ENDED, Magazines, NOTHING, SLOTS};
 use crate::os::lock::Lock;
 use crate::os::memory;
 use crate::os::process::name_mapping;
@@ -164,28 +166,30 @@ impl Threads {
             .find(|record| record.generation.get() != 0 && record.generation.get() != now)
     }
 
-    /// By how many bits the next record's magazines are shorter than the longest:
-    /// many threads mostly wait, and what they have at hand keeps pages busy.
-    fn shorter(&self) -> u32 {
-        match self.records().count() {
-            0..2 => 0,
-            2..8 => 1,
-            8..16 => 2,
-            _ => 3,
-        }
-    }
-
     fn make(&self) -> Option<&'static Record> {
         let memory = memory::map(record_bytes())?;
         name_mapping(memory, record_bytes(), c"obmalloc: magazines");
         // SAFETY: mapped zero, which is a record never used; aligned to the
         // OS page; never unmapped (R2).
         let record: &'static Record = unsafe { memory.cast().as_ref() };
+        let number = self.records().count();
         let slots = ptr::NonNull::new(record.slots.get().cast::<Slot>())?;
+        let (lane, shorter) = (Lane::of_thread(number), shorter(number));
         // SAFETY: the record's own null slots.
-        unsafe { record.magazines.lay_out(slots, self.shorter()) };
+        unsafe { record.magazines.lay_out(slots, lane, shorter) };
         record.next.set(self.all.replace(Some(record)));
         Some(record)
+    }
+}
+
+/// By how many bits the magazines of the `number`th record are shorter than the
+/// longest: many threads mostly wait, and what they have at hand keeps pages busy.
+fn shorter(number: usize) -> u32 {
+    match number {
+        0..2 => 0,
+        2..8 => 1,
+        8..16 => 2,
+        _ => 3,
     }
 }
 

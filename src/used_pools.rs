@@ -268,7 +268,7 @@ impl UsedPools {
 
     /// Asserts the invariants, for tests.
     #[cfg(test)]
-    pub fn check(&self, class: crate::size_class::SizeClass) {
+    pub fn check(&self, lane: crate::lane::Lane, class: crate::size_class::SizeClass) {
         for (shelves, sealed) in [(&self.own, false), (&self.sealed, true)] {
             let len: usize = shelves.lists.iter().map(|list| list.iter().count()).sum();
             assert_eq!(len, shelves.len.get());
@@ -276,7 +276,7 @@ impl UsedPools {
                 let occupied = shelves.occupied.get() >> n & 1 == 1;
                 assert_eq!(occupied, list.first().is_some(), "Q2");
                 for pool in list.iter() {
-                    assert_eq!(pool.class(), Some(class));
+                    assert_eq!((pool.class(), pool.lane()), (Some(class), lane));
                     let free = pool.free();
                     assert!(free > 0 && free < class.shape().blocks, "P4 Q1");
                     assert_eq!(shelf(class.shape(), free), Some(n), "Q1");

@@ -17,7 +17,7 @@ use crate::domains::era;
 use crate::domains::names::Name;
 use crate::os::environment;
 use crate::os::text::{pid, printable, say};
-use crate::{arena_source, config, first_use, packing, stats_table};
+use crate::{arena_source, config, first_use, lane, packing, stats_table};
 
 /// How we are in the process.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -43,6 +43,9 @@ static VERSION: AtomicPtr<u8> = AtomicPtr::new(core::ptr::null_mut());
 static VERSION_LEN: AtomicUsize = AtomicUsize::new(0);
 
 fn set(state: State) {
+    if let State::Table | State::Symbols | State::InPlace = state {
+        lane::take_turns(); // its GIL sees to it
+    }
     STATE.store(state as u8, Relaxed);
 }
 

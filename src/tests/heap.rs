@@ -5,6 +5,7 @@ use super::*;
 use crate::arenas;
 use crate::geometry::{POOL_SIZE, POOLS_PER_ARENA, pool_base};
 use crate::heap::Heap;
+use crate::lane::{LANES, Lane};
 use crate::size_class::SizeClass;
 use core::ptr;
 
@@ -16,7 +17,7 @@ fn take(heap: &Heap, class: SizeClass, n: usize) -> Vec<*mut u8> {
     let mut all = Vec::new();
     while all.len() < n {
         let mut run = vec![ptr::null_mut(); (n - all.len()).min(64)];
-        let taken = heap.take(class, 1, &mut run);
+        let taken = heap.take(Lane::FIRST, class, 1, &mut run);
         assert!(taken > 0);
         all.extend(run.split_off(run.len() - taken).iter().rev());
     }
@@ -84,7 +85,7 @@ fn a_refill_gathers_scattered_blocks_under_one_lock() {
     }
     let mut run = [ptr::null_mut(); 64];
     assert_eq!(
-        heap.take(class, 1, &mut run),
+        heap.take(Lane::FIRST, class, 1, &mut run),
         15,
         "three from each, and no new pool"
     );
@@ -138,4 +139,32 @@ fn every_class_mixes_in_the_same_arenas() {
     heap.check();
     let counts = heap.arena_counts();
     assert_eq!(counts.free_pools, counts.mapped * POOLS_PER_ARENA);
+}
+
+#[test]
+fn lanes_share_no_pool_and_blocks_go_back_to_their_own() {
+    let heap = heap();
+    let class = SizeClass::of(64).unwrap();
+    let take = |lane| {
+        let mut run = [ptr::null_mut(); 64];
+        assert_eq!(heap.take(lane, class, 1, &mut run), run.len());
+        run
+    };
+    let (one, other) = (
+        take(Lane::of_thread(LANES - 2)),
+        take(Lane::of_thread(LANES - 1)),
+    );
+    assert_ne!(pool_base(one[0].addr()), pool_base(other[0].addr()));
+    assert_eq!(heap.class_counts(class).pools, 2);
+    let mixed: Vec<_> = one
+        .into_iter()
+        .zip(other)
+        .flat_map(<[_; 2]>::from)
+        .collect();
+    heap.give(class, &mixed[2..]);
+    heap.check();
+    assert_eq!(heap.class_counts(class).taken, 2);
+    heap.give(class, &mixed[..2]);
+    heap.check();
+    assert_eq!(heap.class_counts(class).pools, 0);
 }
