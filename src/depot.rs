@@ -27,6 +27,7 @@
 //! Under the class's lock.
 
 use core::cell::Cell;
+use core::mem::MaybeUninit;
 use core::ptr;
 
 use crate::geometry::POOL_SIZE;
@@ -97,15 +98,15 @@ impl Depot {
     }
 
     /// Puts a run of blocks of `class` in. If there is no room for it, as many older ones
-    /// leave to `out`, by turns; or where there is none at all, the run itself. Returns
-    /// how many that are.
+    /// leave to the start of `out`, by turns; or where there is none at all, the run
+    /// itself. Returns how many that are.
     #[inline]
     pub fn put(
         &self,
         slots: &Slots,
         class: SizeClass,
         run: &[*mut u8],
-        out: &mut [*mut u8],
+        out: &mut [MaybeUninit<*mut u8>],
     ) -> usize {
         let (len, n) = (self.len.get(), run.len());
         let begun = self.came.get() == BEGINS;
@@ -120,14 +121,16 @@ impl Depot {
             return 0;
         }
         if n > len {
-            out[..n].copy_from_slice(run);
+            for (older, block) in out.iter_mut().zip(run) {
+                older.write(*block);
+            }
             return n;
         }
         let turn = self.turn.get();
         let at = if turn + n <= len { turn } else { 0 };
         let leaving = slots.0[at..at + n].iter();
         for ((slot, block), older) in leaving.zip(run).zip(out) {
-            *older = slot.replace(*block);
+            older.write(slot.replace(*block));
         }
         self.turn.set(at + n);
         n
@@ -164,6 +167,13 @@ mod tests {
         numbers.map(ptr::without_provenance_mut).collect()
     }
 
+    fn init(out: &[MaybeUninit<*mut u8>]) -> Vec<*mut u8> {
+        // SAFETY: the caller names those that were written.
+        out.iter()
+            .map(|block| unsafe { block.assume_init() })
+            .collect()
+    }
+
     fn begun() -> Depot {
         let depot = Depot::new();
         depot.came.set(BEGINS);
@@ -173,10 +183,10 @@ mod tests {
     #[test]
     fn it_begins_when_runs_keep_coming() {
         let (depot, slots, class) = (Depot::new(), Slots::new(), SizeClass::of(64).unwrap());
-        let mut out = [ptr::null_mut(); 64];
+        let mut out = [MaybeUninit::uninit(); 64];
         for _ in 0..BEGINS {
             assert_eq!(depot.put(&slots, class, &blocks(1..5), &mut out), 4);
-            assert_eq!(out[..4].to_vec(), blocks(1..5));
+            assert_eq!(init(&out[..4]), blocks(1..5));
         }
         assert_eq!(depot.put(&slots, class, &blocks(1..5), &mut out), 0);
         assert_eq!(depot.held(), 4);
@@ -185,7 +195,7 @@ mod tests {
     #[test]
     fn the_run_that_came_last_goes_first() {
         let (depot, slots, class) = (begun(), Slots::new(), SizeClass::of(512).unwrap());
-        let mut older = [ptr::null_mut(); 64];
+        let mut older = [MaybeUninit::uninit(); 64];
         assert_eq!(depot.put(&slots, class, &blocks(0..60), &mut older), 0);
         assert_eq!(depot.put(&slots, class, &blocks(60..120), &mut older), 0);
         let mut out = [ptr::null_mut(); 30];
@@ -201,7 +211,7 @@ mod tests {
     fn a_full_one_lets_older_blocks_go_and_loses_none() {
         for size in [16, 48, 512, 576] {
             let (depot, slots, class) = (begun(), Slots::new(), SizeClass::of(size).unwrap());
-            let (mut older, mut left) = ([ptr::null_mut(); 64], Vec::new());
+            let (mut older, mut left) = ([MaybeUninit::uninit(); 64], Vec::new());
             for turn in 0..100 {
                 let n = depot.put(
                     &slots,
@@ -209,7 +219,7 @@ mod tests {
                     &blocks(turn * 50..turn * 50 + 50),
                     &mut older,
                 );
-                left.extend_from_slice(&older[..n]);
+                left.extend(init(&older[..n]));
                 assert!(depot.held() <= room(class));
             }
             let mut rest = vec![ptr::null_mut(); ROOM];

@@ -5,7 +5,9 @@
 //!
 //! Any thread, with no lock held.
 
+use core::mem::MaybeUninit;
 use core::ptr;
+use core::slice;
 
 use crate::heap::{self, Heap, lane_of};
 use crate::lane::Lane;
@@ -42,14 +44,16 @@ impl Heap {
         let Some(first) = run.first() else {
             return;
         };
-        let (lane, mut older) = (lane_of(*first), [ptr::null_mut(); BLOCKS_PER_WORD]);
+        let (lane, mut older) = (lane_of(*first), [MaybeUninit::uninit(); BLOCKS_PER_WORD]);
         let used = self.used(lane, class);
         let n = used
             .depot
             .put(self.slots(lane, class), class, run, &mut older);
         drop(used);
         if n > 0 {
-            self.give(class, &older[..n]);
+            // SAFETY: so many were put there.
+            let older = unsafe { slice::from_raw_parts(older.as_ptr().cast(), n) };
+            self.give(class, older);
         }
     }
 
