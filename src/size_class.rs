@@ -146,12 +146,14 @@ pub const INSIDE: u32 = 1 << 16;
 /// How many blocks of `size` bytes make a run.
 ///
 /// About 4 KiB of each small class, and never more than 64 blocks. Of medium
-/// classes half of that, and of those above 2 KiB none: what a thread keeps
-/// keeps its pool from serving another class, and a lock costs little beside
+/// classes half of that, but one block up to 8 KiB, and none above: what a thread
+/// keeps keeps its pool from serving another class, and a lock costs little beside
 /// filling such a block.
 const fn run(size: usize) -> u32 {
-    if size > 2048 {
+    if size > 8192 {
         0
+    } else if size > 2048 {
+        1
     } else if size > SMALL_MAX {
         (2048 / size) as u32
     } else if size > 64 {
