@@ -34,6 +34,7 @@
 //! was set: a lookup for a live block is never out of date. For any other value
 //! the answer is from some moment around the call.
 
+use core::hint::assert_unchecked;
 use core::ptr;
 use core::sync::atomic::{
     AtomicPtr, AtomicU32, AtomicUsize,
@@ -46,7 +47,7 @@ use crate::geometry::{
 };
 use crate::os::memory;
 use crate::os::process::name_mapping;
-use crate::size_class::SizeClass;
+use crate::size_class::{SIZES, SizeClass};
 
 /// Bytes of address space for which `near` answers. (Were it a power of two, the
 /// compiler would test it in one instruction more.)
@@ -94,6 +95,15 @@ impl Found {
     #[inline(always)]
     pub fn offset(self) -> usize {
         self.0 as usize
+    }
+
+    /// Bytes in its blocks; 0 if it is no class.
+    #[inline(always)]
+    pub fn size(self) -> usize {
+        let index = self.offset() / FOUND_STEP;
+        // SAFETY: N1: an index of a class, or 0.
+        unsafe { assert_unchecked(index < SIZES.len()) };
+        SIZES[index] as usize
     }
 
     /// The size class, if it is one.

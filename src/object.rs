@@ -1,7 +1,6 @@
-//! The object allocator: malloc, calloc, realloc and free for every size and
-//! every pointer. Small and medium requests are served from pools; all else
-//! goes *below*, to the table that each call brings along: what was in the
-//! domain before us, or the C library.
+//! The object allocator: malloc, calloc and free for every size and every pointer;
+//! realloc is in `realloc.rs`. Small and medium requests are served from pools; all else
+//! goes *below* (`below.rs`), to the table that each call brings along.
 //!
 //! ```text
 //!    request in bytes    0 .. 512     513 .. 32768      more
@@ -14,13 +13,6 @@
 //! A domain that is packed (`ALIGN` 8 instead of 16) rounds small requests up to 8
 //! bytes; where a block comes from and goes to is the same.
 //!
-//! # Invariants
-//!
-//! O1  A pointer that the address map knows is ours; any other is handed to
-//!     `below` unread, whatever its value.
-//! O2  A failed realloc leaves the block as it was; one that shrinks never
-//!     fails.
-//!
 //! # Threads
 //!
 //! Any thread may call anything, with or without a GIL, and free what another
@@ -31,18 +23,15 @@ use core::ptr;
 
 use crate::address_map::MAP;
 use crate::allocator::Allocator;
+use crate::below;
 use crate::cutoff;
 use crate::decay;
-use crate::first_use;
 use crate::geometry::{ALIGNMENT, REQUEST_MAX};
 use crate::heap::{self, HEAP};
 use crate::lane::Lane;
 use crate::limits;
-use crate::magazines::{self, Magazines};
-use crate::os::text;
+use crate::magazines;
 use crate::size_class::{SMALL_MAX, SizeClass};
-use crate::tally::Event;
-use crate::threads;
 
 /// Allocates `n` bytes. Null if there is no memory for them.
 ///
@@ -62,7 +51,9 @@ pub unsafe fn malloc<const ALIGN: usize>(below: &Allocator, n: usize) -> *mut c_
     unsafe { miss::<ALIGN>(below, n) }
 }
 
-/// A medium request or a large one.
+/// A medium request or a large one. (Cold for the compiler: so that the hit path of
+/// small ones falls through to its end. A jump that is taken costs it two cycles.)
+#[cold]
 #[inline(never)]
 unsafe fn beyond_small(below: &Allocator, n: usize) -> *mut c_void {
     let Some(class) = cutoff::class_of(n) else {
@@ -70,7 +61,7 @@ unsafe fn beyond_small(below: &Allocator, n: usize) -> *mut c_void {
             return ptr::null_mut();
         }
         // SAFETY: T1.
-        return make_below(n, || unsafe { (below.malloc)(below.ctx, n) });
+        return below::make(n, || unsafe { (below.malloc)(below.ctx, n) });
     };
     let block = magazines::mine().pop(class);
     if !block.is_null() {
@@ -100,14 +91,14 @@ unsafe fn miss<const ALIGN: usize>(below: &Allocator, n: usize) -> *mut c_void {
     }
     // No arena to be had. As in obmalloc, what is below may still have some.
     // SAFETY: T1.
-    make_below(class.size(), || unsafe {
+    below::make(class.size(), || unsafe {
         (below.malloc)(below.ctx, class.size())
     })
 }
 
 /// A block of `class` from the pools, for a request for `n` bytes.
 fn take(class: SizeClass, n: usize) -> *mut u8 {
-    match magazines_of_this_thread() {
+    match below::magazines_of_this_thread() {
         Some(magazines) => match magazines.pop(class) {
             // The thread's first miss: its magazines may hold what a thread
             // that a fork has ended left in them.
@@ -116,54 +107,6 @@ fn take(class: SizeClass, n: usize) -> *mut u8 {
         },
         None => HEAP.take_one(Lane::FIRST, class, n),
     }
-}
-
-/// Whether the hard limit allows `n` bytes more, once what is free went back.
-fn is_allowed(n: usize) -> bool {
-    limits::allow(n) || decay::make_room() && limits::allow(n)
-}
-
-/// Has a request for `n` bytes more served below, if the hard limit allows it.
-/// If there is no memory for it, the empty arenas that are kept for the next
-/// peak are given up, and it is asked once more.
-#[inline]
-fn ask_below(n: usize, ask: impl Fn() -> *mut c_void) -> *mut c_void {
-    if !is_allowed(n) {
-        limits::refused();
-        return ptr::null_mut();
-    }
-    count(Event::Asked);
-    let block = ask();
-    if block.is_null() && HEAP.release_empty() {
-        return ask();
-    }
-    block
-}
-
-/// The same for a request that makes a block.
-#[inline]
-fn make_below(n: usize, ask: impl Fn() -> *mut c_void) -> *mut c_void {
-    let block = ask_below(n, ask);
-    if !block.is_null() {
-        count(Event::Made);
-    }
-    block
-}
-
-#[inline]
-fn count(event: Event) {
-    match magazines_of_this_thread() {
-        Some(magazines) => magazines.tally.add(event),
-        None => threads::count_without_magazines(event),
-    }
-}
-
-#[inline]
-fn magazines_of_this_thread() -> Option<&'static Magazines> {
-    if threads::is_new() {
-        first_use::happened();
-    }
-    threads::mine()
 }
 
 /// Allocates `nelem` times `elsize` bytes, all zero. Null if there is no
@@ -185,7 +128,7 @@ pub unsafe fn calloc<const ALIGN: usize>(
             return ptr::null_mut();
         }
         // SAFETY: T1.
-        return make_below(n, || unsafe { (below.calloc)(below.ctx, nelem, elsize) });
+        return below::make(n, || unsafe { (below.calloc)(below.ctx, nelem, elsize) });
     }
     // SAFETY: the caller's promise.
     let block = unsafe { malloc::<ALIGN>(below, n) };
@@ -236,7 +179,8 @@ pub unsafe fn free(below: &Allocator, p: *mut c_void) {
     }
 }
 
-/// A pointer that is foreign, or far from the first arena.
+/// A pointer that is foreign, or far from the first arena. (Cold as `beyond_small`.)
+#[cold]
 #[inline(never)]
 unsafe fn free_far(below: &Allocator, p: *mut c_void) {
     let found = MAP.find_far(p.addr());
@@ -253,9 +197,9 @@ unsafe fn not_pushed(below: &Allocator, p: *mut c_void) {
     let found = MAP.find(p.addr());
     let Some(class) = found.class() else {
         // SAFETY: the caller's promises.
-        return unsafe { free_foreign(below, p) };
+        return unsafe { below::free(below, p) };
     };
-    let Some(magazines) = magazines_of_this_thread() else {
+    let Some(magazines) = below::magazines_of_this_thread() else {
         return HEAP.give(class, &[p.cast()]);
     };
     if magazines.push(found, p.cast()) {
@@ -267,130 +211,4 @@ unsafe fn not_pushed(below: &Allocator, p: *mut c_void) {
         back += 1;
     }
     decay::tick(back * class.size());
-}
-
-unsafe fn free_foreign(below: &Allocator, p: *mut c_void) {
-    if p.is_null() {
-        return;
-    }
-    stop_if_stale(p);
-    count(Event::Freed);
-    // SAFETY: O1 and T1.
-    unsafe { (below.free)(below.ctx, p) };
-}
-
-/// Stops the process if `p` lies in an arena but in no pool: whatever was
-/// there is long free, and below would take it for one of its own.
-fn stop_if_stale(p: *mut c_void) {
-    if MAP.arena(p.addr()).is_some() {
-        let pid = text::pid();
-        text::fatal(format_args!(
-            "{p:p}: freed, but its pool is empty (pid {pid})"
-        ));
-    }
-}
-
-/// Changes the size of the block at `p` to `n` bytes, moving it if need be;
-/// the contents stay, up to the smaller of the sizes. Null if there is no
-/// memory, and the block is as it was.
-///
-/// A block stays where it is while `n` fits it and is more than three quarters
-/// of it. One that grows beyond the small classes goes below, and a block from
-/// below stays with whom it belongs to, whatever its size.
-///
-/// # Safety
-/// As for [`free`], but for the block's use.
-#[inline]
-pub unsafe fn realloc<const ALIGN: usize>(
-    below: &Allocator,
-    p: *mut c_void,
-    n: usize,
-) -> *mut c_void {
-    let Some(class) = MAP.find(p.addr()).class() else {
-        // SAFETY: the caller's promises.
-        return unsafe { realloc_foreign::<ALIGN>(below, p, n) };
-    };
-    let size = class.size();
-    if n <= size && 4 * n > 3 * size {
-        return p;
-    }
-    // SAFETY: the caller's promises; `p` is a block of this size.
-    unsafe { move_block::<ALIGN>(below, p, size, n) }
-}
-
-/// Realloc of a block of ours that does not stay, unless it is of the right class.
-#[inline(never)]
-unsafe fn move_block<const ALIGN: usize>(
-    below: &Allocator,
-    p: *mut c_void,
-    size: usize,
-    n: usize,
-) -> *mut c_void {
-    if n <= SMALL_MAX {
-        if n.max(1).next_multiple_of(ALIGN) == size {
-            return p;
-        }
-        // SAFETY: the caller's promise.
-        let block = unsafe { malloc::<ALIGN>(below, n) };
-        // SAFETY: the caller's promises.
-        return unsafe { into(block, below, p, size, n) };
-    }
-    if n > REQUEST_MAX {
-        return ptr::null_mut();
-    }
-    if cutoff::class_of(n).is_some_and(|class| class.size() == size) {
-        return p;
-    }
-    let block = if n > size {
-        // What has grown beyond the small classes will grow again; the C
-        // library's realloc often extends it where it is, where between our own
-        // classes each step would copy.
-        // SAFETY: T1.
-        make_below(n, || unsafe { (below.malloc)(below.ctx, n) })
-    } else {
-        // SAFETY: the caller's promise.
-        unsafe { malloc::<ALIGN>(below, n) }
-    };
-    // SAFETY: the caller's promises.
-    unsafe { into(block, below, p, size, n) }
-}
-
-/// Moves what is in our block at `p` of `size` bytes into a new one for `n`, if there
-/// was memory for that.
-#[inline(always)]
-unsafe fn into(
-    block: *mut c_void,
-    below: &Allocator,
-    p: *mut c_void,
-    size: usize,
-    n: usize,
-) -> *mut c_void {
-    if block.is_null() {
-        return if n <= size { p } else { ptr::null_mut() }; // O2
-    }
-    // SAFETY: two blocks, each at least so long; the new one is nobody's yet.
-    unsafe { block.copy_from_nonoverlapping(p, n.min(size)) };
-    // SAFETY: the caller has given `p` up.
-    unsafe { free(below, p) };
-    block
-}
-
-#[inline(never)]
-unsafe fn realloc_foreign<const ALIGN: usize>(
-    below: &Allocator,
-    p: *mut c_void,
-    n: usize,
-) -> *mut c_void {
-    if p.is_null() {
-        // SAFETY: the caller's promise.
-        return unsafe { malloc::<ALIGN>(below, n) };
-    }
-    stop_if_stale(p);
-    if n > REQUEST_MAX {
-        return ptr::null_mut();
-    }
-    // How long the block was nobody knows here; buffers that grow do so by an
-    // eighth.
-    // SAFETY: O1 and T1; a realloc that failed has left the block as it was.
-    ask_below(n / 8, || unsafe { (below.realloc)(below.ctx, p, n) })
 }

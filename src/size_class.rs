@@ -183,6 +183,17 @@ pub static SHAPES: [Shape; TABLE_LEN] = {
     shapes
 };
 
+/// Bytes in a block by class index; entry 0 is 0.
+pub static SIZES: [u32; TABLE_LEN] = {
+    let mut sizes = [0; TABLE_LEN];
+    let mut index = 1;
+    while index <= LAST {
+        sizes[index] = SHAPES[index].size;
+        index += 1;
+    }
+    sizes
+};
+
 /// The index of a size class (S1).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct SizeClass(usize);

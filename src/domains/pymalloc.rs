@@ -9,6 +9,7 @@ use super::table::Table;
 use crate::allocator::Allocator;
 use crate::geometry::{ALIGNMENT, PACKED_ALIGNMENT};
 use crate::object;
+use crate::realloc;
 
 /// `PYTHONMALLOC=pymalloc`, the default.
 pub const PYMALLOC: Allocator = aligned::<ALIGNMENT>();
@@ -69,14 +70,14 @@ pub unsafe extern "C" fn calloc<const ALIGN: usize>(
 }
 
 /// # Safety
-/// As [`object::realloc`].
+/// As [`realloc::realloc`].
 pub unsafe extern "C" fn realloc<const ALIGN: usize>(
     _: *mut c_void,
     p: *mut c_void,
     n: usize,
 ) -> *mut c_void {
     // SAFETY: T1; the pointer's contract is the caller's.
-    unsafe { object::realloc::<ALIGN>(&WHATEVER_IS_IN_RAW, p, n) }
+    unsafe { realloc::realloc::<ALIGN>(&WHATEVER_IS_IN_RAW, p, n) }
 }
 
 /// # Safety

@@ -117,7 +117,7 @@ macro_rules! straight_over {
         }
         unsafe extern "C" fn realloc(p: *mut c_void, n: usize) -> *mut c_void {
             // SAFETY: as above; the pointer's contract is the caller's.
-            unsafe { crate::object::realloc::<{ $align }>($below, p, n) }
+            unsafe { crate::realloc::realloc::<{ $align }>($below, p, n) }
         }
         unsafe extern "C" fn free(p: *mut c_void) {
             // SAFETY: as above.

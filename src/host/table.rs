@@ -24,6 +24,7 @@ use crate::geometry::{ALIGNMENT, PACKED_ALIGNMENT};
 use crate::object;
 use crate::os::weak::function;
 use crate::packing;
+use crate::realloc;
 
 /// The numbers that CPython gives the two domains.
 const MEM: c_int = 1;
@@ -57,7 +58,7 @@ unsafe extern "C" fn realloc<const ALIGN: usize>(
     n: usize,
 ) -> *mut c_void {
     // SAFETY: as in `malloc`; the pointer's contract is the host's.
-    unsafe { object::realloc::<ALIGN>(&*ctx.cast(), p, n) }
+    unsafe { realloc::realloc::<ALIGN>(&*ctx.cast(), p, n) }
 }
 
 unsafe extern "C" fn free(ctx: *mut c_void, p: *mut c_void) {

@@ -30,6 +30,7 @@ use crate::domains::outside::{PyMemAllocatorEx, PyObjectArenaAllocator};
 use crate::geometry::{ALIGNMENT, PACKED_ALIGNMENT};
 use crate::object;
 use crate::os::text::CFile;
+use crate::realloc;
 use crate::{packing, stats, stats_table};
 
 static OVER_PYTHON_2: Functions = straight_over!(&python2::BELOW, ALIGNMENT);
@@ -46,7 +47,7 @@ fn is_ours(p: *mut c_void) -> bool {
 unsafe extern "C" fn raw_realloc(p: *mut c_void, n: usize) -> *mut c_void {
     if is_ours(p) {
         // SAFETY: T1; the pointer's contract is the caller's.
-        unsafe { object::realloc::<ALIGNMENT>(&HOST_RAW, p, n) }
+        unsafe { realloc::realloc::<ALIGNMENT>(&HOST_RAW, p, n) }
     } else {
         // SAFETY: the host's own contract.
         unsafe { (domains().raw.realloc)(p, n) }

@@ -7,6 +7,7 @@ use crate::allocator::LIBC;
 use crate::cutoff;
 use crate::heap::HEAP;
 use crate::object;
+use crate::realloc;
 use crate::size_class::MEDIUM_MAX;
 use crate::threads;
 use core::ffi::c_void;
@@ -73,7 +74,7 @@ impl Owned {
 
     fn realloc(&mut self, len: usize) {
         // SAFETY: a live block, given up.
-        let p = unsafe { object::realloc::<16>(&LIBC, self.p.cast(), len) };
+        let p = unsafe { realloc::realloc::<16>(&LIBC, self.p.cast(), len) };
         assert!(!p.is_null());
         let kept = self.len.min(len);
         (self.p, self.len) = (p.cast(), len);
@@ -195,8 +196,8 @@ fn impossible_sizes_are_refused_and_change_nothing() {
             assert!(object::calloc::<16>(&LIBC, n, 1).is_null());
             assert!(object::calloc::<16>(&LIBC, 1, n).is_null());
             assert!(object::calloc::<16>(&LIBC, n, n).is_null());
-            assert!(object::realloc::<16>(&LIBC, block.p.cast(), n).is_null());
-            assert!(object::realloc::<16>(&LIBC, ptr::null_mut(), n).is_null());
+            assert!(realloc::realloc::<16>(&LIBC, block.p.cast(), n).is_null());
+            assert!(realloc::realloc::<16>(&LIBC, ptr::null_mut(), n).is_null());
         }
     }
     block.free();
@@ -224,7 +225,7 @@ fn foreign_blocks_go_to_whom_they_belong() {
         // SAFETY: the C library's block, given to realloc and then to free.
         unsafe {
             let p = libc::malloc(n);
-            let p = object::realloc::<16>(&LIBC, p, 2 * n);
+            let p = realloc::realloc::<16>(&LIBC, p, 2 * n);
             assert!(MAP.find(p.addr()).class().is_none(), "it stays foreign");
             object::free(&LIBC, p);
             object::free(&LIBC, libc::malloc(n));

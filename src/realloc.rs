@@ -1,0 +1,145 @@
+//! Realloc, for every size and every pointer.
+//!
+//! ```text
+//!    the block is     n fits, and is more     else
+//!                     than 3/4 of it
+//!    ours             stays                   moves: to a class of ours, or below if
+//!                                             it grows beyond the small classes
+//!    not ours         goes below, whatever its size
+//! ```
+//!
+//! # Invariants
+//!
+//! O2  A failed realloc leaves the block as it was; one that shrinks never
+//!     fails.
+//!
+//! # Threads
+//!
+//! As in `object.rs`.
+
+use core::ffi::c_void;
+use core::ptr;
+
+use crate::address_map::MAP;
+use crate::allocator::Allocator;
+use crate::below;
+use crate::cutoff;
+use crate::geometry::REQUEST_MAX;
+use crate::object::{free, malloc};
+use crate::size_class::SMALL_MAX;
+
+/// Changes the size of the block at `p` to `n` bytes, moving it if need be;
+/// the contents stay, up to the smaller of the sizes. Null if there is no
+/// memory, and the block is as it was.
+///
+/// # Safety
+/// As for [`free`], but for the block's use.
+#[inline]
+pub unsafe fn realloc<const ALIGN: usize>(
+    below: &Allocator,
+    p: *mut c_void,
+    n: usize,
+) -> *mut c_void {
+    let Some(found) = MAP.find_near(p.addr()) else {
+        // SAFETY: the caller's promises.
+        return unsafe { realloc_far::<ALIGN>(below, p, n) };
+    };
+    let size = found.size();
+    if n <= size && 4 * n > 3 * size {
+        return p;
+    }
+    // SAFETY: the caller's promises; `p` is of this size.
+    unsafe { change::<ALIGN>(below, p, n, size) }
+}
+
+/// The same for a pointer that is foreign, or far from the first arena.
+#[cold]
+#[inline(never)]
+unsafe fn realloc_far<const ALIGN: usize>(
+    below: &Allocator,
+    p: *mut c_void,
+    n: usize,
+) -> *mut c_void {
+    let size = MAP.find_far(p.addr()).size();
+    if n <= size && 4 * n > 3 * size {
+        return p;
+    }
+    // SAFETY: as above.
+    unsafe { change::<ALIGN>(below, p, n, size) }
+}
+
+/// Realloc of what does not simply stay: a block of ours of `size` bytes, or, if that is
+/// 0, what is not ours.
+#[inline(never)]
+unsafe fn change<const ALIGN: usize>(
+    below: &Allocator,
+    p: *mut c_void,
+    n: usize,
+    size: usize,
+) -> *mut c_void {
+    if size == 0 || n > SMALL_MAX {
+        // SAFETY: the caller's promises.
+        return unsafe { beyond_small::<ALIGN>(below, p, n, size) };
+    }
+    if (n.max(1) + (ALIGN - 1)) & !(ALIGN - 1) == size {
+        return p; // it is of the right class
+    }
+    // SAFETY: the caller's promises.
+    unsafe { into(malloc::<ALIGN>(below, n), below, p, size, n) }
+}
+
+/// What is not ours, or is to be of more than a small size.
+#[inline(never)]
+unsafe fn beyond_small<const ALIGN: usize>(
+    below: &Allocator,
+    p: *mut c_void,
+    n: usize,
+    size: usize,
+) -> *mut c_void {
+    if n > REQUEST_MAX {
+        return ptr::null_mut();
+    }
+    if p.is_null() {
+        // SAFETY: the caller's promise, as in all that follow.
+        return unsafe { malloc::<ALIGN>(below, n) };
+    }
+    if size == 0 {
+        // SAFETY: as above.
+        return unsafe { below::realloc(below, p, n) };
+    }
+    if cutoff::class_of(n).is_some_and(|class| class.size() == size) {
+        return p;
+    }
+    let block = if n > size {
+        // What has grown beyond the small classes will grow again; the C
+        // library's realloc often extends it where it is, where between our own
+        // classes each step would copy.
+        // SAFETY: T1.
+        below::make(n, || unsafe { (below.malloc)(below.ctx, n) })
+    } else {
+        // SAFETY: as above.
+        unsafe { malloc::<ALIGN>(below, n) }
+    };
+    // SAFETY: as above.
+    unsafe { into(block, below, p, size, n) }
+}
+
+/// Moves what is in our block at `p` of `size` bytes into a new one for `n`, if there
+/// was memory for that.
+#[inline(always)]
+unsafe fn into(
+    block: *mut c_void,
+    below: &Allocator,
+    p: *mut c_void,
+    size: usize,
+    n: usize,
+) -> *mut c_void {
+    if block.is_null() {
+        return if n <= size { p } else { ptr::null_mut() }; // O2
+    }
+    // SAFETY: two blocks, each at least so long; the new one is nobody's yet.
+    unsafe { block.copy_from_nonoverlapping(p, n.min(size)) };
+    // SAFETY: the caller has given `p` up.
+    unsafe { free(below, p) };
+    block
+}
