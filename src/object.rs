@@ -210,5 +210,7 @@ unsafe fn not_pushed(below: &Allocator, p: *mut c_void) {
         HEAP.give(class, &[p.cast()]); // a class without magazine
         back += 1;
     }
-    decay::tick(back * class.size());
+    if back > 0 {
+        decay::tick(back * class.size());
+    }
 }
