@@ -30,6 +30,7 @@ use core::cell::Cell;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::arena_source::Land;
+use crate::claim::Claim;
 use crate::geometry::{POOL_BITS, POOL_SIZE, POOLS_PER_ARENA};
 use crate::list::{Linked, Links};
 use crate::pages::Pages;
@@ -52,6 +53,8 @@ pub struct Arena {
     huge: AtomicBool,
     /// Whether it was wholly empty when it was looked at, and has been since.
     idle: Cell<bool>,
+    /// Who takes pools from it first (C1).
+    claim: Cell<Claim>,
     /// The record that was made before this one; written once.
     made_before: Cell<Option<&'static Arena>>,
     pools: [Pool; POOLS_PER_ARENA],
@@ -74,6 +77,7 @@ impl Arena {
         self.base.set(land.first_pool());
         self.len.set(land.pools());
         self.idle.set(false);
+        self.claim.set(Claim::NONE);
         self.huge.store(land.is_huge(), Relaxed);
         let (all, resident) = (
             u32::MAX >> (POOLS_PER_ARENA - land.pools()),
@@ -133,6 +137,16 @@ impl Arena {
         (address.wrapping_sub(self.base.get()) >> POOL_BITS) % POOLS_PER_ARENA
     }
 
+    /// Who has claimed it.
+    pub fn claim(&self) -> Claim {
+        self.claim.get()
+    }
+
+    /// Says who claims it from now on.
+    pub fn set_claim(&self, claim: Claim) {
+        self.claim.set(claim);
+    }
+
     /// Whether an empty pool of it has resident pages.
     pub fn is_warm(&self) -> bool {
         self.warm.get() != 0
@@ -152,6 +166,9 @@ impl Arena {
         self.free_pools.set(free & !bit);
         self.warm.set(self.warm.get() & !bit);
         self.idle.set(false);
+        if free == bit {
+            self.claim.set(Claim::NONE); // C1
+        }
         Some(pool)
     }
 
@@ -162,6 +179,9 @@ impl Arena {
         self.free_pools.set(self.free_pools.get() | bit);
         if !pool.resident().is_empty() {
             self.warm.set(self.warm.get() | bit);
+        }
+        if self.is_empty() {
+            self.claim.set(Claim::NONE); // C1
         }
     }
 
@@ -239,6 +259,9 @@ impl Arena {
             let warm = self.warm.get() >> i & 1 == 1;
             assert_eq!(warm, free && !pool.resident().is_empty(), "A3");
             pool.check();
+        }
+        if self.claim.get().is_some() {
+            assert!(self.free_pools() > 0 && !self.is_empty(), "C1");
         }
     }
 }

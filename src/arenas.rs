@@ -10,8 +10,8 @@
 //! ```
 //!
 //! A new pool comes from the fullest arena that has one, as in obmalloc, so
-//! that the emptiest arenas can drain and go back to the kernel. An arena
-//! without empty pools is on no list.
+//! that the emptiest arenas can drain and go back to the kernel; those of large classes
+//! come side by side (`claim.rs`). An arena without empty pools is on no list.
 //!
 //! Stock keeps one empty arena and unmaps the next. That costs programs which
 //! build and drop the same amount again and again a third of their time in
@@ -33,19 +33,18 @@
 //! All of it under the lock that the heap holds it in.
 
 use core::cell::Cell;
-use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::address_map::MAP;
 use crate::arena::Arena;
 use crate::arena_source::{self, Land};
+use crate::claim::Claim;
 use crate::geometry::POOLS_PER_ARENA;
 use crate::limits;
 use crate::list::List;
-use crate::os::memory;
-use crate::os::process::name_mapping;
 use crate::pages::{self, Pages};
 use crate::pool::Pool;
+use crate::records::Records;
 
 /// Whether empty arenas go back by time, so that none needs to at once.
 static DECAY: AtomicBool = AtomicBool::new(true);
@@ -63,8 +62,6 @@ const KEPT_SHARE: usize = 4;
 const KEPT_PROGRAMS: usize = 1;
 /// Arenas that are looked at for a pool that need not come from the kernel anew.
 const LOOKED_AT: usize = 16;
-/// Bytes mapped at once for records; what is not used of them is not touched.
-const RECORDS_BYTES: usize = 256 * 1024;
 
 /// The arenas of a heap.
 pub struct Arenas {
@@ -72,13 +69,7 @@ pub struct Arenas {
     usable: [List<Arena>; POOLS_PER_ARENA + 1],
     /// Which of `usable` have members (U2).
     lengths: Cell<u64>,
-    /// Records whose arena was given back.
-    spare: List<Arena>,
-    /// Records never used: where they begin, and how many.
-    fresh: Cell<Option<NonNull<Arena>>>,
-    fresh_left: Cell<usize>,
-    /// The record that was made last; each knows the one before it.
-    newest: Cell<Option<&'static Arena>>,
+    records: Records,
     counts: Cell<Counts>,
 }
 
@@ -121,10 +112,7 @@ impl Arenas {
         Arenas {
             usable: [const { List::new() }; POOLS_PER_ARENA + 1],
             lengths: Cell::new(0),
-            spare: List::new(),
-            fresh: Cell::new(None),
-            fresh_left: Cell::new(0),
-            newest: Cell::new(None),
+            records: Records::new(),
             counts: Cell::new(Counts {
                 mapped: 0,
                 empty: 0,
@@ -144,7 +132,11 @@ impl Arenas {
 
     /// What they have done so far.
     pub fn counts(&self) -> Counts {
-        self.counts.get()
+        Counts {
+            record_bytes: self.records.bytes(),
+            record_bytes_used: self.records.bytes_used(),
+            ..self.counts.get()
+        }
     }
 
     fn count(&self, change: impl FnOnce(&mut Counts)) {
@@ -165,11 +157,21 @@ impl Arenas {
         KEPT_ALWAYS.max(self.counts.get().mapped / KEPT_SHARE)
     }
 
-    /// Takes an empty pool from the fullest arena that has one. `None` if none
-    /// has: then there must be another arena.
-    pub fn take_pool(&self) -> Option<&'static Pool> {
-        let arena = self.fullest()?;
+    /// Takes an empty pool: see [`claim`](crate::claim). `claimed` is the arena that
+    /// `claim` has, if it has one. `None` if there must be another arena.
+    pub fn take_pool(
+        &self,
+        claim: Claim,
+        claimed: &Cell<Option<&'static Arena>>,
+    ) -> Option<&'static Pool> {
+        let own = claimed.get().filter(|arena| arena.claim() == claim);
+        let own = own.filter(|_| claim.is_some());
+        let arena = self.choose(claim, own)?;
         self.unlist(arena);
+        if claim.is_some() && own.is_none() && !arena.claim().is_some() {
+            arena.set_claim(claim);
+            claimed.set(Some(arena));
+        }
         let pool = arena.take_pool()?; // U1
         self.list(arena);
         self.count(|counts| {
@@ -179,18 +181,24 @@ impl Arenas {
         Some(pool)
     }
 
-    /// The fullest arena that has an empty pool: one with pages in such a pool that
-    /// are with us, if there is one among the first [`LOOKED_AT`].
-    fn fullest(&self) -> Option<&'static Arena> {
+    /// The arena that the next pool comes from: one with pages in empty pools that are
+    /// with us, the claimed one first, if there is one among the first [`LOOKED_AT`].
+    fn choose(&self, claim: Claim, own: Option<&'static Arena>) -> Option<&'static Arena> {
         let fullest = self.lengths.get().trailing_zeros() as usize;
         let lists = self.usable.get(fullest..)?; // U2
-        let mut arenas = lists.iter().flat_map(List::iter).take(LOOKED_AT);
-        if self.counts.get().resident_empty > 0
-            && let Some(warm) = arenas.find(|arena| arena.is_warm())
-        {
-            return Some(warm);
+        let arenas = || lists.iter().flat_map(List::iter);
+        if self.counts.get().resident_empty > 0 {
+            let near = own.into_iter().chain(arenas().take(LOOKED_AT));
+            let warm = near.into_iter().find(|arena| arena.is_warm());
+            if warm.is_some() {
+                return warm;
+            }
         }
-        lists.first()?.first()
+        if claim.is_some() {
+            own.or_else(|| arenas().find(|arena| !arena.claim().is_some()))
+        } else {
+            arenas().next()
+        }
     }
 
     /// Takes back `pool`, which belongs to `arena` and is empty now. The arena
@@ -261,7 +269,7 @@ impl Arenas {
 
     /// The record that was made last. From it, all are reached.
     pub fn newest(&self) -> Option<&'static Arena> {
-        self.newest.get()
+        self.records.newest()
     }
 
     fn list(&self, arena: &'static Arena) {
@@ -298,13 +306,13 @@ impl Arenas {
     /// is no memory for the arena's record, or its entry in the address map.
     #[cold]
     pub fn add(&self, land: Land) -> Result<(), Land> {
-        let Some(arena) = self.spare.pop().or_else(|| self.fresh_record()) else {
+        let Some(arena) = self.records.take() else {
             return Err(land);
         };
         arena.place(land);
         if !MAP.add_arena(arena) {
             arena.leave();
-            self.spare.push(arena);
+            self.records.give(arena);
             return Err(land);
         }
         self.count(|counts| {
@@ -335,7 +343,7 @@ impl Arenas {
         }
         self.count(|counts| counts.resident_empty -= resident);
         let land = arena.leave();
-        self.spare.push(arena);
+        self.records.give(arena);
         let land = land?;
         self.count(|counts| {
             counts.mapped -= 1;
@@ -345,27 +353,6 @@ impl Arenas {
             counts.free_pools -= land.pools();
         });
         Some(land)
-    }
-
-    fn fresh_record(&self) -> Option<&'static Arena> {
-        if self.fresh_left.get() == 0 {
-            let bytes = RECORDS_BYTES.next_multiple_of(memory::page_size());
-            let records = memory::map(bytes)?;
-            name_mapping(records, bytes, c"obmalloc: records");
-            self.fresh.set(Some(records.cast()));
-            self.fresh_left.set(bytes / size_of::<Arena>());
-            self.count(|counts| counts.record_bytes += bytes);
-        }
-        let record = self.fresh.get()?;
-        self.count(|counts| counts.record_bytes_used += size_of::<Arena>());
-        self.fresh_left.set(self.fresh_left.get() - 1);
-        // SAFETY: at most one past the last record of the mapping.
-        self.fresh.set(Some(unsafe { record.add(1) }));
-        // SAFETY: mapped zero, aligned to the OS page and so to the record,
-        // handed out once, and never unmapped.
-        let record: &'static Arena = unsafe { record.as_ref() };
-        record.follow(self.newest.replace(Some(record)));
-        Some(record)
     }
 
     /// Asserts the invariants, for tests.
@@ -394,14 +381,14 @@ impl Arenas {
     }
 }
 
-const _: () = assert!(RECORDS_BYTES > size_of::<Arena>());
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::geometry::POOL_SIZE;
     use crate::lane::Lane;
     use crate::size_class::SizeClass;
     use crate::tests::*;
+    use core::ptr;
 
     fn begin(pool: &'static Pool) -> &'static Pool {
         pool.begin(Lane::FIRST, SizeClass::of(1).unwrap());
@@ -418,13 +405,52 @@ mod tests {
     }
 
     fn take(arenas: &Arenas) -> &'static Pool {
-        let pool = arenas.take_pool().or_else(|| {
+        take_for(arenas, Claim::NONE, &Cell::new(None))
+    }
+
+    fn take_for(
+        arenas: &Arenas,
+        claim: Claim,
+        claimed: &Cell<Option<&'static Arena>>,
+    ) -> &'static Pool {
+        let pool = arenas.take_pool(claim, claimed).or_else(|| {
             arenas.add(Land::take()?).ok()?;
-            arenas.take_pool()
+            arenas.take_pool(claim, claimed)
         });
         let pool = begin(pool.unwrap());
         arenas.check();
         pool
+    }
+
+    #[test]
+    fn large_classes_take_their_pools_side_by_side() {
+        let arenas = Arenas::new();
+        let class = |size| Claim::of(Lane::FIRST, SizeClass::of(size).unwrap());
+        let claims = [class(48), class(64), Claim::NONE].map(|claim| (claim, Cell::new(None)));
+        // In turn, but each one's lie together; the third is small.
+        let taken = |rounds: usize| -> Vec<[&Pool; 3]> {
+            let round = || {
+                claims
+                    .each_ref()
+                    .map(|(claim, own)| take_for(&arenas, *claim, own))
+            };
+            (0..rounds).map(|_| round()).collect()
+        };
+        let rounds = taken(POOLS_PER_ARENA / 4);
+        for pair in rounds.windows(2) {
+            assert_eq!(pair[1][0].base() - pair[0][0].base(), POOL_SIZE);
+            assert_eq!(pair[1][1].base() - pair[0][1].base(), 2 * POOL_SIZE);
+        }
+        // A class that has lost all has no claim any more: the next one takes over.
+        let (_, own) = &claims[0];
+        let arena = own.get().unwrap();
+        for [first, ..] in rounds {
+            give(&arenas, first);
+        }
+        assert_eq!(arena.claim(), Claim::NONE);
+        let next = take_for(&arenas, class(80), &Cell::new(None));
+        assert!(ptr::eq(MAP.arena(next.base()).unwrap(), arena));
+        assert_eq!(arena.claim(), class(80));
     }
 
     #[test]

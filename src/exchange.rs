@@ -9,9 +9,10 @@ use core::mem::MaybeUninit;
 use core::ptr;
 use core::slice;
 
-use crate::heap::{self, Heap, lane_of};
+use crate::heap::{self, Heap};
 use crate::lane::Lane;
 use crate::size_class::{BLOCKS_PER_WORD, SizeClass};
+use crate::supply::lane_of;
 
 impl Heap {
     /// A run of free blocks of `class` for a thread that has none: what came to the

@@ -26,32 +26,30 @@
 //! H3  No lock is held while an arena's land comes or goes: that may take
 //!     time, and may call a program's own functions.
 
-use core::ptr;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::address_map::MAP;
 use crate::arena::Arena;
 use crate::arena_source::{self, Land};
 use crate::arenas::Arenas;
+use crate::claim::Claim;
 use crate::cutoff;
 use crate::depot::Slots;
-use crate::geometry::ARENA_SIZE;
+use crate::geometry::{ARENA_SIZE, POOLS_PER_ARENA};
 use crate::inherited;
 use crate::lane::{LANES, Lane};
 use crate::limits;
-use crate::misuse::{Misuse, stop};
 use crate::os::lock::{Held, Lock};
 use crate::os::process;
 use crate::pool::Pool;
 use crate::size_class::{SizeClass, TABLE_LEN};
 use crate::used_pools::UsedPools;
 
+/// A class that has so many pools, an arena's worth, claims an arena for the next.
+const CLAIMS_FROM: usize = POOLS_PER_ARENA;
 /// A class that has so many pools gets the next one with all of its pages at once:
 /// by then it is likely to use them, and fetching them one by one takes longer.
 const BRINGS_FROM: usize = 64;
-/// Pools that one refill visits at the most: scattered blocks are gathered
-/// under one lock, but not for ever.
-const VISITS: usize = 8;
 
 /// What a class has in a lane. On cache lines of its own: other classes' are other
 /// processors' business.
@@ -123,153 +121,22 @@ impl Heap {
         })
     }
 
-    /// Takes free blocks of `class`, those of the fullest pools and in each the
-    /// lowest first. They fill `out` from its end: the first is the last.
-    /// `request` is the program's, in bytes, for the statistics. Returns how many:
-    /// fewer than asked when that spares a new pool, none only if there is no
-    /// memory.
-    pub fn take(&self, lane: Lane, class: SizeClass, request: usize, out: &mut [*mut u8]) -> usize {
-        loop {
-            match self.take_from_pools(lane, class, request, out) {
-                0 if self.add_arena() => {}
-                0 => return self.take_from_others(lane, class, request, out),
-                taken => return taken,
-            }
-        }
-    }
-
-    /// As `take`, from pools of the other lanes: there is no memory for more pools.
-    #[cold]
-    fn take_from_others(
-        &self,
-        lane: Lane,
-        class: SizeClass,
-        request: usize,
-        out: &mut [*mut u8],
-    ) -> usize {
-        let others = Lane::open().filter(|other| *other != lane);
-        others
-            .map(|other| self.take_from_pools(other, class, request, out))
-            .find(|taken| *taken > 0)
-            .unwrap_or(0)
-    }
-
-    /// As `take`, as far as there are pools.
-    fn take_from_pools(
-        &self,
-        lane: Lane,
-        class: SizeClass,
-        request: usize,
-        out: &mut [*mut u8],
-    ) -> usize {
-        let shape = class.shape();
-        let used = self.used(lane, class);
-        let mut taken = 0;
-        for _ in 0..VISITS {
-            let (pool, before) = match used.fullest() {
-                Some(pool) => (pool, pool.free()),
-                None if taken > 0 => break,
-                None if used.has_sealed() && inherited::may_be_used(process::parent) => {
-                    used.unseal();
-                    continue;
-                }
-                None => match self.begin_pool(&used, lane, class) {
-                    Some(pool) => (pool, 0),
-                    None => break,
-                },
-            };
-            let (room, resident) = (out.len() - taken, pool.resident());
-            taken += pool.take(class, &mut out[..room]);
-            used.became_resident(resident, pool.resident());
-            used.moved(pool, shape, before, pool.free());
-            if taken == out.len() {
-                break;
-            }
-        }
-        used.took(taken, request);
-        taken
-    }
-
-    /// Takes one free block of `class`; null if there is no memory.
-    pub fn take_one(&self, lane: Lane, class: SizeClass, request: usize) -> *mut u8 {
-        let mut block = [ptr::null_mut()];
-        self.take(lane, class, request, &mut block);
-        block[0]
-    }
-
-    /// Takes `blocks`, of `class` and in nobody's hands any more, back.
-    ///
-    /// A block that cannot be what it was freed as stops the process: it was
-    /// freed twice or never allocated, and the next owner of that memory
-    /// would be damaged.
-    #[inline(never)]
-    pub fn give(&self, class: SizeClass, blocks: &[*mut u8]) {
-        if self.take_back(class, blocks) {
-            self.give_surplus();
-        }
-    }
-
-    /// The same, but no arena goes back, whose land may be a program's and go by the
-    /// program's own calls only. Returns whether a pool has become empty.
-    #[inline(always)]
-    pub fn take_back(&self, class: SizeClass, blocks: &[*mut u8]) -> bool {
-        let (mut rest, mut pools_ended) = (blocks, false);
-        while let Some(first) = rest.first() {
-            let lane = lane_of(*first);
-            rest = &rest[self.take_back_in(lane, class, rest, &mut pools_ended)..];
-        }
-        pools_ended
-    }
-
-    /// Takes the leading blocks of `blocks` back that are of `lane`. Returns how many,
-    /// and notes whether a pool has become empty.
-    #[inline(always)]
-    fn take_back_in(
-        &self,
-        lane: Lane,
-        class: SizeClass,
-        blocks: &[*mut u8],
-        pools_ended: &mut bool,
-    ) -> usize {
-        let shape = class.shape();
-        let used = self.used(lane, class);
-        let mut given = 0;
-        while let Some(first) = blocks.get(given) {
-            let arena = MAP.arena(first.addr());
-            let pool = arena.map(|arena| arena.pool(first.addr()));
-            let (Some(arena), Some(pool)) = (arena, pool.filter(|pool| pool.is_of(class))) else {
-                stop(class, *first, Misuse::NoSuchPool);
-            };
-            if pool.lane() != lane {
-                break;
-            }
-            let before = pool.free();
-            match pool.give(class, &blocks[given..]) {
-                Ok(n) => given += n,
-                Err(block) if pool.begins_block(block.addr()) => {
-                    stop(class, block, Misuse::AlreadyFree)
-                }
-                Err(block) => stop(class, block, Misuse::NotABlock),
-            }
-            if at_once() && !arena.is_programs() {
-                used.purge(arena, pool, true);
-            }
-            if pool.free() < shape.blocks {
-                used.moved(pool, shape, before, pool.free());
-            } else {
-                used.moved(pool, shape, before, 0);
-                self.end_pool(&used, pool);
-                *pools_ended = true;
-            }
-        }
-        used.got_back(given);
-        given
-    }
-
     /// A pool for the class, taken from the arenas. Empty -> used.
-    fn begin_pool(&self, used: &UsedPools, lane: Lane, class: SizeClass) -> Option<&'static Pool> {
+    pub(crate) fn begin_pool(
+        &self,
+        used: &UsedPools,
+        lane: Lane,
+        class: SizeClass,
+        scarce: bool,
+    ) -> Option<&'static Pool> {
+        let claims = used.pools() >= CLAIMS_FROM && !scarce;
+        let claim = if claims {
+            Claim::of(lane, class)
+        } else {
+            Claim::NONE
+        };
         let arenas = self.arenas.lock();
-        let pool = arenas.take_pool()?;
+        let pool = arenas.take_pool(claim, &used.claimed)?;
         pool.begin(lane, class);
         let is_programs = || MAP.arena(pool.base()).is_some_and(Arena::is_programs);
         if used.pools() >= BRINGS_FROM && pool.resident().is_empty() && !is_programs() {
@@ -281,7 +148,7 @@ impl Heap {
     }
 
     /// Hands a pool whose blocks are all free back. Used -> empty.
-    fn end_pool(&self, used: &UsedPools, pool: &'static Pool) {
+    pub(crate) fn end_pool(&self, used: &UsedPools, pool: &'static Pool) {
         let arenas = self.arenas.lock();
         used.left(pool);
         MAP.set_class(pool.base(), None);
@@ -293,7 +160,7 @@ impl Heap {
 
     /// Adds an arena. False if there is no memory for one.
     #[cold]
-    fn add_arena(&self) -> bool {
+    pub(crate) fn add_arena(&self) -> bool {
         if !limits::allow(ARENA_SIZE) {
             return false;
         }
@@ -315,7 +182,7 @@ impl Heap {
 
     /// Gives wholly empty arenas back that are not kept for the next peak.
     #[inline(never)]
-    fn give_surplus(&self) {
+    pub(crate) fn give_surplus(&self) {
         loop {
             let land = self.arenas.lock().surplus();
             match land {
@@ -378,14 +245,4 @@ impl Heap {
         }
         self.arenas.lock().check();
     }
-}
-
-/// The lane that a block belongs to, as far as a look without a lock can tell.
-#[inline]
-pub(crate) fn lane_of(block: *mut u8) -> Lane {
-    if Lane::is_one() {
-        return Lane::FIRST;
-    }
-    let arena = MAP.arena(block.addr());
-    arena.map_or(Lane::FIRST, |arena| arena.pool(block.addr()).lane())
 }

@@ -94,6 +94,8 @@ pub struct UsedPools {
     own: Shelves,
     /// Inherited, and left alone.
     sealed: Shelves,
+    /// The arena that the class has claimed last.
+    pub claimed: Cell<Option<&'static Arena>>,
     /// The first generation of pools that are not sealed.
     first_own: Cell<u32>,
     /// Pools of the class, the full ones too.
@@ -125,6 +127,7 @@ impl UsedPools {
             depot: Depot::new(),
             own: Shelves::new(),
             sealed: Shelves::new(),
+            claimed: Cell::new(None),
             first_own: Cell::new(0),
             pools: Cell::new(0),
             taken: Cell::new(0),
