@@ -12,8 +12,8 @@
 //! In a heap that grows by several classes in turn, pools of one class would come to
 //! lie in between those of others. Side by side, what was made one after the other lies
 //! one after the other beyond the end of a pool, and the collector and the first touch
-//! feel it. A class is large when it has an arena's worth of pools: so what is claimed
-//! and not yet used is less than what is in use, and it is address space only.
+//! feel it. A class is large when it has two arenas' worth of pools: so what is claimed
+//! and not yet used is less than half of what is in use, and it is address space only.
 //!
 //! # Invariants
 //!

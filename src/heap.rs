@@ -45,11 +45,10 @@ use crate::pool::Pool;
 use crate::size_class::{SizeClass, TABLE_LEN};
 use crate::used_pools::UsedPools;
 
-/// A class that has so many pools, an arena's worth, claims an arena for the next.
-const CLAIMS_FROM: usize = POOLS_PER_ARENA;
-/// A class that has so many pools gets the next one with all of its pages at once:
-/// by then it is likely to use them, and fetching them one by one takes longer.
-const BRINGS_FROM: usize = 64;
+/// A class that has so many pools, two arenas' worth, is large: it claims an arena for
+/// the next, and gets each with all of its pages at once. By then it is likely to use
+/// them, and fetching them one by one takes longer.
+const LARGE: usize = 2 * POOLS_PER_ARENA;
 
 /// What a class has in a lane. On cache lines of its own: other classes' are other
 /// processors' business.
@@ -129,7 +128,7 @@ impl Heap {
         class: SizeClass,
         scarce: bool,
     ) -> Option<&'static Pool> {
-        let claims = used.pools() >= CLAIMS_FROM && !scarce;
+        let claims = used.pools() >= LARGE && !scarce;
         let claim = if claims {
             Claim::of(lane, class)
         } else {
@@ -139,7 +138,7 @@ impl Heap {
         let pool = arenas.take_pool(claim, &used.claimed)?;
         pool.begin(lane, class);
         let is_programs = || MAP.arena(pool.base()).is_some_and(Arena::is_programs);
-        if used.pools() >= BRINGS_FROM && pool.resident().is_empty() && !is_programs() {
+        if used.pools() >= LARGE && pool.resident().is_empty() && !is_programs() {
             pool.bring(class);
         }
         MAP.set_class(pool.base(), Some(class));
