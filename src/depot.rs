@@ -4,7 +4,8 @@
 //! ```text
 //!    flush  -->  | run | run | run | run |      |  -->  refill: the run that came last
 //!                   |
-//!                   v  when it is full: by turns, to the pools
+//!                   v  when it is full: by turns, to the pools; or the run itself,
+//!                      while nobody takes any
 //! ```
 //!
 //! What one thread makes another may drop, and many programs build and drop a few
@@ -66,6 +67,20 @@ pub struct Depot {
     least: Cell<usize>,
     /// Where the next run that is to leave begins.
     turn: Cell<usize>,
+    /// Whether blocks were taken since older ones left.
+    asked: Cell<bool>,
+}
+
+/// What leaves a depot when a run comes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Left {
+    /// There was room.
+    Nothing,
+    /// The run itself: the depot is full and nobody takes anything, or it has not begun,
+    /// or has no room at all.
+    Run,
+    /// So many older blocks, by turns: the depot is full and in use.
+    Older(usize),
 }
 
 /// How many blocks of `class` its depot has room for. Medium ones have none: what a
@@ -89,6 +104,7 @@ impl Depot {
             len: Cell::new(0),
             least: Cell::new(0),
             turn: Cell::new(0),
+            asked: Cell::new(false),
         }
     }
 
@@ -97,9 +113,8 @@ impl Depot {
         self.len.get()
     }
 
-    /// Puts a run of blocks of `class` in. If there is no room for it, as many older ones
-    /// leave to the start of `out`, by turns; or where there is none at all, the run
-    /// itself. Returns how many that are.
+    /// Puts a run of blocks of `class` in. What has no room leaves: see [`Left`]; older
+    /// blocks stand at the start of `out` then.
     #[inline]
     pub fn put(
         &self,
@@ -107,24 +122,21 @@ impl Depot {
         class: SizeClass,
         run: &[*mut u8],
         out: &mut [MaybeUninit<*mut u8>],
-    ) -> usize {
+    ) -> Left {
         let (len, n) = (self.len.get(), run.len());
-        let begun = self.came.get() == BEGINS;
-        if !begun {
+        if self.came.get() < BEGINS {
             self.came.set(self.came.get() + 1);
+            return Left::Run;
         }
-        if begun && len + n <= room(class) {
+        if len + n <= room(class) {
             for (slot, block) in slots.0[len..len + n].iter().zip(run) {
                 slot.set(*block);
             }
             self.len.set(len + n);
-            return 0;
+            return Left::Nothing;
         }
-        if n > len {
-            for (older, block) in out.iter_mut().zip(run) {
-                older.write(*block);
-            }
-            return n;
+        if n > len || !self.asked.replace(false) {
+            return Left::Run;
         }
         let turn = self.turn.get();
         let at = if turn + n <= len { turn } else { 0 };
@@ -133,7 +145,7 @@ impl Depot {
             older.write(slot.replace(*block));
         }
         self.turn.set(at + n);
-        n
+        Left::Older(n)
     }
 
     /// Takes the blocks that came last, in the order in which they came, as many as
@@ -148,6 +160,7 @@ impl Depot {
             *to = slot.get();
         }
         self.len.set(rest);
+        self.asked.set(true);
         self.least.set(self.least.get().min(rest));
         n
     }
@@ -185,10 +198,12 @@ mod tests {
         let (depot, slots, class) = (Depot::new(), Slots::new(), SizeClass::of(64).unwrap());
         let mut out = [MaybeUninit::uninit(); 64];
         for _ in 0..BEGINS {
-            assert_eq!(depot.put(&slots, class, &blocks(1..5), &mut out), 4);
-            assert_eq!(init(&out[..4]), blocks(1..5));
+            assert_eq!(depot.put(&slots, class, &blocks(1..5), &mut out), Left::Run);
         }
-        assert_eq!(depot.put(&slots, class, &blocks(1..5), &mut out), 0);
+        assert_eq!(
+            depot.put(&slots, class, &blocks(1..5), &mut out),
+            Left::Nothing
+        );
         assert_eq!(depot.held(), 4);
     }
 
@@ -196,8 +211,12 @@ mod tests {
     fn the_run_that_came_last_goes_first() {
         let (depot, slots, class) = (begun(), Slots::new(), SizeClass::of(512).unwrap());
         let mut older = [MaybeUninit::uninit(); 64];
-        assert_eq!(depot.put(&slots, class, &blocks(0..60), &mut older), 0);
-        assert_eq!(depot.put(&slots, class, &blocks(60..120), &mut older), 0);
+        for run in [0..60, 60..120] {
+            assert_eq!(
+                depot.put(&slots, class, &blocks(run), &mut older),
+                Left::Nothing
+            );
+        }
         let mut out = [ptr::null_mut(); 30];
         assert_eq!(depot.take(&slots, &mut out), 30);
         assert_eq!(out.to_vec(), blocks(90..120));
@@ -213,14 +232,18 @@ mod tests {
             let (depot, slots, class) = (begun(), Slots::new(), SizeClass::of(size).unwrap());
             let (mut older, mut left) = ([MaybeUninit::uninit(); 64], Vec::new());
             for turn in 0..100 {
-                let n = depot.put(
-                    &slots,
-                    class,
-                    &blocks(turn * 50..turn * 50 + 50),
-                    &mut older,
-                );
-                left.extend(init(&older[..n]));
+                let run = blocks(turn * 50..turn * 50 + 50);
+                match depot.put(&slots, class, &run, &mut older) {
+                    Left::Nothing => {}
+                    Left::Run => left.extend(run),
+                    Left::Older(n) => left.extend(init(&older[..n])),
+                }
                 assert!(depot.held() <= room(class));
+                let mut taken = [ptr::null_mut(); 7];
+                if turn % 3 == 0 && depot.held() >= taken.len() {
+                    depot.take(&slots, &mut taken);
+                    left.extend(taken);
+                }
             }
             let mut rest = vec![ptr::null_mut(); ROOM];
             let n = depot.take(&slots, &mut rest);
@@ -228,6 +251,19 @@ mod tests {
             left.sort();
             assert_eq!(left, blocks(0..5000));
         }
+    }
+
+    #[test]
+    fn a_full_one_keeps_what_came_last_only_while_some_is_taken() {
+        let (depot, slots, class) = (begun(), Slots::new(), SizeClass::of(512).unwrap());
+        let mut out = [MaybeUninit::uninit(); 64];
+        let mut put = |numbers| depot.put(&slots, class, &blocks(numbers), &mut out);
+        assert_eq!(put(0..64), Left::Nothing);
+        assert_eq!(put(64..room(class)), Left::Nothing);
+        assert_eq!(put(200..250), Left::Run);
+        depot.take(&slots, &mut [ptr::null_mut(); 10]);
+        assert_eq!(put(200..250), Left::Older(50));
+        assert_eq!(put(250..300), Left::Run);
     }
 
     #[test]

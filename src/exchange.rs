@@ -9,6 +9,7 @@ use core::mem::MaybeUninit;
 use core::ptr;
 use core::slice;
 
+use crate::depot::Left;
 use crate::heap::{self, Heap};
 use crate::lane::Lane;
 use crate::size_class::{BLOCKS_PER_WORD, SizeClass};
@@ -47,14 +48,17 @@ impl Heap {
         };
         let (lane, mut older) = (lane_of(*first), [MaybeUninit::uninit(); BLOCKS_PER_WORD]);
         let used = self.used(lane, class);
-        let n = used
-            .depot
-            .put(self.slots(lane, class), class, run, &mut older);
+        let slots = self.slots(lane, class);
+        let left = used.depot.put(slots, class, run, &mut older);
         drop(used);
-        if n > 0 {
-            // SAFETY: so many were put there.
-            let older = unsafe { slice::from_raw_parts(older.as_ptr().cast(), n) };
-            self.give(class, older);
+        match left {
+            Left::Nothing => {}
+            Left::Run => self.give(class, run),
+            Left::Older(n) => {
+                // SAFETY: so many were put there.
+                let older = unsafe { slice::from_raw_parts(older.as_ptr().cast(), n) };
+                self.give(class, older);
+            }
         }
     }
 
