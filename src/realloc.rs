@@ -52,7 +52,7 @@ pub unsafe fn realloc<const ALIGN: usize>(
     unsafe { change::<ALIGN>(below, p, n, size) }
 }
 
-/// The same for a pointer that is foreign, or far from the first arena.
+/// The same for a pointer that is null, foreign, or far from the first arena.
 #[cold]
 #[inline(never)]
 unsafe fn realloc_far<const ALIGN: usize>(
@@ -60,6 +60,11 @@ unsafe fn realloc_far<const ALIGN: usize>(
     p: *mut c_void,
     n: usize,
 ) -> *mut c_void {
+    if p.is_null() {
+        // A list that gets its first item.
+        // SAFETY: the caller's promise.
+        return unsafe { malloc::<ALIGN>(below, n) };
+    }
     let size = MAP.find_far(p.addr()).size();
     if n <= size && 4 * n > 3 * size {
         return p;
@@ -99,12 +104,8 @@ unsafe fn beyond_small<const ALIGN: usize>(
     if n > REQUEST_MAX {
         return ptr::null_mut();
     }
-    if p.is_null() {
-        // SAFETY: the caller's promise, as in all that follow.
-        return unsafe { malloc::<ALIGN>(below, n) };
-    }
     if size == 0 {
-        // SAFETY: as above.
+        // SAFETY: the caller's promises, as in all that follow.
         return unsafe { below::realloc(below, p, n) };
     }
     if cutoff::class_of(n).is_some_and(|class| class.size() == size) {
