@@ -76,6 +76,8 @@ static STIRRED: AtomicBool = AtomicBool::new(false);
 static BACK: AtomicUsize = AtomicUsize::new(0);
 static SINCE: AtomicUsize = AtomicUsize::new(0);
 static NEXT: AtomicU64 = AtomicU64::new(0);
+/// When the locks that were found held are counted anew.
+static COUNTED: AtomicU64 = AtomicU64::new(0);
 
 /// Milliseconds after a fork in which no thread is started, or one interval.
 const AFTER_FORK: u64 = 250;
@@ -136,6 +138,10 @@ fn step(back: usize) {
     STIRRED.store(true, Relaxed);
     let (now, since) = (clock::now(), SINCE.load(Relaxed) + back);
     SINCE.store(since, Relaxed);
+    if now >= COUNTED.load(Relaxed) {
+        COUNTED.store(now + interval / LOOKS, Relaxed);
+        lock::forget_waits();
+    }
     if now >= NEXT.load(Relaxed) || since >= CAME_BACK {
         look(now, interval);
     }

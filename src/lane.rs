@@ -14,7 +14,9 @@
 //! they fetch ahead, from each other again and again: two threads that shared pools
 //! needed one and a half times the processors' time for the same work. Where only one
 //! thread runs at a time, nothing is to be gained, and one set of pools is the
-//! densest: so a process that has a CPython with a GIL has one lane.
+//! densest: so a process that has a CPython with a GIL has one lane. If its threads find
+//! each other's locks held again and again all the same, they do not take turns (its
+//! interpreters have a GIL each), and get lanes after all.
 //!
 //! Blocks go back to the lane of their pool, whoever frees them.
 //!
@@ -26,8 +28,15 @@
 
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
+use crate::os::lock;
+
 /// Lanes that there are at the most; more threads share.
 pub const LANES: usize = 16;
+
+/// Locks found held, within a quarter of the decay interval, by which it shows that
+/// threads do not take turns: two interpreters that do nothing but allocate came to 2500,
+/// a GIL's threads beside the helper thread to 6.
+const CROWD: usize = 250;
 
 /// Whether threads take turns.
 static TURNS: AtomicBool = AtomicBool::new(false);
@@ -80,4 +89,15 @@ impl Lane {
 /// the first lane.
 pub fn take_turns() {
     TURNS.store(true, Relaxed);
+}
+
+/// Says that they run at once.
+pub fn run_at_once() {
+    TURNS.store(false, Relaxed);
+}
+
+/// Whether threads that are said to take turns do not.
+#[inline]
+pub fn is_crowded() -> bool {
+    lock::waits() >= CROWD && TURNS.load(Relaxed)
 }

@@ -99,9 +99,9 @@
 //! | `HEAP` | heap | a lock for each class of each lane, one for the arenas | locks are held over the fork |
 //! | thread word | os/thread_word | thread-local | as it is |
 //! | `THREADS` | threads | its lock | held over the fork; other threads' magazines are inherited |
-//! | `FORKING` | os/lock | atomic | cleared |
+//! | `FORKING`; `WAITS` | os/lock | atomics | cleared; as it is |
 //! | `HELPER`, `ROUND` | decay | their locks | the helper thread ends before; locks are held over the fork. Of `_Fork`, the helper's state is told by a mark |
-//! | `INTERVAL`, `THREAD`, `STIRRED`, `NEXT`, `BACK`, `SINCE`, `FORKED`, `FORK_ROUND`; `AT_ONCE`, `GREW`; `RETURNED` | decay; heap; pages | atomics | as they are |
+//! | `INTERVAL`, `THREAD`, `STIRRED`, `NEXT`, `COUNTED`, `BACK`, `SINCE`, `FORKED`, `FORK_ROUND`; `AT_ONCE`, `GREW`; `RETURNED` | decay; heap; pages | atomics | as they are |
 //! | `ASK` | os/helper | atomic; written at the first use | as it is |
 //! | `REGISTERED` | fork | atomic | done |
 //! | `HAPPENED`, `TELL` | first_use | atomics | as they are |

@@ -47,7 +47,7 @@ use core::cell::Cell;
 use core::ptr::{self, NonNull};
 use core::slice;
 use core::sync::atomic::{
-    AtomicPtr, AtomicUsize,
+    AtomicPtr, AtomicU8, AtomicUsize,
     Ordering::{Relaxed, Release, SeqCst},
     compiler_fence,
 };
@@ -77,8 +77,8 @@ pub struct Magazines {
     /// By class index; the address map knows the offsets in it.
     in_use: [Magazine; TABLE_LEN],
     halves: [Halves; TABLE_LEN],
-    /// Whose pools the thread's blocks come from.
-    lane: Cell<Lane>,
+    /// Whose pools the thread's blocks come from: the index of its lane.
+    lane: AtomicU8,
     /// By how many bits runs are shorter than the longest there are.
     shorter: Cell<u32>,
     /// What the thread has asked of what is below.
@@ -142,10 +142,20 @@ impl Magazines {
                     spare: AtomicUsize::new(0),
                 }
             }; TABLE_LEN],
-            lane: Cell::new(Lane::FIRST),
+            lane: AtomicU8::new(0),
             shorter: Cell::new(0),
             tally: Tally::new(),
         }
+    }
+
+    /// Whose pools the thread's blocks come from.
+    pub fn lane(&self) -> Lane {
+        Lane::from_index(self.lane.load(Relaxed))
+    }
+
+    /// Has them come from these pools from now on. Under the threads' lock (E1).
+    pub fn set_lane(&self, lane: Lane) {
+        self.lane.store(lane.index() as u8, Relaxed);
     }
 
     /// How many blocks of a class travel at once: what a half has room for.
@@ -162,7 +172,7 @@ impl Magazines {
     /// [`SLOTS`] null slots that live as long as the process and are nobody
     /// else's.
     pub unsafe fn lay_out(&self, slots: NonNull<Slot>, lane: Lane, shorter: u32) {
-        self.lane.set(lane);
+        self.set_lane(lane);
         self.shorter.set(shorter);
         let mut start = slots.as_ptr();
         // Those of packed classes last: where nothing is packed, nobody touches them.
@@ -283,7 +293,7 @@ impl Magazines {
     #[inline(never)]
     pub fn refill(&self, heap: &Heap, class: SizeClass, request: usize) -> *mut u8 {
         let Some(start) = NonNull::new(self.halves[class.index()].start.get()) else {
-            return heap.take_one(self.lane.get(), class, request);
+            return heap.take_one(self.lane(), class, request);
         };
         let spare = self.halves[class.index()].spare.load(Relaxed);
         if spare > 0 {
@@ -293,7 +303,7 @@ impl Magazines {
         let (run, (bottom, _)) = (self.run(class), self.half(class, start));
         // SAFETY: M3; M4: what stands above the top is nobody's.
         let slots = unsafe { slice::from_raw_parts_mut(bottom.as_ptr().add(1), run) };
-        let taken = heap.refill(self.lane.get(), class, request, slots);
+        let taken = heap.refill(self.lane(), class, request, slots);
         if taken < run {
             slots.copy_within(run - taken.., 0);
         }

@@ -28,10 +28,11 @@ use crate::cutoff;
 use crate::decay;
 use crate::geometry::{ALIGNMENT, REQUEST_MAX};
 use crate::heap::{self, HEAP};
-use crate::lane::Lane;
+use crate::lane::{self, Lane};
 use crate::limits;
 use crate::magazines;
 use crate::size_class::{SMALL_MAX, SizeClass};
+use crate::threads;
 
 /// Allocates `n` bytes. Null if there is no memory for them.
 ///
@@ -103,7 +104,12 @@ fn take(class: SizeClass, n: usize) -> *mut u8 {
             // The thread's first miss: its magazines may hold what a thread
             // that a fork has ended left in them.
             block if !block.is_null() => block,
-            _ => magazines.refill(&HEAP, class, n),
+            _ => {
+                if lane::is_crowded() {
+                    threads::part();
+                }
+                magazines.refill(&HEAP, class, n)
+            }
         },
         None => HEAP.take_one(Lane::FIRST, class, n),
     }

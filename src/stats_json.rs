@@ -4,6 +4,7 @@ use core::fmt::{self, Write};
 
 use crate::arenas::Counts;
 use crate::geometry::{ARENA_SIZE, POOL_SIZE};
+use crate::lane::Lane;
 use crate::os::text;
 use crate::stats::{Ledger, Snapshot};
 
@@ -48,7 +49,9 @@ pub fn write(out: &mut dyn Write, host: Option<&str>) -> fmt::Result {
     let used = pools - full;
     write!(
         out,
-        ",\"pools\":{{\"size\":{POOL_SIZE},\"used\":{used},\"full\":{full},\"free\":{free_pools}}}"
+        ",\"pools\":{{\"size\":{POOL_SIZE},\"used\":{used},\"full\":{full},\"free\":{free_pools},\
+         \"lanes\":{}}}",
+        Lane::open().count()
     )?;
     let (ledger, below) = (Ledger::of(&now), now.below());
     let Ledger {

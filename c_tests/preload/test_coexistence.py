@@ -1,5 +1,7 @@
 """What else looks at the allocator, or lives beside it: tracemalloc, faulthandler,
 Python's own statistics, sub-interpreters, and a limit on memory."""
+import os
+
 import support
 
 TRACE = '''
@@ -126,8 +128,17 @@ class Coexistence(support.PythonCase):
         self.assertEqual(done.out.strip(), kind, done.report)
 
     def test_threads(self):
-        self.interpret('import inside\n'
-                       'for _ in range(3): inside.in_threads(8, lambda: inside.workload(1))\n')
+        done = self.interpret('import inside\n'
+                              'for _ in range(3): inside.in_threads(8, lambda: inside.workload(1))\n'
+                              'print(inside.stats(inside.library())["pools"]["lanes"])\n')
+        self.assertEqual(done.out.strip(), '1', 'under a GIL threads take turns')
+
+    @support.since(3, 13)
+    def test_interpreters_with_a_gil_each_get_lanes(self):
+        if os.cpu_count() < 2:
+            self.skipTest('one processor: nothing runs at the same time')
+        done = self.program('parting.py')
+        self.assertRegex(done.out, 'lanes: [2-9]', done.report)
 
 
 class MemoryLimit(support.PythonCase):

@@ -35,6 +35,20 @@ fn this_thread() -> usize {
     unsafe { libc::pthread_self() as usize }
 }
 
+/// How often a thread found a lock held by another one, of late.
+static WAITS: AtomicUsize = AtomicUsize::new(0);
+
+/// How often a thread found a lock held by another one since this was forgotten.
+#[inline]
+pub fn waits() -> usize {
+    WAITS.load(Relaxed)
+}
+
+/// Counts anew.
+pub fn forget_waits() {
+    WAITS.store(0, Relaxed);
+}
+
 /// How often a thread looks again before it sleeps.
 const LOOKS: u32 = 100;
 
@@ -96,6 +110,7 @@ impl<T> Lock<T> {
     fn wait(&self) -> Held<'_, T> {
         let taken = !this_thread_forks();
         if taken {
+            WAITS.fetch_add(1, Relaxed);
             self.take();
         }
         Held { lock: self, taken }
