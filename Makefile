@@ -18,7 +18,7 @@ A       := $(RELEASE)/libobmalloc.a
 
 .PHONY: all run test test-rust test-c test-preload test-cpython-slice test-cpython \
         test-relinked test-relinked-all test-extensions relink check header bench asm instructions \
-        footprint bench-suite bench-whole bench-quick bench-memory plot-memory install uninstall clean help
+        footprint bench-suite bench-whole bench-quick bench-memory plot-memory figures install uninstall clean help
 
 # The archive's names are weak: a host that defines one of them itself (2.7
 # defines PyMem_*) wins. In a shared library it makes no difference. Cargo knows
@@ -34,7 +34,7 @@ all: ## build target/release/libobmalloc.so and .a
 run: all ## run a real Python program with the library, and without
 	$(PYTHON3) bench/first_run.py
 
-test: test-rust test-c test-preload test-cpython-slice test-relinked ## all tests that fit in twenty minutes
+test: test-rust bench-quick test-c test-preload test-cpython-slice test-relinked ## all tests that fit in twenty minutes
 
 test-rust: ## the tests beside the sources
 	$(CARGO) test --quiet
@@ -74,6 +74,7 @@ check: all ## formatting, lints, header, symbols, the hit path's length
 	$(PYTHON3) c_tests/symbols.py $(SO) $(A)
 	$(PYTHON3) c_tests/archive_names.py $(A)
 	$(CARGO) test --quiet tests::order
+	$(PYTHON3) bench/figures.py --check
 	$(MAKE) --no-print-directory asm
 
 HEADER_MADE = "$$(ls -t $(RELEASE)/build/obmalloc-*/out/obmalloc.h | head -n 1)"
@@ -90,7 +91,9 @@ instructions: all ## callgrind's counts of small programs, without and with us
 footprint: all ## memory and time that the library costs a program that does nothing
 	$(PYTHON3) bench/footprint.py
 
-bench: all instructions footprint ## all measurements
+bench: all ## all measurements that need no packages, with records
+	$(PYTHON3) bench/instructions.py --record
+	$(PYTHON3) bench/footprint.py --record
 	$(PYTHON3) bench/growth.py
 	$(PYTHON3) bench/lock_time.py
 	$(PYTHON3) bench/huge_pages.py
@@ -115,6 +118,9 @@ bench-memory: all ## memory over time and latency, in patterns, and what is dema
 
 plot-memory: all ## draw bench/memory.svg, resident memory over time
 	$(PYTHON3) bench/memory_plot.py
+
+figures: ## write the README's tables from the newest records
+	$(PYTHON3) bench/figures.py
 
 install: all ## to DESTDIR/PREFIX: header, libraries, links, obmalloc.pc
 	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)

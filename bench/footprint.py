@@ -8,7 +8,7 @@
 Medians of the differences of pairs of runs. Memory fails above its limits; the wall
 time of (a) is noisy on a busy machine, and fails only with --strict. With --isolated
 (a) runs `python -I -S -c pass`, without what the site-packages of an interpreter do at
-its start.
+its start; --record writes bench/records/DATE-footprint.json.
 """
 
 import statistics
@@ -16,6 +16,7 @@ import sys
 
 import hosts
 import pairs
+import record
 
 PASS_KIB = 300
 PASS_MS = 1.0
@@ -32,7 +33,7 @@ def row(name, runs, limit):
 
 
 def measure(host, options):
-    """Prints the table of an interpreter; returns the complaints."""
+    """Prints the table of an interpreter; returns (rows of the record, complaints)."""
     alone = ["-I", "-S"] if options.isolated else []
     starts = hosts.compare(host, alone + ["-c", "pass"], options.runs)
     keeps = hosts.compare(host, [hosts.program("keep_all"), str(KEEP_COUNT)], options.kept_runs)
@@ -53,7 +54,11 @@ def measure(host, options):
         complaints.append("pass takes %s ms more" % middle)
     if any(a.out != b.out for a, b in keeps):
         complaints.append("the objects kept are not the same")
-    return ["%s: %s" % (host.name, complaint) for complaint in complaints]
+    rows = [{"interpreter": host.name, "what": what, "more_kib": more,
+             "stock_kib": pairs.median(runs, "rss", 0),
+             "differences": pairs.differences(runs, "rss")}
+            for what, more, runs in (("pass", start_kib, starts), ("kept", keep_kib, keeps))]
+    return rows, ["%s: %s" % (host.name, complaint) for complaint in complaints]
 
 
 def main():
@@ -62,12 +67,17 @@ def main():
     parser.add_argument("--kept-runs", type=int, default=5, help="pairs of (b) (%(default)s)")
     parser.add_argument("--strict", action="store_true", help="fail on wall time as well")
     parser.add_argument("--isolated", action="store_true", help="(a) with -I -S")
+    parser.add_argument("--record", action="store_true", help="write a record of the results")
     options = parser.parse_args()
     pairs.reproduce()
     hosts.library(options.library)
-    complaints = []
+    recorded, complaints = [], []
     for host in hosts.choose(options.interpreters):
-        complaints += measure(host, options)
+        rows, found = measure(host, options)
+        recorded += rows
+        complaints += found
+    if options.record and not complaints:
+        print("recorded in %s" % record.write("footprint", recorded))
     return hosts.finish(complaints, "within the limits")
 
 

@@ -10,6 +10,7 @@ The library's own loading is in it.
     bench/instructions.py               the programs, by interpreter
     bench/instructions.py --check       fails if the library's sum is above stock's
     bench/instructions.py --hit-path    what one malloc and one free cost (hit_path.py)
+    bench/instructions.py --record      writes bench/records/DATE-instructions.json
 
 Instructions leave out what memory costs: cache misses, page faults, system calls.
 """
@@ -24,6 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 import hit_path
 import hosts
 import pairs
+import record
 
 PROGRAMS = ("nothing", "parse_source", "json_there_and_back", "deep_copies", "small_objects",
             "trees_and_dicts")
@@ -53,19 +55,19 @@ def measure(host, name, preloaded):
 
 
 def report(host, names, pool):
-    """Prints the table of an interpreter; returns (sums of stock and ours, complaints)."""
+    """Prints an interpreter's table; returns ([(name, stock, ours)], complaints)."""
     jobs = {(name, side): pool.submit(measure, host, name, side)
             for name in names for side in (False, True)}
-    rows, sums, complaints = [], [0, 0], []
+    counts, complaints = [], []
     for name in names:
         (stock, said), (ours, said_too) = (jobs[name, side].result() for side in (False, True))
         if said != said_too:
             complaints.append("%s, %s: another result with the library" % (host.name, name))
-        sums = [sums[0] + stock, sums[1] + ours]
-        rows.append(row(name, stock, ours))
-    rows.append(row("sum", *sums))
-    pairs.table([host.name + ", million instructions", "stock", "obmalloc", "ratio"], rows)
-    return sums, complaints
+        counts.append((name, stock, ours))
+    counts.append(("sum",) + tuple(sum(each[side] for each in counts) for side in (1, 2)))
+    pairs.table([host.name + ", million instructions", "stock", "obmalloc", "ratio"],
+                [row(*each) for each in counts])
+    return counts, complaints
 
 
 def row(name, stock, ours):
@@ -79,6 +81,7 @@ def main():
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time (%(default)s)")
     parser.add_argument("--check", action="store_true", help="fail if a sum is above stock's")
     parser.add_argument("--hit-path", action="store_true", help="count one malloc and one free")
+    parser.add_argument("--record", action="store_true", help="write a record of the counts")
     options = parser.parse_args()
     pairs.reproduce()
     if shutil.which("valgrind") is None:
@@ -88,14 +91,19 @@ def main():
     if options.hit_path:
         hit_path.report(run_valgrind)
         return hosts.finish([], "counted")
-    complaints = []
+    complaints, recorded = [], []
     with ThreadPoolExecutor(options.jobs) as pool:
         for host in hosts.choose(options.interpreters):
-            sums, found = report(host, options.programs.split(","), pool)
+            counts, found = report(host, options.programs.split(","), pool)
             complaints += found
-            if options.check and sums[1] > sums[0]:
+            recorded += [{"interpreter": host.name, "program": name, "stock": stock, "ours": ours}
+                         for name, stock, ours in counts]
+            _, stock, ours = counts[-1]
+            if options.check and ours > stock:
                 complaints.append("%s: %.3f million instructions more than stock's %.3f"
-                                  % (host.name, (sums[1] - sums[0]) / 1e6, sums[0] / 1e6))
+                                  % (host.name, (ours - stock) / 1e6, stock / 1e6))
+    if options.record and not complaints:
+        print("recorded in %s" % record.write("instructions", recorded))
     return hosts.finish(complaints, "no sum above stock's" if options.check else "the same results")
 
 
