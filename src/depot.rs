@@ -37,9 +37,29 @@ use crate::size_class::{SMALL_MAX, SizeClass};
 /// Blocks that the depot of any class has room for at the most.
 const ROOM: usize = 1024;
 
+/// A number of blocks in a depot, kept short: what a class has lies on few cache lines.
+struct Few(Cell<u16>);
+
+impl Few {
+    const fn new() -> Few {
+        Few(Cell::new(0))
+    }
+
+    #[inline]
+    fn get(&self) -> usize {
+        self.0.get().into()
+    }
+
+    #[inline]
+    fn set(&self, n: usize) {
+        debug_assert!(n <= ROOM);
+        self.0.set(n as u16);
+    }
+}
+
 /// Runs that come before a depot begins to keep them: a program that does little
 /// need not touch its slots.
-const BEGINS: u32 = 64;
+const BEGINS: u8 = 64;
 
 /// The slots of a class's depot. They lie apart, so that who only counts does not touch
 /// them.
@@ -62,11 +82,11 @@ impl Slots {
 /// What there is in a class's depot.
 pub struct Depot {
     /// Runs that came, up to [`BEGINS`].
-    came: Cell<u32>,
-    len: Cell<usize>,
-    least: Cell<usize>,
+    came: Cell<u8>,
+    len: Few,
+    least: Few,
     /// Where the next run that is to leave begins.
-    turn: Cell<usize>,
+    turn: Few,
     /// Whether blocks were taken since older ones left.
     asked: Cell<bool>,
 }
@@ -101,9 +121,9 @@ impl Depot {
     pub const fn new() -> Depot {
         Depot {
             came: Cell::new(0),
-            len: Cell::new(0),
-            least: Cell::new(0),
-            turn: Cell::new(0),
+            len: Few::new(),
+            least: Few::new(),
+            turn: Few::new(),
             asked: Cell::new(false),
         }
     }
@@ -167,7 +187,9 @@ impl Depot {
 
     /// How many blocks nobody has taken since this was asked the last time.
     pub fn unused(&self) -> usize {
-        self.least.replace(self.len.get())
+        let unused = self.least.get();
+        self.least.set(self.len.get());
+        unused
     }
 }
 

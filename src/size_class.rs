@@ -206,6 +206,9 @@ impl SizeClass {
         SizeClass::aligned::<ALIGNMENT>(n)
     }
 
+    /// How many classes only packed domains use.
+    pub const PACKED: usize = SMALL_CLASSES / 2;
+
     /// The class whose blocks are a multiple of `ALIGN` bytes, 8 or 16.
     #[inline]
     pub const fn aligned<const ALIGN: usize>(n: usize) -> Option<SizeClass> {
