@@ -52,12 +52,20 @@ def versions():
             "libc": " ".join(platform.libc_ver()), "valgrind": said("valgrind", "--version")}
 
 
+def without_library(arguments):
+    """The arguments without `--library PATH`: a copy of what was built says nothing here."""
+    if "--library" not in arguments:
+        return arguments
+    at = arguments.index("--library")
+    return arguments[:at] + arguments[at + 2:]
+
+
 def write(topic, rows, **more):
     """Writes a record: `rows` are dicts of plain values. Returns its path from the root."""
     about = {"topic": topic, "date": datetime.date.today().isoformat(),
              "commit": said("git", "describe", "--always", "--dirty"),
              "command": "python3 " + " ".join([os.path.relpath(sys.argv[0], pairs.ROOT)]
-                                              + sys.argv[1:]),
+                                              + without_library(sys.argv[1:])),
              "machine": machine(), "versions": versions()}
     path = os.path.join(FOLDER, "%s-%s.json" % (about["date"], topic))
     os.makedirs(FOLDER, exist_ok=True)
