@@ -29,6 +29,12 @@ pub fn words(blocks: &Range<usize>) -> Range<usize> {
     blocks.start / BLOCKS_PER_WORD..blocks.end.div_ceil(BLOCKS_PER_WORD)
 }
 
+/// `len` bits from bit `low` on: at least one, and no more than a word has.
+#[inline(always)]
+pub const fn run(low: usize, len: usize) -> u64 {
+    u64::MAX >> (BLOCKS_PER_WORD - len) << low
+}
+
 /// The bits of word `n` that stand for these blocks.
 pub fn in_word(blocks: &Range<usize>, n: usize) -> u64 {
     let first = n * BLOCKS_PER_WORD;
@@ -36,7 +42,7 @@ pub fn in_word(blocks: &Range<usize>, n: usize) -> u64 {
     let end = blocks.end.min(first + BLOCKS_PER_WORD);
     match end.checked_sub(start) {
         None | Some(0) => 0,
-        Some(len) => u64::MAX >> (BLOCKS_PER_WORD - len) << (start - first),
+        Some(len) => run(start - first, len),
     }
 }
 

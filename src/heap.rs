@@ -66,7 +66,7 @@ fn place(class: SizeClass) -> usize {
     }
 }
 
-/// The arenas and the used pools of every class.
+/// The arenas and the used pools of every class. All zero is a heap without memory.
 pub struct Heap {
     /// By lane and class, in the order of `place`.
     classes: [[Class; LAST]; LANES],

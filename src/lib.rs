@@ -65,11 +65,12 @@
 //!    ([`UsedPools::fullest`](used_pools::UsedPools::fullest)), in each the
 //!    lowest addresses first ([`Pool::take`](pool::Pool::take)).
 //! 6. No used pool: [`Arenas::take_pool`](arenas::Arenas::take_pool), under
-//!    the arenas' lock, an empty pool of the fullest arena that has one.
-//! 7. No such arena: 2 MiB from the kernel
-//!    or a program's own allocator ([`Land::take`](arena_source::Land::take)),
-//!    with no lock held, entered in the [`address_map`]. If the kernel refuses, nothing has changed, and what is
-//!    below us is asked.
+//!    the arenas' lock, an empty pool of the fullest arena that has one; for a large
+//!    class, of the arena that it has claimed ([`claim`]).
+//! 7. No such arena: 2 MiB from the kernel or a program's own allocator
+//!    ([`Land::take`](arena_source::Land::take)), with no lock held, entered in the
+//!    [`address_map`]. If the kernel refuses, nothing has changed, and what is below
+//!    us is asked.
 //!
 //! *`PyObject_Free(p)`:*
 //!
@@ -78,7 +79,7 @@
 //! 2. [`Magazines::push`](magazines::Magazines::push). Done.
 //! 3. The magazine is full: [`Magazines::flush`](magazines::Magazines::flush)
 //!    gives its older half back, [`Heap::flush`](heap::Heap::flush): to the depot. From
-//!    there, when it is full, [`Heap::give`](heap::Heap::give),
+//!    there, when it is full, to the pools of its [`lane`]: [`Heap::give`](heap::Heap::give),
 //!    [`Pool::give`](pool::Pool::give): a bit each.
 //! 4. A pool's last block is back: the pool goes to its arena
 //!    ([`Arenas::give_pool`](arenas::Arenas::give_pool)). A wholly empty arena

@@ -219,7 +219,7 @@ impl Pool {
                     address += size;
                 }
                 room -= len;
-                left &= !(u64::MAX >> (BLOCKS_PER_WORD - len) << low);
+                left &= !block_bits::run(low, len);
             }
             let taken = free & !left;
             self.words[n].set(before | taken);
@@ -254,7 +254,7 @@ impl Pool {
             let low = rest.trailing_zeros();
             let len = (!(rest >> low)).trailing_zeros();
             touched = touched | span(low, low + len - 1);
-            rest &= !(u64::MAX >> (u64::BITS - len) << low);
+            rest &= !block_bits::run(low as usize, len as usize);
         }
         let touched = touched.in_os_pages(memory::page_size());
         self.resident.set(resident | touched);

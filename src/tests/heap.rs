@@ -10,7 +10,10 @@ use crate::size_class::SizeClass;
 use core::ptr;
 
 fn heap() -> &'static Heap {
-    Box::leak(Box::new(Heap::new()))
+    // Too large for a thread's stack.
+    let heap = std::alloc::Layout::new::<Heap>();
+    // SAFETY: all zero is a heap without memory, as the process's own is at the start.
+    unsafe { &*std::alloc::alloc_zeroed(heap).cast() }
 }
 
 fn take(heap: &Heap, class: SizeClass, n: usize) -> Vec<*mut u8> {
