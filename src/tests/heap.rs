@@ -11,7 +11,7 @@ use core::ptr;
 
 fn heap() -> &'static Heap {
     // Too large for a thread's stack.
-    let heap = std::alloc::Layout::new::<Heap>();
+    let heap = core::alloc::Layout::new::<Heap>();
     // SAFETY: all zero is a heap without memory, as the process's own is at the start.
     unsafe { &*std::alloc::alloc_zeroed(heap).cast() }
 }
