@@ -114,7 +114,7 @@
 //! | `CURRENT`, `SIZE`, `TELL` | arena_source | written at start, or under the GIL | as they are |
 //! | `RAW`, `MEM`, `OBJ`, `HOOKED`, `SERIAL`, `VERSION` | domains/ | atomics, or written under the GIL | as they are |
 //! | settings | config | atomics, written at start | as they are |
-//! | `STATE`, `ROUTE`, `MEM`, `OBJECT`, what was below us | host/ | written at start, or under the GIL | as they are |
+//! | `STATE`, `ROUTE`, what was below us | host/ | written at start, or under the GIL | as they are |
 //!
 //! Locks are taken in this order, and fork takes all of them in it: `HELPER`'s,
 //! `ROUND`, `THREADS`, one class's, the arenas'.

@@ -2,7 +2,7 @@
 
 use core::ffi::c_void;
 
-use crate::host::route::MEM;
+use crate::host::route;
 
 /// Allocates `n` bytes in the domain MEM. Aligned to 16 bytes; a request for
 /// nothing returns a block of its own. NULL if there is no memory, or `n`
@@ -11,7 +11,7 @@ use crate::host::route::MEM;
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn PyMem_Malloc(n: usize) -> *mut c_void {
     // SAFETY: the caller's contract, as in all that follow.
-    unsafe { MEM.malloc(n) }
+    unsafe { (route::current().mem.malloc)(n) }
 }
 
 /// Allocates `nelem` times `elsize` bytes, all zero, in the domain MEM. NULL
@@ -19,7 +19,7 @@ pub unsafe extern "C" fn PyMem_Malloc(n: usize) -> *mut c_void {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn PyMem_Calloc(nelem: usize, elsize: usize) -> *mut c_void {
     // SAFETY: as above.
-    unsafe { MEM.calloc(nelem, elsize) }
+    unsafe { (route::current().mem.calloc)(nelem, elsize) }
 }
 
 /// Changes the size of the block `p` of the domain MEM to `n` bytes, moving it
@@ -30,7 +30,7 @@ pub unsafe extern "C" fn PyMem_Calloc(nelem: usize, elsize: usize) -> *mut c_voi
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn PyMem_Realloc(p: *mut c_void, n: usize) -> *mut c_void {
     // SAFETY: as above.
-    unsafe { MEM.realloc(p, n) }
+    unsafe { (route::current().mem.realloc)(p, n) }
 }
 
 /// Frees the block `p` of the domain MEM; nothing if it is NULL. A block of
@@ -38,5 +38,5 @@ pub unsafe extern "C" fn PyMem_Realloc(p: *mut c_void, n: usize) -> *mut c_void 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn PyMem_Free(p: *mut c_void) {
     // SAFETY: as above.
-    unsafe { MEM.free(p) }
+    unsafe { (route::current().mem.free)(p) }
 }

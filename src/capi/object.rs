@@ -2,7 +2,7 @@
 
 use core::ffi::c_void;
 
-use crate::host::route::OBJECT;
+use crate::host::route;
 
 /// Allocates `n` bytes in the domain OBJ. Aligned to 16 bytes; a request for
 /// nothing returns a block of its own. NULL if there is no memory, or `n`
@@ -11,7 +11,7 @@ use crate::host::route::OBJECT;
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn PyObject_Malloc(n: usize) -> *mut c_void {
     // SAFETY: the caller's contract, as in all that follow.
-    unsafe { OBJECT.malloc(n) }
+    unsafe { (route::current().object.malloc)(n) }
 }
 
 /// Allocates `nelem` times `elsize` bytes, all zero, in the domain OBJ. NULL
@@ -19,7 +19,7 @@ pub unsafe extern "C" fn PyObject_Malloc(n: usize) -> *mut c_void {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn PyObject_Calloc(nelem: usize, elsize: usize) -> *mut c_void {
     // SAFETY: as above.
-    unsafe { OBJECT.calloc(nelem, elsize) }
+    unsafe { (route::current().object.calloc)(nelem, elsize) }
 }
 
 /// Changes the size of the block `p` of the domain OBJ to `n` bytes: see
@@ -27,7 +27,7 @@ pub unsafe extern "C" fn PyObject_Calloc(nelem: usize, elsize: usize) -> *mut c_
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn PyObject_Realloc(p: *mut c_void, n: usize) -> *mut c_void {
     // SAFETY: as above.
-    unsafe { OBJECT.realloc(p, n) }
+    unsafe { (route::current().object.realloc)(p, n) }
 }
 
 /// Frees the block `p` of the domain OBJ; nothing if it is NULL. A block of
@@ -35,5 +35,5 @@ pub unsafe extern "C" fn PyObject_Realloc(p: *mut c_void, n: usize) -> *mut c_vo
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn PyObject_Free(p: *mut c_void) {
     // SAFETY: as above.
-    unsafe { OBJECT.free(p) }
+    unsafe { (route::current().object.free)(p) }
 }

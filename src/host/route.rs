@@ -1,17 +1,10 @@
-//! The route of our exported names: what they do now.
-//!
-//! ```text
-//!    PyObject_Malloc  -->  OBJECT.malloc  -->  the allocator, or a table of ours,
-//!                                              or the host's function
-//! ```
+//! The route of our exported names: one pointer to what they do now.
 //!
 //! It starts at functions that decide and then go on, so that a call before
-//! our constructor, or in a program whose constructor found no host, is right.
-//! Once that is decided, a call of `PyMem_*` or `PyObject_*` costs one jump through a
-//! pointer of its own.
+//! our constructor, or in a program whose constructor found no host, is right;
+//! a call that is decided costs one load and one jump.
 
 use core::ffi::{c_char, c_int, c_void};
-use core::mem::transmute;
 use core::ptr;
 use core::sync::atomic::{
     AtomicPtr,
@@ -19,81 +12,15 @@ use core::sync::atomic::{
 };
 
 use super::attach;
-use super::exports::{Answers, Calloc, Exports, Free, Functions, Malloc, Realloc, Tables};
+use super::exports::{Answers, Exports, Functions, Tables};
 use super::own;
 use super::reason::Reason;
 use crate::domains::outside::{PyMemAllocatorEx, PyObjectArenaAllocator};
 
 /// What the exported names do. Release publishes what it points to.
-static ROUTE: AtomicPtr<Exports> = AtomicPtr::new((&raw const AT_FIRST).cast_mut());
-static AT_FIRST: Exports = UNDECIDED;
+static ROUTE: AtomicPtr<Exports> = AtomicPtr::new((&raw const UNDECIDED).cast_mut());
 
-/// The functions of a domain, as its names call them now.
-pub struct Calls {
-    malloc: AtomicPtr<c_void>,
-    calloc: AtomicPtr<c_void>,
-    realloc: AtomicPtr<c_void>,
-    free: AtomicPtr<c_void>,
-}
-
-/// What `PyMem_*` does.
-pub static MEM: Calls = Calls::new(&UNDECIDED.mem);
-/// What `PyObject_*` does.
-pub static OBJECT: Calls = Calls::new(&UNDECIDED.object);
-
-impl Calls {
-    const fn new(functions: &Functions) -> Calls {
-        Calls {
-            malloc: AtomicPtr::new(functions.malloc as *mut c_void),
-            calloc: AtomicPtr::new(functions.calloc as *mut c_void),
-            realloc: AtomicPtr::new(functions.realloc as *mut c_void),
-            free: AtomicPtr::new(functions.free as *mut c_void),
-        }
-    }
-
-    fn set(&self, functions: &Functions) {
-        self.malloc.store(functions.malloc as *mut c_void, Release);
-        self.calloc.store(functions.calloc as *mut c_void, Release);
-        self.realloc
-            .store(functions.realloc as *mut c_void, Release);
-        self.free.store(functions.free as *mut c_void, Release);
-    }
-
-    /// # Safety
-    /// The caller's contract is that of the exported name, as in all that follow.
-    #[inline(always)]
-    pub unsafe fn malloc(&self, n: usize) -> *mut c_void {
-        // SAFETY: `new` and `set` put a function of this type there, as in all that
-        // follow.
-        unsafe { transmute::<*mut c_void, Malloc>(self.malloc.load(Acquire))(n) }
-    }
-
-    /// # Safety
-    /// As for `malloc`.
-    #[inline(always)]
-    pub unsafe fn calloc(&self, nelem: usize, elsize: usize) -> *mut c_void {
-        // SAFETY: as above.
-        unsafe { transmute::<*mut c_void, Calloc>(self.calloc.load(Acquire))(nelem, elsize) }
-    }
-
-    /// # Safety
-    /// As for `malloc`.
-    #[inline(always)]
-    pub unsafe fn realloc(&self, p: *mut c_void, n: usize) -> *mut c_void {
-        // SAFETY: as above.
-        unsafe { transmute::<*mut c_void, Realloc>(self.realloc.load(Acquire))(p, n) }
-    }
-
-    /// # Safety
-    /// As for `malloc`.
-    #[inline(always)]
-    pub unsafe fn free(&self, p: *mut c_void) {
-        // SAFETY: as above.
-        unsafe { transmute::<*mut c_void, Free>(self.free.load(Acquire))(p) }
-    }
-}
-
-const UNDECIDED: Exports = Exports {
+static UNDECIDED: Exports = Exports {
     raw: undecided!(raw),
     mem: undecided!(mem),
     object: undecided!(object),
@@ -194,12 +121,10 @@ unsafe extern "C" fn pymalloc_enabled() -> c_int {
 
 fn go(exports: &'static Exports) {
     ROUTE.store(ptr::from_ref(exports).cast_mut(), Release);
-    MEM.set(&exports.mem);
-    OBJECT.set(&exports.object);
 }
 
 /// What the exported names do now.
-#[inline]
+#[inline(always)]
 pub fn current() -> &'static Exports {
     // SAFETY: it only ever points to statics.
     unsafe { &*ROUTE.load(Acquire) }
