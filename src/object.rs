@@ -175,28 +175,15 @@ unsafe fn clear(p: *mut u8, n: usize) {
 /// nobody uses it any more.
 #[inline(always)]
 pub unsafe fn free(below: &Allocator, p: *mut c_void) {
-    let Some(found) = MAP.find_near(p.addr()) else {
+    match MAP.find_near(p.addr()) {
+        Some(found) if magazines::mine().push(found, p.cast()) => {}
         // SAFETY: the caller's promises.
-        return unsafe { free_far(below, p) };
-    };
-    if !magazines::mine().push(found, p.cast()) {
-        // SAFETY: the caller's promises.
-        unsafe { not_pushed(below, p) };
+        _ => unsafe { not_pushed(below, p) },
     }
 }
 
-/// A pointer that is foreign, or far from the first arena. (Cold as `beyond_small`.)
-#[cold]
-#[inline(never)]
-unsafe fn free_far(below: &Allocator, p: *mut c_void) {
-    let found = MAP.find_far(p.addr());
-    if !magazines::mine().push(found, p.cast()) {
-        // SAFETY: the caller's promises.
-        unsafe { not_pushed(below, p) };
-    }
-}
-
-/// The magazine is full, the thread has none yet, or the pointer is foreign.
+/// The magazine is full, the thread has none yet, or the pointer is foreign or far from
+/// the first arena.
 #[cold]
 #[inline(never)]
 unsafe fn not_pushed(below: &Allocator, p: *mut c_void) {
@@ -209,7 +196,7 @@ unsafe fn not_pushed(below: &Allocator, p: *mut c_void) {
         return HEAP.give(class, &[p.cast()]);
     };
     if magazines.push(found, p.cast()) {
-        return; // into magazines that the thread has just got
+        return; // far, or into magazines that the thread has just got
     }
     let mut back = magazines.flush(&HEAP, class);
     if !magazines.push(found, p.cast()) {
