@@ -54,7 +54,7 @@ pub struct Arena {
     /// Whether it was wholly empty when it was looked at, and has been since.
     idle: Cell<bool>,
     /// Who takes pools from it first (C1).
-    claim: Cell<Claim>,
+    claim: Cell<Option<Claim>>,
     /// The record that was made before this one; written once.
     made_before: Cell<Option<&'static Arena>>,
     pools: [Pool; POOLS_PER_ARENA],
@@ -77,7 +77,7 @@ impl Arena {
         self.base.set(land.first_pool());
         self.len.set(land.pools());
         self.idle.set(false);
-        self.claim.set(Claim::NONE);
+        self.claim.set(None);
         self.huge.store(land.is_huge(), Relaxed);
         let (all, resident) = (
             u32::MAX >> (POOLS_PER_ARENA - land.pools()),
@@ -138,12 +138,12 @@ impl Arena {
     }
 
     /// Who has claimed it.
-    pub fn claim(&self) -> Claim {
+    pub fn claim(&self) -> Option<Claim> {
         self.claim.get()
     }
 
     /// Says who claims it from now on.
-    pub fn set_claim(&self, claim: Claim) {
+    pub fn set_claim(&self, claim: Option<Claim>) {
         self.claim.set(claim);
     }
 
@@ -167,7 +167,7 @@ impl Arena {
         self.warm.set(self.warm.get() & !bit);
         self.idle.set(false);
         if free == bit {
-            self.claim.set(Claim::NONE); // C1
+            self.claim.set(None); // C1
         }
         Some(pool)
     }
@@ -181,7 +181,7 @@ impl Arena {
             self.warm.set(self.warm.get() | bit);
         }
         if self.is_empty() {
-            self.claim.set(Claim::NONE); // C1
+            self.claim.set(None); // C1
         }
     }
 

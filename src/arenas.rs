@@ -161,14 +161,14 @@ impl Arenas {
     /// `claim` has, if it has one. `None` if there must be another arena.
     pub fn take_pool(
         &self,
-        claim: Claim,
+        claim: Option<Claim>,
         claimed: &Cell<Option<&'static Arena>>,
     ) -> Option<&'static Pool> {
-        let own = claimed.get().filter(|arena| arena.claim() == claim);
-        let own = own.filter(|_| claim.is_some());
+        let is_own = |arena: &&Arena| claim.is_some() && arena.claim() == claim;
+        let own = claimed.get().filter(is_own);
         let arena = self.choose(claim, own)?;
         self.unlist(arena);
-        if claim.is_some() && own.is_none() && !arena.claim().is_some() {
+        if claim.is_some() && own.is_none() && arena.claim().is_none() {
             arena.set_claim(claim);
             claimed.set(Some(arena));
         }
@@ -183,19 +183,19 @@ impl Arenas {
 
     /// The arena that the next pool comes from: one with pages in empty pools that are
     /// with us, the claimed one first, if there is one among the first [`LOOKED_AT`].
-    fn choose(&self, claim: Claim, own: Option<&'static Arena>) -> Option<&'static Arena> {
+    fn choose(&self, claim: Option<Claim>, own: Option<&'static Arena>) -> Option<&'static Arena> {
         let fullest = self.lengths.get().trailing_zeros() as usize;
         let lists = self.usable.get(fullest..)?; // U2
         let arenas = || lists.iter().flat_map(List::iter);
         if self.counts.get().resident_empty > 0 {
-            let near = own.into_iter().chain(arenas().take(LOOKED_AT));
-            let warm = near.into_iter().find(|arena| arena.is_warm());
+            let mut near = own.into_iter().chain(arenas().take(LOOKED_AT));
+            let warm = near.find(|arena| arena.is_warm());
             if warm.is_some() {
                 return warm;
             }
         }
         if claim.is_some() {
-            own.or_else(|| arenas().find(|arena| !arena.claim().is_some()))
+            own.or_else(|| arenas().find(|arena| arena.claim().is_none()))
         } else {
             arenas().next()
         }
@@ -405,12 +405,12 @@ mod tests {
     }
 
     fn take(arenas: &Arenas) -> &'static Pool {
-        take_for(arenas, Claim::NONE, &Cell::new(None))
+        take_for(arenas, None, &Cell::new(None))
     }
 
     fn take_for(
         arenas: &Arenas,
-        claim: Claim,
+        claim: Option<Claim>,
         claimed: &Cell<Option<&'static Arena>>,
     ) -> &'static Pool {
         let pool = arenas.take_pool(claim, claimed).or_else(|| {
@@ -426,7 +426,7 @@ mod tests {
     fn large_classes_take_their_pools_side_by_side() {
         let arenas = Arenas::new();
         let class = |size| Claim::of(Lane::FIRST, SizeClass::of(size).unwrap());
-        let claims = [class(48), class(64), Claim::NONE].map(|claim| (claim, Cell::new(None)));
+        let claims = [class(48), class(64), None].map(|claim| (claim, Cell::new(None)));
         // In turn, but each one's lie together; the third is small.
         let taken = |rounds: usize| -> Vec<[&Pool; 3]> {
             let round = || {
@@ -447,7 +447,7 @@ mod tests {
         for [first, ..] in rounds {
             give(&arenas, first);
         }
-        assert_eq!(arena.claim(), Claim::NONE);
+        assert_eq!(arena.claim(), None);
         let next = take_for(&arenas, class(80), &Cell::new(None));
         assert!(ptr::eq(MAP.arena(next.base()).unwrap(), arena));
         assert_eq!(arena.claim(), class(80));

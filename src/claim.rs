@@ -21,24 +21,18 @@
 //!     in each lane claims one at the most.
 #![forbid(unsafe_code)]
 
+use core::num::NonZeroU16;
+
 use crate::lane::Lane;
 use crate::size_class::{SizeClass, TABLE_LEN};
 
-/// Who claims an arena: a class in a lane, or nobody.
+/// Who claims an arena: a class in a lane.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Claim(u16);
+pub struct Claim(NonZeroU16);
 
 impl Claim {
-    /// Nobody's.
-    pub const NONE: Claim = Claim(0);
-
-    /// That of a class.
-    pub fn of(lane: Lane, class: SizeClass) -> Claim {
-        Claim((lane.index() * TABLE_LEN + class.index()) as u16)
-    }
-
-    /// Whether it is somebody's.
-    pub fn is_some(self) -> bool {
-        self != Claim::NONE
+    /// That of a class. (There is one of every class: no index is 0, S1.)
+    pub fn of(lane: Lane, class: SizeClass) -> Option<Claim> {
+        NonZeroU16::new((lane.index() * TABLE_LEN + class.index()) as u16).map(Claim)
     }
 }

@@ -139,17 +139,17 @@ impl Heap {
         class: SizeClass,
         scarce: bool,
     ) -> Option<&'static Pool> {
-        let claims = used.pools() >= LARGE && !scarce;
-        let claim = if claims {
+        let is_large = used.pools() >= LARGE;
+        let claim = if is_large && !scarce {
             Claim::of(lane, class)
         } else {
-            Claim::NONE
+            None
         };
         let arenas = self.arenas.lock();
         let pool = arenas.take_pool(claim, &used.claimed)?;
         pool.begin(lane, class);
         let is_programs = || MAP.arena(pool.base()).is_some_and(Arena::is_programs);
-        if used.pools() >= LARGE && pool.resident().is_empty() && !is_programs() {
+        if is_large && pool.resident().is_empty() && !is_programs() {
             pool.bring(class);
         }
         MAP.set_class(pool.base(), Some(class));
