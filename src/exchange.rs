@@ -37,7 +37,8 @@ impl Heap {
     }
 
     /// Takes a run of blocks of `class` that a thread has too many of into the depot of
-    /// the lane that the first one belongs to; if that is full, as many of its oldest blocks, or these, go to the pools.
+    /// the lane that the first one belongs to; if that is full, as many of its older
+    /// blocks, or these, go to the pools.
     #[inline(never)]
     pub fn flush(&self, class: SizeClass, run: &[*mut u8]) {
         if heap::at_once() {

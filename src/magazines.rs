@@ -324,11 +324,10 @@ impl Magazines {
         let Some(start) = NonNull::new(self.halves[class.index()].start.get()) else {
             return 0;
         };
-        let spare = self.take_spare(class, start).unwrap_or_default();
-        if !spare.is_empty() {
+        let back = self.take_spare(class, start).map_or(0, |spare| {
             heap.flush(class, spare);
-        }
-        let back = spare.len();
+            spare.len()
+        });
         self.change_places(class, start, self.run(class), 0);
         back
     }

@@ -28,6 +28,12 @@ use crate::geometry::REQUEST_MAX;
 use crate::object::{free, malloc};
 use crate::size_class::SMALL_MAX;
 
+/// Whether a block of `size` bytes, 0 if it is not ours, stays as it is for `n`.
+#[inline(always)]
+fn stays(n: usize, size: usize) -> bool {
+    n <= size && 4 * n > 3 * size
+}
+
 /// Changes the size of the block at `p` to `n` bytes, moving it if need be;
 /// the contents stay, up to the smaller of the sizes. Null if there is no
 /// memory, and the block is as it was.
@@ -45,7 +51,7 @@ pub unsafe fn realloc<const ALIGN: usize>(
         return unsafe { realloc_far::<ALIGN>(below, p, n) };
     };
     let size = found.size();
-    if n <= size && 4 * n > 3 * size {
+    if stays(n, size) {
         return p;
     }
     // SAFETY: the caller's promises; `p` is of this size.
@@ -66,7 +72,7 @@ unsafe fn realloc_far<const ALIGN: usize>(
         return unsafe { malloc::<ALIGN>(below, n) };
     }
     let size = MAP.find_far(p.addr()).size();
-    if n <= size && 4 * n > 3 * size {
+    if stays(n, size) {
         return p;
     }
     // SAFETY: as above.
