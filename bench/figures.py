@@ -31,9 +31,9 @@ MARKED = re.compile(r"(<!-- figures: (\w+) -->\n)(.*?)(<!-- end of figures -->)"
 PEERS = ("mimalloc", "jemalloc", "tcmalloc", "glibc")
 
 
-def table(heading, rows, first=1):
-    """A table; the first so many columns are text, the others numbers."""
-    rule = ["---"] * first + ["---:"] * (len(heading) - first)
+def table(heading, rows):
+    """A table; the first column is text, the others are numbers."""
+    rule = ["---"] + ["---:"] * (len(heading) - 1)
     return ["| %s |" % " | ".join(str(cell) for cell in line) for line in [heading, rule] + rows]
 
 

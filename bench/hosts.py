@@ -170,6 +170,15 @@ def compare(host, arguments, count, **more):
     return runs
 
 
+def setting(text):
+    """(name, {variable: value}) of a side that --side asks for."""
+    name, _, settings = text.partition(":")
+    settings = [setting.partition("=") for setting in settings.split(",")]
+    if not name or not all(variable and value for variable, _, value in settings):
+        stop("a side is NAME:VARIABLE=VALUE,..., not %s" % text)
+    return name, {variable: value for variable, _, value in settings}
+
+
 def parser(text, wishes=None):
     """What the command lines of all these scripts have in common."""
     result = argparse.ArgumentParser(

@@ -106,11 +106,8 @@ def sides(options):
     result += [Side(name, False, {"PYTHONMALLOC": name})
                for name in ("malloc", "mimalloc") if getattr(options, name)]
     for text in options.side:
-        name, _, settings = text.partition(":")
-        settings = [setting.partition("=") for setting in settings.split(",")]
-        if not name or not all(variable and value for variable, _, value in settings):
-            hosts.stop("a side is NAME:VAR=VALUE,..., not %s" % text)
-        result.append(Side(name, True, {variable: value for variable, _, value in settings}))
+        name, settings = hosts.setting(text)
+        result.append(Side(name, True, settings))
     return result
 
 

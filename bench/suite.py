@@ -43,20 +43,12 @@ def minor(version):
     return tuple(int(part) for part in version.split(".")[:2])
 
 
-def variables(text):
-    """{name: value} of "NAME=VALUE,NAME=VALUE"."""
-    settings = dict(part.partition("=")[::2] for part in text.split(",") if part)
-    if not settings or "" in settings:
-        hosts.stop("--side takes NAME:VARIABLE=VALUE,..., and not %s" % text)
-    return settings
-
-
 def sides(stock, ours, version, preload, options):
     """Stock, obmalloc, and those that the options add."""
     result = [Side("stock", stock, {}, False), Side("obmalloc", ours, preload, True)]
     for wish in options.side + (["packed:OBMALLOC_ALIGN=8"] if options.packed else []):
-        name, _, settings = wish.partition(":")
-        result.append(Side(name, ours, dict(preload, **variables(settings)), True))
+        name, settings = hosts.setting(wish)
+        result.append(Side(name, ours, dict(preload, **settings), True))
     if options.malloc:
         result.append(Side("malloc", stock, {"PYTHONMALLOC": "malloc"}, False))
     if options.mimalloc and minor(version) >= (3, 13):
