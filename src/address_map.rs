@@ -23,7 +23,9 @@
 //!     exactly while the pool belongs to that class. It stands in `near` for pools
 //!     in there, else in a leaf.
 //! N2  A leaf that is there lives as long as the process.
-//! N3  A pool's arena is not null exactly while the arena has land.
+//! N3  A pool's arena is a record exactly while that arena has land. Before, it is
+//!     null; after, [`GONE`], until another arena or somebody else's mapping is seen
+//!     to lie there.
 //! N4  `start` is 0 until the first arena comes, then never changes.
 //!
 //! # Threads
@@ -57,7 +59,7 @@ const ABOVE: usize = 2 << 30;
 
 #[repr(C)]
 struct Leaf {
-    /// By pool: the record of its arena, or null (N3).
+    /// By pool: the record of its arena, or null, or `GONE` (N3).
     arenas: [AtomicPtr<Arena>; POOLS_PER_REGION],
     /// By pool, where it is not near: its entry (N1).
     classes: [AtomicU32; POOLS_PER_REGION],
@@ -74,6 +76,9 @@ pub struct AddressMap {
     /// the Acquire of each lookup.
     leaves: [AtomicPtr<Leaf>; REGIONS],
 }
+
+/// What stands for the arena of a pool that went back to where it came from.
+const GONE: *mut Arena = ptr::without_provenance_mut(1);
 
 /// Bytes between two entries of a table by class that a lookup leads to.
 pub const FOUND_STEP: usize = 16;
@@ -153,8 +158,29 @@ impl AddressMap {
     #[inline]
     pub fn arena(&'static self, address: usize) -> Option<&'static Arena> {
         let record = self.leaf(address)?.arenas[pool_in_region(address)].load(Acquire);
+        if record.addr() <= GONE.addr() {
+            return None;
+        }
         // SAFETY: N3; records live as long as the process.
         unsafe { record.as_ref() }
+    }
+
+    /// Whether an arena lay at `address` and nothing is mapped there now. (What is
+    /// mapped is somebody else's, and is not asked about again.)
+    #[inline]
+    pub fn is_gone(&'static self, address: usize) -> bool {
+        let Some(leaf) = self.leaf(address) else {
+            return false;
+        };
+        let record = &leaf.arenas[pool_in_region(address)];
+        if record.load(Relaxed) != GONE {
+            return false;
+        }
+        let is_gone = memory::is_unmapped(address);
+        if !is_gone {
+            let _ = record.compare_exchange(GONE, ptr::null_mut(), Relaxed, Relaxed);
+        }
+        is_gone
     }
 
     fn leaf(&'static self, address: usize) -> Option<&'static Leaf> {
@@ -189,7 +215,7 @@ impl AddressMap {
 
     /// Says that `arena` is there no more.
     pub fn remove_arena(&'static self, arena: &'static Arena) {
-        self.set_arena(arena, ptr::null_mut());
+        self.set_arena(arena, GONE);
     }
 
     fn set_arena(&'static self, arena: &'static Arena, record: *mut Arena) {
@@ -260,6 +286,7 @@ mod tests {
     use super::*;
     use crate::geometry::ARENA_SIZE;
     use crate::tests::*;
+    use core::ptr::NonNull;
 
     #[test]
     fn hostile_addresses_are_in_no_pool() {
@@ -311,6 +338,29 @@ mod tests {
             assert!(ptr::eq(MAP.arena(base + offset).unwrap(), arena), "N3");
         }
         MAP.remove_arena(arena);
+        assert!(MAP.arena(base).is_none(), "N3");
+    }
+
+    #[test]
+    fn an_arena_is_gone_until_something_else_is_seen_to_lie_there() {
+        let arena = lone_arena();
+        let (base, land) = (
+            arena.base(),
+            NonNull::new(ptr::with_exposed_provenance_mut(arena.base())),
+        );
+        assert!(!MAP.is_gone(base));
+        MAP.remove_arena(arena);
+        // SAFETY: nobody uses it.
+        unsafe { memory::unmap(land.unwrap(), ARENA_SIZE / 2) };
+        assert!(MAP.is_gone(base) && MAP.is_gone(base + 1));
+        assert!(!MAP.is_gone(base + ARENA_SIZE / 2), "mapped");
+        // SAFETY: as above.
+        unsafe { memory::unmap(land.unwrap(), ARENA_SIZE) };
+        assert!(
+            !MAP.is_gone(base + ARENA_SIZE / 2),
+            "seen as somebody else's"
+        );
+        assert!(MAP.is_gone(base + ARENA_SIZE - 1));
         assert!(MAP.arena(base).is_none(), "N3");
     }
 }

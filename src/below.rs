@@ -20,7 +20,7 @@ use crate::first_use;
 use crate::heap::HEAP;
 use crate::limits;
 use crate::magazines::Magazines;
-use crate::os::text;
+use crate::misuse::{self, Misuse};
 use crate::tally::Event;
 use crate::threads;
 
@@ -89,7 +89,9 @@ pub unsafe fn free(below: &Allocator, p: *mut c_void) {
     if p.is_null() {
         return;
     }
-    stop_if_stale(p);
+    if is_stale(p) {
+        return;
+    }
     count(Event::Freed);
     // SAFETY: O1 and T1.
     unsafe { (below.free)(below.ctx, p) };
@@ -103,25 +105,24 @@ pub unsafe fn free(below: &Allocator, p: *mut c_void) {
 /// `below` keeps T1.
 #[inline(never)]
 pub unsafe fn realloc(below: &Allocator, p: *mut c_void, n: usize) -> *mut c_void {
-    stop_if_stale(p);
+    if is_stale(p) {
+        return ptr::null_mut();
+    }
     // SAFETY: O1 and T1.
     ask(n / 8, || unsafe { (below.realloc)(below.ctx, p, n) })
 }
 
-/// Stops the process if `p` lies in an arena but in no pool: whatever was
-/// there is long free, and below would take it for one of its own.
+/// Whether `p` lies in an arena but in no pool, or where an arena was: whatever was
+/// there is long free, and below would take it for one of its own. Then it is reported.
 #[inline]
-fn stop_if_stale(p: *mut c_void) {
-    if MAP.arena(p.addr()).is_some() {
-        stale(p);
-    }
-}
-
-#[cold]
-#[inline(never)]
-fn stale(p: *mut c_void) -> ! {
-    let pid = text::pid();
-    text::fatal(format_args!(
-        "{p:p}: freed, but its pool is empty (pid {pid})"
-    ));
+fn is_stale(p: *mut c_void) -> bool {
+    let misuse = if MAP.arena(p.addr()).is_some() {
+        Misuse::NoSuchPool
+    } else if MAP.is_gone(p.addr()) {
+        Misuse::NoSuchArena
+    } else {
+        return false;
+    };
+    misuse::report(None, p.cast(), misuse);
+    true
 }

@@ -14,6 +14,7 @@ use crate::decay;
 use crate::huge_pages;
 use crate::inherited::{self, Rule};
 use crate::limits::{self, Limit};
+use crate::misuse;
 use crate::os::environment;
 use crate::os::text::{printable, say};
 use crate::packing;
@@ -46,6 +47,15 @@ pub static SETTINGS: &[Setting] = &[
         values: "1 or a file name; none",
         meaning: "statistics at exit: 1 as text on stderr, else as JSON to that file, `%p` in its name being the pid",
         apply: |value| STATS.keep(value),
+    },
+    Setting {
+        name: "ON_ERROR",
+        values: "abort or report; abort",
+        meaning: "what follows the line on stderr that a block was freed wrongly: the process ends, or the wrong call is left undone and the program goes on",
+        apply: |value| {
+            misuse::set_go_on(value == b"report");
+            matches!(value, b"abort" | b"report")
+        },
     },
     Setting {
         name: "SMALL_MAX",

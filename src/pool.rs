@@ -263,7 +263,8 @@ impl Pool {
 
     /// Gives back the leading blocks of `blocks`, which are of the pool's class
     /// `class`, that lie in this pool. Returns how many these are. `Err` names one
-    /// that cannot be what its caller took it for: no taken block begins there.
+    /// that cannot be what its caller took it for: no taken block begins there. Then
+    /// the pool is as it was.
     #[inline]
     pub fn give(&self, class: SizeClass, blocks: &[*mut u8]) -> Result<usize, *mut u8> {
         let shape = class.shape();
@@ -297,6 +298,7 @@ impl Pool {
             }
             let here = &from[..from.len() - rest.len()];
             if taken != here.len() {
+                self.take_again(shape, &blocks[..blocks.len() - from.len()]);
                 return Err(self.not_taken(shape, here));
             }
             self.words[n].set(word);
@@ -304,6 +306,7 @@ impl Pool {
         }
         let given = blocks.len() - rest.len();
         if products as u32 >= INSIDE {
+            self.take_again(shape, &blocks[..given]);
             let mut given = blocks[..given].iter();
             let wrong = given.find(|block| !self.begins_block(block.addr()));
             return Err(wrong.copied().unwrap_or_default());
@@ -314,6 +317,17 @@ impl Pool {
             // Where a pool of this class has no blocks.
             Some(block) if pool_base(block.addr()) == self.base() => Err(*block),
             _ => Ok(given),
+        }
+    }
+
+    /// Marks blocks as taken that were until `give` began with them.
+    #[cold]
+    fn take_again(&self, shape: &Shape, blocks: &[*mut u8]) {
+        for block in blocks {
+            let behind = block.addr() - self.base() - shape.first as usize;
+            let number = ((behind as u64 * u64::from(shape.reciprocal)) >> 32) as usize;
+            let word = &self.words[number / BLOCKS_PER_WORD];
+            word.set(word.get() | 1 << (number % BLOCKS_PER_WORD));
         }
     }
 

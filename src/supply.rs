@@ -6,13 +6,16 @@
 
 use core::iter;
 use core::ptr;
+use core::slice;
 
 use crate::address_map::MAP;
+use crate::geometry::pool_base;
 use crate::heap::{self, Heap};
 use crate::inherited;
 use crate::lane::Lane;
-use crate::misuse::{Misuse, stop};
+use crate::misuse::{self, Misuse};
 use crate::os::process;
+use crate::pool::Pool;
 use crate::size_class::SizeClass;
 
 /// Pools that one refill visits at the most: scattered blocks are gathered
@@ -100,9 +103,9 @@ impl Heap {
 
     /// Takes `blocks`, of `class` and in nobody's hands any more, back.
     ///
-    /// A block that cannot be what it was freed as stops the process: it was
-    /// freed twice or never allocated, and the next owner of that memory
-    /// would be damaged.
+    /// A block that cannot be what it was freed as is reported: it was freed twice or
+    /// never allocated, and the next owner of that memory would be damaged. Where the
+    /// program goes on after that, such a block is left out.
     #[inline(never)]
     pub fn give(&self, class: SizeClass, blocks: &[*mut u8]) {
         if self.take_back(class, blocks) {
@@ -134,24 +137,24 @@ impl Heap {
     ) -> usize {
         let shape = class.shape();
         let used = self.used(lane, class);
-        let mut given = 0;
+        let (mut given, mut wrong) = (0, 0);
         while let Some(first) = blocks.get(given) {
             let arena = MAP.arena(first.addr());
             let pool = arena.map(|arena| arena.pool(first.addr()));
             let (Some(arena), Some(pool)) = (arena, pool.filter(|pool| pool.is_of(class))) else {
-                stop(class, *first, Misuse::NoSuchPool);
+                misuse::report(Some(class), *first, Misuse::NoSuchPool);
+                (given, wrong) = (given + 1, wrong + 1);
+                continue;
             };
             if pool.lane() != lane {
                 break;
             }
             let before = pool.free();
-            match pool.give(class, &blocks[given..]) {
-                Ok(n) => given += n,
-                Err(block) if pool.begins_block(block.addr()) => {
-                    stop(class, block, Misuse::AlreadyFree)
-                }
-                Err(block) => stop(class, block, Misuse::NotABlock),
-            }
+            given += pool.give(class, &blocks[given..]).unwrap_or_else(|_| {
+                let (seen, left_out) = give_singly(pool, class, &blocks[given..]);
+                wrong += left_out;
+                seen
+            });
             if heap::at_once() && !arena.is_programs() {
                 used.purge(arena, pool, true);
             }
@@ -163,9 +166,32 @@ impl Heap {
                 *pools_ended = true;
             }
         }
-        used.got_back(given);
+        used.got_back(given - wrong);
         given
     }
+}
+
+/// Gives the leading blocks of `blocks` that lie in `pool`, which is of `class`, one by
+/// one, and reports those that cannot have been freed rightly. Returns how many these
+/// are, and how many of them were left out.
+#[cold]
+#[inline(never)]
+fn give_singly(pool: &Pool, class: SizeClass, blocks: &[*mut u8]) -> (usize, usize) {
+    let here = |block: &&*mut u8| pool_base(block.addr()) == pool.base();
+    let (mut seen, mut wrong) = (0, 0);
+    for block in blocks.iter().take_while(here) {
+        seen += 1;
+        if pool.give(class, slice::from_ref(block)).is_err() {
+            let misuse = if pool.begins_block(block.addr()) {
+                Misuse::AlreadyFree
+            } else {
+                Misuse::NotABlock
+            };
+            misuse::report(Some(class), *block, misuse);
+            wrong += 1;
+        }
+    }
+    (seen, wrong)
 }
 
 /// The lane that a block belongs to, as far as a look without a lock can tell.

@@ -106,6 +106,17 @@ pub unsafe fn purge(address: usize, size: usize) {
     unsafe { libc::madvise(start, size, libc::MADV_DONTNEED) };
 }
 
+/// Whether nothing is mapped at `address`, as far as the kernel says so.
+pub fn is_unmapped(address: usize) -> bool {
+    let page = address & !(page_size() - 1);
+    let start = ptr::with_exposed_provenance_mut(page);
+    let mut resident = [0];
+    // SAFETY: a question about one page, and a place for the answer.
+    let refused = unsafe { libc::mincore(start, page_size(), resident.as_mut_ptr()) } != 0;
+    // SAFETY: the thread's own errno.
+    refused && unsafe { *libc::__errno_location() } == libc::ENOMEM
+}
+
 /// Brings the memory of `size` bytes at `address` in at once, as writing to each page
 /// would one by one. False where the kernel cannot (before 5.14, or when memory is
 /// short): then writing does it.
