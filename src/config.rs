@@ -49,6 +49,12 @@ pub static SETTINGS: &[Setting] = &[
         apply: |value| STATS.keep(value),
     },
     Setting {
+        name: "DEBUG",
+        values: "0 or 1; 0",
+        meaning: "CPython's own debug hooks over the library from the start, without `PYTHONMALLOC` or another build: they find overflows, blocks freed in another domain, calls without the GIL (not in 2.7, which has none, nor after `obmalloc_install`)",
+        apply: |value| flag(value, &DEBUG),
+    },
+    Setting {
         name: "ON_ERROR",
         values: "abort or report; abort",
         meaning: "what follows the line on stderr that a block was freed wrongly: the process ends, or the wrong call is left undone and the program goes on",
@@ -157,6 +163,7 @@ pub static SETTINGS: &[Setting] = &[
 ];
 
 static VERBOSE: AtomicBool = AtomicBool::new(false);
+static DEBUG: AtomicBool = AtomicBool::new(false);
 static STATS: Text = Text::new();
 
 /// A text that was in the environment, copied: programs that change their
@@ -205,6 +212,11 @@ impl Text {
 /// Whether to say what the library does.
 pub fn verbose() -> bool {
     VERBOSE.load(Relaxed)
+}
+
+/// Whether debug hooks are to stand over the library.
+pub fn debug() -> bool {
+    DEBUG.load(Relaxed)
 }
 
 /// The value of `OBMALLOC_STATS`, unless it is unset, empty or 0.

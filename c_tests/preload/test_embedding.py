@@ -133,6 +133,13 @@ def link_with_us():
                          '-lobmalloc', '-Wl,-rpath,' + folder, '-ldl')
 
 
+def linked_with(python):
+    """The program linked against the libpython of `python`."""
+    return support.build('embed_' + python.version, 'embed.c', '-rdynamic',
+                         '-Wl,--no-as-needed', python.library, '-ldl',
+                         '-Wl,-rpath,' + os.path.dirname(python.library))
+
+
 ROUND = '''
 import sys, json, re, collections, functools, itertools, random, string, textwrap
 class Point(collections.namedtuple("Point", "x y")):
@@ -150,12 +157,9 @@ class Linked(support.PythonCase):
     """Programs that are linked against libpython, under preload."""
 
     def linked_program(self):
-        library = self.python.library
-        if not library:
+        if not self.python.library:
             self.skipTest('no libpython to link')
-        return support.build('embed_' + self.python.version, 'embed.c', '-rdynamic',
-                             '-Wl,--no-as-needed', library, '-ldl',
-                             '-Wl,-rpath,' + os.path.dirname(library))
+        return linked_with(self.python)
 
     def test_options_of_the_program_are_not_pythons(self):
         """-E of such a program is no reason to overlook PYTHONMALLOC, which the

@@ -143,6 +143,11 @@ pub fn current() -> Option<&'static CStr> {
     }
 }
 
+/// Whether the debug hooks stand over the domain OBJ of our own tables.
+pub fn are_hooked() -> bool {
+    hooks::under(Domain::Obj).1
+}
+
 /// Whether objects come from us, perhaps under the debug hooks.
 pub fn objects_are_ours() -> bool {
     is_ours(&hooks::under(Domain::Obj).0)

@@ -12,9 +12,9 @@ use super::exports::Exports;
 use super::reason::Reason;
 use super::symbols::{self, Host};
 use super::version::{Version, WayIn};
-use super::{own, python2, table, theirs, tracing};
+use super::{hooks, own, python2, table, theirs, tracing};
 use crate::domains::era;
-use crate::domains::names::Name;
+use crate::domains::names::{self, Name};
 use crate::os::environment;
 use crate::os::text::{pid, printable, say};
 use crate::{arena_source, config, first_use, lane, packing, stats_table};
@@ -95,7 +95,9 @@ pub fn when_called() -> &'static Exports {
     let Some(host) = Host::anywhere() else {
         set(State::NoHost);
         first_use::then(say_active);
-        if packing::any() {
+        if config::debug() {
+            Name::PymallocDebug.install();
+        } else if packing::any() {
             Name::Default.install();
         }
         return own::current();
@@ -169,7 +171,11 @@ fn take_place(host: &Host) -> &'static Exports {
         if statistics_wanted() {
             arena_source::then(stats_table::to_stderr);
         }
-        Name::Default.install();
+        if config::debug() {
+            Name::PymallocDebug.install();
+        } else {
+            Name::Default.install();
+        }
         set(State::InPlace);
         first_use::then(say_active);
     }
@@ -189,6 +195,9 @@ fn attach(host: &Host) {
         WayIn::Table => table::install(host).map(|()| State::Table),
     });
     conclude(served);
+    if is(State::Table) && config::debug() {
+        table::put_hooks_over(host);
+    }
 }
 
 /// How the host is taken over, if nothing is against it.
@@ -249,9 +258,14 @@ fn say_active() {
         (true, false) => ", packed mem",
         (true, true) => ", packed",
     };
+    let hooks = if hooks::stand() || names::are_hooked() {
+        ", under the debug hooks"
+    } else {
+        ""
+    };
     if is(State::NoHost) {
         say(format_args!(
-            "active in pid {pid}: no CPython, domains mem+obj{packed}"
+            "active in pid {pid}: no CPython, domains mem+obj{packed}{hooks}"
         ));
     } else {
         let python2 = version.starts_with("2.");
@@ -262,7 +276,7 @@ fn say_active() {
             ""
         };
         say(format_args!(
-            "active in pid {pid}: CPython {version}, domains {domains}{packed}{how}"
+            "active in pid {pid}: CPython {version}, domains {domains}{packed}{how}{hooks}"
         ));
     }
 }

@@ -12,6 +12,7 @@
 //!        +-- choice.rs     PYTHONMALLOC, -X dev: did the user choose?
 //!        +-- reason.rs     why we do not serve a process
 //!        +-- table.rs      3.6 and later: into its tables
+//!        +-- hooks.rs      OBMALLOC_DEBUG: the host's debug hooks over us
 //!        +-- python2.rs    2.7: before its symbols, once that is proved
 //!        +-- tracing.rs    is tracemalloc running? (late installation)
 //!        +-- exports.rs    what the exported names can do:
@@ -34,6 +35,8 @@ pub mod symbols;
 pub mod tracing;
 
 pub mod exports;
+
+pub mod hooks;
 
 pub mod table;
 

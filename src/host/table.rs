@@ -16,6 +16,7 @@ use core::ffi::{c_int, c_void};
 use core::ptr;
 
 use super::exports::{GetAllocator, SetAllocator};
+use super::hooks;
 use super::reason::Reason;
 use super::symbols::Host;
 use crate::allocator::{Allocator, LIBC};
@@ -127,12 +128,23 @@ fn is_ours(table: &PyMemAllocatorEx) -> bool {
     })
 }
 
-/// Whether our table is in both domains of the host, with no hook over it.
-/// `get` is the host's `PyMem_GetAllocator`.
+/// Whether our table is in both domains of the host, with no hook over it but those
+/// that `OBMALLOC_DEBUG` asked for. `get` is the host's `PyMem_GetAllocator`.
 pub fn is_installed(get: GetAllocator) -> bool {
-    [MEM, OBJ]
-        .into_iter()
-        .all(|domain| is_ours(&current(get, domain)))
+    let is_in = |domain| {
+        let table = current(get, domain);
+        is_ours(&table) || hooks::are_over_us(&table)
+    };
+    [MEM, OBJ].into_iter().all(is_in)
+}
+
+/// Has the host put its debug hooks over us, as `hooks.rs` says.
+pub fn put_hooks_over(host: &Host) {
+    if let Some(tables) = Tables::of(host) {
+        hooks::put_over(host, || {
+            [MEM, OBJ].map(|domain| current(tables.get, domain))
+        });
+    }
 }
 
 /// Puts our table into the host's domains MEM and OBJ: both or none.

@@ -21,7 +21,7 @@ use super::exports::{Answers, Exports, Functions, Tables, straight_over};
 use super::lookup::{Domains, Once, answers, domains, tables};
 use super::own::STRAIGHT;
 use super::symbols::Host;
-use super::{python2, table};
+use super::{hooks, python2, table};
 use crate::address_map::MAP;
 use crate::allocator::Allocator;
 use crate::arena_source;
@@ -135,6 +135,9 @@ unsafe extern "C" fn setup_then_install(name: usize) -> c_int {
     if let Some(host) = host {
         // It was possible before, or nothing led here.
         let _ = table::install(&host);
+        if hooks::stand() {
+            table::put_hooks_over(&host);
+        }
     }
     result
 }
@@ -194,7 +197,12 @@ unsafe extern "C" fn allocated_blocks() -> isize {
 
 unsafe extern "C" fn allocator_name() -> *const c_char {
     if we_are_in_place() {
-        c"pymalloc".as_ptr()
+        let name = if hooks::stand() {
+            c"pymalloc_debug"
+        } else {
+            c"pymalloc"
+        };
+        name.as_ptr()
     } else {
         // SAFETY: the host's own function.
         unsafe { (answers().allocator_name)() }

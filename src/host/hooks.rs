@@ -1,0 +1,56 @@
+//! `OBMALLOC_DEBUG=1`: the host's own debug hooks over us, on a release build and
+//! without a word to the interpreter, which believes that it runs as ever.
+//!
+//! ```text
+//!    PyObject_Malloc -> host's table -> host's debug hook -> our table's malloc
+//! ```
+//!
+//! They find a write beyond a block's end or before its start, a block that is freed in
+//! another domain, a call without the GIL; what is free or new is filled with a pattern.
+//! The hooks go over all three domains, as `PYTHONMALLOC=debug` has it.
+//!
+//! Only before the host has allocated anything: a block from before has no header. A
+//! 2.7 has no hooks.
+//!
+//! # Invariants
+//!
+//! H1  `OVER_US` holds what stands in a domain while the hooks stand over our table in
+//!     it, else nothing.
+
+use core::cell::Cell;
+
+use super::symbols::Host;
+use crate::domains::outside::PyMemAllocatorEx;
+use crate::os::weak::function;
+
+/// What was in the tables of MEM and OBJ right after the hooks came.
+struct OverUs(Cell<[PyMemAllocatorEx; 2]>);
+// SAFETY: written before the host runs other threads.
+unsafe impl Sync for OverUs {}
+
+static OVER_US: OverUs = OverUs(Cell::new([PyMemAllocatorEx::NONE; 2]));
+
+/// Has the host put its hooks over what is in its tables. `tables` answers what stands
+/// in MEM and OBJ.
+pub fn put_over(host: &Host, tables: impl Fn() -> [PyMemAllocatorEx; 2]) {
+    let Some(setup) = host.symbol(c"PyMem_SetupDebugHooks") else {
+        return;
+    };
+    // SAFETY: its type since 3.4.
+    let setup = unsafe { function::<unsafe extern "C" fn()>(setup) };
+    // SAFETY: before the host has allocated anything in these domains.
+    unsafe { setup() };
+    OVER_US.0.set(tables());
+}
+
+/// Whether the hooks were put over us.
+pub fn stand() -> bool {
+    OVER_US.0.get()[0].malloc.is_some()
+}
+
+/// Whether these are the hooks, over us.
+pub fn are_over_us(table: &PyMemAllocatorEx) -> bool {
+    let malloc = |table: &PyMemAllocatorEx| table.malloc.map(|malloc| malloc as *const ());
+    let same = |hooks: &PyMemAllocatorEx| hooks.ctx == table.ctx && malloc(hooks) == malloc(table);
+    stand() && OVER_US.0.get().iter().any(same)
+}
