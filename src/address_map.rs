@@ -34,12 +34,12 @@
 //! was set: a lookup for a live block is never out of date. For any other value
 //! the answer is from some moment around the call.
 
-use core::hint::assert_unchecked;
-use core::ptr;
-use core::sync::atomic::{
+use crate::sync::{
     AtomicPtr, AtomicU32, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
 };
+use core::hint::assert_unchecked;
+use core::ptr;
 
 use crate::arena::Arena;
 use crate::geometry::{

@@ -3,12 +3,12 @@
 //! looked for, and whoever wants to be told is told. A process that never
 //! allocates here pays for none of it.
 
-use core::mem;
-use core::ptr;
-use core::sync::atomic::{
+use crate::sync::{
     AtomicBool, AtomicPtr,
     Ordering::{AcqRel, Acquire, Relaxed},
 };
+use core::mem;
+use core::ptr;
 
 use crate::fork;
 use crate::os::helper;

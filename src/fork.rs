@@ -14,14 +14,14 @@
 //!
 //! `vfork`, `posix_spawn` and `system` run no handlers, and need none.
 
-use core::sync::atomic::{
+use crate::sync::{
     AtomicI32,
     Ordering::{Acquire, Relaxed, Release},
 };
 
 use crate::decay;
 use crate::heap::HEAP;
-use crate::os::{lock, text};
+use crate::os::{lock, text, wait};
 use crate::threads;
 
 unsafe extern "C" fn prepare() {
@@ -63,8 +63,7 @@ pub fn register() {
             return;
         }
         if known == me {
-            // SAFETY: no conditions. Another thread is at it.
-            unsafe { libc::sched_yield() };
+            wait::give_way(); // another thread is at it
             known = REGISTERED.load(Acquire);
             continue;
         }

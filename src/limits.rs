@@ -20,8 +20,8 @@
 //!
 //! Written at start; atomics that any thread may read and write.
 
+use crate::sync::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use crate::os::cgroup::{self, Group};
 use crate::os::process;

@@ -43,14 +43,14 @@
 //! Written by the thread they belong to only; `top` and `spare` may be read by
 //! others (statistics), so they are atomics, used with plain loads and stores.
 
-use core::cell::Cell;
-use core::ptr::{self, NonNull};
-use core::slice;
-use core::sync::atomic::{
+use crate::sync::Cell;
+use crate::sync::{
     AtomicPtr, AtomicU8, AtomicUsize,
     Ordering::{Relaxed, Release, SeqCst},
     compiler_fence,
 };
+use core::ptr::{self, NonNull};
+use core::slice;
 
 use crate::address_map::Found;
 use crate::geometry::PACKED_ALIGNMENT;

@@ -53,10 +53,10 @@
 //! A pool with a class is touched under that class's lock in its lane, an empty one under
 //! the arenas' lock. It passes from the one to the other under both.
 
-use core::cell::Cell;
+use crate::sync::Cell;
+use crate::sync::{AtomicU8, AtomicUsize, Ordering::Relaxed};
 use core::hint::assert_unchecked;
 use core::ptr;
-use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed};
 
 use crate::block_bits;
 use crate::geometry::pool_base;

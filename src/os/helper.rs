@@ -8,18 +8,19 @@
 //! the thread. It is told by a mark that the kernel wipes from the copy. (Not by
 //! its number: a child of `vfork` has another one, and the very same memory.)
 
-use core::cell::Cell;
-use core::ffi::c_void;
-use core::mem::MaybeUninit;
-use core::ptr::{self, NonNull};
-use core::sync::atomic::{
+use crate::sync::Cell;
+use crate::sync::{
     AtomicI32, AtomicPtr, AtomicU32,
     Ordering::{Acquire, Relaxed, Release},
 };
+use core::ffi::c_void;
+use core::mem::MaybeUninit;
+use core::ptr::{self, NonNull};
 
 use super::clock;
 use super::lock::Lock;
 use super::memory;
+use super::wait;
 use super::weak::function;
 
 /// Milliseconds that an ended thread is waited for, which takes microseconds, but on
@@ -149,20 +150,7 @@ impl Helper {
     /// For the thread itself: sleeps so many microseconds. False if it is to
     /// stop.
     pub fn sleep(&self, microseconds: u64) -> bool {
-        let time = libc::timespec {
-            tv_sec: (microseconds / 1_000_000).cast_signed(),
-            tv_nsec: (microseconds % 1_000_000 * 1000).cast_signed(),
-        };
-        // SAFETY: waits while the word says so, at most for that time.
-        unsafe {
-            libc::syscall(
-                libc::SYS_futex,
-                self.word.as_ptr(),
-                libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG,
-                GO_ON,
-                &raw const time,
-            );
-        }
+        wait::wait_for(&self.word, GO_ON, microseconds);
         self.word.load(Acquire) == GO_ON
     }
 
@@ -195,8 +183,7 @@ impl Helper {
             };
             if state.stopping.replace(true) {
                 self.state.open_after_fork();
-                // SAFETY: no conditions. Another thread is in the loop's end.
-                unsafe { libc::sched_yield() };
+                wait::give_way(); // another thread is in the loop's end
                 continue;
             }
             self.state.open_after_fork();
@@ -212,17 +199,9 @@ impl Helper {
 
     fn join(&self, thread: libc::pthread_t) {
         self.word.store(STOP, Release);
-        // SAFETY: wakes who sleeps on the word; joins a thread that is joined
-        // once (`stopping`).
-        unsafe {
-            libc::syscall(
-                libc::SYS_futex,
-                self.word.as_ptr(),
-                libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG,
-                1,
-            );
-            libc::pthread_join(thread, ptr::null_mut());
-        }
+        wait::wake(&self.word);
+        // SAFETY: a thread that is joined once (`stopping`).
+        unsafe { libc::pthread_join(thread, ptr::null_mut()) };
         wait_until_gone(self.id.load(Acquire));
     }
 
@@ -263,8 +242,7 @@ fn taken_of_stack(attributes: *const libc::pthread_attr_t) -> usize {
 fn wait_until_gone(id: i32) {
     let until = clock::now() + GOING;
     while id != 0 && is_there(id) && clock::now() < until {
-        // SAFETY: no conditions.
-        unsafe { libc::sched_yield() };
+        wait::give_way();
     }
 }
 
@@ -289,7 +267,7 @@ extern "C" fn run(helper: *mut c_void) -> *mut c_void {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use core::sync::atomic::AtomicUsize;
+    use crate::sync::AtomicUsize;
 
     static ROUNDS: AtomicUsize = AtomicUsize::new(0);
 

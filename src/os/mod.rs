@@ -5,6 +5,8 @@ pub mod memory;
 
 pub mod text;
 
+pub mod wait;
+
 pub mod lock;
 
 pub mod clock;
