@@ -86,6 +86,12 @@ impl Found {
     /// In no pool.
     pub const NO_POOL: Found = Found(0);
 
+    /// What is found of a class, for models.
+    #[cfg(all(test, loom))]
+    pub fn of(class: SizeClass) -> Found {
+        Found(Found::entry(Some(class)))
+    }
+
     fn entry(class: Option<SizeClass>) -> u32 {
         class.map_or(0, |class| (class.index() * FOUND_STEP) as u32)
     }

@@ -27,8 +27,25 @@ use loom::sync::{Condvar, Mutex};
 /// Atomics and cells that threads may touch first, after they have started.
 const SPARES: usize = 1024;
 
-/// What is known of an atomic: loom's, and what it was at the start.
-pub type Known = (Rc<LoomAtomic>, u64);
+/// What is known of an atomic.
+#[derive(Clone)]
+pub struct Known {
+    /// Loom's: the difference to `start`.
+    pub atomic: Rc<LoomAtomic>,
+    /// What it was at the start.
+    pub start: u64,
+    /// Each load takes a turn here, too. Of the loads of an atomic loom remembers
+    /// the last one only: that a store of a thread which has just loaded could have come
+    /// before another thread's load, it would not see.
+    turns: Rc<LoomAtomic>,
+}
+
+impl Known {
+    /// Before a load.
+    pub fn take_turn(&self) {
+        self.turns.fetch_add(1, Relaxed);
+    }
+}
 
 #[derive(Default)]
 struct Execution {
@@ -69,9 +86,15 @@ pub fn known(address: usize, start: u64) -> Option<Known> {
         if let Some(known) = now.atomics.get(&address) {
             return known.clone();
         }
-        let atomic = stock(&mut now.spare_atomics, now.has_threads, new_atomic);
-        now.atomics.insert(address, (Rc::clone(&atomic), start));
-        (atomic, start)
+        let [atomic, turns] =
+            [(), ()].map(|()| stock(&mut now.spare_atomics, now.has_threads, new_atomic));
+        let known = Known {
+            atomic,
+            start,
+            turns,
+        };
+        now.atomics.insert(address, known.clone());
+        known
     })
 }
 

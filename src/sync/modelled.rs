@@ -92,7 +92,10 @@ impl<T: Word> Atomic<T> {
     #[track_caller]
     pub fn load(&self, order: Ordering) -> T {
         match self.known() {
-            Some((atomic, start)) => T::from(atomic.load(order) ^ start),
+            Some(known) => {
+                known.take_turn();
+                T::from(known.atomic.load(order) ^ known.start)
+            }
             None => self.plain(),
         }
     }
@@ -100,7 +103,7 @@ impl<T: Word> Atomic<T> {
     #[track_caller]
     pub fn store(&self, value: T, order: Ordering) {
         match self.known() {
-            Some((atomic, start)) => atomic.store(value.to() ^ start, order),
+            Some(Known { atomic, start, .. }) => atomic.store(value.to() ^ start, order),
             // SAFETY: one thread.
             None => unsafe { *self.0.get() = value },
         }
@@ -109,7 +112,9 @@ impl<T: Word> Atomic<T> {
     #[track_caller]
     pub fn swap(&self, value: T, order: Ordering) -> T {
         match self.known() {
-            Some((atomic, start)) => T::from(atomic.swap(value.to() ^ start, order) ^ start),
+            Some(Known { atomic, start, .. }) => {
+                T::from(atomic.swap(value.to() ^ start, order) ^ start)
+            }
             // SAFETY: one thread.
             None => unsafe { self.0.get().replace(value) },
         }
@@ -123,7 +128,7 @@ impl<T: Word> Atomic<T> {
         success: Ordering,
         failure: Ordering,
     ) -> Result<T, T> {
-        let Some((atomic, start)) = self.known() else {
+        let Some(Known { atomic, start, .. }) = self.known() else {
             let is = self.plain();
             if is != expected {
                 return Err(is);
