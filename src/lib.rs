@@ -104,7 +104,7 @@
 //! | `HELPER`, `ROUND` | decay | their locks | the helper thread ends before; locks are held over the fork. Of `_Fork`, the helper's state is told by a mark |
 //! | `INTERVAL`, `THREAD`, `STIRRED`, `NEXT`, `COUNTED`, `BACK`, `SINCE`, `FORKED`, `FORK_ROUND`; `AT_ONCE`, `GREW`; `RETURNED` | decay; heap; pages | atomics | as they are |
 //! | `ASK` | os/helper | atomic; written at the first use | as it is |
-//! | `REGISTERED` | fork | atomic | done |
+//! | `REGISTERED`; `READ` | fork; host/attach | atomics | done; as it is |
 //! | `HAPPENED`, `TELL` | first_use | atomics | as they are |
 //! | `SOFT`, `HARD`, `GROUP`, `NEAR`, `OVER`, `GRACE`, `ASKED` | limits | atomics, or written at start | as they are |
 //! | `RULE`, `GENERATION`, `PARENT` | inherited | atomics | one generation more |

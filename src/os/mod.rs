@@ -7,6 +7,8 @@ pub mod text;
 
 pub mod wait;
 
+pub mod once;
+
 pub mod lock;
 
 pub mod clock;
