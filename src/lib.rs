@@ -103,7 +103,7 @@
 //! | `FORKING`; `WAITS` | os/lock | atomics | cleared; as it is |
 //! | `HELPER`, `ROUND` | decay | their locks | the helper thread ends before; locks are held over the fork. Of `_Fork`, the helper's state is told by a mark |
 //! | `INTERVAL`, `THREAD`, `STIRRED`, `NEXT`, `COUNTED`, `BACK`, `SINCE`, `FORKED`, `FORK_ROUND`; `AT_ONCE`, `GREW`; `RETURNED` | decay; heap; pages | atomics | as they are |
-//! | `ASK` | os/helper | atomic; written at the first use | as it is |
+//! | `ASK` | os/thread | atomic; written at the first use | as it is |
 //! | `REGISTERED`; `READ` | fork; host/attach | atomics | done; as it is |
 //! | `HAPPENED`, `TELL` | first_use | atomics | as they are |
 //! | `SOFT`, `HARD`, `GROUP`, `NEAR`, `OVER`, `GRACE`, `ASKED` | limits | atomics, or written at start | as they are |

@@ -15,6 +15,8 @@ pub mod clock;
 
 pub mod weak;
 
+pub mod thread;
+
 pub mod helper;
 
 pub mod thread_word;

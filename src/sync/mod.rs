@@ -40,3 +40,7 @@ pub mod execution;
 #[cfg(all(test, loom))]
 #[allow(missing_docs, reason = "as the language's own")]
 pub mod modelled;
+
+#[cfg(all(test, loom))]
+#[allow(missing_docs, reason = "for the models")]
+pub mod threads;

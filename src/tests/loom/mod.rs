@@ -3,9 +3,13 @@
 
 mod address_map;
 
+mod helper;
+
 mod lock;
 
 mod magazines;
+
+mod once;
 
 mod purge;
 
