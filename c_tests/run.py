@@ -8,6 +8,8 @@
     in      the same CPython, linked with libobmalloc.a in place of its obmalloc.o
     dl      linked against nothing, opens the library itself
     header  include/obmalloc.h compiles, alone and beside every Python.h found
+    tsan    with ThreadSanitizer in the library and in the program (only if asked for:
+            `--ways tsan` builds a library of its own, for which it takes a nightly rustc)
 
 A program prints facts on stdout; those of its ways must be the same, line by
 line, and the host's are the measure. A first comment line `/* ways: so a pre`
@@ -48,6 +50,15 @@ SONAME = "libobmalloc.so.0"
 VALGRIND = ["alignment_and_zero", "constructor", "debug_layout", "debug_stats", "domains",
             "foreign", "foreign_raw", "install", "overflow", "realloc_chains", "stats_json",
             "tables", "tables_early", "tables_flow"]
+
+# Threads that ThreadSanitizer can follow. Left out: threads that allocate when the
+# sanitizer's own end of the thread has come (thread_exit, thread_leftovers), threads
+# in the child of a threaded process (fork_threads, fork_leftovers), and what measures
+# memory, of which the sanitizer takes more (trim, decay, forty_threads).
+TSAN = ["fork_handlers", "fork_storm", "lanes", "races", "tables_threads", "thread_churn",
+        "threads_handover"]
+TSAN_TARGET = "x86_64-unknown-linux-gnu"
+TSAN_FLAGS = "-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer"
 
 HEADER_CHECKS = {  # name: (compiler, suffix, standard)
     "C11": ("cc", "c", "-std=c11"),
@@ -162,6 +173,36 @@ def in_flags(python, archive):
     return compile_flags, link_flags
 
 
+# ---- ThreadSanitizer ----
+
+def tsan_archive():
+    return ROOT / "target/tsan" / TSAN_TARGET / "release/libobmalloc.a"
+
+
+def prepare_tsan(options):
+    """Builds the library for it; why that cannot be, None if it is there."""
+    cargo = os.environ.get("CARGO", "cargo")
+    try:
+        if run([cargo, "+nightly", "--version"])[0] != 0:
+            return "no nightly rustc"
+    except OSError:
+        return f"no {cargo}"
+    empty = options.build_dir / "tsan-empty.c"
+    empty.write_text("int main(void) { return 0; }\n")
+    command = [options.cc, "-fsanitize=thread", empty, "-o", options.build_dir / "tsan-empty"]
+    if run(command)[0] != 0:
+        return f"{options.cc} has no ThreadSanitizer"
+    status, out, err = run([options.build_dir / "tsan-empty"])
+    if status != 0:
+        return f"ThreadSanitizer does not run here: {err.strip().splitlines()[:1]}"
+    status, out, err = run(
+        [cargo, "+nightly", "build", "--quiet", "--release", "--lib", "--target", TSAN_TARGET,
+         "--target-dir", ROOT / "target/tsan"], 900, {**os.environ, "RUSTFLAGS": TSAN_FLAGS})
+    if status != 0:
+        sys.exit(f"the library does not build with ThreadSanitizer:\n{out}{err}")
+    return None
+
+
 # ---- one program ----
 
 class Program:
@@ -173,6 +214,9 @@ class Program:
         self.ways = ways.group(1).split() if ways else DEFAULT_WAYS
         if "host" in self.ways:
             self.ways = [*self.ways, "in"]
+        self.ways = [way for way in self.ways if way != "tsan"]
+        if self.name in TSAN:
+            self.ways = [*self.ways, "tsan"]
 
     def shared(self):
         return self.options.library_dir / "libobmalloc.so"
@@ -183,6 +227,8 @@ class Program:
             return None if self.host else "no shared libpython >= 3.7.4 found"
         if way == "in" and isinstance(self.options.in_flags, ask.Refusal):
             return self.options.in_flags
+        if way == "tsan":
+            return self.options.tsan_missing
         library = "libobmalloc.a" if way in ("a", "in") else "libobmalloc.so"
         path = self.options.library_dir / library
         return None if path.exists() else f"no {path}"
@@ -199,6 +245,7 @@ class Program:
             "dl": ([], []),
             "host": host_flags(self.host) if way == "host" else None,
             "in": self.options.in_flags,
+            "tsan": (["-fsanitize=thread", HERE / "tsan/calls.c"], [tsan_archive()]),
         }[way]
         program = self.options.build_dir / f"{self.name}-{way}"
         command = [self.options.cc, *FLAGS, "-I", self.options.include_dir, *compile_flags,
@@ -216,6 +263,8 @@ class Program:
             env["OBMALLOC_SMALL_MAX"] = "32768"
         if way == "pre":
             env["LD_PRELOAD"] = str(self.shared())
+        if way == "tsan":  # children go on, and any report is a failure
+            env["TSAN_OPTIONS"] = "die_after_fork=0 exitcode=66"
         if way in ("host", "in"):
             env["PYTHONHOME"] = self.host["prefix"]
         return env
@@ -225,7 +274,10 @@ class Program:
         program, complaint = self.build(way)
         if complaint:
             return None, complaint
-        status, out, err = run([program], self.options.timeout, self.environment(way))
+        timeout = self.options.timeout * (4 if way == "tsan" else 1)
+        status, out, err = run([program], timeout, self.environment(way))
+        if way == "tsan" and "ThreadSanitizer" in err:
+            status = "ThreadSanitizer has something to say"
         if status == 0:
             return out, None
         said = f"exit status {status}" if isinstance(status, int) else status
@@ -322,7 +374,7 @@ def arguments():
     for name in ("library_dir", "include_dir", "build_dir"):
         setattr(options, name, getattr(options, name).resolve())
     options.ways = re.split(r"[,\s]+", options.ways)
-    unknown = set(options.ways) - set(WAYS)
+    unknown = set(options.ways) - {*WAYS, "tsan"}
     if unknown:
         parser.error(f"no such way: {', '.join(unknown)}")
     return options
@@ -346,6 +398,7 @@ def main():
     if unknown:
         sys.exit(f"no such test: {', '.join(unknown)}")
 
+    options.tsan_missing = prepare_tsan(options) if "tsan" in options.ways else "not asked for"
     pythons = find_pythons() if {"host", "header"} & set(options.ways) else []
     hosts = [(name, python) for name, python in pythons
              if can_host(python) and name.startswith(options.host or "")]

@@ -36,12 +36,12 @@
 //! was set: a lookup for a live block is never out of date. For any other value
 //! the answer is from some moment around the call.
 
-use core::hint::assert_unchecked;
-use core::ptr;
-use core::sync::atomic::{
+use crate::sync::{
     AtomicPtr, AtomicU32, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
 };
+use core::hint::assert_unchecked;
+use core::ptr;
 
 use crate::arena::Arena;
 use crate::geometry::{
@@ -90,6 +90,12 @@ pub struct Found(u32);
 impl Found {
     /// In no pool.
     pub const NO_POOL: Found = Found(0);
+
+    /// What is found of a class, for models.
+    #[cfg(all(test, loom))]
+    pub fn of(class: SizeClass) -> Found {
+        Found(Found::entry(Some(class)))
+    }
 
     fn entry(class: Option<SizeClass>) -> u32 {
         class.map_or(0, |class| (class.index() * FOUND_STEP) as u32)

@@ -26,8 +26,8 @@
 //! back to the kernel: a reference to one stays good. `pools` are touched as
 //! `pool.rs` says.
 
-use core::cell::Cell;
-use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use crate::sync::Cell;
+use crate::sync::{AtomicBool, Ordering::Relaxed};
 
 use crate::arena_source::Land;
 use crate::claim::Claim;

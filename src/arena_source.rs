@@ -19,13 +19,13 @@
 //! The table changes as CPython's tables do: before threads run, or under the
 //! GIL.
 
-use core::cell::UnsafeCell;
-use core::ffi::c_void;
-use core::ptr::{self, NonNull};
-use core::sync::atomic::{
+use crate::sync::{
     AtomicPtr, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
 };
+use core::cell::UnsafeCell;
+use core::ffi::c_void;
+use core::ptr::{self, NonNull};
 
 use crate::allocator::ArenaAllocator;
 use crate::geometry::{ARENA_SIZE, POOL_SIZE, POOLS_PER_ARENA, REGION_BITS, REGIONS};

@@ -32,8 +32,8 @@
 //!
 //! All of it under the lock that the heap holds it in.
 
-use core::cell::Cell;
-use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use crate::sync::Cell;
+use crate::sync::{AtomicBool, Ordering::Relaxed};
 
 use crate::address_map::MAP;
 use crate::arena::Arena;

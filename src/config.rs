@@ -175,8 +175,8 @@ struct Text {
 
 const TEXT_MAX: usize = 1024;
 
-// SAFETY: the bytes are written while settings are read, once at start, or
-// with the same text again.
+// SAFETY: the bytes are written while settings are read, once, before any thread goes
+// on; the same text again changes nothing.
 unsafe impl Sync for Text {}
 
 impl Text {

@@ -17,7 +17,7 @@
 //! Atomics that any thread may read and write at any time.
 #![forbid(unsafe_code)]
 
-use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use crate::sync::{AtomicUsize, Ordering::Relaxed};
 
 use crate::size_class::{MEDIUM_MAX, SMALL_MAX, SizeClass};
 

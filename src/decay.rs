@@ -25,8 +25,8 @@
 //!
 //! Any thread may tick, with no lock held.
 
-use core::cell::Cell;
-use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use crate::sync::Cell;
+use crate::sync::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use crate::arenas;
 use crate::heap::{self, HEAP};

@@ -27,7 +27,7 @@
 //!
 //! Under the class's lock.
 
-use core::cell::Cell;
+use crate::sync::Cell;
 use core::mem::MaybeUninit;
 use core::ptr;
 

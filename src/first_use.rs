@@ -3,15 +3,15 @@
 //! looked for, and whoever wants to be told is told. A process that never
 //! allocates here pays for none of it.
 
-use core::mem;
-use core::ptr;
-use core::sync::atomic::{
+use crate::sync::{
     AtomicBool, AtomicPtr,
     Ordering::{AcqRel, Acquire, Relaxed},
 };
+use core::mem;
+use core::ptr;
 
 use crate::fork;
-use crate::os::helper;
+use crate::os::thread;
 
 /// Release: the fork handlers are registered; pairs with the Acquire in
 /// `happened`, so that no thread gets ahead of them.
@@ -34,7 +34,7 @@ pub fn happened() {
     if HAPPENED.swap(true, AcqRel) {
         return;
     }
-    helper::prepare();
+    thread::prepare();
     let tell = TELL.load(Relaxed);
     if !tell.is_null() {
         // SAFETY: only `then` sets it, from such a function.

@@ -14,14 +14,9 @@
 //!
 //! `vfork`, `posix_spawn` and `system` run no handlers, and need none.
 
-use core::sync::atomic::{
-    AtomicI32,
-    Ordering::{Acquire, Relaxed, Release},
-};
-
 use crate::decay;
 use crate::heap::HEAP;
-use crate::os::{lock, text};
+use crate::os::{lock, once::Once};
 use crate::threads;
 
 unsafe extern "C" fn prepare() {
@@ -39,43 +34,24 @@ unsafe extern "C" fn parent() {
 }
 
 unsafe extern "C" fn child() {
-    REGISTERED.store(DONE, Relaxed);
+    REGISTERED.is_done(); // or they would not run here
     threads::forked();
     HEAP.forked();
     // SAFETY: what follows is the same on both sides.
     unsafe { parent() };
 }
 
-/// [`DONE`], or the process in which a thread is registering the handlers, 0 before.
-/// No lock: the child of another thread's fork would find it closed for ever, while
-/// the number of a process that is not this one tells that it has to do it itself;
-/// and where the handlers run, they are registered.
-static REGISTERED: AtomicI32 = AtomicI32::new(0);
-const DONE: i32 = -1;
+static REGISTERED: Once = Once::new();
 
 /// Has the handlers called at each fork from now on; once, however often and by
 /// however many threads it is called. They are registered when it returns.
 pub fn register() {
-    let me = text::pid();
-    let mut known = REGISTERED.load(Acquire);
-    loop {
-        if known == DONE {
-            return;
-        }
-        if known == me {
-            // SAFETY: no conditions. Another thread is at it.
-            unsafe { libc::sched_yield() };
-            known = REGISTERED.load(Acquire);
-            continue;
-        }
-        match REGISTERED.compare_exchange(known, me, Acquire, Acquire) {
-            Ok(_) => break,
-            Err(now) => known = now,
-        }
-    }
+    REGISTERED.call(have_called);
+}
+
+fn have_called() {
     // SAFETY: three functions that stay loaded. Without memory for them the
     // C library refuses; then forks go unhandled, as they would without us,
     // and a child of a threaded program may find a lock closed.
     unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) };
-    REGISTERED.store(DONE, Release);
 }

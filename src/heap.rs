@@ -26,7 +26,7 @@
 //! H3  No lock is held while an arena's land comes or goes: that may take
 //!     time, and may call a program's own functions.
 
-use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use crate::sync::{AtomicBool, Ordering::Relaxed};
 
 use crate::address_map::MAP;
 use crate::arena::Arena;

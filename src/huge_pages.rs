@@ -18,7 +18,7 @@
 //! An atomic that any thread may read and write.
 #![forbid(unsafe_code)]
 
-use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use crate::sync::{AtomicBool, Ordering::Relaxed};
 
 static WANTED: AtomicBool = AtomicBool::new(false);
 

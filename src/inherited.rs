@@ -17,7 +17,7 @@
 //! Atomics; they change in a forked child, while it has one thread.
 #![forbid(unsafe_code)]
 
-use core::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, Ordering::Relaxed};
+use crate::sync::{AtomicI32, AtomicU8, AtomicU32, Ordering::Relaxed};
 
 /// What a forked child does with inherited holes.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -26,7 +26,7 @@
 //!     threads' lock is held, so a fork, which holds it, knows them all.
 #![forbid(unsafe_code)]
 
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use crate::sync::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use crate::os::lock;
 

@@ -20,8 +20,8 @@
 //!
 //! Written at start; atomics that any thread may read and write.
 
+use crate::sync::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use crate::os::cgroup::{self, Group};
 use crate::os::process;
@@ -52,7 +52,7 @@ static GROUP: Place = Place(UnsafeCell::new(None));
 
 struct Place(UnsafeCell<Option<Group>>);
 
-// SAFETY: written at start, while there is one thread.
+// SAFETY: written once, before settings are read and so before anyone looks.
 unsafe impl Sync for Place {}
 
 /// A limit as a user gives it.
@@ -81,8 +81,9 @@ fn bytes(limit: Limit, of_group: impl Fn(cgroup::Limits) -> usize) -> usize {
         Limit::Bytes(bytes) => bytes,
         Limit::Auto => match cgroup::find() {
             Some((group, limits)) => {
-                // SAFETY: at start.
-                unsafe { *GROUP.0.get() = Some(group) };
+                // SAFETY: once, while settings are read; whoever reads settings a second
+                // time has seen that.
+                unsafe { (*GROUP.0.get()).get_or_insert(group) };
                 of_group(limits)
             }
             None => 0,

@@ -6,7 +6,7 @@
 //! one list at a time: the caller knows which.
 #![forbid(unsafe_code)]
 
-use core::cell::Cell;
+use crate::sync::Cell;
 
 /// The links of a member. All zero bytes: on no list.
 pub struct Links<T: 'static> {

@@ -4,8 +4,8 @@
 //! How it is filled and emptied, and what holds of its fields (M1 to M5), is in
 //! `magazines.rs`.
 
-use core::cell::Cell;
-use core::sync::atomic::{
+use crate::sync::Cell;
+use crate::sync::{
     AtomicPtr,
     Ordering::{Relaxed, Release},
 };

@@ -43,14 +43,14 @@
 //! Written by the thread they belong to only; `top` and `spare` may be read by
 //! others (statistics), so they are atomics, used with plain loads and stores.
 
-use core::cell::Cell;
-use core::ptr::{self, NonNull};
-use core::slice;
-use core::sync::atomic::{
+use crate::sync::Cell;
+use crate::sync::{
     AtomicPtr, AtomicU8, AtomicUsize,
     Ordering::{Relaxed, Release, SeqCst},
     compiler_fence,
 };
+use core::ptr::{self, NonNull};
+use core::slice;
 
 use crate::address_map::Found;
 use crate::geometry::PACKED_ALIGNMENT;
@@ -211,9 +211,20 @@ impl Magazines {
     /// and that of the other.
     #[inline]
     fn half(&self, class: SizeClass, start: NonNull<Slot>) -> (NonNull<Slot>, NonNull<Slot>) {
+        self.half_of(class, start, self.in_use[class.index()].top.load(Relaxed))
+    }
+
+    /// The same while `top` is the top.
+    #[inline]
+    fn half_of(
+        &self,
+        class: SizeClass,
+        start: NonNull<Slot>,
+        top: *mut Slot,
+    ) -> (NonNull<Slot>, NonNull<Slot>) {
         // SAFETY: the lower half has a run of slots above its bottom.
         let upper = unsafe { start.add(self.run(class) + 1) };
-        if self.in_use[class.index()].top.load(Relaxed) < upper.as_ptr() {
+        if top < upper.as_ptr() {
             (start, upper)
         } else {
             (upper, start)
@@ -263,9 +274,10 @@ impl Magazines {
         let Some(start) = NonNull::new(self.halves[class.index()].start.get()) else {
             return 0;
         };
-        let top = self.in_use[class.index()].top.load(Relaxed).addr();
-        let (bottom, _) = self.half(class, start);
-        let in_use = top.saturating_sub(bottom.addr().get()) / size_of::<Slot>();
+        // One look: the thread may have its halves change places at any moment.
+        let top = self.in_use[class.index()].top.load(Relaxed);
+        let (bottom, _) = self.half_of(class, start, top);
+        let in_use = top.addr().saturating_sub(bottom.addr().get()) / size_of::<Slot>();
         in_use + self.halves[class.index()].spare.load(Relaxed)
     }
 

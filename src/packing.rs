@@ -24,7 +24,7 @@
 //! Atomics, written at start.
 #![forbid(unsafe_code)]
 
-use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use crate::sync::{AtomicBool, Ordering::Relaxed};
 
 static MEM: AtomicBool = AtomicBool::new(false);
 static OBJ: AtomicBool = AtomicBool::new(false);

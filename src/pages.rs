@@ -2,8 +2,8 @@
 //! On a kernel with larger pages only whole ones go back: see [`Pages::whole`].
 #![forbid(unsafe_code)]
 
+use crate::sync::{AtomicUsize, Ordering::Relaxed};
 use core::ops::{BitAnd, BitOr, Not};
-use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crate::geometry::{PIECE, POOL_SIZE};
 

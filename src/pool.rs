@@ -47,25 +47,30 @@
 //!     block lies on it.
 //! P6  A page in `idle` was free when it was looked at, and no block on it was
 //!     taken since.
+//! P7  `home` changes under the lock of the class that it names before or after, and
+//!     the arenas' lock. So who holds a class's lock and reads that it names this class
+//!     knows that it does until the lock is opened; whoever reads it without a lock
+//!     learns no more than which lock to take. (Were it two words, for the lane and for
+//!     the class, they might be of two moments.)
 //!
 //! # Threads
 //!
 //! A pool with a class is touched under that class's lock in its lane, an empty one under
 //! the arenas' lock. It passes from the one to the other under both.
 
-use core::cell::Cell;
+use crate::sync::Cell;
+use crate::sync::{AtomicU16, AtomicUsize, Ordering::Relaxed};
 use core::hint::assert_unchecked;
 use core::ptr;
-use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed};
 
 use crate::block_bits;
 use crate::geometry::pool_base;
 use crate::inherited;
-use crate::lane::Lane;
+use crate::lane::{LANES, Lane};
 use crate::list::{Linked, Links};
 use crate::os::memory;
 use crate::pages::Pages;
-use crate::size_class::{BLOCKS_PER_WORD, INSIDE, Shape, SizeClass, WORDS};
+use crate::size_class::{BLOCKS_PER_WORD, INSIDE, Shape, SizeClass, TABLE_LEN, WORDS};
 
 /// The descriptor of a pool. All zero is an empty pool without a place.
 #[repr(C, align(64))]
@@ -74,10 +79,8 @@ pub struct Pool {
     /// Address of the pool; written when its arena gets land. Anyone may read
     /// it.
     base: AtomicUsize,
-    /// Index of the size class, 0 while empty.
-    class: Cell<u8>,
-    /// Index of the lane; written under the locks that `class` is. Anyone may read it.
-    lane: AtomicU8,
+    /// Whose it is: indices of the lane and of the size class; 0 while empty (P7).
+    home: AtomicU16,
     /// Blocks that are free (P2).
     free: Cell<u32>,
     /// The generation of the process when it began.
@@ -102,6 +105,13 @@ impl Linked for Pool {
     }
 }
 
+/// A class in a lane, as `home` names it.
+fn number(lane: Lane, class: SizeClass) -> u16 {
+    (lane.index() << 8 | class.index()) as u16
+}
+
+const _: () = assert!(TABLE_LEN <= 1 << 8 && LANES <= 1 << 8);
+
 impl Pool {
     /// Where the pool lies.
     #[inline]
@@ -114,7 +124,7 @@ impl Pool {
     pub fn place(&self, base: usize, resident: Pages) {
         debug_assert_eq!(base, pool_base(base));
         self.base.store(base, Relaxed);
-        self.class.set(0);
+        self.home.store(0, Relaxed);
         self.resident.set(resident);
         self.idle.set(Pages::NONE);
     }
@@ -122,19 +132,31 @@ impl Pool {
     /// The class, unless the pool is empty.
     #[inline]
     pub fn class(&self) -> Option<SizeClass> {
-        SizeClass::from_index(usize::from(self.class.get()))
+        SizeClass::from_index(usize::from(self.home.load(Relaxed) as u8))
     }
 
     /// Whether the pool belongs to `class`.
     #[inline]
     pub fn is_of(&self, class: SizeClass) -> bool {
-        usize::from(self.class.get()) == class.index()
+        usize::from(self.home.load(Relaxed) as u8) == class.index()
+    }
+
+    /// Whose it is, unless it is empty. Anyone may ask, and learns which lock to take.
+    pub fn home(&self) -> Option<(Lane, SizeClass)> {
+        let home = self.home.load(Relaxed);
+        let class = SizeClass::from_index(usize::from(home as u8))?;
+        Some((Lane::from_index((home >> 8) as u8), class))
+    }
+
+    /// Whether the class, whose lock is held, has the pool (P7).
+    pub fn is_at(&self, lane: Lane, class: SizeClass) -> bool {
+        self.home.load(Relaxed) == number(lane, class)
     }
 
     /// The lane whose class it belongs to, unless it is empty.
     #[inline]
     pub fn lane(&self) -> Lane {
-        Lane::from_index(self.lane.load(Relaxed))
+        Lane::from_index((self.home.load(Relaxed) >> 8) as u8)
     }
 
     /// The generation of the process when the pool began.
@@ -154,8 +176,7 @@ impl Pool {
     pub fn begin(&self, lane: Lane, class: SizeClass) {
         let shape = class.shape();
         let words = shape.words();
-        self.class.set(class.index() as u8);
-        self.lane.store(lane.index() as u8, Relaxed);
+        self.home.store(number(lane, class), Relaxed);
         self.generation.set(inherited::generation());
         self.free.set(shape.blocks);
         self.words_free.set(u32::MAX >> (WORDS - words));
@@ -167,7 +188,7 @@ impl Pool {
         if let Some(class) = self.class() {
             self.words[class.shape().words() - 1].set(0);
         }
-        self.class.set(0);
+        self.home.store(0, Relaxed);
     }
 
     /// Takes free blocks of the pool, which is of class `class`: those at the

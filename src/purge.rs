@@ -17,9 +17,6 @@
 //!
 //! Any thread, with no lock held. A lock is held for one pool's pages at a time.
 
-use core::ptr;
-
-use crate::address_map::MAP;
 use crate::arena::Arena;
 use crate::heap::Heap;
 use crate::os::memory;
@@ -56,6 +53,14 @@ impl Walk {
     }
 }
 
+#[cfg(all(test, loom))]
+impl Walk {
+    /// The next pool, for models.
+    pub fn next_pool(mut self) -> &'static Pool {
+        self.next().unwrap().1
+    }
+}
+
 impl Heap {
     /// Gives free pages of the next pool back to the kernel: those that have been
     /// free since this was called for it the last time, or `at_once` all. Returns
@@ -73,22 +78,21 @@ impl Heap {
     }
 
     fn purge_pool(&self, arena: &'static Arena, pool: &'static Pool, at_once: bool) -> usize {
-        let (page, base) = (memory::page_size(), pool.base());
-        // Without a lock, an answer of the map only says which lock to take.
-        let is_here = || MAP.arena(base).is_some_and(|found| ptr::eq(found, arena));
-        match MAP.find(base).class() {
-            Some(class) => {
-                let lane = pool.lane();
+        // Without a lock, the pool's home only says which lock to take.
+        match pool.home() {
+            Some((lane, class)) => {
                 let used = self.used(lane, class);
-                let is_still = MAP.find(base).class() == Some(class) && pool.lane() == lane;
-                if !is_still || !is_here() || arena.is_programs() {
+                if !pool.is_at(lane, class) || arena.is_programs() {
                     return 0;
                 }
                 used.purge(arena, pool, at_once)
             }
             None => {
                 let arenas = self.arenas.lock();
-                arena.give_back(pool, arenas.due_pages(arena, pool, page, at_once))
+                arena.give_back(
+                    pool,
+                    arenas.due_pages(arena, pool, memory::page_size(), at_once),
+                )
             }
         }
     }

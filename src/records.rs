@@ -7,7 +7,7 @@
 //!
 //! Under the arenas' lock.
 
-use core::cell::Cell;
+use crate::sync::Cell;
 use core::ptr::NonNull;
 
 use crate::arena::Arena;

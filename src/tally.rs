@@ -8,7 +8,7 @@
 //! read. The numbers only ever grow.
 #![forbid(unsafe_code)]
 
-use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use crate::sync::{AtomicUsize, Ordering::Relaxed};
 
 /// What is counted.
 #[derive(Clone, Copy)]

@@ -28,7 +28,8 @@
 //! All of it under the lock `THREADS`, which is taken before any of the heap's
 //! and never while one of those is held.
 
-use core::cell::{Cell, UnsafeCell};
+use crate::sync::Cell;
+use core::cell::UnsafeCell;
 use core::ffi::c_void;
 use core::ptr;
 

@@ -25,7 +25,7 @@
 //!
 //! Under the class's lock.
 
-use core::cell::Cell;
+use crate::sync::Cell;
 
 use crate::arena::Arena;
 use crate::depot::Depot;

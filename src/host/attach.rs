@@ -5,7 +5,7 @@
 //! installed: so it is true by construction. A host that replaces us before
 //! that is noticed at exit.
 
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize, Ordering::Relaxed};
 
 use super::choice::{self, Choice, Settings};
 use super::exports::Exports;
@@ -16,6 +16,7 @@ use super::{hooks, own, python2, table, theirs, tracing};
 use crate::domains::era;
 use crate::domains::names::{self, Name};
 use crate::os::environment;
+use crate::os::once::Once;
 use crate::os::text::{pid, printable, say};
 use crate::{arena_source, config, first_use, lane, packing, stats_table};
 
@@ -64,10 +65,8 @@ pub fn host_version() -> Option<&'static str> {
 }
 
 fn read_settings_once() {
-    static READ: AtomicBool = AtomicBool::new(false);
-    if !READ.swap(true, Relaxed) {
-        config::read();
-    }
+    static READ: Once = Once::new();
+    READ.call(config::read);
 }
 
 /// When we are loaded: serves the host, if the process has one that does not

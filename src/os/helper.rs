@@ -8,25 +8,20 @@
 //! the thread. It is told by a mark that the kernel wipes from the copy. (Not by
 //! its number: a child of `vfork` has another one, and the very same memory.)
 
-use core::cell::Cell;
-use core::ffi::c_void;
-use core::mem::MaybeUninit;
-use core::ptr::{self, NonNull};
-use core::sync::atomic::{
-    AtomicI32, AtomicPtr, AtomicU32,
+use crate::sync::Cell;
+use crate::sync::{
+    AtomicI32, AtomicU32,
     Ordering::{Acquire, Relaxed, Release},
 };
+use core::ffi::c_void;
+use core::ptr;
 
 use super::clock;
 use super::lock::Lock;
 use super::memory;
-use super::weak::function;
+use super::thread::{self, Thread};
+use super::wait;
 
-/// Milliseconds that an ended thread is waited for, which takes microseconds, but on
-/// a busy machine until the kernel lets it run once more.
-const GOING: u64 = 500;
-/// Bytes of its stack, beside what the C library takes of it.
-const STACK: usize = 128 * 1024;
 /// Milliseconds after which a thread is asked for again where there was none.
 const AGAIN: u64 = 5000;
 
@@ -48,7 +43,7 @@ pub struct Helper {
 
 struct State {
     /// The thread, from its start until it was joined or has detached itself.
-    thread: Cell<Option<libc::pthread_t>>,
+    thread: Cell<Option<Thread>>,
     /// True in the process that has started it, and null before.
     mark: Cell<Option<&'static Cell<bool>>>,
     /// Somebody waits for it to end.
@@ -59,7 +54,7 @@ struct State {
 
 impl State {
     /// The thread, if there is one in this process.
-    fn thread(&self) -> Option<libc::pthread_t> {
+    fn thread(&self) -> Option<Thread> {
         if self.mark.get().is_some_and(|mark| !mark.get()) {
             self.thread.set(None);
             self.stopping.set(false);
@@ -116,7 +111,9 @@ impl Helper {
         self.word.store(GO_ON, Relaxed);
         self.id.store(0, Relaxed);
         state.mark();
-        let thread = self.create();
+        let this = ptr::from_ref(self).cast_mut().cast();
+        // SAFETY: `run` gets `self`, which lives as long as the process.
+        let thread = unsafe { thread::start(run, this) };
         state.thread.set(thread);
         if thread.is_none() {
             state.none_until.set(clock::now() + AGAIN);
@@ -124,45 +121,10 @@ impl Helper {
         thread.is_some()
     }
 
-    /// Creates it with all signals blocked, which a thread inherits.
-    fn create(&'static self) -> Option<libc::pthread_t> {
-        let (mut all, mut before) = (MaybeUninit::uninit(), MaybeUninit::uninit());
-        let mut attributes = MaybeUninit::uninit();
-        let mut thread = MaybeUninit::uninit();
-        let this = ptr::from_ref(self).cast_mut().cast();
-        // SAFETY: places for what each of these makes before the next reads it;
-        // `run` gets `self`, which lives as long as the process.
-        unsafe {
-            libc::sigfillset(all.as_mut_ptr());
-            libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
-            libc::pthread_attr_init(attributes.as_mut_ptr());
-            let stack = STACK + taken_of_stack(attributes.as_ptr());
-            libc::pthread_attr_setstacksize(attributes.as_mut_ptr(), stack);
-            let created =
-                libc::pthread_create(thread.as_mut_ptr(), attributes.as_ptr(), run, this) == 0;
-            libc::pthread_attr_destroy(attributes.as_mut_ptr());
-            libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut());
-            created.then(|| thread.assume_init())
-        }
-    }
-
     /// For the thread itself: sleeps so many microseconds. False if it is to
     /// stop.
     pub fn sleep(&self, microseconds: u64) -> bool {
-        let time = libc::timespec {
-            tv_sec: (microseconds / 1_000_000).cast_signed(),
-            tv_nsec: (microseconds % 1_000_000 * 1000).cast_signed(),
-        };
-        // SAFETY: waits while the word says so, at most for that time.
-        unsafe {
-            libc::syscall(
-                libc::SYS_futex,
-                self.word.as_ptr(),
-                libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG,
-                GO_ON,
-                &raw const time,
-            );
-        }
+        wait::wait_for(&self.word, GO_ON, microseconds);
         self.word.load(Acquire) == GO_ON
     }
 
@@ -176,7 +138,7 @@ impl Helper {
         self.left.store(self.id.load(Relaxed), Release);
         if let Some(thread) = state.thread.take() {
             // SAFETY: this thread; nobody will join it.
-            unsafe { libc::pthread_detach(thread) };
+            unsafe { thread::detach(thread) };
         }
         true
     }
@@ -189,14 +151,13 @@ impl Helper {
             // SAFETY: held just now.
             let state = unsafe { self.state.held() };
             state.none_until.set(0);
-            wait_until_gone(self.left.swap(0, Acquire));
+            thread::wait_until_gone(self.left.swap(0, Acquire));
             let Some(thread) = state.thread() else {
                 return;
             };
             if state.stopping.replace(true) {
                 self.state.open_after_fork();
-                // SAFETY: no conditions. Another thread is in the loop's end.
-                unsafe { libc::sched_yield() };
+                wait::give_way(); // another thread is in the loop's end
                 continue;
             }
             self.state.open_after_fork();
@@ -210,20 +171,12 @@ impl Helper {
         }
     }
 
-    fn join(&self, thread: libc::pthread_t) {
+    fn join(&self, thread: Thread) {
         self.word.store(STOP, Release);
-        // SAFETY: wakes who sleeps on the word; joins a thread that is joined
-        // once (`stopping`).
-        unsafe {
-            libc::syscall(
-                libc::SYS_futex,
-                self.word.as_ptr(),
-                libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG,
-                1,
-            );
-            libc::pthread_join(thread, ptr::null_mut());
-        }
-        wait_until_gone(self.id.load(Acquire));
+        wait::wake(&self.word);
+        // SAFETY: a thread that is joined once (`stopping`).
+        unsafe { thread::join(thread) };
+        thread::wait_until_gone(self.id.load(Acquire));
     }
 
     /// Lets it be started again after [`Helper::stop`].
@@ -232,56 +185,10 @@ impl Helper {
     }
 }
 
-/// The C library's function that says how much of a thread's stack it takes,
-/// for the thread-local storage of all that is loaded at start; or null.
-static ASK: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
-
-/// Looks for that function. The loader's lock is taken for it, which may not be
-/// waited for later on: who frees may hold other locks. (A weak symbol would
-/// bind the library to the C library's private version.)
-pub fn prepare() {
-    // SAFETY: a C string.
-    let ask = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__pthread_get_minstack".as_ptr()) };
-    ASK.store(ask, Release);
-}
-
-/// Bytes that the C library takes of the stack of a thread with these attributes.
-fn taken_of_stack(attributes: *const libc::pthread_attr_t) -> usize {
-    type MinStack = unsafe extern "C" fn(*const libc::pthread_attr_t) -> usize;
-    let Some(ask) = NonNull::new(ASK.load(Acquire)) else {
-        return 0;
-    };
-    // SAFETY: its type.
-    let ask = unsafe { function::<MinStack>(ask) };
-    // SAFETY: attributes that were initialised.
-    unsafe { ask(attributes) }
-}
-
-/// Waits until the kernel knows no thread of this number in the process: a
-/// thread that was joined, or has detached itself, is still going. But not for
-/// ever: the kernel gives numbers again, and it may be another's by now.
-fn wait_until_gone(id: i32) {
-    let until = clock::now() + GOING;
-    while id != 0 && is_there(id) && clock::now() < until {
-        // SAFETY: no conditions.
-        unsafe { libc::sched_yield() };
-    }
-}
-
-/// Whether the kernel knows a thread of this number in the process.
-fn is_there(id: i32) -> bool {
-    // SAFETY: signal 0 only asks.
-    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), id, 0) == 0 }
-}
-
 extern "C" fn run(helper: *mut c_void) -> *mut c_void {
     // SAFETY: what `create` handed over.
     let helper = unsafe { &*helper.cast::<Helper>() };
-    // SAFETY: a question, and a name for who looks at the process's threads.
-    unsafe {
-        helper.id.store(libc::gettid(), Release);
-        libc::prctl(libc::PR_SET_NAME, c"obmalloc".as_ptr());
-    }
+    helper.id.store(thread::begun(), Release);
     (helper.work)(helper);
     ptr::null_mut()
 }
@@ -289,7 +196,7 @@ extern "C" fn run(helper: *mut c_void) -> *mut c_void {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use core::sync::atomic::AtomicUsize;
+    use crate::sync::AtomicUsize;
 
     static ROUNDS: AtomicUsize = AtomicUsize::new(0);
 

@@ -18,22 +18,18 @@
 //! run between that and the fork itself, and may allocate. Their thread holds
 //! all locks already; it is let through without taking one again.
 
-use core::hint;
 use core::ops::Deref;
-use core::ptr;
-use core::sync::atomic::{
+
+use super::wait::{self, this_thread};
+use crate::sync::{
     AtomicU32, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
+    spin_loop,
 };
 
 /// The thread that holds all locks because it is forking; 0 if none does.
 /// Only that thread compares it with itself, so no ordering is needed.
 static FORKING: AtomicUsize = AtomicUsize::new(0);
-
-fn this_thread() -> usize {
-    // SAFETY: a question without conditions.
-    unsafe { libc::pthread_self() as usize }
-}
 
 /// How often a thread found a lock held by another one, of late.
 static WAITS: AtomicUsize = AtomicUsize::new(0);
@@ -50,7 +46,7 @@ pub fn forget_waits() {
 }
 
 /// How often a thread looks again before it sleeps.
-const LOOKS: u32 = 100;
+const LOOKS: u32 = if cfg!(loom) { 1 } else { 100 };
 
 const OPEN: u32 = 0;
 const HELD: u32 = 1;
@@ -121,33 +117,18 @@ impl<T> Lock<T> {
             if self.state.load(Relaxed) == OPEN && self.try_take() {
                 return;
             }
-            hint::spin_loop();
+            spin_loop();
         }
         while self.state.swap(WAITED_FOR, Acquire) != OPEN {
-            self.sleep();
+            wait::wait(&self.state, WAITED_FOR);
         }
-    }
-
-    fn sleep(&self) {
-        let (what, state) = (libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG, WAITED_FOR);
-        let no_limit = ptr::null::<libc::timespec>();
-        // SAFETY: a word of ours. Returns at once if it is not `state` any more, and
-        // whenever it likes: the caller looks again.
-        unsafe { libc::syscall(libc::SYS_futex, self.state.as_ptr(), what, state, no_limit) };
     }
 
     #[inline]
     fn open(&self) {
         if self.state.swap(OPEN, Release) == WAITED_FOR {
-            self.wake();
+            wait::wake(&self.state);
         }
-    }
-
-    #[cold]
-    fn wake(&self) {
-        let what = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
-        // SAFETY: a word of ours, or what was one: the kernel only compares addresses.
-        unsafe { libc::syscall(libc::SYS_futex, self.state.as_ptr(), what, 1) };
     }
 
     /// Takes the lock for the fork that is about to happen. A thread that forks
@@ -207,7 +188,7 @@ impl<T> Drop for Held<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use core::cell::Cell;
+    use crate::sync::Cell;
 
     #[test]
     fn one_thread_at_a_time() {

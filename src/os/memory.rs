@@ -5,8 +5,8 @@
 //! Nothing here is reserved ahead: the library has to work under `ulimit -v`,
 //! in small containers and under valgrind.
 
+use crate::sync::{AtomicUsize, Ordering::Relaxed};
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Bytes in an OS page.
 pub fn page_size() -> usize {
@@ -60,6 +60,8 @@ pub fn map_wiped_in_children() -> Option<NonNull<u8>> {
 /// # Safety
 /// They were mapped here, and nothing points into them any more.
 pub unsafe fn unmap(base: NonNull<u8>, size: usize) {
+    #[cfg(all(test, loom))]
+    crate::sync::execution::forget(base.addr().get(), size);
     // SAFETY: the caller's promise. Failure (ENOMEM when a mapping would have
     // to be split in too many) leaves it mapped, which harms nobody.
     unsafe { libc::munmap(base.as_ptr().cast(), size) };

@@ -5,11 +5,17 @@ pub mod memory;
 
 pub mod text;
 
+pub mod wait;
+
+pub mod once;
+
 pub mod lock;
 
 pub mod clock;
 
 pub mod weak;
+
+pub mod thread;
 
 pub mod helper;
 

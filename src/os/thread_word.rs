@@ -37,6 +37,11 @@ pub(crate) use start_at;
 /// The word of the calling thread.
 #[inline(always)]
 pub fn get() -> NonNull<()> {
+    // Loom's threads have theirs elsewhere, once they have set it.
+    #[cfg(all(test, loom))]
+    if let Some(word) = crate::sync::execution::word() {
+        return word;
+    }
     let word: *mut ();
     // SAFETY: reads the word: its offset from the GOT, then its value relative
     // to the thread pointer. `readonly`, not `nomem`: `set` changes it.
@@ -55,6 +60,9 @@ pub fn get() -> NonNull<()> {
 
 /// Sets the word of the calling thread.
 pub fn set(word: NonNull<()>) {
+    #[cfg(all(test, loom))]
+    return crate::sync::execution::set_word(word);
+    #[cfg(not(all(test, loom)))]
     // SAFETY: writes the word, as `get` reads it. Without `pure` and
     // `readonly` the compiler keeps it apart from reads of the word.
     unsafe {

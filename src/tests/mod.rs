@@ -12,6 +12,9 @@ use crate::os::memory;
 
 mod heap;
 
+#[cfg(loom)]
+mod loom;
+
 mod object;
 
 mod order;

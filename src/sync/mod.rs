@@ -1,0 +1,46 @@
+//! What threads share is made of: atomics, cells under locks, and looks at a word
+//! that another thread changes.
+//!
+//! They are the language's own. In a build with `cfg(loom)`, which `make loom` makes for
+//! the models in `tests/loom/`, they are others of the same size that tell loom of each
+//! access: so the models run the code that is shipped.
+//!
+//! ```text
+//!    every file that shares something
+//!        |  use crate::sync::{AtomicU32, Cell, ...}
+//!        v
+//!    core's own                   with cfg(loom): `modelled`, known to loom
+//! ```
+
+#[cfg(not(all(test, loom)))]
+pub use core::{
+    cell::Cell,
+    hint::spin_loop,
+    sync::atomic::{
+        AtomicBool, AtomicI32, AtomicI64, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64,
+        AtomicUsize,
+    },
+};
+
+pub use core::sync::atomic::{Ordering, compiler_fence};
+
+#[cfg(all(test, loom))]
+pub use {
+    execution::spin_loop,
+    modelled::{
+        AtomicBool, AtomicI32, AtomicI64, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64,
+        AtomicUsize, Cell,
+    },
+};
+
+#[cfg(all(test, loom))]
+#[allow(missing_docs, reason = "as the language's own")]
+pub mod execution;
+
+#[cfg(all(test, loom))]
+#[allow(missing_docs, reason = "as the language's own")]
+pub mod modelled;
+
+#[cfg(all(test, loom))]
+#[allow(missing_docs, reason = "for the models")]
+pub mod threads;

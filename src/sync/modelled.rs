@@ -1,0 +1,238 @@
+//! Atomics and cells that loom knows of.
+//!
+//! They look like the language's own in memory, so that a record of zeros is right and
+//! sizes are as shipped. What loom keeps of each is in `execution.rs`. Outside of a model
+//! they are plain memory, for one thread.
+
+use core::cell::UnsafeCell;
+use core::sync::atomic::Ordering::{self, Relaxed};
+
+use super::execution::{Known, cell, known};
+
+/// What an atomic can hold.
+pub trait Word: Copy + PartialEq {
+    /// As a number.
+    fn to(self) -> u64;
+    /// From that number.
+    fn from(number: u64) -> Self;
+}
+
+macro_rules! numbers {
+    ($($number:ty)*) => {
+        $(impl Word for $number {
+            fn to(self) -> u64 {
+                self as u64
+            }
+            fn from(number: u64) -> Self {
+                number as $number
+            }
+        })*
+    };
+}
+numbers!(u8 u16 u32 u64 usize i32 i64);
+
+impl Word for bool {
+    fn to(self) -> u64 {
+        self.into()
+    }
+    fn from(number: u64) -> bool {
+        number != 0
+    }
+}
+
+impl<T> Word for *mut T {
+    fn to(self) -> u64 {
+        self.expose_provenance() as u64
+    }
+    fn from(number: u64) -> *mut T {
+        core::ptr::with_exposed_provenance_mut(number as usize)
+    }
+}
+
+/// An atomic. (Its functions are those of the language's own.)
+#[repr(transparent)]
+#[derive(Debug)]
+pub struct Atomic<T>(UnsafeCell<T>);
+
+// SAFETY: loom's threads all run on one thread.
+unsafe impl<T> Sync for Atomic<T> {}
+// SAFETY: as above.
+unsafe impl<T> Send for Atomic<T> {}
+
+// The names of the language's own.
+pub type AtomicBool = Atomic<bool>;
+pub type AtomicU8 = Atomic<u8>;
+pub type AtomicU16 = Atomic<u16>;
+pub type AtomicU32 = Atomic<u32>;
+pub type AtomicU64 = Atomic<u64>;
+pub type AtomicUsize = Atomic<usize>;
+pub type AtomicI32 = Atomic<i32>;
+pub type AtomicI64 = Atomic<i64>;
+pub type AtomicPtr<T> = Atomic<*mut T>;
+
+impl<T: Word> Atomic<T> {
+    pub const fn new(value: T) -> Atomic<T> {
+        Atomic(UnsafeCell::new(value))
+    }
+
+    pub fn as_ptr(&self) -> *mut T {
+        self.0.get()
+    }
+
+    /// What memory holds: the value at the start, or the value outside of a model.
+    fn plain(&self) -> T {
+        // SAFETY: one thread.
+        unsafe { *self.0.get() }
+    }
+
+    fn known(&self) -> Option<Known> {
+        known(self.0.get().addr(), self.plain().to())
+    }
+
+    #[track_caller]
+    pub fn load(&self, order: Ordering) -> T {
+        match self.known() {
+            Some(known) => {
+                known.take_turn();
+                T::from(known.atomic.load(order) ^ known.start)
+            }
+            None => self.plain(),
+        }
+    }
+
+    #[track_caller]
+    pub fn store(&self, value: T, order: Ordering) {
+        match self.known() {
+            Some(Known { atomic, start, .. }) => atomic.store(value.to() ^ start, order),
+            // SAFETY: one thread.
+            None => unsafe { *self.0.get() = value },
+        }
+    }
+
+    #[track_caller]
+    pub fn swap(&self, value: T, order: Ordering) -> T {
+        match self.known() {
+            Some(Known { atomic, start, .. }) => {
+                T::from(atomic.swap(value.to() ^ start, order) ^ start)
+            }
+            // SAFETY: one thread.
+            None => unsafe { self.0.get().replace(value) },
+        }
+    }
+
+    #[track_caller]
+    pub fn compare_exchange(
+        &self,
+        expected: T,
+        value: T,
+        success: Ordering,
+        failure: Ordering,
+    ) -> Result<T, T> {
+        let Some(Known { atomic, start, .. }) = self.known() else {
+            let is = self.plain();
+            if is != expected {
+                return Err(is);
+            }
+            self.store(value, success);
+            return Ok(is);
+        };
+        let (from, to) = (expected.to() ^ start, value.to() ^ start);
+        let result = atomic.compare_exchange(from, to, success, failure);
+        let value = |number| T::from(number ^ start);
+        result.map(value).map_err(value)
+    }
+
+    #[track_caller]
+    pub fn fetch_update(
+        &self,
+        success: Ordering,
+        failure: Ordering,
+        mut change: impl FnMut(T) -> Option<T>,
+    ) -> Result<T, T> {
+        let mut value = self.load(failure);
+        while let Some(new) = change(value) {
+            match self.compare_exchange(value, new, success, failure) {
+                Ok(before) => return Ok(before),
+                Err(now) => value = now,
+            }
+        }
+        Err(value)
+    }
+
+    #[track_caller]
+    fn fetch(&self, order: Ordering, change: impl Fn(u64) -> u64) -> T {
+        let change = |value: T| Some(T::from(change(value.to())));
+        self.fetch_update(order, Relaxed, change)
+            .unwrap_or_else(|_| unreachable!())
+    }
+
+    #[track_caller]
+    pub fn fetch_add(&self, n: T, order: Ordering) -> T {
+        self.fetch(order, |value| value.wrapping_add(n.to()))
+    }
+
+    #[track_caller]
+    pub fn fetch_sub(&self, n: T, order: Ordering) -> T {
+        self.fetch(order, |value| value.wrapping_sub(n.to()))
+    }
+
+    #[track_caller]
+    pub fn fetch_max(&self, n: T, order: Ordering) -> T {
+        self.fetch(order, |value| value.max(n.to()))
+    }
+}
+
+/// A cell: plain memory that one thread at a time may touch. Loom complains if two do
+/// that no ordering keeps apart.
+#[repr(transparent)]
+#[derive(Default)]
+pub struct Cell<T>(core::cell::Cell<T>);
+
+impl<T> Cell<T> {
+    pub const fn new(value: T) -> Cell<T> {
+        Cell(core::cell::Cell::new(value))
+    }
+
+    #[track_caller]
+    fn is_read(&self) {
+        if let Some(cell) = cell(self.0.as_ptr().addr()) {
+            cell.with(|_| ());
+        }
+    }
+
+    #[track_caller]
+    fn is_written(&self) {
+        if let Some(cell) = cell(self.0.as_ptr().addr()) {
+            cell.with_mut(|_| ());
+        }
+    }
+
+    #[track_caller]
+    pub fn get(&self) -> T
+    where
+        T: Copy,
+    {
+        self.is_read();
+        self.0.get()
+    }
+
+    #[track_caller]
+    pub fn set(&self, value: T) {
+        self.is_written();
+        self.0.set(value);
+    }
+
+    #[track_caller]
+    pub fn replace(&self, value: T) -> T {
+        self.is_written();
+        self.0.replace(value)
+    }
+
+    #[track_caller]
+    pub fn take(&self) -> T
+    where
+        T: Default,
+    {
+        self.replace(T::default())
+    }
+}

@@ -1,0 +1,115 @@
+//! The address map: whoever finds an arena finds all of its record, and whoever has a
+//! block finds its class.
+
+use crate::address_map::MAP;
+use crate::arena::Arena;
+use crate::arena_source::Land;
+use crate::lane::Lane;
+use crate::os::memory;
+use crate::size_class::SizeClass;
+use crate::sync::execution::{model, spawn};
+use crate::sync::{
+    AtomicUsize,
+    Ordering::{Acquire, Release},
+};
+use core::ptr::{self, NonNull};
+use std::rc::Rc;
+
+/// Land and a record for an arena, at the same place in every order.
+#[derive(Clone, Copy)]
+struct Place(NonNull<Arena>, Land);
+
+impl Place {
+    fn new() -> Place {
+        let size = size_of::<Arena>().next_multiple_of(memory::page_size());
+        Place(memory::map(size).unwrap().cast(), Land::take().unwrap())
+    }
+
+    /// The record, without an arena.
+    fn clean(self) -> (&'static Arena, Land) {
+        // SAFETY: mapped for it, and no model is under way that has it.
+        unsafe { self.0.write_bytes(0, 1) };
+        // SAFETY: all zero is a record without an arena.
+        (unsafe { self.0.as_ref() }, self.1)
+    }
+}
+
+// SAFETY: loom's threads all run on one thread.
+unsafe impl Send for Place {}
+// SAFETY: as above.
+unsafe impl Sync for Place {}
+
+fn is_found(arena: &'static Arena) -> bool {
+    MAP.arena(arena.base())
+        .is_some_and(|found| ptr::eq(found, arena))
+}
+
+#[test]
+fn whoever_finds_an_arena_finds_its_record_filled() {
+    let place = Place::new();
+    model(Some(2), move || {
+        let (arena, land) = place.clean();
+        let base = land.first_pool();
+        let thread = spawn(move || {
+            arena.place(land);
+            assert!(MAP.add_arena(arena));
+        });
+        for address in [base + 5, base + land.size() - 1] {
+            if let Some(found) = MAP.arena(address) {
+                assert_eq!(found.base(), base);
+                assert!(found.pool(address).class().is_none());
+            }
+            assert_eq!(MAP.find(address).class(), None);
+        }
+        thread.join().unwrap();
+        assert!(is_found(arena));
+    });
+}
+
+#[test]
+fn two_arenas_that_need_the_same_leaf_both_have_it() {
+    let places = [Place::new(), Place::new()];
+    model(Some(2), move || {
+        let [one, other] = places.map(|place| {
+            let (arena, land) = place.clean();
+            arena.place(land);
+            arena
+        });
+        let add = |arena| {
+            assert!(MAP.add_arena(arena));
+            assert!(is_found(arena));
+        };
+        let thread = spawn(move || add(other));
+        add(one);
+        thread.join().unwrap();
+        assert!(is_found(one) && is_found(other));
+    });
+}
+
+/// The block goes from one thread to the other by the program's own means.
+#[test]
+fn whoever_has_a_block_finds_its_class() {
+    let place = Place::new();
+    model(Some(3), move || {
+        let (arena, land) = place.clean();
+        let class = SizeClass::of(512).unwrap();
+        let block = Rc::new(AtomicUsize::new(0));
+        let handed = Rc::clone(&block);
+        let thread = spawn(move || {
+            arena.place(land);
+            assert!(MAP.add_arena(arena));
+            let pool = arena.take_pool().unwrap();
+            pool.begin(Lane::FIRST, class);
+            MAP.set_class(pool.base(), Some(class));
+            handed.store(pool.base() + 48, Release);
+        });
+        let address = block.load(Acquire);
+        if address != 0 {
+            assert_eq!(MAP.find(address).class(), Some(class));
+            let pool = MAP.arena(address).unwrap().pool(address);
+            assert!(pool.is_of(class));
+        }
+        thread.join().unwrap();
+        assert_eq!(MAP.find(block.load(Acquire)).class(), Some(class));
+    });
+}

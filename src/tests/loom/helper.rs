@@ -1,0 +1,49 @@
+//! The helper thread: one at the most, and gone when a fork has stopped it.
+
+use crate::os::helper::Helper;
+use crate::sync::execution::{model, spawn};
+use crate::sync::threads::{forget_all, running};
+use std::boxed::Box;
+
+/// As `decay::work`: some rounds, then it leaves.
+fn work(helper: &Helper) {
+    if helper.sleep(1) {
+        helper.leave(|| true);
+    }
+}
+
+fn helper() -> &'static Helper {
+    forget_all();
+    Box::leak(Box::new(Helper::new(work)))
+}
+
+fn fork(helper: &Helper) {
+    helper.stop();
+    assert_eq!(running(), 0, "it is gone, and nobody starts another");
+    helper.open();
+}
+
+#[test]
+fn a_fork_finds_no_thread() {
+    model(Some(2), || {
+        let helper = helper();
+        assert!(helper.start());
+        let forks = spawn(move || fork(helper));
+        assert!(helper.start());
+        assert!(running() <= 1, "one at the most");
+        forks.join().unwrap();
+        fork(helper);
+    });
+}
+
+#[test]
+fn two_forks_at_once_stop_it_once() {
+    model(Some(2), || {
+        let helper = helper();
+        assert!(helper.start());
+        let forks = spawn(move || fork(helper));
+        fork(helper);
+        forks.join().unwrap();
+        assert!(!helper.is_there());
+    });
+}

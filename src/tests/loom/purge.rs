@@ -1,0 +1,54 @@
+//! Free pages go back while pools change hands: who purges finds out which lock guards
+//! a pool by looks without one.
+
+use super::Own;
+use crate::heap::Heap;
+use crate::lane::Lane;
+use crate::pool::Pool;
+use crate::size_class::SizeClass;
+use crate::sync::execution::{model, spawn};
+use core::ptr;
+
+/// A pool that has just become `lane`'s and `class`'s, and one of its blocks.
+fn begin(heap: &Heap, lane: Lane, class: SizeClass) -> (&'static Pool, *mut u8) {
+    let used = heap.used(lane, class);
+    let pool = heap.begin_pool(&used, lane, class, false).unwrap();
+    let (mut block, before) = ([ptr::null_mut()], pool.resident());
+    assert_eq!(pool.take(class, &mut block), 1);
+    used.became_resident(before, pool.resident());
+    (pool, block[0])
+}
+
+fn end(heap: &Heap, lane: Lane, class: SizeClass, (pool, block): (&'static Pool, *mut u8)) {
+    let used = heap.used(lane, class);
+    assert_eq!(pool.give(class, &[block]), Ok(1));
+    heap.end_pool(&used, pool);
+}
+
+/// The pool goes from one lane to another, and back to the first in another class.
+#[test]
+fn a_pool_is_purged_under_the_lock_that_guards_it() {
+    model(Some(2), || {
+        let own = Own::new();
+        let heap = own.0;
+        let classes = [32768, 16384].map(|size| SizeClass::of(size).unwrap());
+        let (first, second) = (Lane::FIRST, Lane::of_thread(1));
+        assert!(heap.add_arena());
+        let taken = begin(heap, first, classes[0]);
+        let mut walk = heap.walk();
+        let thread = spawn(move || {
+            end(heap, first, classes[0], taken);
+            let taken = begin(heap, second, classes[0]);
+            end(heap, second, classes[0], taken);
+            begin(heap, first, classes[1])
+        });
+        heap.purge_next(&mut walk, true);
+        let taken = thread.join().unwrap();
+        assert!(
+            ptr::eq(taken.0, heap.walk().next_pool()),
+            "one pool is all it is about"
+        );
+        end(heap, first, classes[1], taken);
+        assert!(heap.release_empty());
+    });
+}
