@@ -341,43 +341,9 @@ impl Pool {
         }
     }
 
-    /// Marks blocks as taken that were until `give` began with them.
-    #[cold]
-    fn take_again(&self, shape: &Shape, blocks: &[*mut u8]) {
-        for block in blocks {
-            let behind = block.addr() - self.base() - shape.first as usize;
-            let number = ((behind as u64 * u64::from(shape.reciprocal)) >> 32) as usize;
-            let word = &self.words[number / BLOCKS_PER_WORD];
-            word.set(word.get() | 1 << (number % BLOCKS_PER_WORD));
-        }
-    }
-
-    /// Of blocks of which not all are taken, the first that is not, or that stands
-    /// among them a second time.
-    #[cold]
-    fn not_taken(&self, shape: &Shape, blocks: &[*mut u8]) -> *mut u8 {
-        let is_taken = |block: *mut u8| {
-            let number = shape.number(block.addr() - self.base());
-            number.is_some_and(|n| self.words[n / BLOCKS_PER_WORD].get() >> (n % 64) & 1 == 1)
-        };
-        let mut with_before = blocks.iter().enumerate();
-        let wrong =
-            with_before.find(|(n, block)| !is_taken(**block) || blocks[..*n].contains(block));
-        wrong.map_or(ptr::null_mut(), |(_, block)| *block)
-    }
-
     /// The pages that may be in memory.
     pub fn resident(&self) -> Pages {
         self.resident.get()
-    }
-
-    /// Whether a block of the pool's class begins at this address in it.
-    pub fn begins_block(&self, address: usize) -> bool {
-        let Some(class) = self.class() else {
-            return false;
-        };
-        let number = class.shape().number(address - self.base());
-        number.is_some_and(|n| n < class.shape().blocks as usize)
     }
 
     /// Asserts the invariants of one pool, for tests.

@@ -6,16 +6,13 @@
 
 use core::iter;
 use core::ptr;
-use core::slice;
 
 use crate::address_map::MAP;
-use crate::geometry::pool_base;
 use crate::heap::{self, Heap};
 use crate::inherited;
 use crate::lane::Lane;
 use crate::misuse::{self, Misuse};
 use crate::os::process;
-use crate::pool::Pool;
 use crate::size_class::SizeClass;
 
 /// Pools that one refill visits at the most: scattered blocks are gathered
@@ -151,7 +148,7 @@ impl Heap {
             }
             let before = pool.free();
             given += pool.give(class, &blocks[given..]).unwrap_or_else(|_| {
-                let (seen, left_out) = give_singly(pool, class, &blocks[given..]);
+                let (seen, left_out) = pool.give_singly(class, &blocks[given..]);
                 wrong += left_out;
                 seen
             });
@@ -169,29 +166,6 @@ impl Heap {
         used.got_back(given - wrong);
         given
     }
-}
-
-/// Gives the leading blocks of `blocks` that lie in `pool`, which is of `class`, one by
-/// one, and reports those that cannot have been freed rightly. Returns how many these
-/// are, and how many of them were left out.
-#[cold]
-#[inline(never)]
-fn give_singly(pool: &Pool, class: SizeClass, blocks: &[*mut u8]) -> (usize, usize) {
-    let here = |block: &&*mut u8| pool_base(block.addr()) == pool.base();
-    let (mut seen, mut wrong) = (0, 0);
-    for block in blocks.iter().take_while(here) {
-        seen += 1;
-        if pool.give(class, slice::from_ref(block)).is_err() {
-            let misuse = if pool.begins_block(block.addr()) {
-                Misuse::AlreadyFree
-            } else {
-                Misuse::NotABlock
-            };
-            misuse::report(Some(class), *block, misuse);
-            wrong += 1;
-        }
-    }
-    (seen, wrong)
 }
 
 /// The lane that a block belongs to, as far as a look without a lock can tell.

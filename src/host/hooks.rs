@@ -14,7 +14,7 @@
 //!
 //! # Invariants
 //!
-//! H1  `OVER_US` holds what stands in a domain while the hooks stand over our table in
+//! K2  `OVER_US` holds what stands in a domain while the hooks stand over our table in
 //!     it, else nothing.
 
 use core::cell::Cell;
