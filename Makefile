@@ -18,7 +18,8 @@ A       := $(RELEASE)/libobmalloc.a
 
 .PHONY: all run test test-rust test-c test-preload test-cpython-slice test-cpython \
         test-relinked test-relinked-all test-extensions relink check header bench asm instructions \
-        footprint bench-suite bench-whole bench-quick bench-memory plot-memory figures install uninstall clean help
+        footprint bench-suite bench-whole bench-quick bench-memory plot-memory figures proven \
+        install uninstall clean help
 
 # The archive's names are weak: a host that defines one of them itself (2.7
 # defines PyMem_*) wins. In a shared library it makes no difference. Cargo knows
@@ -75,6 +76,7 @@ check: all ## formatting, lints, header, symbols, the hit path's length
 	$(PYTHON3) c_tests/archive_names.py $(A)
 	$(CARGO) test --quiet tests::order
 	$(PYTHON3) bench/figures.py --check
+	$(PYTHON3) c_tests/proven.py --check
 	$(MAKE) --no-print-directory asm
 
 HEADER_MADE = "$$(ls -t $(RELEASE)/build/obmalloc-*/out/obmalloc.h | head -n 1)"
@@ -121,6 +123,9 @@ plot-memory: all ## draw bench/memory.svg, resident memory over time
 
 figures: ## write the README's tables from the newest records
 	$(PYTHON3) bench/figures.py
+
+proven: ## write c_tests/PROVEN.md from the records of long runs
+	$(PYTHON3) c_tests/proven.py
 
 install: all ## to DESTDIR/PREFIX: header, libraries, links, obmalloc.pc
 	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)
