@@ -17,9 +17,9 @@ SO      := $(RELEASE)/libobmalloc.so
 A       := $(RELEASE)/libobmalloc.a
 
 .PHONY: all run test test-rust test-c test-preload test-cpython-slice test-cpython \
-        test-relinked test-relinked-all test-extensions relink check header bench asm instructions \
-        footprint bench-suite bench-whole bench-quick bench-memory plot-memory figures proven \
-        install uninstall clean help
+        test-relinked test-relinked-all test-extensions compat relink check header asm \
+        instructions footprint bench bench-suite bench-whole bench-quick bench-memory \
+        plot-memory figures proven install uninstall clean help
 
 # The archive's names are weak: a host that defines one of them itself (2.7
 # defines PyMem_*) wins. In a shared library it makes no difference. Cargo knows
@@ -63,6 +63,9 @@ test-relinked-all: all ## whole suites, on all relinked interpreters; writes the
 
 test-extensions: all ## packages from PyPI, built for the original, on relinked interpreters
 	$(PYTHON3) c_tests/relinked/extensions.py 3.8 3.11 3.13
+
+compat: all ## other people's packages, their own tests with and without us; writes records
+	$(PYTHON3) c_tests/compat/packages.py --record
 
 relink: all ## link the interpreter PYTHON=... again, with the archive for its obmalloc.o
 	$(if $(PYTHON),,$(error which interpreter? make relink PYTHON=3.11, or a path))

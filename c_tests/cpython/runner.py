@@ -34,6 +34,8 @@ class Run:
     ending: str = ""            # "" when the run reached its end and exited with 0
     mapped: list = field(default_factory=list)
     linked: str = ""            # "yes" when the library is in the executable
+    pid: int = 0                # of the process that ran the tests, where it says so
+    stats: str = ""             # what it left in FOLDER/stats-PID.json, if asked to
     left_out: list = field(default_factory=list)
     last_test: str = ""         # the test that was running when the run broke off
     seconds: float = 0.0
@@ -127,6 +129,8 @@ def read_outcomes(run, path):
                 run.mapped = value.split()
             elif kind == "linked":
                 run.linked = value
+            elif kind == "pid":
+                run.pid = int(value)
             elif kind == "left out":
                 run.left_out.append(value)
             else:
@@ -172,32 +176,33 @@ def read_text(path):
         return ""
 
 
-def run_once(path, module, library, options, left_out=()):
-    """One run in a new session, working directory and temporary directory."""
+def run_command(command, environment, timeout, stall):
+    """One run in a new session, working directory and temporary directory.
+
+    `command` makes the words of the command from the name of the file into which the
+    process is to write its outcome lines; `environment` its settings from the folder
+    that is removed after the run. stdout is not kept: modules print what they like.
+    """
     if _stopped.is_set():
         raise Stopped
     folder = tempfile.mkdtemp(prefix="obcmp-")
     outfile = os.path.join(folder, "outcomes")
     temporary = os.path.join(folder, "t")
     os.mkdir(temporary)
-    environment = dict(clean_environment(), TMPDIR=temporary)
-    if library:
-        environment["LD_PRELOAD"] = library
-        if options.packed:
-            environment["OBMALLOC_ALIGN"] = "8"
+    settings = dict(clean_environment(), TMPDIR=temporary)
+    settings.update(environment(folder))
     run = Run()
     started = time.monotonic()
     with open(os.path.join(folder, "stderr"), "wb") as stderr:
-        process = subprocess.Popen(IN_A_SESSION + [path, SCRIPT, module, outfile]
-                                   + list(left_out),
-                                   env=environment, cwd=temporary,
+        process = subprocess.Popen(IN_A_SESSION + command(outfile),
+                                   env=settings, cwd=temporary,
                                    stdin=subprocess.DEVNULL,
                                    stdout=subprocess.DEVNULL, stderr=stderr,
                                    start_new_session=True)
     with _lock:
         _running.add(process)
     try:
-        run.ending = wait_for(process, outfile, options.timeout, options.stall)
+        run.ending = wait_for(process, outfile, timeout, stall)
     finally:
         kill_group(process)
         process.wait()
@@ -210,5 +215,17 @@ def run_once(path, module, library, options, left_out=()):
         run.ending = "ended early with status 0"
     run.log = (read_text(os.path.join(folder, "stderr")) + "\n"
                + read_text(outfile + ".log"))
+    run.stats = read_text(os.path.join(folder, "stats-%d.json" % run.pid))
     shutil.rmtree(folder, ignore_errors=True)
     return run
+
+
+def run_once(path, module, library, options, left_out=()):
+    """One run of a module of CPython's own suite."""
+    settings = {}
+    if library:
+        settings["LD_PRELOAD"] = library
+        if options.packed:
+            settings["OBMALLOC_ALIGN"] = "8"
+    return run_command(lambda outfile: [path, SCRIPT, module, outfile] + list(left_out),
+                       lambda folder: settings, options.timeout, options.stall)

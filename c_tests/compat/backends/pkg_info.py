@@ -1,0 +1,29 @@
+"""A build backend that builds nothing: it hands pip the metadata that the archive brings.
+
+pip asks an archive's own backend for its metadata before it hands the archive over, and
+fetches that backend and all that it needs for it. Only the files within are wanted here,
+so `pip download` finds this module under the backends' names.
+"""
+
+import os
+import re
+import shutil
+
+
+def prepare_metadata_for_build_wheel(folder, config_settings=None):
+    with open("PKG-INFO", encoding="utf-8") as stream:
+        text = stream.read()
+    name, version = (re.search(r"^%s: (\S+)" % field, text, re.MULTILINE).group(1)
+                     for field in ("Name", "Version"))
+    info = "%s-%s.dist-info" % (name.replace("-", "_"), version)
+    os.mkdir(os.path.join(folder, info))
+    shutil.copy("PKG-INFO", os.path.join(folder, info, "METADATA"))
+    return info
+
+
+def get_requires_for_build_wheel(config_settings=None):
+    return []
+
+
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    raise NotImplementedError("only the metadata")
