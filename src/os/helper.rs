@@ -7,6 +7,8 @@
 //! `_Fork` and `clone` run no fork handlers: their child has the state, but not
 //! the thread. It is told by a mark that the kernel wipes from the copy. (Not by
 //! its number: a child of `vfork` has another one, and the very same memory.)
+//! Where the kernel makes no such mark, the two cannot be told apart: there the
+//! thread is left to the process that started it, and another has none.
 
 use crate::sync::Cell;
 use crate::sync::{
@@ -46,6 +48,8 @@ struct State {
     thread: Cell<Option<Thread>>,
     /// True in the process that has started it, and null before.
     mark: Cell<Option<&'static Cell<bool>>>,
+    /// The process that has started it.
+    process: Cell<i32>,
     /// Somebody waits for it to end.
     stopping: Cell<bool>,
     /// Until when none is asked for, as there was none to be had.
@@ -59,11 +63,26 @@ impl State {
             self.thread.set(None);
             self.stopping.set(false);
         }
-        self.thread.get()
+        if self.is_anothers() {
+            None
+        } else {
+            self.thread.get()
+        }
+    }
+
+    /// Whether there is no mark, and this is not the process that has started the
+    /// thread: a copy, where it is not, or a child of `vfork`, whose parent has it.
+    fn is_anothers(&self) -> bool {
+        // SAFETY: a question without conditions.
+        self.mark.get().is_none()
+            && self.thread.get().is_some()
+            && self.process.get() != unsafe { libc::getpid() }
     }
 
     /// Notes that it was started by this process.
     fn mark(&self) {
+        // SAFETY: a question without conditions.
+        self.process.set(unsafe { libc::getpid() });
         if self.mark.get().is_none() {
             let page = memory::map_wiped_in_children();
             // SAFETY: mapped zero, which is false; never unmapped, and reached
@@ -84,6 +103,7 @@ impl Helper {
             state: Lock::new(State {
                 thread: Cell::new(None),
                 mark: Cell::new(None),
+                process: Cell::new(0),
                 stopping: Cell::new(false),
                 none_until: Cell::new(0),
             }),
@@ -105,7 +125,7 @@ impl Helper {
         if state.thread().is_some() {
             return true;
         }
-        if clock::now() < state.none_until.get() {
+        if state.is_anothers() || clock::now() < state.none_until.get() {
             return false;
         }
         self.word.store(GO_ON, Relaxed);
