@@ -417,19 +417,22 @@ mod tests {
                 unsafe { free(p) };
                 size(p);
             }),
-            ("overflow: written 0 bytes after ", || {
+            ("overflow: written 0 bytes after the block of 41 ", || {
                 let p = allocate(41);
                 access(p, 41, true);
                 // SAFETY: as above.
                 unsafe { free(p) };
             }),
-            ("overflow: written 1000 bytes after ", || {
-                let p = block_at(Side::Left, 41);
-                access(p, 1041, true);
-                // SAFETY: as above.
-                unsafe { free(p) };
-            }),
-            ("underflow: written 1 bytes before ", || {
+            (
+                "overflow: written 1000 bytes after the block of 41 ",
+                || {
+                    let p = block_at(Side::Left, 41);
+                    access(p, 1041, true);
+                    // SAFETY: as above.
+                    unsafe { free(p) };
+                },
+            ),
+            ("underflow: written 1 bytes before the block of 41 ", || {
                 let p = block_at(Side::Right, 41);
                 access(p, -1, true);
                 // SAFETY: as above.

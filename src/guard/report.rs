@@ -184,7 +184,8 @@ impl Current {
             return;
         };
         let (block, n) = slot.block();
-        let is_free = matches!(self.state, State::Freed | State::Dying);
+        let is_freed_now = matches!(deed, Deed::DamageFoundByFree(_));
+        let is_free = matches!(self.state, State::Freed | State::Dying) && !is_freed_now;
         let what = match deed {
             Deed::DamageFoundByFree(Damage::After(_)) => "overflow",
             Deed::DamageFoundByFree(Damage::Before(_)) => "underflow",

@@ -17,7 +17,7 @@ use crate::domains::era;
 use crate::domains::names::Name;
 use crate::os::environment;
 use crate::os::text::{pid, printable, say};
-use crate::{arena_source, config, first_use, lane, packing, stats_table};
+use crate::{arena_source, config, first_use, guard, lane, packing, stats_table};
 
 /// How we are in the process.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -95,7 +95,7 @@ pub fn when_called() -> &'static Exports {
     let Some(host) = Host::anywhere() else {
         set(State::NoHost);
         first_use::then(say_active);
-        if packing::any() {
+        if packing::any() || guard::is_on() {
             Name::Default.install();
         }
         return own::current();
