@@ -11,6 +11,7 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use crate::cutoff;
 use crate::decay;
+use crate::guard;
 use crate::huge_pages;
 use crate::inherited::{self, Rule};
 use crate::limits::{self, Limit};
@@ -147,6 +148,18 @@ pub static SETTINGS: &[Setting] = &[
             };
             inherited::set_rule(rule);
             true
+        },
+    },
+    Setting {
+        name: "GUARD",
+        values: "0 or a number N; 0",
+        meaning: "one allocation in N, on average, gets a page of its own beside one that nobody can access: uses after free, overflows, underflows and double frees of it are reported (see Finding memory bugs)",
+        apply: |value| {
+            let plain = value.iter().all(u8::is_ascii_digit);
+            size(value).filter(|_| plain).is_some_and(|n| {
+                guard::set_rate(n);
+                true
+            })
         },
     },
     Setting {
@@ -368,5 +381,9 @@ mod tests {
             assert!(!apply("ALIGN", bad));
         }
         assert!(apply("ALIGN", b"16"));
+        for bad in [&b""[..], b"-1", b"1K", b"on"] {
+            assert!(!apply("GUARD", bad));
+        }
+        assert!(apply("GUARD", b"0"));
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!    prepare:          the helper thread ends (decay.rs); its locks,
-//!                      THREADS, class 1, class 2, ..., class 80, arenas
+//!                      THREADS, class 1, class 2, ..., class 80, arenas,
+//!                      the guarded slots
 //!    parent, child:    the same, opened in the opposite order
 //! ```
 //!
@@ -15,6 +16,7 @@
 //! `vfork`, `posix_spawn` and `system` run no handlers, and need none.
 
 use crate::decay;
+use crate::guard;
 use crate::heap::HEAP;
 use crate::os::{lock, once::Once};
 use crate::threads;
@@ -23,11 +25,13 @@ unsafe extern "C" fn prepare() {
     decay::stop_for_fork();
     threads::hold_for_fork();
     HEAP.hold_for_fork();
+    guard::hold_for_fork();
     lock::fork_begins();
 }
 
 unsafe extern "C" fn parent() {
     lock::fork_ends();
+    guard::open_after_fork();
     HEAP.open_after_fork();
     threads::open_after_fork();
     decay::go_on_after_fork();
@@ -37,6 +41,7 @@ unsafe extern "C" fn child() {
     REGISTERED.is_done(); // or they would not run here
     threads::forked();
     HEAP.forked();
+    guard::forked();
     // SAFETY: what follows is the same on both sides.
     unsafe { parent() };
 }

@@ -8,8 +8,8 @@
 //! Any thread, with or without locks held: a line is written, nothing is allocated.
 #![forbid(unsafe_code)]
 
+use crate::sync::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use core::fmt;
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 use crate::os::text::{self, say};
 use crate::size_class::SizeClass;

@@ -8,8 +8,10 @@ use super::raw::WHATEVER_IS_IN_RAW;
 use super::table::Table;
 use crate::allocator::Allocator;
 use crate::geometry::{ALIGNMENT, PACKED_ALIGNMENT};
+use crate::guard;
 use crate::object;
 use crate::realloc;
+use crate::watch;
 
 /// `PYTHONMALLOC=pymalloc`, the default.
 pub const PYMALLOC: Allocator = aligned::<ALIGNMENT>();
@@ -26,9 +28,24 @@ const fn aligned<const ALIGN: usize>() -> Allocator {
     }
 }
 
-/// What serves a domain that is packed, or not.
-pub const fn packed(packed: bool) -> Allocator {
-    if packed { PACKED } else { PYMALLOC }
+/// With guarded blocks.
+const WATCHED: Allocator = Allocator {
+    ctx: core::ptr::null_mut(),
+    malloc: watched_malloc,
+    calloc: watched_calloc,
+    realloc: watched_realloc,
+    free: watched_free,
+};
+
+/// What serves a domain that is packed, or not; with guarded blocks, if a setting asks.
+pub fn packed(packed: bool) -> Allocator {
+    if guard::is_on() {
+        WATCHED
+    } else if packed {
+        PACKED
+    } else {
+        PYMALLOC
+    }
 }
 
 /// `PYTHONMALLOC=mimalloc`: the same, told apart by its context.
@@ -46,7 +63,7 @@ pub static OBJ: Table = Table::new(PYMALLOC);
 
 /// Whether `table` is ours, under whichever name.
 pub fn is_ours(table: &Allocator) -> bool {
-    [PYMALLOC, PACKED]
+    [PYMALLOC, PACKED, WATCHED]
         .iter()
         .any(|ours| table.malloc as *const () == ours.malloc as *const ())
 }
@@ -85,4 +102,24 @@ pub unsafe extern "C" fn realloc<const ALIGN: usize>(
 pub unsafe extern "C" fn free(_: *mut c_void, p: *mut c_void) {
     // SAFETY: T1; the pointer's contract is the caller's.
     unsafe { object::free(&WHATEVER_IS_IN_RAW, p) }
+}
+
+unsafe extern "C" fn watched_malloc(_: *mut c_void, n: usize) -> *mut c_void {
+    // SAFETY: T1.
+    unsafe { watch::malloc::<ALIGNMENT>(&WHATEVER_IS_IN_RAW, n) }
+}
+
+unsafe extern "C" fn watched_calloc(_: *mut c_void, nelem: usize, elsize: usize) -> *mut c_void {
+    // SAFETY: T1.
+    unsafe { watch::calloc::<ALIGNMENT>(&WHATEVER_IS_IN_RAW, nelem, elsize) }
+}
+
+unsafe extern "C" fn watched_realloc(_: *mut c_void, p: *mut c_void, n: usize) -> *mut c_void {
+    // SAFETY: T1; the pointer's contract is the caller's.
+    unsafe { watch::realloc::<ALIGNMENT>(&WHATEVER_IS_IN_RAW, p, n) }
+}
+
+unsafe extern "C" fn watched_free(_: *mut c_void, p: *mut c_void) {
+    // SAFETY: T1; the pointer's contract is the caller's.
+    unsafe { watch::free(&WHATEVER_IS_IN_RAW, p) }
 }

@@ -106,22 +106,22 @@ pub struct Exports {
 /// A domain's functions that lead straight to [`object`](crate::object), over
 /// a table below.
 macro_rules! straight_over {
-    ($below:expr, $align:expr) => {{
+    ($object:ident, $realloc:ident, $below:expr, $align:expr) => {{
         unsafe extern "C" fn malloc(n: usize) -> *mut c_void {
             // SAFETY: T1 holds for this table.
-            unsafe { crate::object::malloc::<{ $align }>($below, n) }
+            unsafe { crate::$object::malloc::<{ $align }>($below, n) }
         }
         unsafe extern "C" fn calloc(nelem: usize, elsize: usize) -> *mut c_void {
             // SAFETY: as above.
-            unsafe { crate::object::calloc::<{ $align }>($below, nelem, elsize) }
+            unsafe { crate::$object::calloc::<{ $align }>($below, nelem, elsize) }
         }
         unsafe extern "C" fn realloc(p: *mut c_void, n: usize) -> *mut c_void {
             // SAFETY: as above; the pointer's contract is the caller's.
-            unsafe { crate::realloc::realloc::<{ $align }>($below, p, n) }
+            unsafe { crate::$realloc::realloc::<{ $align }>($below, p, n) }
         }
         unsafe extern "C" fn free(p: *mut c_void) {
             // SAFETY: as above.
-            unsafe { crate::object::free($below, p) }
+            unsafe { crate::$object::free($below, p) }
         }
         crate::host::exports::Functions {
             malloc,

@@ -15,7 +15,7 @@ use crate::domains::pymalloc::{MEM, OBJ};
 use crate::domains::raw::{self, RAW, WHATEVER_IS_IN_RAW};
 use crate::geometry::{ALIGNMENT, REQUEST_MAX};
 use crate::os::text::CFile;
-use crate::{packing, stats, stats_table};
+use crate::{guard, packing, stats, stats_table};
 
 /// Functions that look into a table. Sizes that no domain is ever asked for
 /// do not get there.
@@ -63,8 +63,8 @@ pub const STRAIGHT: Exports = Exports {
         realloc: raw_realloc,
         free: raw_free,
     },
-    mem: straight_over!(&WHATEVER_IS_IN_RAW, ALIGNMENT),
-    object: straight_over!(&WHATEVER_IS_IN_RAW, ALIGNMENT),
+    mem: straight_over!(object, realloc, &WHATEVER_IS_IN_RAW, ALIGNMENT),
+    object: straight_over!(object, realloc, &WHATEVER_IS_IN_RAW, ALIGNMENT),
     tables: TABLES,
     answers: ANSWERS,
 };
@@ -98,7 +98,7 @@ static BOTH: [Exports; 2] = [BY_TABLE, STRAIGHT];
 
 /// What the exported names do now, where the tables are ours.
 pub fn current() -> &'static Exports {
-    let straight = all_standard() && !packing::any();
+    let straight = all_standard() && !packing::any() && !guard::is_on();
     &BOTH[usize::from(straight)]
 }
 

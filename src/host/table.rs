@@ -22,10 +22,12 @@ use super::symbols::Host;
 use crate::allocator::{Allocator, LIBC};
 use crate::domains::outside::PyMemAllocatorEx;
 use crate::geometry::{ALIGNMENT, PACKED_ALIGNMENT};
+use crate::guard;
 use crate::object;
 use crate::os::weak::function;
 use crate::packing;
 use crate::realloc;
+use crate::watch;
 
 /// The numbers that CPython gives the two domains.
 const MEM: c_int = 1;
@@ -81,6 +83,35 @@ const fn functions<const ALIGN: usize>() -> Allocator {
     }
 }
 
+/// Our table with guarded blocks.
+const WATCHED: Allocator = Allocator {
+    ctx: ptr::null_mut(),
+    malloc: watched_malloc,
+    calloc: watched_calloc,
+    realloc: watched_realloc,
+    free: watched_free,
+};
+
+unsafe extern "C" fn watched_malloc(ctx: *mut c_void, n: usize) -> *mut c_void {
+    // SAFETY: as in `malloc`, in all four.
+    unsafe { watch::malloc::<ALIGNMENT>(&*ctx.cast(), n) }
+}
+
+unsafe extern "C" fn watched_calloc(ctx: *mut c_void, nelem: usize, elsize: usize) -> *mut c_void {
+    // SAFETY: as above.
+    unsafe { watch::calloc::<ALIGNMENT>(&*ctx.cast(), nelem, elsize) }
+}
+
+unsafe extern "C" fn watched_realloc(ctx: *mut c_void, p: *mut c_void, n: usize) -> *mut c_void {
+    // SAFETY: as above.
+    unsafe { watch::realloc::<ALIGNMENT>(&*ctx.cast(), p, n) }
+}
+
+unsafe extern "C" fn watched_free(ctx: *mut c_void, p: *mut c_void) {
+    // SAFETY: as above.
+    unsafe { watch::free(&*ctx.cast(), p) }
+}
+
 /// The host's tables, and its functions to read and write them.
 struct Tables {
     get: GetAllocator,
@@ -105,11 +136,22 @@ impl Tables {
         unsafe { *below.0.get() = current(self.get, domain).filled() };
         let ours = Allocator {
             ctx: below.0.get().cast(),
-            ..if packed { PACKED } else { PLAIN }
+            ..flavour(packed)
         };
         // SAFETY: a whole table that lives as long as the process (T1). The
         // host copies it.
         unsafe { (self.set)(domain, &ours.into()) };
+    }
+}
+
+/// Our table, but for its context.
+fn flavour(packed: bool) -> Allocator {
+    if guard::is_on() {
+        WATCHED
+    } else if packed {
+        PACKED
+    } else {
+        PLAIN
     }
 }
 
@@ -123,7 +165,7 @@ fn current(get: GetAllocator, domain: c_int) -> PyMemAllocatorEx {
 
 fn is_ours(table: &PyMemAllocatorEx) -> bool {
     table.malloc.is_some_and(|other| {
-        let mut ours = [PLAIN, PACKED].iter().map(|table| table.malloc);
+        let mut ours = [PLAIN, PACKED, WATCHED].iter().map(|table| table.malloc);
         ours.any(|malloc| other as *const () == malloc as *const ())
     })
 }

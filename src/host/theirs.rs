@@ -28,26 +28,27 @@ use crate::arena_source;
 use crate::domains::era;
 use crate::domains::outside::{PyMemAllocatorEx, PyObjectArenaAllocator};
 use crate::geometry::{ALIGNMENT, PACKED_ALIGNMENT};
-use crate::object;
 use crate::os::text::CFile;
-use crate::realloc;
-use crate::{packing, stats, stats_table};
+use crate::watch;
+use crate::{guard, packing, stats, stats_table};
 
-static OVER_PYTHON_2: Functions = straight_over!(&python2::BELOW, ALIGNMENT);
-static PACKED_OVER_PYTHON_2: Functions = straight_over!(&python2::BELOW, PACKED_ALIGNMENT);
+static OVER_PYTHON_2: Functions = straight_over!(object, realloc, &python2::BELOW, ALIGNMENT);
+static PACKED_OVER_PYTHON_2: Functions =
+    straight_over!(object, realloc, &python2::BELOW, PACKED_ALIGNMENT);
+static WATCHED_OVER_PYTHON_2: Functions = straight_over!(watch, watch, &python2::BELOW, ALIGNMENT);
 
 /// What our names do where we stand aside, and where we serve.
 static ASIDE: Once<Exports> = Once::new(STRAIGHT);
 static SERVED: Once<Exports> = Once::new(STRAIGHT);
 
 fn is_ours(p: *mut c_void) -> bool {
-    MAP.find(p.addr()).class().is_some()
+    MAP.find(p.addr()).class().is_some() || guard::owns(p.addr())
 }
 
 unsafe extern "C" fn raw_realloc(p: *mut c_void, n: usize) -> *mut c_void {
     if is_ours(p) {
         // SAFETY: T1; the pointer's contract is the caller's.
-        unsafe { realloc::realloc::<ALIGNMENT>(&HOST_RAW, p, n) }
+        unsafe { watch::realloc::<ALIGNMENT>(&HOST_RAW, p, n) }
     } else {
         // SAFETY: the host's own contract.
         unsafe { (domains().raw.realloc)(p, n) }
@@ -57,7 +58,7 @@ unsafe extern "C" fn raw_realloc(p: *mut c_void, n: usize) -> *mut c_void {
 unsafe extern "C" fn raw_free(p: *mut c_void) {
     if is_ours(p) {
         // SAFETY: as in `raw_realloc`.
-        unsafe { object::free(&HOST_RAW, p) }
+        unsafe { watch::free(&HOST_RAW, p) }
     } else {
         // SAFETY: the host's own contract.
         unsafe { (domains().raw.free)(p) }
@@ -253,7 +254,9 @@ pub fn in_host(host: &Host, served: bool) -> &'static Exports {
                 }
             }
         } else if served {
-            ours.object = if packing::obj() {
+            ours.object = if guard::is_on() {
+                WATCHED_OVER_PYTHON_2
+            } else if packing::obj() {
                 PACKED_OVER_PYTHON_2
             } else {
                 OVER_PYTHON_2

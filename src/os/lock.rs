@@ -94,6 +94,14 @@ impl<T> Lock<T> {
         }
     }
 
+    /// Takes the lock if nobody holds it.
+    pub fn try_lock(&self) -> Option<Held<'_, T>> {
+        self.try_take().then_some(Held {
+            lock: self,
+            taken: true,
+        })
+    }
+
     #[inline]
     fn try_take(&self) -> bool {
         self.state
@@ -204,5 +212,14 @@ mod tests {
             }
         });
         assert_eq!(COUNT.lock().get(), 40_000);
+    }
+
+    #[test]
+    fn a_lock_that_is_held_is_not_taken_again() {
+        static ONE: Lock<()> = Lock::new(());
+        let held = ONE.try_lock();
+        assert!(held.is_some() && ONE.try_lock().is_none());
+        drop(held);
+        assert!(ONE.try_lock().is_some());
     }
 }

@@ -2,10 +2,11 @@
 //!
 //! Sizes are in bytes and multiples of the OS page, which is asked for and not
 //! assumed: 4, 16 and 64 KiB all occur. What is mapped is zero and private.
-//! Nothing here is reserved ahead: the library has to work under `ulimit -v`,
-//! in small containers and under valgrind.
+//! Nothing is reserved ahead unless a setting asks (guard/): the library has to
+//! work under `ulimit -v`, in small containers and under valgrind.
 
 use crate::sync::{AtomicUsize, Ordering::Relaxed};
+use core::ffi::c_int;
 use core::ptr::{self, NonNull};
 
 /// Bytes in an OS page.
@@ -38,6 +39,66 @@ pub fn map(size: usize) -> Option<NonNull<u8>> {
     } else {
         NonNull::new(p.cast())
     }
+}
+
+/// Takes `size` bytes of addresses that nobody can read or write until they are
+/// [`open`]ed. No memory is set aside for them. `None` if the kernel refuses.
+pub fn reserve(size: usize) -> Option<NonNull<u8>> {
+    map_lazily(size, libc::PROT_NONE)
+}
+
+/// Maps `size` bytes of which most will never be touched: none is set aside, and
+/// no huge page backs them.
+pub fn map_sparse(size: usize) -> Option<NonNull<u8>> {
+    let base = map_lazily(size, libc::PROT_READ | libc::PROT_WRITE)?;
+    advise_small_pages(base, size);
+    Some(base)
+}
+
+fn map_lazily(size: usize, access: c_int) -> Option<NonNull<u8>> {
+    let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: a fresh private mapping at an address of the kernel's choice
+    // touches nothing that exists.
+    let p = unsafe { libc::mmap(ptr::null_mut(), size, access, kind, -1, 0) };
+    if p == libc::MAP_FAILED {
+        None
+    } else {
+        NonNull::new(p.cast())
+    }
+}
+
+/// Lets `size` bytes at `address` be read and written. False if the kernel has no
+/// place for one mapping more.
+///
+/// # Safety
+/// Whole OS pages of a private mapping of the caller's.
+pub unsafe fn open(address: usize, size: usize) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { protect(address, size, libc::PROT_READ | libc::PROT_WRITE) }
+}
+
+/// Lets nobody read or write `size` bytes at `address` any more, and gives their
+/// memory back: opened again, they read as zero. False if the kernel has no place
+/// for one mapping more; then they stay as they are.
+///
+/// # Safety
+/// As for [`open`], and nothing lives there.
+pub unsafe fn close(address: usize, size: usize) -> bool {
+    // SAFETY: the caller's promise.
+    let closed = unsafe { protect(address, size, libc::PROT_NONE) };
+    if closed {
+        // SAFETY: the caller's promise.
+        unsafe { purge(address, size) };
+    }
+    closed
+}
+
+/// # Safety
+/// As for [`open`].
+unsafe fn protect(address: usize, size: usize, access: c_int) -> bool {
+    let start = ptr::with_exposed_provenance_mut(address);
+    // SAFETY: the caller's promise.
+    unsafe { libc::mprotect(start, size, access) == 0 }
 }
 
 /// Maps an OS page that is zero again in each child that gets a copy of the
@@ -173,6 +234,27 @@ mod tests {
             // SAFETY: nothing points there any more.
             unsafe { unmap(base, size) };
         }
+    }
+
+    #[test]
+    fn what_was_closed_is_zero_when_it_is_opened_again() {
+        let page = page_size();
+        let base = reserve(3 * page).unwrap();
+        let address = base.as_ptr().expose_provenance() + page;
+        for _ in 0..2 {
+            // SAFETY: a page of the mapping, which is of no use to anyone else.
+            assert!(unsafe { open(address, page) });
+            let byte: *mut u8 = ptr::with_exposed_provenance_mut(address);
+            // SAFETY: opened just now.
+            assert_eq!(unsafe { byte.read() }, 0);
+            // SAFETY: as above.
+            unsafe { byte.write(1) };
+            // SAFETY: as above.
+            assert!(unsafe { close(address, page) });
+        }
+        // SAFETY: nothing points there any more.
+        unsafe { unmap(base, 3 * page) };
+        assert!(reserve(usize::MAX & !(page - 1)).is_none());
     }
 
     #[test]

@@ -1,0 +1,174 @@
+/* An extension module of mistakes: each function makes one, of a block of its own.
+ *
+ * They are made in an order and with values that harm nothing where the block is not
+ * guarded: who calls them can repeat them until one is. Only the double free and the
+ * free of an inner address do not survive that. */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <pythread.h>
+
+static volatile unsigned char sink;
+
+/* Not static, and not inlined: its name is to be seen in reports. */
+__attribute__((noinline)) volatile unsigned char *mistakes_allocate(Py_ssize_t n)
+{
+    volatile unsigned char *p = PyObject_Malloc((size_t)n);
+    __asm__ volatile("" ::: "memory"); /* no tail call */
+    return p;
+}
+
+__attribute__((noinline)) void mistakes_free(volatile unsigned char *p)
+{
+    PyObject_Free((void *)p);
+    __asm__ volatile("" ::: "memory");
+}
+
+/* The same value is written that is there. */
+__attribute__((noinline)) void mistakes_access(volatile unsigned char *p, Py_ssize_t offset, int write)
+{
+    sink = p[offset];
+    if (write)
+        p[offset] = sink;
+    __asm__ volatile("" ::: "memory");
+}
+
+/* Writes first, in what is a guard page of guarded blocks. */
+__attribute__((noinline)) void mistakes_write(volatile unsigned char *p, Py_ssize_t offset, int value)
+{
+    p[offset] = (unsigned char)value;
+    __asm__ volatile("" ::: "memory");
+}
+
+static PyObject *read_freed(PyObject *self, PyObject *args)
+{
+    Py_ssize_t n, offset;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "nn", &n, &offset))
+        return NULL;
+    volatile unsigned char *p = mistakes_allocate(n);
+    mistakes_free(p);
+    mistakes_access(p, offset, 0);
+    Py_RETURN_NONE;
+}
+
+static PyObject *write_freed(PyObject *self, PyObject *args)
+{
+    Py_ssize_t n, offset;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "nn", &n, &offset))
+        return NULL;
+    volatile unsigned char *p = mistakes_allocate(n);
+    mistakes_free(p);
+    mistakes_write(p, offset, 0);
+    Py_RETURN_NONE;
+}
+
+/* Reads at p[offset], in turn of blocks that are freed rightly. */
+static PyObject *read_at(PyObject *self, PyObject *args)
+{
+    Py_ssize_t n, offset;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "nn", &n, &offset))
+        return NULL;
+    volatile unsigned char *p = mistakes_allocate(n);
+    mistakes_access(p, offset, 0);
+    mistakes_free(p);
+    Py_RETURN_NONE;
+}
+
+static PyObject *write_at(PyObject *self, PyObject *args)
+{
+    Py_ssize_t n, offset;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "nn", &n, &offset))
+        return NULL;
+    volatile unsigned char *p = mistakes_allocate(n);
+    mistakes_write(p, offset, 1);
+    mistakes_free(p);
+    Py_RETURN_NONE;
+}
+
+/* With the GIL released. */
+static PyObject *read_freed_without_gil(PyObject *self, PyObject *args)
+{
+    Py_ssize_t n, offset;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "nn", &n, &offset))
+        return NULL;
+    volatile unsigned char *p = mistakes_allocate(n);
+    mistakes_free(p);
+    Py_BEGIN_ALLOW_THREADS
+    mistakes_access(p, offset, 0);
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
+static PyObject *free_twice(PyObject *self, PyObject *args)
+{
+    Py_ssize_t n;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "n", &n))
+        return NULL;
+    volatile unsigned char *p = mistakes_allocate(n);
+    mistakes_free(p);
+    mistakes_free(p);
+    Py_RETURN_NONE;
+}
+
+static PyObject *free_at(PyObject *self, PyObject *args)
+{
+    Py_ssize_t n, offset;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "nn", &n, &offset))
+        return NULL;
+    mistakes_free(mistakes_allocate(n) + offset);
+    Py_RETURN_NONE;
+}
+
+static PyObject *resize_freed(PyObject *self, PyObject *args)
+{
+    Py_ssize_t n;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "n", &n))
+        return NULL;
+    volatile unsigned char *p = mistakes_allocate(n);
+    mistakes_free(p);
+    mistakes_free(PyObject_Realloc((void *)p, (size_t)n * 2));
+    Py_RETURN_NONE;
+}
+
+/* Drops a reference that it does not own: the object goes while it is in use. */
+static PyObject *drop(PyObject *self, PyObject *object)
+{
+    (void)self;
+    Py_DECREF(object);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef methods[] = {
+    {"read_freed", read_freed, METH_VARARGS, NULL},
+    {"write_freed", write_freed, METH_VARARGS, NULL},
+    {"read_at", read_at, METH_VARARGS, NULL},
+    {"write_at", write_at, METH_VARARGS, NULL},
+    {"read_freed_without_gil", read_freed_without_gil, METH_VARARGS, NULL},
+    {"free_twice", free_twice, METH_VARARGS, NULL},
+    {"free_at", free_at, METH_VARARGS, NULL},
+    {"resize_freed", resize_freed, METH_VARARGS, NULL},
+    {"drop", drop, METH_O, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+#if PY_MAJOR_VERSION >= 3
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "mistakes", NULL, -1, methods,
+                                    NULL, NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit_mistakes(void)
+{
+    return PyModule_Create(&module);
+}
+#else
+PyMODINIT_FUNC initmistakes(void)
+{
+    Py_InitModule("mistakes", methods);
+}
+#endif

@@ -1,0 +1,194 @@
+//! The handler of faults (SIGSEGV): an access to a shut page of the region is
+//! reported; then, and for any other fault, whoever handled faults before is asked.
+//!
+//! ```text
+//!    fault ---> ours ---> in the region? report ---> the handler before us,
+//!                                                    exactly as the kernel would
+//! ```
+//!
+//! faulthandler, enabled before us, is that handler. Enabled after us it comes
+//! first, and raises the signal anew for us, without the address: but the kernel
+//! still has that in the registers it saves. A program whose own handler calls
+//! nobody else has no reports of faults.
+//!
+//! The handler is there from the first sampled block on, and stays.
+
+use core::cell::UnsafeCell;
+use core::ffi::{c_int, c_void};
+use core::mem::{self, MaybeUninit};
+use core::ptr;
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use super::region;
+use super::report::{self, Deed, Mistake};
+use super::trace;
+
+/// What handled faults before us.
+struct Previous(UnsafeCell<MaybeUninit<libc::sigaction>>);
+// SAFETY: written before our handler is there, or by it in the one case that
+// `sigaction` does the same to the original.
+unsafe impl Sync for Previous {}
+
+static PREVIOUS: Previous = Previous(UnsafeCell::new(MaybeUninit::zeroed()));
+/// The address of the last fault that was reported: what handles it may return, and
+/// then it happens again.
+static REPORTED: AtomicUsize = AtomicUsize::new(0);
+
+type Handler = unsafe extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void);
+
+/// Installs the handler; once.
+pub(super) fn install() {
+    let handler: Handler = on_fault;
+    // SAFETY: zero is an action without flags and an empty mask.
+    let mut ours: libc::sigaction = unsafe { mem::zeroed() };
+    ours.sa_sigaction = handler as *const () as usize;
+    // On the thread's own stack for signals, as a stack may have overflowed. Not
+    // blocked meanwhile: a fault in a report is handled, too.
+    ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER | libc::SA_RESTART;
+    let previous = PREVIOUS.0.get().cast();
+    // SAFETY: asks only, and then sets a handler that stays loaded. Nobody reads
+    // `PREVIOUS` before.
+    unsafe {
+        if libc::sigaction(libc::SIGSEGV, ptr::null(), previous) == 0 {
+            libc::sigaction(libc::SIGSEGV, &raw const ours, previous);
+        }
+    }
+}
+
+unsafe extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    // SAFETY: this thread's errno, here and below.
+    let errno = unsafe { *libc::__errno_location() };
+    // SAFETY: what the kernel has handed us.
+    let fault = unsafe { Fault::of(info, context) };
+    if !report::go_on()
+        && region::contains(fault.address)
+        && REPORTED.swap(fault.address, Relaxed) != fault.address
+    {
+        report::report(Mistake {
+            deed: fault.deed,
+            address: fault.address,
+            instruction: fault.instruction,
+        });
+    }
+    // SAFETY: as above.
+    unsafe { pass_on(signal, info, context) };
+    // SAFETY: as above.
+    unsafe { *libc::__errno_location() = errno };
+}
+
+/// What the kernel says of a fault.
+struct Fault {
+    address: usize,
+    deed: Deed,
+    instruction: Option<usize>,
+}
+
+/// Whether the signal was sent, by a call and not by a fault.
+///
+/// # Safety
+/// The kernel's.
+unsafe fn is_sent(info: *const libc::siginfo_t) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { (*info).si_code <= 0 }
+}
+
+impl Fault {
+    /// # Safety
+    /// What a handler of signals was called with.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn of(info: *const libc::siginfo_t, context: *const c_void) -> Fault {
+        const PAGE_FAULT: i64 = 14;
+        const WRITE: i64 = 2;
+        const FETCH: i64 = 16;
+        // SAFETY: the caller's promise.
+        let (sent, context) = unsafe { (is_sent(info), &*context.cast::<libc::ucontext_t>()) };
+        let register = |i: c_int| context.uc_mcontext.gregs[i as usize];
+        // A signal that is sent from the handler of a fault still has these three of
+        // the fault, but not its instruction.
+        if register(libc::REG_TRAPNO) != PAGE_FAULT {
+            return Fault {
+                address: 0,
+                deed: Deed::Access,
+                instruction: None,
+            };
+        }
+        let error = register(libc::REG_ERR);
+        let deed = if error & FETCH != 0 {
+            Deed::Run
+        } else if error & WRITE != 0 {
+            Deed::Write
+        } else {
+            Deed::Read
+        };
+        let instruction = register(libc::REG_RIP).cast_unsigned() as usize;
+        Fault {
+            address: register(libc::REG_CR2).cast_unsigned() as usize,
+            deed,
+            instruction: (!sent).then_some(instruction),
+        }
+    }
+
+    /// # Safety
+    /// What a handler of signals was called with.
+    #[cfg(not(target_arch = "x86_64"))]
+    unsafe fn of(info: *const libc::siginfo_t, _: *const c_void) -> Fault {
+        // SAFETY: the caller's promise.
+        let sent = unsafe { is_sent(info) };
+        // SAFETY: as above.
+        let address = unsafe { (*info).si_addr() }.addr();
+        Fault {
+            address: if sent { 0 } else { address },
+            deed: Deed::Access,
+            instruction: None,
+        }
+    }
+}
+
+/// Does what the kernel would do if our handler were not there.
+///
+/// # Safety
+/// What our handler was called with.
+unsafe fn pass_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    let previous: *mut libc::sigaction = PREVIOUS.0.get().cast();
+    // SAFETY: written when our handler was installed.
+    let action = unsafe { *previous };
+    // SAFETY: the caller's promise.
+    let sent = unsafe { is_sent(info) };
+    match action.sa_sigaction {
+        libc::SIG_IGN if sent => {}
+        // A fault that is ignored or nobody's ends the process: when the instruction
+        // is tried again, or the signal sent again.
+        libc::SIG_DFL | libc::SIG_IGN => {
+            // SAFETY: zero is the default action.
+            let default: libc::sigaction = unsafe { mem::zeroed() };
+            // SAFETY: as above.
+            unsafe { libc::sigaction(signal, &raw const default, ptr::null_mut()) };
+            if sent {
+                let (process, thread) = (crate::os::text::pid(), trace::this_thread());
+                // SAFETY: a signal to ourselves.
+                unsafe { libc::syscall(libc::SYS_tgkill, process, thread, signal) };
+            }
+        }
+        handler => {
+            if action.sa_flags & libc::SA_RESETHAND != 0 {
+                // SAFETY: as `PREVIOUS` says.
+                unsafe { (*previous).sa_sigaction = libc::SIG_DFL };
+            }
+            let mut mask = action.sa_mask;
+            let mut before = MaybeUninit::uninit();
+            // SAFETY: sets of signals; the handler's own type, by its flags.
+            unsafe {
+                if action.sa_flags & libc::SA_NODEFER == 0 {
+                    libc::sigaddset(&raw mut mask, signal);
+                }
+                libc::pthread_sigmask(libc::SIG_BLOCK, &raw const mask, before.as_mut_ptr());
+                if action.sa_flags & libc::SA_SIGINFO != 0 {
+                    mem::transmute::<usize, Handler>(handler)(signal, info, context);
+                } else {
+                    mem::transmute::<usize, unsafe extern "C" fn(c_int)>(handler)(signal);
+                }
+                libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut());
+            }
+        }
+    }
+}

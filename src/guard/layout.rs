@@ -1,0 +1,129 @@
+//! Where a CPython's frames, code objects and texts have what a traceback needs:
+//! offsets in bytes, by version. They are fixed within a minor version; profilers
+//! that look into a process from outside rely on the same.
+//!
+//! ```text
+//!   thread state --first--> frame --back--> frame --back--> ... NULL
+//!                             | code
+//!                             v
+//!                           code object --filename, name--> text
+//! ```
+//!
+//! The numbers are what `offsetof` says with each version's own headers, on 64-bit
+//! machines; the preload tests compare what is read with what Python itself says. A
+//! version that is not here, a debug build and a free-threaded one have no Python
+//! lines in reports.
+#![forbid(unsafe_code)]
+
+/// The offsets of one or more versions.
+#[derive(Clone, Copy)]
+pub(super) struct Layout {
+    /// From the thread state to the first frame, by one or two steps.
+    pub(super) first: &'static [usize],
+    /// In a frame.
+    pub(super) back: usize,
+    pub(super) code: usize,
+    /// How the line is found.
+    pub(super) line: Line,
+    /// In a code object.
+    pub(super) filename: usize,
+    pub(super) name: usize,
+    /// What its texts are.
+    pub(super) text: Text,
+}
+
+/// How a frame's line is found.
+#[derive(Clone, Copy)]
+pub(super) enum Line {
+    /// The frame is an object, and `PyFrame_GetLineNumber` says it.
+    Object,
+    /// By `PyCode_Addr2Line`: the distance from the code object's instructions to
+    /// the frame's instruction.
+    Instruction {
+        /// In a frame: a pointer to an instruction.
+        instruction: usize,
+        /// In a frame: who owns it; frames of the C stack have no code of a program.
+        owner: usize,
+        /// In a code object: its first instruction.
+        instructions: usize,
+    },
+}
+
+/// How texts are kept.
+#[derive(Clone, Copy)]
+pub(super) enum Text {
+    /// Bytes, their number at one offset, they themselves at the other (2.7).
+    Bytes { len: usize, bytes: usize },
+    /// Characters of one, two or four bytes each, behind a head that is shorter if
+    /// all are ASCII.
+    Characters { ascii: usize, others: usize },
+}
+
+/// In a text of characters.
+pub(super) const LEN: usize = 16;
+pub(super) const STATE: usize = 32;
+/// Of its state: bytes in a character, and two flags.
+pub(super) const KIND_SHIFT: u32 = 2;
+pub(super) const KIND_MASK: u32 = 7;
+pub(super) const COMPACT: u32 = 0x20;
+pub(super) const ASCII: u32 = 0x40;
+/// The owner of frames of the C stack.
+pub(super) const C_STACK: u8 = 3;
+/// In every object.
+pub(super) const TYPE: usize = 8;
+
+const OLD: Text = Text::Characters {
+    ascii: 48,
+    others: 72,
+};
+const NEW: Text = Text::Characters {
+    ascii: 40,
+    others: 56,
+};
+
+const fn object_frames(first: &'static [usize], filename: usize, text: Text) -> Layout {
+    Layout {
+        first,
+        back: 24,
+        code: 32,
+        line: Line::Object,
+        filename,
+        name: filename + 8,
+        text,
+    }
+}
+
+const fn interpreter_frames(
+    first: &'static [usize],
+    (back, code): (usize, usize),
+    (owner, instructions): (usize, usize),
+    text: Text,
+) -> Layout {
+    Layout {
+        first,
+        back,
+        code,
+        line: Line::Instruction {
+            instruction: 56,
+            owner,
+            instructions,
+        },
+        filename: 112,
+        name: 120,
+        text,
+    }
+}
+
+/// The layout of a version, if it is known.
+pub(super) fn of(major: u32, minor: u32) -> Option<Layout> {
+    const BYTES: Text = Text::Bytes { len: 16, bytes: 36 };
+    Some(match (major, minor) {
+        (2, 7) => object_frames(&[16], 80, BYTES),
+        (3, 6 | 7) => object_frames(&[24], 96, OLD),
+        (3, 8..=10) => object_frames(&[24], 104, OLD),
+        (3, 11) => interpreter_frames(&[56, 8], (48, 32), (69, 184), OLD),
+        (3, 12) => interpreter_frames(&[56, 0], (8, 0), (70, 192), NEW),
+        (3, 13) => interpreter_frames(&[72], (8, 0), (70, 200), NEW),
+        _ => return None,
+    })
+}

@@ -1,0 +1,181 @@
+//! The addresses that guarded blocks come from, and which slot an address is in.
+//!
+//! ```text
+//!   base                                                           base + size
+//!   |--page--|---------room--------|--page--|---------room--------|--page--| ...
+//!   |  shut  |       slot 0        |  shut  |       slot 1        |  shut  |
+//!
+//!   a block on the right of its slot        a block on the left of its slot
+//!   |  shut  |       shut   |page  |  shut  |  page|   shut       |
+//!                           |...BBB|        |BBB...|
+//!                              its end        its start is where the slot starts
+//! ```
+//!
+//! Only the pages that the block touches are open, and only while it lives. What
+//! is left of them is filled (see `slack`).
+//!
+//! # Invariants
+//!
+//! J1  A page of the region is open only if it is one of those that the block of
+//!     its slot touches, and the slot is taken.
+
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use crate::geometry::ALIGNMENT;
+use crate::os::memory;
+
+/// Bytes of the largest block that can be guarded.
+pub(super) const LARGEST: usize = 32 * 1024;
+
+/// Where the region is, for the question whether an address is in it.
+static BASE: AtomicUsize = AtomicUsize::new(0);
+static SIZE: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether the address is in the region.
+#[inline]
+pub(super) fn contains(address: usize) -> bool {
+    address.wrapping_sub(BASE.load(Relaxed)) < SIZE.load(Relaxed)
+}
+
+/// The region's geometry.
+#[derive(Clone, Copy)]
+pub(super) struct Region {
+    base: usize,
+    page: usize,
+    room: usize,
+    /// How many slots it has.
+    pub(super) slots: usize,
+}
+
+/// Where in its slot a block lies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Side {
+    /// At the slot's start: one step before it is a shut page.
+    Left,
+    /// At the slot's end, but for what alignment leaves.
+    Right,
+}
+
+impl Region {
+    /// What there is before one is reserved.
+    pub(super) const NONE: Region = Region {
+        base: 0,
+        page: 0,
+        room: 0,
+        slots: 0,
+    };
+
+    fn of(base: usize, page: usize, slots: usize) -> Region {
+        Region {
+            base,
+            page,
+            room: LARGEST.next_multiple_of(page),
+            slots,
+        }
+    }
+
+    /// Reserves addresses for so many slots, or for fewer if the kernel refuses.
+    pub(super) fn reserve(most: usize) -> Option<Region> {
+        let page = memory::page_size();
+        let mut slots = most;
+        while slots > 0 {
+            let wanted = Region::of(0, page, slots);
+            if let Some(base) = memory::reserve(wanted.size()) {
+                let base = base.as_ptr().expose_provenance();
+                return Some(Region { base, ..wanted });
+            }
+            slots /= 2;
+        }
+        None
+    }
+
+    /// Makes it the one that [`contains`] answers for.
+    pub(super) fn announce(&self) {
+        BASE.store(self.base, Relaxed);
+        SIZE.store(self.size(), Relaxed);
+    }
+
+    fn size(&self) -> usize {
+        self.page + self.slots * self.stride()
+    }
+
+    fn stride(&self) -> usize {
+        self.room + self.page
+    }
+
+    /// Where slot `i` starts.
+    pub(super) fn start(&self, i: usize) -> usize {
+        self.base + self.page + i * self.stride()
+    }
+
+    /// The slot that the address is in; of a shut page, the one before it; 0 for
+    /// the page before all slots.
+    pub(super) fn slot_of(&self, address: usize) -> usize {
+        let offset = address.saturating_sub(self.base + self.page);
+        (offset / self.stride()).min(self.slots.saturating_sub(1))
+    }
+
+    /// Where a block of `n` bytes lies in slot `i`.
+    pub(super) fn place(&self, i: usize, n: usize, side: Side) -> usize {
+        match side {
+            Side::Left => self.start(i),
+            Side::Right => self.start(i) + self.room - n.max(1).next_multiple_of(ALIGNMENT),
+        }
+    }
+
+    /// The pages that `n` bytes at `block` touch: their start, and their bytes.
+    pub(super) fn touched(&self, block: usize, n: usize) -> (usize, usize) {
+        let start = block & !(self.page - 1);
+        let end = (block + n.max(1)).next_multiple_of(self.page);
+        (start, end - start)
+    }
+
+    /// Opens the pages of a block of `n` bytes. False if the kernel refuses.
+    ///
+    /// # Safety
+    /// `block` is where [`Region::place`] says, of a slot that the caller has taken.
+    pub(super) unsafe fn open(&self, block: usize, n: usize) -> bool {
+        let (start, size) = self.touched(block, n);
+        // SAFETY: pages within that slot, which belong to the caller (J1).
+        unsafe { memory::open(start, size) }
+    }
+
+    /// Shuts them again.
+    ///
+    /// # Safety
+    /// As for [`Region::open`], and the block is not used any more.
+    pub(super) unsafe fn close(&self, block: usize, n: usize) -> bool {
+        let (start, size) = self.touched(block, n);
+        // SAFETY: as in `open`.
+        unsafe { memory::close(start, size) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_lie_in_their_slots_and_are_aligned() {
+        for page in [4096, 16384, 65536] {
+            let region = Region::of(1 << 30, page, 100);
+            for n in [0, 1, 15, 16, 17, 4096, 4097, 8192, 20_000, LARGEST] {
+                for (i, side) in [(0, Side::Left), (1, Side::Right), (99, Side::Right)] {
+                    let block = region.place(i, n, side);
+                    assert!(block.is_multiple_of(ALIGNMENT));
+                    assert_eq!(region.slot_of(block), i);
+                    let (start, size) = region.touched(block, n);
+                    assert!(start >= region.start(i));
+                    assert!(start + size <= region.start(i) + region.room);
+                    let slack = start + size - (block + n.max(1));
+                    match side {
+                        Side::Left => assert_eq!(block, start),
+                        Side::Right => assert!(slack < ALIGNMENT, "{page} {n}"),
+                    }
+                }
+            }
+            assert_eq!(region.slot_of(region.base), 0);
+            assert_eq!(region.slot_of(region.base + region.size() - 1), 99);
+        }
+    }
+}

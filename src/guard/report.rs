@@ -1,0 +1,285 @@
+//! What is said of a mistake: what it is, where, who made it, who got the block and
+//! who freed it. A line each, made without allocating.
+//!
+//! ```text
+//!   obmalloc: use after free: read of address 0x7f21c0ffe008, 8 bytes into ...
+//!   obmalloc:   read by thread 4711:
+//!   obmalloc:     #0 /usr/lib/x.so+0x1139 (x_read+0x9)
+//!   obmalloc:     File "x.py", line 3, in f
+//!   obmalloc:   allocated by thread 4711:       and so on
+//! ```
+//!
+//! A report has parts. A fault in one, as when a frame that is walked is itself
+//! damaged, comes to the handler of faults, which goes on with the next.
+
+use core::cell::UnsafeCell;
+use core::sync::atomic::{
+    AtomicI32, AtomicU32,
+    Ordering::{AcqRel, Acquire, Relaxed, Release},
+};
+
+use super::native::{self, Place};
+use super::python::{self, Gil};
+use super::slack::Damage;
+use super::slots::{SLOTS, Slot, State};
+use super::trace::{self, Trace};
+use crate::os::text::{self, say};
+
+/// What was done with an address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Deed {
+    /// By an instruction.
+    Read,
+    Write,
+    Run,
+    /// By an instruction, the machine does not say which.
+    Access,
+    /// By a call.
+    Free,
+    Realloc,
+    /// By a write some time before this call.
+    DamageFoundByFree(Damage),
+}
+
+impl Deed {
+    fn word(self) -> &'static str {
+        match self {
+            Deed::Read => "read",
+            Deed::Write => "write",
+            Deed::Run => "jump",
+            Deed::Access => "access",
+            Deed::Free | Deed::DamageFoundByFree(_) => "free",
+            Deed::Realloc => "realloc",
+        }
+    }
+}
+
+/// A mistake.
+#[derive(Clone, Copy)]
+pub(super) struct Mistake {
+    pub(super) deed: Deed,
+    pub(super) address: usize,
+    /// The instruction that did it, if it was one.
+    pub(super) instruction: Option<usize>,
+}
+
+/// The one report that is being made.
+struct Current {
+    mistake: Mistake,
+    slot: Option<&'static Slot>,
+    state: State,
+    frames: [usize; 40],
+}
+
+struct Cell(UnsafeCell<Current>);
+// SAFETY: only the thread that is `REPORTER` touches it.
+unsafe impl Sync for Cell {}
+
+static CURRENT: Cell = Cell(UnsafeCell::new(Current {
+    mistake: Mistake {
+        deed: Deed::Access,
+        address: 0,
+        instruction: None,
+    },
+    slot: None,
+    state: State::Unused,
+    frames: [0; 40],
+}));
+/// The thread that reports, 0 if none does. Acquire and Release hand `CURRENT` over.
+static REPORTER: AtomicI32 = AtomicI32::new(0);
+/// The next part of its report.
+static PART: AtomicU32 = AtomicU32::new(0);
+
+/// Milliseconds that a thread waits while another one reports.
+const PATIENCE: u32 = 10_000;
+/// How often a thread tries to get the slots' lock, which may be its own.
+const TRIES: u32 = 1000;
+
+/// Reports a mistake. If another thread is reporting, waits for it to end.
+pub(super) fn report(mistake: Mistake) {
+    let mut waited = 0;
+    while REPORTER
+        .compare_exchange(0, trace::this_thread(), AcqRel, Relaxed)
+        .is_err()
+    {
+        if waited == PATIENCE {
+            return;
+        }
+        let pause = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 1_000_000,
+        };
+        // SAFETY: a time to sleep, and no wish to hear what is left of it.
+        unsafe { libc::nanosleep(&raw const pause, core::ptr::null_mut()) };
+        waited += 1;
+    }
+    // SAFETY: this thread is the reporter.
+    let current = unsafe { &mut *CURRENT.0.get() };
+    current.mistake = mistake;
+    (current.slot, current.state) = pin_nearest(mistake.address);
+    PART.store(0, Relaxed);
+    say_parts();
+}
+
+/// Goes on with the report that this thread was making when it faulted. False if it
+/// was making none.
+pub(super) fn go_on() -> bool {
+    let is_own = REPORTER.load(Acquire) == trace::this_thread();
+    if is_own {
+        say(format_args!("    (the report itself faulted here)"));
+        say_parts();
+    }
+    is_own
+}
+
+/// In a forked child: the thread that was reporting does not exist.
+pub(super) fn forked() {
+    REPORTER.store(0, Relaxed);
+}
+
+fn pin_nearest(address: usize) -> (Option<&'static Slot>, State) {
+    for _ in 0..TRIES {
+        if let Some(slots) = SLOTS.try_lock() {
+            let slot = slots.nearest(address).map(|i| slots.slot(i));
+            if let Some(slot) = slot {
+                slot.pin();
+            }
+            return (slot, slot.map_or(State::Unused, Slot::state));
+        }
+        // SAFETY: no conditions.
+        unsafe { libc::sched_yield() };
+    }
+    (None, State::Unused)
+}
+
+/// Says the parts that are left, and ends the report.
+fn say_parts() {
+    // SAFETY: this thread is the reporter.
+    let current = unsafe { &mut *CURRENT.0.get() };
+    loop {
+        match PART.fetch_add(1, Relaxed) {
+            0 => current.say_what(),
+            1 => current.say_native(),
+            2 => current.say_python(),
+            3 => current.say_allocated(),
+            4 => current.say_freed(),
+            _ => break,
+        }
+    }
+    if let Some(slot) = current.slot {
+        slot.unpin();
+    }
+    REPORTER.store(0, Release);
+}
+
+impl Current {
+    fn say_what(&self) {
+        let Mistake { deed, address, .. } = self.mistake;
+        let word = deed.word();
+        let pid = text::pid();
+        let Some(slot) = self.slot else {
+            say(format_args!(
+                "{word} of {address:#x}, a guard page where no block was (pid {pid})"
+            ));
+            return;
+        };
+        let (block, n) = slot.block();
+        let is_freed_now = matches!(deed, Deed::DamageFoundByFree(_));
+        let is_free = matches!(self.state, State::Freed | State::Dying) && !is_freed_now;
+        let what = match deed {
+            Deed::DamageFoundByFree(Damage::After(_)) => "overflow",
+            Deed::DamageFoundByFree(Damage::Before(_)) => "underflow",
+            Deed::Free if is_free && address == block => "double free",
+            _ if is_free => "use after free",
+            Deed::Free | Deed::Realloc => "no block",
+            _ if address < block => "underflow",
+            _ => "overflow",
+        };
+        let kind = if is_free { "freed block" } else { "block" };
+        let (distance, place) = match deed {
+            Deed::DamageFoundByFree(Damage::After(d)) => (d, "after"),
+            Deed::DamageFoundByFree(Damage::Before(d)) => (d, "before"),
+            _ if address < block => (block - address, "before"),
+            _ if address >= block + n.max(1) => (address - block - n, "after"),
+            _ => (address - block, "into"),
+        };
+        if let Deed::DamageFoundByFree(_) = deed {
+            say(format_args!(
+                "{what}: written {distance} bytes {place} the {kind} of {n} bytes at {block:#x}, \
+                 seen when it is freed (pid {pid})"
+            ));
+        } else {
+            say(format_args!(
+                "{what}: {word} of {address:#x}, {distance} bytes {place} the {kind} of {n} bytes \
+                 at {block:#x} (pid {pid})"
+            ));
+        }
+    }
+
+    fn say_native(&mut self) {
+        let (word, thread) = (self.mistake.deed.word(), trace::this_thread());
+        say(format_args!("  {word} by thread {thread}:"));
+        let count = native::unwind(&mut self.frames);
+        let frames = &self.frames[..count];
+        let Some(instruction) = self.mistake.instruction else {
+            say_frames(native::without_ours(frames));
+            return;
+        };
+        // The frames before it are the handler's.
+        match frames.iter().position(|&frame| frame == instruction) {
+            Some(first) => {
+                say_frame(0, instruction);
+                for (i, &frame) in frames[first..].iter().enumerate().skip(1) {
+                    say_frame(i, frame.wrapping_sub(1));
+                }
+            }
+            None => {
+                say_frame(0, instruction);
+                say_frames(native::without_ours(frames));
+            }
+        }
+    }
+
+    fn say_python(&self) {
+        let gil = match self.mistake.instruction {
+            Some(_) => Gil::Any,
+            None => Gil::Held,
+        };
+        python::each_frame(gil, |frame| say(format_args!("    {frame}")));
+    }
+
+    fn say_allocated(&self) {
+        if let Some(slot) = self.slot {
+            // SAFETY: pinned.
+            say_trace("allocated", unsafe { slot.allocated() });
+        }
+    }
+
+    fn say_freed(&self) {
+        if let Some(slot) = self.slot
+            && self.state == State::Freed
+        {
+            // SAFETY: pinned when it was freed.
+            say_trace("freed", unsafe { slot.freed() });
+        }
+    }
+}
+
+fn say_trace(deed: &str, trace: &Trace) {
+    say(format_args!("  {deed} by thread {}:", trace.thread));
+    say_frames(trace.frames());
+    for line in trace.lines() {
+        say(format_args!("    {line}"));
+    }
+}
+
+/// Says frames that are addresses to which calls return.
+fn say_frames(frames: &[usize]) {
+    for (i, frame) in frames.iter().enumerate() {
+        say_frame(i, frame.wrapping_sub(1));
+    }
+}
+
+fn say_frame(i: usize, address: usize) {
+    say(format_args!("    #{i} {}", Place(address)));
+}

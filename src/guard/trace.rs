@@ -1,0 +1,75 @@
+//! Who did something to a block: the thread, its native frames, its Python lines.
+
+use core::fmt::Write;
+
+use super::native;
+use super::python::{self, Gil};
+use crate::os::text::Buffer;
+
+/// Native frames that are kept; the first few are this library's own.
+const FRAMES: usize = 26;
+/// Bytes of Python lines that are kept, as a whole number of lines.
+const TEXT: usize = 1000;
+
+/// Who did it. Zero is nobody.
+#[repr(C)]
+pub(super) struct Trace {
+    /// The kernel's number for the thread; 0: nothing was written here yet.
+    pub(super) thread: i32,
+    frames_len: usize,
+    frames: [usize; FRAMES],
+    text_len: usize,
+    text: [u8; TEXT],
+}
+
+/// This thread's number.
+pub(super) fn this_thread() -> i32 {
+    // SAFETY: a question without conditions.
+    unsafe { libc::gettid() }
+}
+
+impl Trace {
+    /// Writes the calling thread down.
+    pub(super) fn take(&mut self) {
+        self.thread = this_thread();
+        self.frames_len = native::unwind(&mut self.frames);
+        let mut buffer = Buffer::new(&mut self.text);
+        python::each_frame(Gil::Held, |frame| {
+            let _ = writeln!(buffer, "{frame}");
+        });
+        self.text_len = buffer.end().min(TEXT - 1);
+    }
+
+    /// The addresses that calls return to.
+    pub(super) fn frames(&self) -> &[usize] {
+        native::without_ours(&self.frames[..self.frames_len])
+    }
+
+    /// The Python lines.
+    pub(super) fn lines(&self) -> impl Iterator<Item = &str> {
+        let text = &self.text[..self.text_len];
+        let whole = text.iter().rposition(|&byte| byte == b'\n');
+        let text = &text[..whole.map_or(0, |last| last + 1)];
+        core::str::from_utf8(text).unwrap_or_default().lines()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::*;
+
+    #[test]
+    fn a_trace_says_who_took_it() {
+        // SAFETY: numbers, for which zero is right.
+        let mut trace: Box<Trace> = Box::new(unsafe { core::mem::zeroed() });
+        assert_eq!((trace.frames().len(), trace.lines().count()), (0, 0));
+        trace.take();
+        assert_eq!(trace.thread, this_thread());
+        assert!(trace.frames().len() > 3);
+        assert_eq!(trace.lines().count(), 0);
+        trace.text[..12].copy_from_slice(b"one\ntwo\nthre");
+        trace.text_len = 12;
+        assert_eq!(trace.lines().collect::<Vec<_>>(), ["one", "two"]);
+    }
+}
