@@ -20,6 +20,7 @@ use crate::os::environment;
 use crate::os::text::{printable, say};
 use crate::packing;
 use crate::size_class::{MEDIUM_MAX, SMALL_MAX};
+use crate::watch::tools;
 
 const PREFIX: &[u8] = b"OBMALLOC_";
 
@@ -163,6 +164,12 @@ pub static SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        name: "TOOLS",
+        values: "0 or 1; 1",
+        meaning: "whether Valgrind's memcheck or AddressSanitizer, if the process runs with one, is told of each block (see Finding memory bugs)",
+        apply: |value| flag(value, &TOOLS),
+    },
+    Setting {
         name: "THREAD",
         values: "0 or 1; 1",
         meaning: "whether a helper thread may return pages while the program does nothing; 0: the program's own calls do it",
@@ -176,6 +183,7 @@ pub static SETTINGS: &[Setting] = &[
 ];
 
 static VERBOSE: AtomicBool = AtomicBool::new(false);
+static TOOLS: AtomicBool = AtomicBool::new(true);
 static DEBUG: AtomicBool = AtomicBool::new(false);
 static STATS: Text = Text::new();
 
@@ -242,6 +250,7 @@ pub fn stats() -> Option<&'static [u8]> {
 /// defaults.
 pub fn read() {
     visit(|_| {});
+    tools::look(TOOLS.load(Relaxed));
 }
 
 /// Says, a line each, what in the environment was not understood.

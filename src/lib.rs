@@ -37,7 +37,7 @@
 //! | system | `os/`: mappings, lines of text, locks, the thread word, the environment, names that may be there, the clock, the helper thread, the process and its cgroup |
 //! | pools and arenas | `limits` of the process's memory, `inherited` what a forked child leaves alone, `pages` of a pool, `huge_pages`, `lane` who shares pools with whom, `claim` which classes have arenas of their own, `block_bits`, `pool`, `pool_pages`, `arena_source` where arenas come from, `arena` and its record, `records` all of them, `address_map` what lies where, `arenas` which gives, `depot` between threads and pools, `used_pools` which gives, `cutoff` up to which size pools serve, `packing` which domains are aligned to 8 bytes, `misuse` what is said of wrong frees, `pool_mistakes` which they are, `guard/` sampled blocks beside pages that nobody can access, `heap` all of it, `supply` of blocks, `counts`, `exchange` with the threads, `purge` what goes back |
 //! | threads | `magazine` the hit path, `magazines` of all classes, `threads` who has some, `decay` when free memory goes back, `fork`, `first_use` |
-//! | object allocator | `below` what no pool serves, `object` malloc, calloc and free for every size and pointer, `realloc`, `watch` the same with guarded blocks |
+//! | object allocator | `below` what no pool serves, `object` malloc, calloc and free for every size and pointer, `realloc`, `watch/` the same where guarded blocks or a tool ask for each |
 //! | around it | `config`, `stats`, written down by `stats_json`, `stats_text` and `stats_table`, `at_exit` |
 //! | domains | `domains/`: RAW, MEM and OBJ with tables of our own, debug hooks, names |
 //! | the host | `host/`: which CPython this is, and how we get in |
@@ -115,6 +115,8 @@
 //! | `RAW`, `MEM`, `OBJ`, `HOOKED`, `SERIAL`, `VERSION` | domains/ | atomics, or written under the GIL | as they are |
 //! | `SLOTS`; `CURRENT` | guard/slots; guard/report | its lock; the thread that reports | held over the fork; as it is |
 //! | `RATE`, `LEFT`, `RANDOM`; `BASE`, `SIZE`; `VERSION`; `REPORTER`, `PART`; `REPORTED`, `PREVIOUS` | guard/ | atomics, or written when the slots are made | as they are, but no thread reports |
+//! | `TOOL`; `WAITING`, `NEXT` | watch/ | atomics; `TOOL` is written at start | as they are |
+//! | `GO_ON`, `LINES` | misuse | atomics | as they are |
 //! | settings | config | atomics, written at start | as they are |
 //! | `STATE`, `ROUTE`, what was below us | host/ | written at start, or under the GIL | as they are |
 //!

@@ -118,9 +118,9 @@ class OpenedLate(support.PythonCase):
                 self.assertInstalled(self.embed(scope, plan(install=True, traced=True), linked=True))
 
 
-def link_with_us():
-    """The program with -lobmalloc. The folder gets the name that -l looks for and
-    the one that the loader looks for, as an installation has them."""
+def folder_of_the_library():
+    """A folder with the name that -l looks for and the one that the loader looks for,
+    as an installation has them."""
     folder = support.scratch('lib')
     os.makedirs(folder, exist_ok=True)
     for name in 'libobmalloc.so', 'libobmalloc.so.0':
@@ -129,6 +129,12 @@ def link_with_us():
                 os.symlink(support.LIBRARY, os.path.join(folder, name))
             except FileExistsError:
                 pass
+    return folder
+
+
+def link_with_us():
+    """The program with -lobmalloc."""
+    folder = folder_of_the_library()
     return support.build('embed_linked', '-DLINKED', 'embed.c', '-rdynamic', '-L' + folder,
                          '-lobmalloc', '-Wl,-rpath,' + folder, '-ldl')
 

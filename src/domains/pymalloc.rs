@@ -8,7 +8,6 @@ use super::raw::WHATEVER_IS_IN_RAW;
 use super::table::Table;
 use crate::allocator::Allocator;
 use crate::geometry::{ALIGNMENT, PACKED_ALIGNMENT};
-use crate::guard;
 use crate::object;
 use crate::realloc;
 use crate::watch;
@@ -39,7 +38,7 @@ const WATCHED: Allocator = Allocator {
 
 /// What serves a domain that is packed, or not; with guarded blocks, if a setting asks.
 pub fn packed(packed: bool) -> Allocator {
-    if guard::is_on() {
+    if watch::is_wanted() {
         WATCHED
     } else if packed {
         PACKED

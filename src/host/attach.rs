@@ -18,7 +18,7 @@ use crate::domains::names::{self, Name};
 use crate::os::environment;
 use crate::os::once::Once;
 use crate::os::text::{pid, printable, say};
-use crate::{arena_source, config, first_use, guard, lane, packing, stats_table};
+use crate::{arena_source, config, first_use, lane, packing, stats_table, watch};
 
 /// How we are in the process.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -96,7 +96,7 @@ pub fn when_called() -> &'static Exports {
         first_use::then(say_active);
         if config::debug() {
             Name::PymallocDebug.install();
-        } else if packing::any() || guard::is_on() {
+        } else if packing::any() || watch::is_wanted() {
             Name::Default.install();
         }
         return own::current();

@@ -15,7 +15,7 @@ use crate::domains::pymalloc::{MEM, OBJ};
 use crate::domains::raw::{self, RAW, WHATEVER_IS_IN_RAW};
 use crate::geometry::{ALIGNMENT, REQUEST_MAX};
 use crate::os::text::CFile;
-use crate::{guard, packing, stats, stats_table};
+use crate::{packing, stats, stats_table, watch};
 
 /// Functions that look into a table. Sizes that no domain is ever asked for
 /// do not get there.
@@ -98,7 +98,7 @@ static BOTH: [Exports; 2] = [BY_TABLE, STRAIGHT];
 
 /// What the exported names do now, where the tables are ours.
 pub fn current() -> &'static Exports {
-    let straight = all_standard() && !packing::any() && !guard::is_on();
+    let straight = all_standard() && !packing::any() && !watch::is_wanted();
     &BOTH[usize::from(straight)]
 }
 

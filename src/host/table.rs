@@ -22,7 +22,6 @@ use super::symbols::Host;
 use crate::allocator::{Allocator, LIBC};
 use crate::domains::outside::PyMemAllocatorEx;
 use crate::geometry::{ALIGNMENT, PACKED_ALIGNMENT};
-use crate::guard;
 use crate::object;
 use crate::os::weak::function;
 use crate::packing;
@@ -146,7 +145,7 @@ impl Tables {
 
 /// Our table, but for its context.
 fn flavour(packed: bool) -> Allocator {
-    if guard::is_on() {
+    if watch::is_wanted() {
         WATCHED
     } else if packed {
         PACKED

@@ -254,7 +254,7 @@ pub fn in_host(host: &Host, served: bool) -> &'static Exports {
                 }
             }
         } else if served {
-            ours.object = if guard::is_on() {
+            ours.object = if watch::is_wanted() {
                 WATCHED_OVER_PYTHON_2
             } else if packing::obj() {
                 PACKED_OVER_PYTHON_2

@@ -15,6 +15,8 @@ pub mod clock;
 
 pub mod weak;
 
+pub mod memcheck;
+
 pub mod thread;
 
 pub mod helper;

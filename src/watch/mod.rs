@@ -1,6 +1,13 @@
-//! The object allocator when single allocations are to be guarded: each goes by the
-//! sampler first. The plain functions know nothing of it; these are in the tables
-//! instead of them when a setting asks.
+//! The object allocator when somebody watches single blocks: the plain functions know
+//! nothing of it; these are in the tables instead of them.
+//!
+//! ```text
+//!    OBMALLOC_GUARD=N             one allocation in N is a guarded block
+//!         | else
+//!    memcheck, AddressSanitizer   `told`: the tool knows each block
+//!         | else
+//!    object.rs
+//! ```
 //!
 //! # Threads
 //!
@@ -9,12 +16,21 @@
 use core::ffi::c_void;
 use core::ptr;
 
+pub mod tools;
+
+pub mod told;
+
 use crate::allocator::Allocator;
 use crate::first_use;
 use crate::geometry::REQUEST_MAX;
 use crate::guard;
 use crate::object;
 use crate::realloc as plain;
+
+/// Whether these functions are to be in the tables.
+pub fn is_wanted() -> bool {
+    guard::is_on() || tools::any()
+}
 
 /// A guarded block of `n` bytes, or null.
 fn guarded(n: usize) -> *mut c_void {
@@ -34,7 +50,11 @@ pub unsafe fn malloc<const ALIGN: usize>(below: &Allocator, n: usize) -> *mut c_
     if !block.is_null() {
         return block;
     }
-    // SAFETY: the caller's promise.
+    if tools::any() {
+        // SAFETY: the caller's promise.
+        return unsafe { told::malloc(below, n) };
+    }
+    // SAFETY: as above.
     unsafe { object::malloc::<ALIGN>(below, n) }
 }
 
@@ -52,7 +72,11 @@ pub unsafe fn calloc<const ALIGN: usize>(
     if !block.is_null() {
         return block; // it is zero
     }
-    // SAFETY: the caller's promise.
+    if tools::any() {
+        // SAFETY: the caller's promise.
+        return unsafe { told::calloc(below, nelem, elsize) };
+    }
+    // SAFETY: as above.
     unsafe { object::calloc::<ALIGN>(below, nelem, elsize) }
 }
 
@@ -70,6 +94,10 @@ pub unsafe fn realloc<const ALIGN: usize>(
         return unsafe { malloc::<ALIGN>(below, n) };
     }
     if !guard::owns(p.addr()) {
+        if tools::any() {
+            // SAFETY: as above.
+            return unsafe { told::realloc(below, p, n) };
+        }
         // SAFETY: as above.
         return unsafe { plain::realloc::<ALIGN>(below, p, n) };
     }
@@ -94,6 +122,9 @@ pub unsafe fn free(below: &Allocator, p: *mut c_void) {
     if guard::owns(p.addr()) {
         // SAFETY: the caller's promise.
         unsafe { guard::free(p.cast()) };
+    } else if tools::any() {
+        // SAFETY: as above.
+        unsafe { told::free(below, p) };
     } else {
         // SAFETY: as above.
         unsafe { object::free(below, p) };
