@@ -238,7 +238,7 @@ print(held[1].a)
         self.assertIn('Fatal Python error: Segmentation fault', done.err)
 
     def test_in_a_thread(self):
-        report = self.make('', before='import threading',
+        report = self.make('', before='import threading', OBMALLOC_GUARD='4',
                            call='thread = threading.Thread(target=again, '
                                 'args=("read_freed", 40, 8)); thread.start(); thread.join()\n')
         self.assertEqual(report.what, 'use after free')
@@ -248,7 +248,7 @@ print(held[1].a)
 
     def test_several_threads_at_once(self):
         """One reports, the others wait; the process ends."""
-        report = self.make('', before='import threading', call='''
+        report = self.make('', before='import threading', OBMALLOC_GUARD='4', call='''
 threads = [threading.Thread(target=again, args=("read_freed_without_gil", 40, 8)) for _ in range(4)]
 for thread in threads: thread.start()
 for thread in threads: thread.join()
