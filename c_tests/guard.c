@@ -161,6 +161,19 @@ static void child_sent_ignored(void *unused)
     _exit(12);
 }
 
+/* OBMALLOC_ON_ERROR=report: a wrong free is left undone. */
+static void child_goes_on(void *unused)
+{
+    (void)unused;
+    setenv("OBMALLOC_ON_ERROR", "report", 1);
+    free_twice();
+    free_within();
+    realloc_freed();
+    for (int i = 0; i < 1000; i++)
+        obj.free(obj.malloc(40));
+    _exit(13);
+}
+
 static int count(const char *said, const char *what)
 {
     int n = 0;
@@ -220,6 +233,7 @@ TEST_MAIN
         {"other faults are nobody's", child_other_fault, 0, SIGSEGV, 0},
         {"a signal that is sent", child_sent, 0, SIGSEGV, 0},
         {"a signal that is sent and ignored", child_sent_ignored, 12, 0, 0},
+        {"wrong frees, and the program is to go on", child_goes_on, 13, 0, 1},
     };
     for (size_t i = 0; i < sizeof handlers / sizeof *handlers; i++)
         CHECK_BODY(handlers[i].name) {

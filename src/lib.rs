@@ -114,7 +114,7 @@
 //! | `CURRENT`, `SIZE`, `TELL` | arena_source | written at start, or under the GIL | as they are |
 //! | `RAW`, `MEM`, `OBJ`, `HOOKED`, `SERIAL`, `VERSION` | domains/ | atomics, or written under the GIL | as they are |
 //! | `SLOTS`; `CURRENT` | guard/slots; guard/report | its lock; the thread that reports | held over the fork; as it is |
-//! | `RATE`, `LEFT`, `RANDOM`; `BASE`, `SIZE`; `VERSION`; `REPORTER`, `PART`; `REPORTED`, `PREVIOUS` | guard/ | atomics, or written when the slots are made | as they are, but no thread reports |
+//! | `RATE`, `LEFT`, `RANDOM`; `BASE`, `SIZE`; `VERSION`; `REPORTER`, `PART`, `REPORTS`; `REPORTED`, `PREVIOUS` | guard/ | atomics, or written when the slots are made | as they are, but no thread reports |
 //! | `TOOL`; `WAITING`, `NEXT` | watch/ | atomics; `TOOL` is written at start | as they are |
 //! | `GO_ON`, `LINES` | misuse | atomics | as they are |
 //! | settings | config | atomics, written at start | as they are |

@@ -160,16 +160,16 @@ pub unsafe fn free(p: *mut u8) {
     SLOTS.lock().give(i, State::Freed);
 }
 
-/// How many bytes were asked for, of a block that is about to be reallocated; 0 if
+/// How many bytes were asked for, of a block that is about to be reallocated; `None` if
 /// no live block begins there, which is reported.
-pub fn size(p: *const u8) -> usize {
+pub fn size(p: *const u8) -> Option<usize> {
     let slots = SLOTS.lock();
     let live = live_block(&slots, p.addr()).map(|i| slots.slot(i).block().1);
     drop(slots);
-    live.unwrap_or_else(|| {
+    if live.is_none() {
         mistake(Deed::Realloc, p.addr());
-        0
-    })
+    }
+    live
 }
 
 /// The slot of the live block that begins at the address.
@@ -179,7 +179,7 @@ fn live_block(slots: &slots::Slots, address: usize) -> Option<usize> {
     (slot.state() == State::Live && slot.block().0 == address).then_some(i)
 }
 
-/// Reports what a call has found, and decides whether the program goes on.
+/// Reports what a call has found, and ends the process, unless it is to go on.
 #[cold]
 #[inline(never)]
 fn mistake(deed: Deed, address: usize) {
@@ -188,14 +188,10 @@ fn mistake(deed: Deed, address: usize) {
         address,
         instruction: None,
     });
-    stop();
-}
-
-/// Ends the process after a report, unless the program is to go on: nothing of what is
-/// reported here has damaged the heap.
-fn stop() {
+    // Nothing of what is reported has damaged the heap, so a program may go on.
     misuse::end_or_go_on(format_args!(
-        "a guarded block, as reported above (pid {})",
+        "{} of {address:#x} is reported above (pid {})",
+        deed.word(),
         text::pid()
     ));
 }
@@ -279,7 +275,7 @@ mod tests {
                 for n in [0, 1, 16, 40, 511, 4096, 5000, LARGEST] {
                     let p = allocate(n);
                     assert!(p.addr().is_multiple_of(16) && owns(p.addr()));
-                    assert_eq!(size(p), n);
+                    assert_eq!(size(p), Some(n));
                     for i in 0..n {
                         // SAFETY: within the block, here and below.
                         assert_eq!(unsafe { p.add(i).read() }, 0);
@@ -446,6 +442,30 @@ mod tests {
             assert!(said.starts_with(&format!("obmalloc: {what}")), "{said}");
             assert!(said.contains("allocated by thread"), "{said}");
         }
+    }
+
+    #[test]
+    fn a_program_that_is_to_go_on_does() {
+        let (said, signal) = in_child(|| {
+            misuse::set_go_on(true);
+            let p = allocate(41);
+            access(p, 41, true);
+            for _ in 0..200 {
+                // SAFETY: the mistake.
+                unsafe { free(p) };
+            }
+            assert_eq!(size(p), None);
+            // The child's own blocks are whole.
+            for n in 0..2000 {
+                let p = allocate(n);
+                // SAFETY: a block of ours, once.
+                unsafe { free(p) };
+            }
+        });
+        assert_eq!(signal, 0, "{said}");
+        assert_eq!(said.matches("overflow: written").count(), 1, "{said}");
+        let times = said.matches("double free: ").count();
+        assert!((10..100).contains(&times), "{times}");
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub(super) enum Deed {
 }
 
 impl Deed {
-    fn word(self) -> &'static str {
+    pub(super) fn word(self) -> &'static str {
         match self {
             Deed::Read => "read",
             Deed::Write => "write",
@@ -90,6 +90,10 @@ static REPORTER: AtomicI32 = AtomicI32::new(0);
 /// The next part of its report.
 static PART: AtomicU32 = AtomicU32::new(0);
 
+/// Reports that are made at the most: a mistake in a loop fills no disk.
+const REPORTS_MAX: u32 = 50;
+static REPORTS: AtomicU32 = AtomicU32::new(0);
+
 /// Milliseconds that a thread waits while another one reports.
 const PATIENCE: u32 = 10_000;
 /// How often a thread tries to get the slots' lock, which may be its own.
@@ -97,6 +101,9 @@ const TRIES: u32 = 1000;
 
 /// Reports a mistake. If another thread is reporting, waits for it to end.
 pub(super) fn report(mistake: Mistake) {
+    if REPORTS.fetch_add(1, Relaxed) >= REPORTS_MAX {
+        return;
+    }
     let mut waited = 0;
     while REPORTER
         .compare_exchange(0, trace::this_thread(), AcqRel, Relaxed)

@@ -101,7 +101,9 @@ pub unsafe fn realloc<const ALIGN: usize>(
         // SAFETY: as above.
         return unsafe { plain::realloc::<ALIGN>(below, p, n) };
     }
-    let size = guard::size(p.cast());
+    let Some(size) = guard::size(p.cast()) else {
+        return ptr::null_mut();
+    };
     // SAFETY: as above.
     let new = unsafe { malloc::<ALIGN>(below, n) };
     if new.is_null() {
