@@ -16,10 +16,10 @@ RELEASE := target/release
 SO      := $(RELEASE)/libobmalloc.so
 A       := $(RELEASE)/libobmalloc.a
 
-.PHONY: all run test test-rust test-c test-preload test-cpython-slice test-cpython \
-        test-relinked test-relinked-all test-extensions compat relink check header asm \
-        instructions footprint bench bench-suite bench-whole bench-quick bench-memory \
-        plot-memory figures proven install uninstall clean help
+.PHONY: all run test test-rust test-loom loom stepper tsan mutants test-c test-preload \
+        test-cpython-slice test-cpython test-relinked test-relinked-all test-extensions \
+        compat relink check header asm instructions footprint bench bench-suite bench-whole \
+        bench-quick bench-memory plot-memory figures proven install uninstall clean help
 
 # The archive's names are weak: a host that defines one of them itself (2.7
 # defines PyMem_*) wins. In a shared library it makes no difference. Cargo knows
@@ -35,10 +35,29 @@ all: ## build target/release/libobmalloc.so and .a
 run: all ## run a real Python program with the library, and without
 	$(PYTHON3) bench/first_run.py
 
-test: test-rust bench-quick test-c test-preload test-cpython-slice test-relinked ## all tests that fit in twenty minutes
+test: test-rust test-loom bench-quick test-c test-preload test-cpython-slice test-relinked ## all tests that fit in twenty minutes
 
 test-rust: ## the tests beside the sources
 	$(CARGO) test --quiet
+
+# Loom's own build of the library's tests: the models see the very code that is shipped.
+LOOM = RUSTFLAGS="--cfg loom" CARGO_PROFILE_TEST_OPT_LEVEL=2 CARGO_PROFILE_TEST_DEBUG=line-tables-only \
+       $(CARGO) test --quiet --lib --target-dir target/loom loom:: -- --test-threads=1
+
+test-loom: ## the models of what threads do at once, with few changes between them
+	MODELS=short $(LOOM)
+
+loom: ## the models, in all orders that are asked for; with a record
+	$(PYTHON3) c_tests/concurrency.py loom
+
+stepper: all ## a fork at each instruction of malloc, free, trim and a thread's end; with a record
+	$(PYTHON3) c_tests/concurrency.py stepper
+
+tsan: ## C tests of threads with ThreadSanitizer (a nightly rustc is needed); with a record
+	$(PYTHON3) c_tests/concurrency.py tsan
+
+mutants: all ## whether these three find faults that are planted
+	$(PYTHON3) c_tests/mutants.py
 
 test-c: all ## C programs, linked, preloaded, and against CPython's own functions
 	$(PYTHON3) c_tests/run.py

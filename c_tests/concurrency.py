@@ -1,0 +1,84 @@
+#!/usr/bin/env python3
+"""The long runs about what threads do at once, each with a record of what it has proved.
+
+    c_tests/concurrency.py loom       the models of src/tests/loom/, all orders
+    c_tests/concurrency.py stepper    fork_anywhere.c, a fork at each instruction
+    c_tests/concurrency.py tsan       C tests of threads with ThreadSanitizer
+
+`c_tests/proven.py` keeps the records.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+
+
+def run(command, **env):
+    """What a command said, which is shown, too. Ends with it if it fails."""
+    process = subprocess.Popen([str(part) for part in command], cwd=ROOT, text=True,
+                               env={**os.environ, **env}, stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT)
+    said = []
+    for line in process.stdout:
+        print(line, end="", flush=True)
+        said.append(line)
+    if process.wait() != 0:
+        sys.exit(f"{command[0]}: exit status {process.returncode}")
+    return "".join(said)
+
+
+def loom():
+    said = run([os.environ.get("CARGO", "cargo"), "test", "--lib", "--target-dir", "target/loom",
+                "loom::", "--", "--test-threads=1", "--nocapture"], MODELS="long",
+               RUSTFLAGS="--cfg loom", CARGO_PROFILE_TEST_OPT_LEVEL="2",
+               CARGO_PROFILE_TEST_DEBUG="line-tables-only")
+    orders = [int(n) for n in re.findall(r"^\W*(\d+) orders", said, re.M)]
+    version = re.search(r'name = "loom"\nversion = "(.*)"', (ROOT / "Cargo.lock").read_text())
+    return f"{sum(orders)} orders of {len(orders)} models", f"loom {version.group(1)}"
+
+
+def stepper():
+    program = ROOT / "target/c_tests/fork_anywhere-stepper"
+    program.parent.mkdir(parents=True, exist_ok=True)
+    run([os.environ.get("CC", "cc"), "-std=gnu11", "-g", "-O1", "-I", "include",
+         "c_tests/fork_anywhere.c", "-o", program, "target/release/libobmalloc.a",
+         "-lpthread", "-ldl"])
+    said = run([program], STEPS="1")
+    counts = re.findall(r"(\d+) instructions, (\d+) forks, (\d+) times", said)
+    steps, forks, held = (sum(map(int, column)) for column in zip(*counts))
+    return f"{forks} forks at {steps} instructions, {held} of them under a lock", "the archive"
+
+
+def tsan():
+    said = run([sys.executable, "c_tests/run.py", "--ways", "tsan"])
+    if " ok " not in said:
+        sys.exit("nothing was run")
+    passed = re.search(r"(\d+) passed", said).group(1)
+    rustc = subprocess.run(["rustc", "+nightly", "--version"], stdout=subprocess.PIPE, text=True)
+    return f"{passed} programs of threads", rustc.stdout.strip()
+
+
+def main():
+    kinds = {"loom": loom, "stepper": stepper, "tsan": tsan}
+    if len(sys.argv) != 2 or sys.argv[1] not in kinds:
+        sys.exit(__doc__)
+    name, began = sys.argv[1], time.monotonic()
+    amount, versions = kinds[name]()
+    seconds = round(time.monotonic() - began)
+    print(f"{name}: {amount} in {seconds} s, no finding")
+    if (HERE / "proven.py").exists():
+        run([sys.executable, "c_tests/proven.py", "record", name, "--command", f"make {name}",
+             "--amount", amount, "--seconds", seconds, "--versions", versions,
+             "--result", "no finding"])
+    else:
+        print("no c_tests/proven.py: not recorded")
+
+
+if __name__ == "__main__":
+    main()
