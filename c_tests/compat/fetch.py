@@ -130,3 +130,34 @@ def graft(project, inside, folder):
         path = os.path.join(packages, target)
         shutil.rmtree(path, ignore_errors=True)
         shutil.copytree(os.path.join(tests(project, folder), source), path)
+
+
+def at(text, places):
+    """The text, in which the names of places are replaced by their paths."""
+    for name, path in places.items():
+        text = text.replace("{%s}" % name, path)
+    return text
+
+
+def build(project, python, inside, places, folder):
+    """The folder in which the project's test extensions are built for this interpreter.
+
+    The tools come with the environment: cmake and ninja as wheels; the compiler is the
+    system's. Optimised code would take longer to make than to run.
+    """
+    place = os.path.join(folder, "build", project.label, python.label.replace(" ", "-"))
+    wish = [os.path.realpath(python.path), project.requirements, project.build]
+    names = dict(places, BUILD=place, PYTHON=inside)
+    if made(place, wish):
+        return place
+    if shutil.which("g++") is None:
+        raise Missing("no g++ here")
+    shutil.rmtree(place, ignore_errors=True)
+    os.makedirs(place)
+    tools = os.path.dirname(inside)
+    for command in project.build:
+        words = [at(word, names) for word in command]
+        run(words, "building: " + words[0], timeout=3600, cwd=place,
+            PATH=tools + os.pathsep + os.environ["PATH"], VIRTUAL_ENV=os.path.dirname(tools))
+    mark(place, wish)
+    return place

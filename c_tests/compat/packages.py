@@ -49,41 +49,57 @@ class Suite:
     def __init__(self, project, python, folder):
         self.project, self.python = project, python
         self.inside = fetch.environment(project, python, folder)
+        self.places = {"PACKAGES": fetch.site_packages(self.inside)}
         if project.graft:
             fetch.graft(project, self.inside, folder)
-        self.root = fetch.site_packages(self.inside) if project.in_wheel \
-            else fetch.tests(project, folder)
-        self.label = "%s %s, %s" % (project.name, project.version, python.label)
+        if project.keep:
+            self.places["TESTS"] = fetch.tests(project, folder)
+        if project.build:
+            self.places["BUILD"] = fetch.build(project, python, self.inside, self.places, folder)
+        self.places["ROOT"] = self.root = self.at(project.root)
+        self.label = "%s %s, %s" % (project.title or project.name, project.version,
+                                    python.label)
         self.store = Store(os.path.join(folder, "results", project.label,
                                         python.label.replace(" ", "-")), self.inside)
 
-    def words(self, files=()):
-        """The command; with `files`, which are relative to the root, of these only."""
-        names = ["pytest.ini", "pyproject.toml", "setup.cfg", "tox.ini"]
-        found = [os.path.join(self.root, name) for name in names
-                 if not self.project.in_wheel
-                 and os.path.exists(os.path.join(self.root, name))]
-        if files or not self.project.in_wheel:
-            what = [os.path.join(self.root, path) for path in files or self.project.what]
-        else:
-            what = ["--pyargs"] + self.project.what
-        options = [word.replace("ROOT", self.root) for word in self.project.options]
-        return [self.inside, "-m", "pytest", "-q", "-p", "no:cacheprovider",
-                "-p", "obmalloc_record", "-c", (found + [os.devnull])[0],
-                "--rootdir", self.root] + options + what
+    def at(self, text):
+        """A text of the table, with the names of places replaced."""
+        return fetch.at(text, self.places)
 
-    def run(self, side, options, files=()):
-        """One run of the whole, or of some files, of one side."""
+    def words(self, part=()):
+        """The command; of a part of the suite, if one is named: see `differing`."""
+        what = [self.at(word) for word in self.project.what]
+        plugin = os.path.join(HERE, "plugin", "obmalloc_unittest.py")
+        if self.project.runner == "unittest":
+            return [self.inside, plugin, "modules"] + list(part or what)
+        if self.project.runner == "script":
+            return [self.inside, plugin, "script", os.path.join(self.root, what[0])] + what[1:]
+        found = [os.path.join(self.root, name) for name in
+                 ("pytest.ini", "pyproject.toml", "setup.cfg")
+                 if self.project.root == "{TESTS}"]
+        settings = [path for path in found if os.path.exists(path)] + [os.devnull]
+        return [self.inside, "-m", "pytest", "-q", "-p", "no:cacheprovider",
+                "-p", "obmalloc_record", "-c", settings[0],
+                "--rootdir", self.root, "--confcutdir", self.root] + \
+            [self.at(word) for word in self.project.options] + \
+            [os.path.join(self.root, path) for path in part or what]
+
+    def run(self, side, options, part=()):
+        """One run of the whole, or of a part, of one side."""
         def settings(folder):
             chosen = {"PYTHONHASHSEED": "0", "PYTHONPATH": os.path.join(HERE, "plugin"),
                       "COMPAT_OUTCOMES": os.path.join(folder, "outcomes")}
-            chosen.update(self.project.settings)
+            for name, value in self.project.settings.items():
+                chosen[name] = os.pathsep.join(filter(None, (chosen.get(name), self.at(value))))
             if side != "stock":
                 chosen.update(SIDES[side], LD_PRELOAD=options.library,
                               OBMALLOC_STATS=os.path.join(folder, "stats-%p.json"))
             return chosen
-        run = runner.run_command(lambda outfile: self.words(files), settings,
-                                 self.project.minutes * 60, options.stall)
+
+        def command(outfile):
+            return [word.replace("{WORK}", os.path.join(os.path.dirname(outfile), "t", "work"))
+                    for word in self.words(part)]
+        run = runner.run_command(command, settings, self.project.minutes * 60, options.stall)
         if run.state and run.ending == "exit status 1":
             run.ending = ""     # some test failed; the run reached its end
         return run
@@ -116,7 +132,8 @@ def why_inactive(run, version):
 
 
 def differing(one, other):
-    """The files that have tests which ended differently in two runs."""
+    """The files, or modules, with tests that ended differently in two runs: what the
+    ids begin with."""
     names = [name for name in set(one.outcomes) | set(other.outcomes)
              if one.outcomes.get(name) != other.outcomes.get(name)]
     files = {name.split("::")[0] for name in names}
@@ -195,8 +212,8 @@ def keep_record(project, labels, tests, seconds, result):
     if not os.path.exists(script):
         print("no record: c_tests/proven.py is not here")
         return
-    subprocess.run([sys.executable, script, "record", "compat-" + project.name.lower(),
-                    "--command", "c_tests/compat/packages.py --only " + project.name,
+    subprocess.run([sys.executable, script, "record", "compat-" + named(project),
+                    "--command", "c_tests/compat/packages.py --only " + named(project),
                     "--amount", "%d outcomes compared" % tests,
                     "--seconds", "%.0f" % seconds, "--versions",
                     "%s %s; CPython %s" % (project.name, project.version, ", ".join(labels)),
@@ -228,6 +245,10 @@ def one_project(project, interpreters, options):
     return made, complaints
 
 
+def named(project):
+    return (project.title or project.name).lower()
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -250,8 +271,8 @@ def main():
     runner.undo_ignored_signals()
     names = list(filter(None, options.only.lower().split(","))) or \
         (QUICK if options.quick else [])
-    chosen = [one for one in PROJECTS if not names or one.name.lower() in names]
-    unknown = set(names) - {one.name.lower() for one in chosen}
+    chosen = [one for one in PROJECTS if not names or named(one) in names]
+    unknown = set(names) - {named(one) for one in chosen}
     if unknown or not chosen:
         parser.error("no such project: %s" % ", ".join(sorted(unknown)))
     interpreters, missing = choose(list(filter(None, options.pythons.split(","))))

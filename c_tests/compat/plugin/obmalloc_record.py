@@ -14,6 +14,8 @@ import re
 
 OUTCOMES = os.environ.pop("COMPAT_OUTCOMES", "")
 ADDRESS = re.compile(r"0x[0-9a-f]{6,}")
+UUID = re.compile(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
+LONGEST = 300                   # what is longer is an object's repr, in an order of its own
 TEMPORARY = re.compile(re.escape(os.environ.get("TMPDIR", "/tmp")))
 
 # Tests replace functions of `os` and lower the limit of open files.
@@ -32,7 +34,8 @@ def append(path, text):
 
 def normal(name):
     """An id that is the same in every run, on one line."""
-    name = TEMPORARY.sub("TMPDIR", ADDRESS.sub("0x", name))
+    name = TEMPORARY.sub("TMPDIR", UUID.sub("UUID", ADDRESS.sub("0x", name)))
+    name = name if len(name) <= LONGEST else name[:LONGEST // 2] + "..."
     return name.replace("\t", " ").replace("\n", "\\n").replace("\r", "\\r")
 
 
@@ -54,9 +57,17 @@ def mapped_preloads():
     return [os.path.basename(path) for path in wanted if os.path.realpath(path) in maps]
 
 
-def pytest_sessionstart(session):
+def start():
     note("pid", _pid)
     note("mapped", " ".join(mapped_preloads()))
+
+
+def end(status):
+    append(OUTCOMES, "module\t%s\n" % ("failed" if status else "passed"))
+
+
+def pytest_sessionstart(session):
+    start()
 
 
 def pytest_runtest_logstart(nodeid, location):
@@ -86,7 +97,7 @@ def pytest_collectreport(report):
 def pytest_sessionfinish(session, exitstatus):
     """0 and 1 are the ends of whole runs; others have no state, and so broke off."""
     if int(exitstatus) in (0, 1):
-        append(OUTCOMES, "module\t%s\n" % ("failed" if int(exitstatus) else "passed"))
+        end(int(exitstatus))
 
 
 def pytest_internalerror(excrepr):
