@@ -13,11 +13,11 @@
 //!
 //! The handler is there from the first sampled block on, and stays.
 
+use crate::sync::{AtomicUsize, Ordering::Relaxed};
 use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_void};
 use core::mem::{self, MaybeUninit};
 use core::ptr;
-use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use super::region;
 use super::report::{self, Deed, Mistake};

@@ -11,10 +11,10 @@
 //! sub-interpreter has another one than the GIL's functions know: then there are no
 //! Python lines.
 
+use crate::sync::{AtomicU32, Ordering::Relaxed};
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::fmt::{self, Write};
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use super::layout::{self, Layout, Line, Text};
 use crate::os::weak::{function, weak_symbol};

@@ -12,11 +12,11 @@
 //! A report has parts. A fault in one, as when a frame that is walked is itself
 //! damaged, comes to the handler of faults, which goes on with the next.
 
-use core::cell::UnsafeCell;
-use core::sync::atomic::{
+use crate::sync::{
     AtomicI32, AtomicU32,
     Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
+use core::cell::UnsafeCell;
 
 use super::native::{self, Place};
 use super::python::{self, Gil};

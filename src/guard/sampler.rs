@@ -8,7 +8,7 @@
 //! first one too. All threads count down one number: an atomic subtraction is what
 //! an allocation pays that is not sampled.
 
-use core::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use crate::sync::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use crate::os::{clock, text};
 

@@ -15,9 +15,9 @@
 //!     made it so, of a LIVE or FREED one by nobody.
 //! J3  A slot that is pinned is not taken: a report reads its record.
 
+use crate::sync::{AtomicBool, Ordering::Relaxed};
 use core::cell::{Cell, UnsafeCell};
 use core::ptr;
-use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::region::Region;
 use super::trace::Trace;
