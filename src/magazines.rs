@@ -370,4 +370,24 @@ impl Magazines {
             }
         }
     }
+
+    /// Asserts the invariants of `class`, for tests, and says which blocks it has. To be
+    /// called while the thread does nothing.
+    #[cfg(any(test, feature = "model"))]
+    pub fn check(&self, class: SizeClass) -> std::vec::Vec<Slot> {
+        let (Magazine { top, limit }, run) = (&self.in_use[class.index()], self.run(class));
+        let Some(start) = NonNull::new(self.halves[class.index()].start.get()) else {
+            assert!(limit.get().is_null() && top.load(Relaxed) == NO_SLOTS, "M3");
+            return std::vec::Vec::new();
+        };
+        let ((bottom, other), held) = (self.half(class, start), self.held(class));
+        let spare = self.halves[class.index()].spare.load(Relaxed);
+        assert!(spare == 0 || spare == run, "M5");
+        assert!(held <= spare + run, "M1");
+        // SAFETY: a half has so many slots with its bottom.
+        let all = |half: NonNull<_>| unsafe { slice::from_raw_parts(half.as_ptr(), run + 1) };
+        assert!(ptr::eq(limit.get(), &raw const all(bottom)[run]), "M3");
+        assert!(all(bottom)[0].is_null() && all(other)[0].is_null(), "M2");
+        [&all(bottom)[1..=held - spare], &all(other)[1..=spare]].concat()
+    }
 }
