@@ -16,10 +16,11 @@ RELEASE := target/release
 SO      := $(RELEASE)/libobmalloc.so
 A       := $(RELEASE)/libobmalloc.a
 
-.PHONY: all run test test-rust test-loom loom stepper tsan mutants test-c test-preload \
-        test-cpython-slice test-cpython test-relinked test-relinked-all test-extensions \
-        compat relink check header asm instructions footprint bench bench-suite bench-whole \
-        bench-quick bench-memory plot-memory figures proven install uninstall clean help
+.PHONY: all run test test-rust test-loom loom stepper tsan mutants test-model test-c \
+        test-preload test-cpython-slice test-cpython fuzz test-relinked test-relinked-all \
+        test-extensions compat relink check header asm instructions footprint bench \
+        bench-suite bench-whole bench-quick bench-memory plot-memory figures proven install \
+        uninstall clean help
 
 # The archive's names are weak: a host that defines one of them itself (2.7
 # defines PyMem_*) wins. In a shared library it makes no difference. Cargo knows
@@ -35,7 +36,7 @@ all: ## build target/release/libobmalloc.so and .a
 run: all ## run a real Python program with the library, and without
 	$(PYTHON3) bench/first_run.py
 
-test: test-rust test-loom bench-quick test-c test-preload test-cpython-slice test-relinked ## all tests that fit in twenty minutes
+test: test-rust test-loom test-model bench-quick test-c test-preload test-cpython-slice test-relinked ## all tests that fit in twenty minutes
 
 test-rust: ## the tests beside the sources
 	$(CARGO) test --quiet
@@ -59,6 +60,14 @@ tsan: ## C tests of threads with ThreadSanitizer (a nightly rustc is needed); wi
 mutants: all ## whether these three find faults that are planted
 	$(PYTHON3) c_tests/mutants.py
 
+# The model (fuzz/): random operations against a naive account of what must be.
+MODEL = $(CARGO) run --quiet --manifest-path fuzz/Cargo.toml --bin model
+
+test-model: ## random operations, everything checked after each (the short form)
+	$(CARGO) test --quiet --manifest-path fuzz/Cargo.toml --profile paranoid --lib
+	$(MODEL) --profile paranoid -- --runs --pace paranoid --ops 33e3 --each 3e3
+	$(MODEL) --profile paranoid -- --runs --pace plain --ops 5.5e6 --each 5e5
+
 test-c: all ## C programs, linked, preloaded, and against CPython's own functions
 	$(PYTHON3) c_tests/run.py
 
@@ -70,6 +79,18 @@ test-cpython-slice: all ## a part of CPython's own suites, without and with us
 
 test-cpython: all ## all of them, on every interpreter; writes the table
 	$(PYTHON3) c_tests/cpython/compare.py --table c_tests/cpython/RESULTS.md
+
+OPS ?= 1e9
+PARANOID_OPS ?= 1e6
+MINUTES ?= 30
+JOBS ?= 2
+# cargo-fuzz needs a nightly toolchain: cargo install cargo-fuzz
+fuzz: ## the model at length: OPS= and PARANOID_OPS= operations, then MINUTES= of libFuzzer
+	$(MODEL) --release -- --runs --ops $(OPS) --jobs $(JOBS)
+	$(MODEL) --profile paranoid -- --runs --ops $(PARANOID_OPS) --each 1e5 --jobs $(JOBS)
+	cd fuzz && OBMALLOC_THREAD=0 cargo +nightly fuzz run --fuzz-dir . --sanitizer none \
+	  --features libfuzzer operations -- -max_len=4096 -len_control=20 -rss_limit_mb=8192 \
+	  -jobs=$(JOBS) -workers=$(JOBS) -max_total_time=$$(($(MINUTES) * 60))
 
 test-relinked: all ## CPython's memory tests, on interpreters linked with the archive
 	$(PYTHON3) c_tests/cpython/compare.py --relinked --memory --pythons $(RELINKED)
@@ -92,7 +113,9 @@ relink: all ## link the interpreter PYTHON=... again, with the archive for its o
 
 check: all ## formatting, lints, header, symbols, the hit path's length
 	$(CARGO) fmt --check
+	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
 	$(CARGO) clippy --quiet --all-targets -- -D warnings
+	$(CARGO) clippy --quiet --manifest-path fuzz/Cargo.toml -- -D warnings
 	diff include/obmalloc.h $(HEADER_MADE)
 	$(PYTHON3) c_tests/symbols.py $(SO) $(A)
 	$(PYTHON3) c_tests/archive_names.py $(A)

@@ -250,7 +250,7 @@ impl Arena {
     }
 
     /// Asserts the invariants of one arena, for tests.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "model"))]
     pub fn check(&self) {
         for (i, pool) in self.pools[..self.len()].iter().enumerate() {
             assert_eq!(pool.base(), self.base() + i * POOL_SIZE, "A2");

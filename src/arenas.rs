@@ -355,29 +355,45 @@ impl Arenas {
         Some(land)
     }
 
+    /// The arenas that have land, on a list or not, from the newest record on.
+    #[cfg(any(test, feature = "model"))]
+    pub fn with_land(&self) -> impl Iterator<Item = &'static Arena> {
+        let all = core::iter::successors(self.newest(), |arena| arena.made_before());
+        all.filter(|arena| arena.size() > 0)
+    }
+
     /// Asserts the invariants, for tests.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "model"))]
     pub fn check(&self) {
-        let mut counts = Counts::default();
         for (n, list) in self.usable.iter().enumerate() {
-            assert_eq!(
-                self.lengths.get() >> n & 1 == 1,
-                list.first().is_some(),
-                "U2"
-            );
+            let has_some = list.first().is_some();
+            assert_eq!(self.lengths.get() >> n & 1 == 1, has_some, "U2");
             for arena in list.iter() {
-                assert_eq!(arena.free_pools(), n, "U1");
-                let found = MAP.arena(arena.base()).expect("U3");
-                assert!(core::ptr::eq(found, arena), "U3 N3");
-                arena.check();
-                counts.free_pools += n;
-                counts.resident_empty += arena.resident_empty();
-                counts.empty += usize::from(arena.is_empty());
+                assert_eq!((arena.free_pools(), arena.size() > 0), (n, true), "U1 U3");
             }
         }
-        assert_eq!(counts.free_pools, self.counts().free_pools);
-        assert_eq!(counts.resident_empty, self.counts().resident_empty);
-        assert_eq!(counts.empty, self.counts().empty);
+        let (mut sums, listed) = (Counts::default(), self.usable.iter().flat_map(List::iter));
+        let mut not_listed = 0;
+        for arena in self.with_land() {
+            arena.check();
+            not_listed += usize::from(arena.free_pools() == 0);
+            sums.mapped += 1;
+            sums.bytes += arena.size();
+            sums.pools += arena.len();
+            sums.free_pools += arena.free_pools();
+            sums.resident_empty += arena.resident_empty();
+            sums.empty += usize::from(arena.is_empty());
+            sums.empty_programs += usize::from(arena.is_empty() && arena.is_programs());
+        }
+        assert_eq!(sums.mapped, listed.count() + not_listed, "U1");
+        let known = self.counts();
+        let of = |c: &Counts| {
+            let free = [c.free_pools, c.resident_empty, c.empty, c.empty_programs];
+            ([c.mapped, c.bytes, c.pools], free)
+        };
+        assert_eq!(of(&sums), of(&known));
+        assert_eq!(known.mapped, known.mapped_total - known.unmapped_total);
+        assert!(known.highwater >= known.mapped);
     }
 }
 

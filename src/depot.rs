@@ -191,6 +191,15 @@ impl Depot {
         self.least.set(self.len.get());
         unused
     }
+
+    /// Asserts the invariants, for tests, and says which blocks it has.
+    #[cfg(any(test, feature = "model"))]
+    pub fn check(&self, slots: &Slots, class: SizeClass) -> std::vec::Vec<*mut u8> {
+        let len = self.len.get();
+        assert!(len <= room(class), "D1");
+        assert!(self.least.get() <= len, "D2");
+        slots.0[..len].iter().map(Cell::get).collect()
+    }
 }
 
 #[cfg(test)]

@@ -244,17 +244,6 @@ impl Heap {
         self.arenas.open_after_fork();
         self.locks().rev().for_each(Lock::open_after_fork);
     }
-
-    /// Asserts the invariants of everything, for tests. Holds all locks, in
-    /// the order of H2, as fork does: other tests use the same heap.
-    #[cfg(test)]
-    pub fn check(&self) {
-        let all: std::vec::Vec<_> = self.all_used().collect();
-        for (lane, class, used) in &all {
-            used.check(*lane, *class);
-        }
-        self.arenas.lock().check();
-    }
 }
 
 const _: () = assert!(size_of::<Class>() <= 256, "four cache lines");

@@ -34,9 +34,9 @@
 //! | floor | files |
 //! |---|---|
 //! | words | `sync` what threads share is made of, `geometry` the numbers, `size_class` requests and blocks, `allocator` CPython's tables, `list`, `tally` |
-//! | system | `os/`: mappings, lines of text, locks, the thread word, the environment, names that may be there, the clock, the helper thread, the process and its cgroup |
+//! | system | `os/`: (`faults` for the model,) mappings, lines of text, locks, the thread word, the environment, names that may be there, the clock, the helper thread, the process and its cgroup |
 //! | pools and arenas | `limits` of the process's memory, `inherited` what a forked child leaves alone, `pages` of a pool, `huge_pages`, `lane` who shares pools with whom, `claim` which classes have arenas of their own, `block_bits`, `pool`, `pool_pages`, `arena_source` where arenas come from, `arena` and its record, `records` all of them, `address_map` what lies where, `arenas` which gives, `depot` between threads and pools, `used_pools` which gives, `cutoff` up to which size pools serve, `packing` which domains are aligned to 8 bytes, `misuse` what is said of wrong frees, `pool_mistakes` which they are, `guard/` sampled blocks beside pages that nobody can access, `heap` all of it, `supply` of blocks, `counts`, `exchange` with the threads, `purge` what goes back |
-//! | threads | `magazine` the hit path, `magazines` of all classes, `threads` who has some, `decay` when free memory goes back, `fork`, `first_use` |
+//! | threads | `magazine` the hit path, `magazines` of all classes, `threads` who has some, `check` all of it for tests, `decay` when free memory goes back, `fork`, `first_use` |
 //! | object allocator | `below` what no pool serves, `object` malloc, calloc and free for every size and pointer, `realloc`, `watch/` the same where guarded blocks or a tool ask for each |
 //! | around it | `config`, `stats`, written down by `stats_json`, `stats_text` and `stats_table`, `at_exit` |
 //! | domains | `domains/`: RAW, MEM and OBJ with tables of our own, debug hooks, names |
@@ -124,7 +124,7 @@
 //! `ROUND`, `THREADS`, one class's, the arenas', the guard's `SLOTS`.
 #![no_std]
 
-#[cfg(any(test, panic = "unwind"))]
+#[cfg(any(test, panic = "unwind", feature = "model"))]
 extern crate std;
 
 pub mod sync;
@@ -198,6 +198,9 @@ pub mod magazine;
 pub mod magazines;
 
 pub mod threads;
+
+#[cfg(any(test, feature = "model"))]
+pub mod check;
 
 pub mod decay;
 

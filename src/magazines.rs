@@ -10,17 +10,14 @@
 //!    bottom   pop <-- top --> push    limit              full, or empty
 //! ```
 //!
-//! Blocks stand in an array beside, not in a list through the blocks: handing
-//! out a block does not read it, taking it back does not write it, and what a
-//! program writes into a freed block is never followed.
+//! Blocks stand in an array beside, not in a list through them: handing one out does not
+//! read it, taking it back does not write it, what is written into it is never followed.
 //!
-//! The bottom slot holds null, so an empty half needs no count: pop reads
-//! the top and finds null. A thread that has no magazines yet has
-//! [`NOTHING`]: every pop finds null, every push finds itself at the limit,
-//! and both go the slow way, where the thread gets magazines of its own. The
-//! same serves class 0, "in no pool": it has no slots in any thread's
-//! magazines, so a pointer that is not ours, and a request for nothing, go the
-//! slow way, too.
+//! The bottom slot holds null, so an empty half needs no count: pop reads the top and
+//! finds null. A thread that has no magazines yet has [`NOTHING`]: every pop finds null,
+//! every push finds itself at the limit, and both go the slow way, where the thread gets
+//! magazines of its own. So does what has class 0, "in no pool", for which no thread has
+//! slots: a pointer that is not ours, a request for nothing.
 //!
 //! At either end of the half in use the halves change places. Only when the spare
 //! half is of no use, blocks travel: a run of them, as many as a half holds, comes
@@ -40,8 +37,8 @@
 //!
 //! # Threads
 //!
-//! Written by the thread they belong to only; `top` and `spare` may be read by
-//! others (statistics), so they are atomics, used with plain loads and stores.
+//! Written by their own thread only; `top` and `spare` may be read by others
+//! (statistics), so they are atomics, used with plain loads and stores.
 
 use crate::sync::Cell;
 use crate::sync::{
@@ -381,5 +378,23 @@ impl Magazines {
                 heap.give(class, slots);
             }
         }
+    }
+
+    /// Asserts the invariants, for tests, and says which blocks there are.
+    #[cfg(any(test, feature = "model"))]
+    pub fn check(&self, class: SizeClass) -> std::vec::Vec<Slot> {
+        let (Magazine { top, limit }, run) = (&self.in_use[class.index()], self.run(class));
+        let Some(start) = NonNull::new(self.halves[class.index()].start.get()) else {
+            assert!(limit.get().is_null() && top.load(Relaxed) == NO_SLOTS, "M3");
+            return std::vec::Vec::new();
+        };
+        let ((bottom, other), held) = (self.half(class, start), self.held(class));
+        let spare = self.halves[class.index()].spare.load(Relaxed);
+        assert!([0, run].contains(&spare) && held <= spare + run, "M1, M5");
+        // SAFETY: a half has so many slots with its bottom.
+        let all = |half: NonNull<_>| unsafe { slice::from_raw_parts(half.as_ptr(), run + 1) };
+        assert!(ptr::eq(limit.get(), &raw const all(bottom)[run]), "M3");
+        assert!(all(bottom)[0].is_null() && all(other)[0].is_null(), "M2");
+        [&all(bottom)[1..=held - spare], &all(other)[1..=spare]].concat()
     }
 }

@@ -346,8 +346,16 @@ impl Pool {
         self.resident.get()
     }
 
+    /// Whether a block of the pool begins at this address in it and is taken.
+    #[cfg(any(test, feature = "model"))]
+    pub fn is_taken(&self, address: usize) -> bool {
+        let class = self.class().filter(|_| self.begins_block(address));
+        let number = class.and_then(|class| class.shape().number(address - self.base()));
+        number.is_some_and(|n| self.words[n / BLOCKS_PER_WORD].get() >> (n % 64) & 1 == 1)
+    }
+
     /// Asserts the invariants of one pool, for tests.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "model"))]
     pub fn check(&self) {
         let Some(class) = self.class() else {
             return self.check_empty();
@@ -369,7 +377,7 @@ impl Pool {
     }
 
     /// Asserts that an empty pool has no bit set, for tests.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "model"))]
     pub fn check_empty(&self) {
         assert!(self.words.iter().all(|word| word.get() == 0), "P1");
     }

@@ -227,6 +227,24 @@ pub fn total() -> Total {
     total
 }
 
+/// Asserts the invariants, for tests, and shows all magazines there are, with whether
+/// they are idle.
+#[cfg(any(test, feature = "model"))]
+pub fn check(mut see: impl FnMut(&'static Magazines, bool)) {
+    let threads = THREADS.lock();
+    let is_idle = |record: &Record| record.generation.get() == 0;
+    assert!(threads.idle.iter().all(is_idle), "R1");
+    let idle = threads.records().filter(|record| is_idle(record));
+    assert_eq!(idle.count(), threads.idle.iter().count(), "R1");
+    for record in threads.records() {
+        assert!(
+            Lane::open().any(|lane| lane == record.magazines.lane()),
+            "E1"
+        );
+        see(&record.magazines, is_idle(record));
+    }
+}
+
 /// Gives the threads lanes of their own: it has shown that they do not take turns.
 #[cold]
 pub fn part() {

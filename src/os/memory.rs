@@ -9,6 +9,9 @@ use crate::sync::{AtomicUsize, Ordering::Relaxed};
 use core::ffi::c_int;
 use core::ptr::{self, NonNull};
 
+#[cfg(feature = "model")]
+use super::faults;
+
 /// Bytes in an OS page.
 pub fn page_size() -> usize {
     static KNOWN: AtomicUsize = AtomicUsize::new(0);
@@ -27,6 +30,10 @@ pub fn page_size() -> usize {
 
 /// Maps `size` bytes anywhere. `None` if the kernel has no more to give.
 pub fn map(size: usize) -> Option<NonNull<u8>> {
+    #[cfg(feature = "model")]
+    if faults::MAP.strikes() {
+        return None;
+    }
     let (access, kind) = (
         libc::PROT_READ | libc::PROT_WRITE,
         libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
@@ -123,6 +130,10 @@ pub fn map_wiped_in_children() -> Option<NonNull<u8>> {
 pub unsafe fn unmap(base: NonNull<u8>, size: usize) {
     #[cfg(all(test, loom))]
     crate::sync::execution::forget(base.addr().get(), size);
+    #[cfg(feature = "model")]
+    if faults::UNMAP.strikes() {
+        return;
+    }
     // SAFETY: the caller's promise. Failure (ENOMEM when a mapping would have
     // to be split in too many) leaves it mapped, which harms nobody.
     unsafe { libc::munmap(base.as_ptr().cast(), size) };
@@ -163,6 +174,10 @@ pub fn map_aligned(size: usize) -> Option<NonNull<u8>> {
 /// # Safety
 /// Whole OS pages of a private mapping, on which nothing lives.
 pub unsafe fn purge(address: usize, size: usize) {
+    #[cfg(feature = "model")]
+    if faults::ADVISE.strikes() {
+        return;
+    }
     let start = ptr::with_exposed_provenance_mut(address);
     // SAFETY: the caller's promise. A kernel that refuses leaves them as they
     // are, which harms nobody.
@@ -184,6 +199,10 @@ pub fn is_unmapped(address: usize) -> bool {
 /// would one by one. False where the kernel cannot (before 5.14, or when memory is
 /// short): then writing does it.
 pub fn populate(address: usize, size: usize) -> bool {
+    #[cfg(feature = "model")]
+    if faults::ADVISE.strikes() {
+        return false;
+    }
     let start = ptr::with_exposed_provenance_mut(address);
     // SAFETY: changes no content, whatever is mapped there.
     unsafe { libc::madvise(start, size, libc::MADV_POPULATE_WRITE) == 0 }
@@ -194,6 +213,10 @@ pub fn populate(address: usize, size: usize) -> bool {
 /// Where huge pages are always on, the first byte touched in an arena would
 /// otherwise cost 2 MiB.
 pub fn advise_small_pages(base: NonNull<u8>, size: usize) {
+    #[cfg(feature = "model")]
+    if faults::ADVISE.strikes() {
+        return;
+    }
     // SAFETY: advice changes no content, whatever is mapped there. A kernel
     // built without huge pages says EINVAL, which is as good.
     unsafe { libc::madvise(base.as_ptr().cast(), size, libc::MADV_NOHUGEPAGE) };
@@ -202,6 +225,10 @@ pub fn advise_small_pages(base: NonNull<u8>, size: usize) {
 /// Asks for huge pages in `size` bytes at `base`, where the system's setting
 /// allows that.
 pub fn advise_huge_pages(base: NonNull<u8>, size: usize) {
+    #[cfg(feature = "model")]
+    if faults::ADVISE.strikes() {
+        return;
+    }
     // SAFETY: as above.
     unsafe { libc::madvise(base.as_ptr().cast(), size, libc::MADV_HUGEPAGE) };
 }

@@ -1,6 +1,9 @@
 //! The floor that talks to the kernel and the C library: mappings, locks, the
 //! thread word, lines of text. Nothing here knows what an allocator is.
 
+#[cfg(feature = "model")]
+pub mod faults;
+
 pub mod memory;
 
 pub mod text;

@@ -1,0 +1,23 @@
+//! The model on libFuzzer's bytes.
+#![no_main]
+
+use std::sync::Once;
+
+use libfuzzer_sys::fuzz_target;
+use obmalloc_fuzz::crew;
+use obmalloc_fuzz::engine::{Care, Engine};
+use obmalloc_fuzz::rare::FUZZ;
+use obmalloc_fuzz::source::Given;
+
+static START: Once = Once::new();
+
+fuzz_target!(|bytes: &[u8]| {
+    START.call_once(obmalloc_fuzz::start);
+    let care = match bytes.first() {
+        Some(first) if first % 4 == 0 => Care::Paranoid,
+        _ => Care::Plain,
+    };
+    let rest = bytes.get(1..).unwrap_or_default();
+    let engine = Engine::new(Given::new(rest), &FUZZ, care, 20_000);
+    crew::drive(engine).finish();
+});

@@ -1,0 +1,57 @@
+//! The environment that the library runs in. It is read once in a process, so that each
+//! set of settings has a process of its own.
+
+/// Sets of settings that runs take in turn: `OBMALLOC_*`, and the model's own:
+/// `MODEL_DEBUG` (under the debug hooks), `MODEL_ARENA` (the size of a program's arenas,
+/// in KiB).
+pub const SETS: &[&str] = &[
+    "OBMALLOC_THREAD=0",
+    "OBMALLOC_THREAD=0 OBMALLOC_ALIGN=8",
+    "OBMALLOC_THREAD=0 OBMALLOC_SMALL_MAX=32K OBMALLOC_FORK=share",
+    "OBMALLOC_THREAD=0 OBMALLOC_DECAY_MS=0",
+    "OBMALLOC_THREAD=0 OBMALLOC_DECAY_MS=-1 OBMALLOC_SMALL_MAX=512",
+    "OBMALLOC_DECAY_MS=2",
+    "OBMALLOC_THREAD=0 OBMALLOC_ALIGN=obj:8 OBMALLOC_SMALL_MAX=32K OBMALLOC_FORK=seal",
+    "OBMALLOC_THREAD=0 MODEL_DEBUG=1",
+    "OBMALLOC_THREAD=0 OBMALLOC_THP=always OBMALLOC_SMALL_MAX=8K MODEL_ARENA=256",
+    "OBMALLOC_THREAD=0 OBMALLOC_LIMIT=24M OBMALLOC_LIMIT_HARD=1G",
+    "OBMALLOC_DECAY_MS=1 OBMALLOC_ALIGN=mem:8 OBMALLOC_SMALL_MAX=2048",
+];
+
+/// What the model has to know of them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Settings {
+    pub packed_mem: bool,
+    pub packed_obj: bool,
+    /// The helper thread may be at work: numbers that several locks guard may change
+    /// while they are read.
+    pub helper: bool,
+    /// There is a hard limit: NULL may come at any time.
+    pub limited: bool,
+    pub debug: bool,
+    /// Bytes of a program's arenas are those of CPython up to 3.9.
+    pub small_arenas: bool,
+}
+
+impl Settings {
+    /// Those of this process.
+    pub fn of_environment() -> Settings {
+        let get = |name: &str| std::env::var(name).unwrap_or_default();
+        let align = get("OBMALLOC_ALIGN");
+        let decay = get("OBMALLOC_DECAY_MS");
+        Settings {
+            packed_mem: align == "8" || align == "mem:8",
+            packed_obj: align == "8" || align == "obj:8",
+            helper: get("OBMALLOC_THREAD") != "0" && decay != "0" && decay != "-1",
+            limited: !get("OBMALLOC_LIMIT_HARD").is_empty(),
+            debug: get("MODEL_DEBUG") == "1",
+            small_arenas: get("MODEL_ARENA") == "256",
+        }
+    }
+
+    /// Names and values in a set.
+    pub fn pairs(set: &str) -> impl Iterator<Item = (&str, &str)> {
+        set.split_whitespace()
+            .filter_map(|pair| pair.split_once('='))
+    }
+}

@@ -1,0 +1,95 @@
+//! The invariants of everything at once, for tests and for the model (`fuzz/`). What
+//! one structure owes, its own file asserts; here is what they owe each other. It is in
+//! no library that is released.
+
+use std::vec::Vec;
+
+use crate::address_map::MAP;
+use crate::heap::Heap;
+use crate::lane::{LANES, Lane};
+use crate::size_class::{SizeClass, TABLE_LEN};
+use crate::threads;
+
+/// What the pools of a class in a lane hold.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+struct Sum {
+    pools: usize,
+    full: usize,
+    taken: usize,
+    resident: usize,
+}
+
+impl Heap {
+    /// Asserts the invariants of the heap. Holds all locks, in the order of H2, as fork
+    /// does: other threads may use the heap meanwhile.
+    pub fn check(&self) {
+        let all: Vec<_> = self.all_used().collect();
+        let arenas = self.arenas.lock();
+        arenas.check();
+        let mut sums = [[Sum::default(); TABLE_LEN]; LANES];
+        let (mut claims, mut lands) = (Vec::new(), Vec::new());
+        for arena in arenas.with_land() {
+            lands.push(arena.base());
+            claims.extend(arena.claim());
+            for pool in arena.pools().take(arena.len()) {
+                let (base, class) = (pool.base(), pool.class());
+                assert_eq!(MAP.find(base).class(), class, "N1");
+                let found = MAP.arena(base).expect("N3 U3");
+                assert!(core::ptr::eq(found, arena), "N3 U3");
+                let Some(class) = class else {
+                    continue;
+                };
+                assert!(Lane::open().any(|lane| lane == pool.lane()), "E1");
+                let sum = &mut sums[pool.lane().index()][class.index()];
+                sum.pools += 1;
+                sum.full += usize::from(pool.free() == 0);
+                sum.taken += (class.shape().blocks - pool.free()) as usize;
+                sum.resident += pool.resident().bytes();
+            }
+        }
+        for (lane, class, used) in &all {
+            used.check(*lane, *class);
+            used.depot.check(self.slots(*lane, *class), *class);
+            let sum = Sum {
+                pools: used.pools(),
+                full: used.full(),
+                taken: used.taken(),
+                resident: used.resident(),
+            };
+            assert_eq!(sum, sums[lane.index()][class.index()], "{lane:?} {class:?}");
+        }
+        let others = |n: usize| claims[n + 1..].contains(&claims[n]);
+        assert!(!(0..claims.len()).any(others), "C1");
+        lands.sort_unstable();
+        assert!(lands.windows(2).all(|pair| pair[0] < pair[1]), "L1");
+    }
+
+    /// Asserts what holds of the free blocks that no pool knows as free (H1), and
+    /// returns them, in order. To be called on the process's heap, while no other thread
+    /// is in the midst of a call.
+    pub fn check_at_hand(&self) -> Vec<usize> {
+        let mut at_hand = Vec::new();
+        let mut add = |class: SizeClass, blocks: Vec<*mut u8>| {
+            for block in &blocks {
+                let address = block.addr();
+                assert_eq!(MAP.find(address).class(), Some(class), "D1 M2");
+                let arena = MAP.arena(address).expect("N3");
+                assert!(arena.pool(address).is_taken(address), "H1 P1");
+            }
+            at_hand.extend(blocks.iter().map(|block| block.addr()));
+        };
+        threads::check(|magazines, is_idle| {
+            for class in SizeClass::all() {
+                let blocks = magazines.check(class);
+                assert!(blocks.is_empty() || !is_idle, "R1");
+                add(class, blocks);
+            }
+        });
+        for (lane, class, used) in self.all_used() {
+            add(class, used.depot.check(self.slots(lane, class), class));
+        }
+        at_hand.sort_unstable();
+        assert!(at_hand.windows(2).all(|pair| pair[0] < pair[1]), "H1");
+        at_hand
+    }
+}
