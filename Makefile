@@ -8,7 +8,7 @@ LIBDIR  ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
 DESTDIR ?=
 # Versions whose memory tests `make test` runs on relinked interpreters.
-RELINKED ?= 2.7,3.8,3.13
+RELINKED ?= 2.7,3.13
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 SONAME  := libobmalloc.so.0
@@ -16,11 +16,11 @@ RELEASE := target/release
 SO      := $(RELEASE)/libobmalloc.so
 A       := $(RELEASE)/libobmalloc.a
 
-.PHONY: all run test test-rust test-loom loom stepper tsan mutants test-model test-c \
-        test-preload test-cpython-slice test-cpython fuzz test-relinked test-relinked-all \
-        test-extensions compat relink check header asm instructions footprint bench \
-        bench-suite bench-whole bench-quick bench-memory plot-memory figures proven install \
-        uninstall clean help
+.PHONY: all run test test-all test-rust test-loom loom stepper tsan mutants test-model \
+        test-c test-preload test-preload-sample test-cpython-slice test-cpython fuzz \
+        test-relinked test-relinked-all test-extensions compat relink check header asm \
+        instructions footprint bench bench-suite bench-whole bench-quick bench-memory \
+        plot-memory figures proven install uninstall clean help
 
 # The archive's names are weak: a host that defines one of them itself (2.7
 # defines PyMem_*) wins. In a shared library it makes no difference. Cargo knows
@@ -36,7 +36,9 @@ all: ## build target/release/libobmalloc.so and .a
 run: all ## run a real Python program with the library, and without
 	$(PYTHON3) bench/first_run.py
 
-test: test-rust test-loom test-model bench-quick test-c test-preload test-cpython-slice test-relinked ## all tests that fit in twenty minutes
+test: test-rust test-loom test-model bench-quick test-c test-preload-sample test-cpython-slice test-relinked ## the short form of all tests
+
+test-all: test test-preload test-cpython test-relinked-all ## all of them, which takes hours
 
 test-rust: ## the tests beside the sources
 	$(CARGO) test --quiet
@@ -73,6 +75,9 @@ test-c: all ## C programs, linked, preloaded, and against CPython's own function
 
 test-preload: all ## every way into a process
 	$(PYTHON3) c_tests/preload/run.py
+
+test-preload-sample: all ## most of that with some of the interpreters only
+	$(PYTHON3) c_tests/preload/run.py --sample
 
 test-cpython-slice: all ## a part of CPython's own suites, without and with us
 	$(PYTHON3) c_tests/cpython/compare.py --slice

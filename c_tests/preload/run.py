@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Checks every way of the library into a process.
 
-    c_tests/preload/run.py [--pythons 3.11 static ...] [--only status late ...]
+    c_tests/preload/run.py [--sample] [--pythons 3.11 static ...] [--only status late ...]
 
 Runs the methods of the test_*.py files beside it, once for each interpreter on
 this machine where the topic depends on one.  One line for each check; the last
@@ -75,9 +75,26 @@ def name_of(test):
                              words_of(case), details)).rstrip()
 
 
-def collect(found, only):
-    """Lists of checks that can run at the same time as other lists: one for each
-    class and interpreter."""
+# Topics that a sample, too, checks with every interpreter.
+EVERYWHERE = ('status', 'landing')
+
+
+def sample(found):
+    """The interpreters that differ most: the two oldest, the newest, and static ones."""
+    shared = sorted((python for python in found if python.shared), key=lambda each: each.numbers)
+    return [each for each in found if not each.shared or each in shared[:2] + shared[-1:]]
+
+
+def is_left_out(python, topic, applies, sampled):
+    """Whether a sample does without this check, as others of it make the same."""
+    return not (sampled is None or python is None or python in sampled or topic in EVERYWHERE
+                or not any(map(applies, sampled)))
+
+
+def collect(found, only, sampled=None):
+    """Lists of checks that can run at the same time as other lists, one for each class
+    and interpreter; and how many a sample leaves out."""
+    left_out = 0
     loader = unittest.TestLoader()
     lists = []
     for path in sorted(glob.glob(os.path.join(support.HERE, 'test_*.py'))):
@@ -93,10 +110,14 @@ def collect(found, only):
                     test = case(name)
                     test.python = python
                     wanted = not only or any(word in words_of(test) for word in only)
-                    if wanted and applies(python):
+                    if not (wanted and applies(python)):
+                        continue
+                    if is_left_out(python, words_of(test).split(':')[0], applies, sampled):
+                        left_out += 1
+                    else:
                         checks.append(test)
                 lists.append(checks)
-    return lists
+    return lists, left_out
 
 
 def main():
@@ -105,6 +126,8 @@ def main():
                         help="only these: '3.11', '3.11.7', 'static', 'shared'")
     parser.add_argument('--only', nargs='+', default=[], metavar='WORD',
                         help='only the checks with one of these in topic or name')
+    parser.add_argument('--sample', action='store_true',
+                        help='most topics with some of the interpreters only')
     parser.add_argument('--library', default=support.LIBRARY, help='another libobmalloc.so')
     parser.add_argument('--jobs', type=int, default=min(4, os.cpu_count() or 1))
     options = parser.parse_args()
@@ -126,9 +149,14 @@ def main():
             check(result)
 
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-        for done in [pool.submit(perform, checks) for checks in collect(found, options.only)]:
+        sampled = sample(found) if options.sample else None
+        lists, left_out = collect(found, options.only, sampled)
+        for done in [pool.submit(perform, checks) for checks in lists]:
             done.result()
     count = result.count
+    if left_out:
+        print('%d checks with other interpreters than %s are left out: make test-preload'
+              % (left_out, ', '.join(python.label for python in sampled)))
     print('%.0f seconds' % (time.time() - start))
     print('%d passed, %d failed, %d skipped' % (count['ok'], count['FAIL'], count['skip']))
     return 1 if count['FAIL'] or not count['ok'] else 0
