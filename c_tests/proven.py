@@ -33,6 +33,7 @@ KINDS = {
     "model": "random operations against a model",
     "fuzz": "operations found by a fuzzer",
     "loom": "all interleavings of small thread models",
+    "stepper": "a fork at each instruction of another thread",
     "tsan": "threads under ThreadSanitizer",
     "miri": "the sources' tests under Miri",
     "forks": "forks under load",

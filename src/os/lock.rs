@@ -96,7 +96,8 @@ impl<T> Lock<T> {
 
     /// Takes the lock if nobody holds it.
     pub fn try_lock(&self) -> Option<Held<'_, T>> {
-        self.try_take().then_some(Held {
+        // Not `then_some`: made and dropped in any case, it would open another's lock.
+        self.try_take().then(|| Held {
             lock: self,
             taken: true,
         })
@@ -218,7 +219,9 @@ mod tests {
     fn a_lock_that_is_held_is_not_taken_again() {
         static ONE: Lock<()> = Lock::new(());
         let held = ONE.try_lock();
-        assert!(held.is_some() && ONE.try_lock().is_none());
+        assert!(held.is_some());
+        assert!(ONE.try_lock().is_none());
+        assert!(ONE.try_lock().is_none(), "trying does not open it");
         drop(held);
         assert!(ONE.try_lock().is_some());
     }

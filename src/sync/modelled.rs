@@ -177,8 +177,49 @@ impl<T: Word> Atomic<T> {
     }
 
     #[track_caller]
-    pub fn fetch_max(&self, n: T, order: Ordering) -> T {
-        self.fetch(order, |value| value.max(n.to()))
+    pub fn fetch_and(&self, n: T, order: Ordering) -> T {
+        self.fetch(order, |value| value & n.to())
+    }
+
+    #[track_caller]
+    pub fn fetch_or(&self, n: T, order: Ordering) -> T {
+        self.fetch(order, |value| value | n.to())
+    }
+
+    #[track_caller]
+    pub fn fetch_xor(&self, n: T, order: Ordering) -> T {
+        self.fetch(order, |value| value ^ n.to())
+    }
+
+    #[track_caller]
+    pub fn fetch_max(&self, n: T, order: Ordering) -> T
+    where
+        T: Ord,
+    {
+        let change = |value: T| Some(value.max(n));
+        self.fetch_update(order, Relaxed, change)
+            .unwrap_or_else(|is| is)
+    }
+
+    #[track_caller]
+    pub fn fetch_min(&self, n: T, order: Ordering) -> T
+    where
+        T: Ord,
+    {
+        let change = |value: T| Some(value.min(n));
+        self.fetch_update(order, Relaxed, change)
+            .unwrap_or_else(|is| is)
+    }
+
+    #[track_caller]
+    pub fn compare_exchange_weak(
+        &self,
+        expected: T,
+        value: T,
+        success: Ordering,
+        failure: Ordering,
+    ) -> Result<T, T> {
+        self.compare_exchange(expected, value, success, failure)
     }
 }
 

@@ -44,10 +44,15 @@ fn is_found(arena: &'static Arena) -> bool {
         .is_some_and(|found| ptr::eq(found, arena))
 }
 
-#[test]
-fn whoever_finds_an_arena_finds_its_record_filled() {
+/// A thread adds an arena, another looks it up; `neighbours` were there before.
+fn add_and_look_up(neighbours: &'static [Place]) {
     let place = Place::new();
     model(Some(2), move || {
+        for neighbour in neighbours {
+            let (arena, land) = neighbour.clean();
+            arena.place(land);
+            assert!(MAP.add_arena(arena));
+        }
         let (arena, land) = place.clean();
         let base = land.first_pool();
         let thread = spawn(move || {
@@ -64,6 +69,17 @@ fn whoever_finds_an_arena_finds_its_record_filled() {
         thread.join().unwrap();
         assert!(is_found(arena));
     });
+}
+
+#[test]
+fn whoever_finds_an_arena_finds_its_record_filled() {
+    add_and_look_up(&[]);
+}
+
+/// The leaf is there already: it is the arena's entry that publishes the record.
+#[test]
+fn the_same_where_there_is_a_leaf() {
+    add_and_look_up(std::vec![Place::new()].leak());
 }
 
 #[test]

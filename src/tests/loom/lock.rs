@@ -41,6 +41,22 @@ fn three_threads_wake_each_other() {
     });
 }
 
+#[test]
+fn who_only_tries_takes_it_alone_or_not_at_all() {
+    model(None, || {
+        let lock = Rc::new(Lock::new(Cell::new(0)));
+        add(&lock);
+        let other = Rc::clone(&lock);
+        let tries = spawn(move || match other.try_lock() {
+            Some(count) => count.set(count.get() + 1),
+            None => add(&other),
+        });
+        add(&lock);
+        tries.join().unwrap();
+        assert_eq!(lock.lock().get(), 3);
+    });
+}
+
 /// Two threads fork, a third takes both locks in their order: each fork finds both
 /// values equal, and its own calls in between are let through.
 #[test]
