@@ -23,7 +23,13 @@ impl Heap {
     /// Asserts the invariants of the heap. Holds all locks, in the order of H2, as fork
     /// does: other threads may use the heap meanwhile.
     pub fn check(&self) {
-        let all: Vec<_> = self.all_used().collect();
+        // A lane's classes for packed domains last: so its locks are in order.
+        let of_lane = |lane| {
+            let those = |packed| SizeClass::all().filter(move |class| class.is_packed() == packed);
+            let classes = those(false).chain(those(true));
+            classes.map(move |class| (lane, class, self.used(lane, class)))
+        };
+        let all: Vec<_> = Lane::open().flat_map(of_lane).collect();
         let arenas = self.arenas.lock();
         arenas.check();
         let mut sums = [[Sum::default(); TABLE_LEN]; LANES];

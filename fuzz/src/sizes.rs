@@ -118,11 +118,11 @@ impl Sizes {
     /// The way that 16 random bits name.
     pub fn of(bits: u32) -> Sizes {
         match bits % 16 {
-            0..4 => Sizes::Python,
-            4..6 => Sizes::Edges,
-            6..9 => Sizes::Small,
-            9..11 => Sizes::Medium,
-            11..13 => Sizes::Wide,
+            0..6 => Sizes::Python,
+            6 => Sizes::Edges,
+            7..11 => Sizes::Small,
+            11 => Sizes::Medium,
+            12 => Sizes::Wide,
             _ => Sizes::One(Sizes::Edges.size(bits >> 4).min(9000)),
         }
     }

@@ -31,6 +31,9 @@ struct Arguments {
     aslr: bool,
 }
 
+/// Seconds after which a run has come to a halt.
+const HANGS: u32 = 3600;
+
 /// What this program was built for.
 const BUILT_FOR: &str = if cfg!(debug_assertions) {
     "paranoid"
@@ -138,6 +141,8 @@ fn run(arguments: &Arguments) {
     println!("{}", arguments.text());
     history::keep_replay(arguments.text());
     history::watch();
+    // SAFETY: if it hangs, that is the end of it: no run takes so long.
+    unsafe { libc::alarm(HANGS) };
     obmalloc_fuzz::start();
     let pace = Pace::named(&arguments.pace).expect("looked at before");
     let care = match arguments.pace.as_str() {
