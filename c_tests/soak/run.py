@@ -195,12 +195,11 @@ def slope(values):
 
 def build(folder):
     program = os.path.join(folder, "soak")
-    directory = os.path.dirname(LIBRARY)
-    subprocess.run([os.environ.get("CC", "cc"), *FLAGS, "-I", os.path.join(ROOT, "include"),
-                    "-I", TESTS, os.path.join(HERE, "soak.c"), "-o", program, "-L", directory,
-                    "-Wl,-rpath," + folder, "-l:libobmalloc.so", "-lpthread"], check=True)
     for name in ("libobmalloc.so", "libobmalloc.so.0"):     # by its SONAME, as installed
         os.symlink(LIBRARY, os.path.join(folder, name))
+    subprocess.run([os.environ.get("CC", "cc"), *FLAGS, "-I", os.path.join(ROOT, "include"),
+                    "-I", TESTS, os.path.join(HERE, "soak.c"), "-o", program, "-L", folder,
+                    "-Wl,-rpath," + folder, "-l:libobmalloc.so", "-lpthread"], check=True)
     return program
 
 
