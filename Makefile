@@ -18,7 +18,7 @@ A       := $(RELEASE)/libobmalloc.a
 
 .PHONY: all run test test-all test-rust test-loom loom stepper tsan mutants test-model \
         test-c test-preload test-preload-sample test-cpython-slice test-cpython fuzz \
-        test-relinked test-relinked-all test-extensions compat relink check header asm \
+        test-relinked test-relinked-all test-extensions test-soak soak forks compat relink check header asm \
         instructions footprint bench bench-suite bench-whole bench-quick bench-memory \
         plot-memory figures proven install uninstall clean help
 
@@ -111,6 +111,20 @@ test-extensions: all ## packages from PyPI, built for the original, on relinked 
 
 compat: all ## other people's packages, their own tests with and without us; writes records
 	$(PYTHON3) c_tests/compat/packages.py --record
+
+test-soak: all ## twenty seconds of what soak does
+	$(PYTHON3) c_tests/soak/run.py --seconds 20
+
+# MINUTES=, or SECONDS= for a short one that leaves no record; SEED= replays one.
+soak: MINUTES = 60
+soak: all ## threads, forks, trims, sub-interpreters, refusals at once; leaves a record
+	$(PYTHON3) c_tests/soak/run.py $(if $(SEED),--seed $(SEED)) \
+	  $(if $(SECONDS),--seconds $(SECONDS),--minutes $(MINUTES) --record)
+
+FORKS ?= 20000
+WAYS ?= so,a,pre
+forks: all ## 20 000 forks under load in each of six settings; leaves a record
+	$(PYTHON3) c_tests/soak/forks.py --forks $(FORKS) --ways $(WAYS)
 
 relink: all ## link the interpreter PYTHON=... again, with the archive for its obmalloc.o
 	$(if $(PYTHON),,$(error which interpreter? make relink PYTHON=3.11, or a path))
