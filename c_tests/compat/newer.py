@@ -126,7 +126,8 @@ def newer_preload():
 
 SLICE = ('test_gc test_json test_list test_dict test_set test_unicode test_tracemalloc'
          ' test_threading test_sys test_capi test_fork1 test_interpreters test_weakref'
-         ' test_exceptions test_bytes test_multiprocessing_fork test_cmd_line test_embed test_io').split()
+         ' test_exceptions test_bytes test_multiprocessing_fork test_cmd_line test_embed'
+         ' test_io').split()
 # In a static build CPython's own functions answer when asked for the allocator's name and
 # its table (README, "What it replaces"): they say that it is not pymalloc.
 OWN_ANSWERS = ('test_sys.SysModuleTest.test_debugmallocstats',
@@ -188,8 +189,8 @@ def free_threaded_python():
     if done.status != 0:
         raise Skip('no source: ' + last_line(done.err))
     done = support.run(['sh', '-c', 'mkdir -p "$1/src"; tar -xf "$2"/src/%s_*.orig.tar.xz -C'
-                        ' "$1/src" --strip-components=1 && cd "$1/src" && ./configure -q --disable-gil'
-                        ' --enable-shared --prefix="$1/install" --without-ensurepip CFLAGS=-O1'
+                        ' "$1/src" --strip-components=1 && cd "$1/src" &&'
+                        ' ./configure -q --disable-gil --enable-shared --prefix="$1/install" --without-ensurepip CFLAGS=-O1'
                         ' && make -s -j2 && make -s altinstall' % name, 'sh', folder, SYSTEM],
                        timeout=3600)
     built = glob.glob(folder + '/install/bin/python3.??t')
