@@ -109,8 +109,9 @@ test-relinked-all: all ## whole suites, on all relinked interpreters; writes the
 test-extensions: all ## packages from PyPI, built for the original, on relinked interpreters
 	$(PYTHON3) c_tests/relinked/extensions.py 3.8 3.11 3.13
 
-compat: all ## other people's packages, their own tests with and without us; writes records
+compat: all ## other people's packages and environments, with and without us; writes records
 	$(PYTHON3) c_tests/compat/packages.py --record
+	$(PYTHON3) c_tests/compat/environments.py --record
 
 test-soak: all ## twenty seconds of what soak does
 	$(PYTHON3) c_tests/soak/run.py --seconds 20

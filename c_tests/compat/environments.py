@@ -1,0 +1,103 @@
+#!/usr/bin/env python3
+"""Environments that programs run in: servers that fork workers, tools that look into a
+process, interpreters beside each other, newer systems. Each is tried with us and
+without, and has to do the same; each shows that we are active in the process that
+matters, or why not.
+
+    c_tests/compat/environments.py [--only gunicorn ...] [--pythons 3.13 static ...] [--record]
+
+What has to be installed comes from pip and Debian, into target/compat; what cannot be
+had is skipped, and said. A line for each: verdict, environment, interpreter, seconds,
+what was found. Fails if one fails, or if none was made.
+"""
+import argparse
+import collections
+import os
+import subprocess
+import sys
+import time
+sys.dont_write_bytecode = True      # before the modules beside us are imported
+
+import base
+from base import pythons, support
+
+import servers          # noqa: F401  each lists its environments
+import tools            # noqa: F401
+import interpreters     # noqa: F401
+import system           # noqa: F401
+import newer            # noqa: F401
+
+# Interpreters by default: the distribution's static one, and two shared ones.
+USUAL = ['static', '3.12', '3.13']
+
+
+def attempt(each, python):
+    """(verdict, words) of one environment with one interpreter."""
+    try:
+        return 'ok', each.check(python) if python else each.check()
+    except base.Skip as reason:
+        return 'skip', str(reason)
+    except base.Fails as complaint:
+        return 'FAIL', str(complaint)
+    except Exception as error:      # of the check itself: one line, and the others go on
+        return 'FAIL', '%s: %s' % (type(error).__name__, error)
+
+
+def record(name, found, seconds):
+    """One line of c_tests/PROVEN.md, made by the program that keeps it, if it is there."""
+    program = os.path.join(base.ROOT, 'c_tests', 'proven.py')
+    if not os.path.exists(program):
+        return
+    subprocess.check_call([
+        sys.executable, program, 'record', 'env-' + name,
+        '--command', 'c_tests/compat/environments.py --only ' + name,
+        '--amount', '; '.join(sorted({words for _, words in found})),
+        '--seconds', '%.0f' % seconds,
+        '--versions', ', '.join(label for label, _ in found if label) or 'as said',
+        '--what', 'environment ' + name, '--result', 'as without us'])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
+    parser.add_argument('--only', nargs='+', default=[], metavar='NAME',
+                        help='of: ' + ' '.join(each.name for each in base.EVERY))
+    parser.add_argument('--pythons', nargs='+', default=USUAL, metavar='WHICH',
+                        help="'3.11', '3.11.7', 'static', 'shared' (%s)" % ' '.join(USUAL))
+    parser.add_argument('--library', default=support.LIBRARY, help='another libobmalloc.so')
+    parser.add_argument('--record', action='store_true', help='keep what passed as proven')
+    options = parser.parse_args()
+    unknown = set(options.only) - {each.name for each in base.EVERY}
+    if unknown:
+        parser.error('no such environment: ' + ' '.join(sorted(unknown)))
+    support.LIBRARY = os.path.abspath(options.library)
+    if not os.path.exists(support.LIBRARY):
+        sys.exit('%s is not there: make' % support.LIBRARY)
+    os.makedirs(base.FOLDER, exist_ok=True)
+    found = [each for each in pythons.find()[0] if pythons.matches(each, options.pythons)]
+
+    count = collections.Counter()
+    for each in base.EVERY:
+        if options.only and each.name not in options.only:
+            continue
+        passed, begun = [], time.time()
+        several = [python for python in found if each.applies and each.applies(python)]
+        if each.applies and not several:
+            print('skip  %-18s no interpreter for it among those chosen' % each.name)
+        for python in several if each.applies else [None]:
+            start = time.time()
+            verdict, words = attempt(each, python)
+            count[verdict] += 1
+            label = python.label if python else ''
+            print('%-5s %-18s %-14s %5.0f s  %s' % (
+                verdict, each.name, label, time.time() - start,
+                words.strip().replace('\n', '\n        ')), flush=True)
+            if verdict == 'ok':
+                passed.append((label, words))
+        if options.record and passed and count['FAIL'] == 0:
+            record(each.name, passed, time.time() - begun)
+    print('%d passed, %d failed, %d skipped' % (count['ok'], count['FAIL'], count['skip']))
+    return 1 if count['FAIL'] or not count['ok'] else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
