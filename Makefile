@@ -110,6 +110,7 @@ test-extensions: all ## packages from PyPI, built for the original, on relinked 
 	$(PYTHON3) c_tests/relinked/extensions.py 3.8 3.11 3.13
 
 compat: all ## other people's packages, their own tests with and without us; writes records
+	$(PYTHON3) c_tests/compat/test_packages.py
 	$(PYTHON3) c_tests/compat/packages.py --record
 
 relink: all ## link the interpreter PYTHON=... again, with the archive for its obmalloc.o
