@@ -18,9 +18,9 @@ A       := $(RELEASE)/libobmalloc.a
 
 .PHONY: all run test test-all test-rust test-loom loom stepper tsan mutants test-model \
         test-c test-preload test-preload-sample test-cpython-slice test-cpython fuzz \
-        test-relinked test-relinked-all test-extensions test-soak soak forks compat relink check header asm \
-        instructions footprint bench bench-suite bench-whole bench-quick bench-memory \
-        plot-memory figures proven install uninstall clean help
+        test-relinked test-relinked-all test-extensions compat test-soak soak forks relink \
+        check header asm instructions footprint bench bench-suite bench-whole bench-quick \
+        bench-memory plot-memory figures proven install uninstall clean help
 
 # The archive's names are weak: a host that defines one of them itself (2.7
 # defines PyMem_*) wins. In a shared library it makes no difference. Cargo knows
@@ -110,6 +110,7 @@ test-extensions: all ## packages from PyPI, built for the original, on relinked 
 	$(PYTHON3) c_tests/relinked/extensions.py 3.8 3.11 3.13
 
 compat: all ## other people's packages and environments, with and without us; writes records
+	$(PYTHON3) c_tests/compat/test_packages.py
 	$(PYTHON3) c_tests/compat/packages.py --record
 	$(PYTHON3) c_tests/compat/environments.py --record
 

@@ -15,6 +15,7 @@ import glob
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -82,8 +83,9 @@ def environment(project, python, folder):
     if not made(place, wish):
         shutil.rmtree(place, ignore_errors=True)
         run([python.path, "-m", "venv", "--without-pip", place], "venv")
+        built = ["--no-binary", ",".join(re.split("[<>=~]", one)[0] for one in project.unbuilt)]
         pip(["--python", inside, "install", "--quiet", "--only-binary", ":all:"]
-            + project.requirements, "pip install")
+            + built * bool(project.unbuilt) + project.requirements, "pip install")
         mark(place, wish)
     return inside
 

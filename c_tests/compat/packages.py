@@ -87,7 +87,9 @@ class Suite:
     def run(self, side, options, part=()):
         """One run of the whole, or of a part, of one side."""
         def settings(folder):
+            tools = os.path.dirname(self.inside)
             chosen = {"PYTHONHASHSEED": "0", "PYTHONPATH": os.path.join(HERE, "plugin"),
+                      "PATH": os.pathsep.join((tools, os.environ["PATH"])),
                       "COMPAT_OUTCOMES": os.path.join(folder, "outcomes")}
             for name, value in self.project.settings.items():
                 chosen[name] = os.pathsep.join(filter(None, (chosen.get(name), self.at(value))))

@@ -21,6 +21,7 @@ class Project:
     runner: str = "pytest"      # by paths; "unittest" by modules; "script": its own runner
     part: str = ""              # which part of the suite that is; "": all of it
     needs: list = field(default_factory=list)       # packages beside it
+    unbuilt: list = field(default_factory=list)     # more of them, that have no wheel
     keep: list = field(default_factory=list)        # of the source archive; []: none needed
     graft: dict = field(default_factory=dict)       # folder of it: folder in site-packages
     options: list = field(default_factory=list)     # more words for pytest
@@ -41,7 +42,7 @@ class Project:
 
     @property
     def requirements(self):
-        return [self.requirement] + PYTEST + self.needs
+        return [self.requirement] + PYTEST + self.needs + self.unbuilt
 
 
 HYPOTHESIS = ["--hypothesis-seed=0"]
@@ -58,8 +59,9 @@ CMAKE_TOOLS = ["cmake==4.4.5", "ninja==1.13.2"]
 PROJECTS = [
     Project("greenlet", "3.5.6", ["greenlet/tests"], needs=["objgraph", "psutil==7.2.2"]),
     Project("psutil", "7.2.2", ["tests"], root="{TESTS}",
-            keep=["tests", "pyproject.toml", "scripts"],
-            needs=["psleak", "setuptools", "wheel"]),
+            keep=["tests", "pyproject.toml", "scripts", "setup.py"],
+            settings={"PYTHONPATH": "{PACKAGES}"},      # its scripts run without the venv
+            needs=["setuptools", "wheel"], unbuilt=["psleak==0.1.6"]),
     Project("lxml", "6.1.3", ["lxml.tests", "lxml.html.tests"], runner="unittest",
             keep=["src/lxml/tests", "src/lxml/html/tests", "doc"],
             graft={"src/lxml/tests": "lxml/tests", "src/lxml/html/tests": "lxml/html/tests",
@@ -68,7 +70,8 @@ PROJECTS = [
     Project("numpy", "2.4.6", ["numpy/%s/tests" % name for name in
                                ("_core", "lib", "linalg", "random", "ma", "fft", "polynomial")],
             part="_core, lib, linalg, random, ma, fft, polynomial, without those marked slow",
-            needs=["hypothesis"], options=["-m", "not slow"] + HYPOTHESIS, packed=True),
+            needs=["hypothesis", "meson==1.9.1", "ninja==1.13.2"],     # it builds a memory policy
+            options=["-m", "not slow"] + HYPOTHESIS, packed=True),
     Project("pandas", "3.1.1", ["pandas/tests/" + name for name in
                                 ("libs", "internals", "indexing", "reshape", "groupby")],
             part="libs, internals, indexing, reshape, groupby",
