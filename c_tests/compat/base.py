@@ -32,15 +32,16 @@ class Environment(NamedTuple):
     name: str
     check: Callable         # of a Python, or of nothing; returns what it found
     applies: Callable       # to this Python? None: there is one line, without a Python
+    only_asked: bool        # it touches the whole machine: not unless it is named
 
 
 EVERY = []
 
 
-def environment(name, applies=None):
+def environment(name, applies=None, only_asked=False):
     """Lists a check. It returns a few words, or raises Skip or Fails."""
     def mark(check):
-        EVERY.append(Environment(name, check, applies))
+        EVERY.append(Environment(name, check, applies, only_asked))
         return check
     return mark
 

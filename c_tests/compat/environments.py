@@ -77,8 +77,12 @@ def main():
 
     count = collections.Counter()
     for each in base.EVERY:
-        if options.only and each.name not in options.only:
-            continue
+        if each.name not in options.only:
+            if not options.only and each.only_asked:
+                print('skip  %-18s it changes a setting of the whole machine: ask for it'
+                      ' by --only' % each.name)
+            if options.only or each.only_asked:
+                continue
         passed, begun = [], time.time()
         several = [python for python in found if each.applies and each.applies(python)]
         if each.applies and not several:

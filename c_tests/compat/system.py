@@ -62,8 +62,9 @@ def promised():
             for name in ('Committed_AS', 'CommitLimit')]
 
 
-@environment('overcommit-off', since(3, 6))
+@environment('overcommit-off', since(3, 6), only_asked=True)
 def overcommit(python):
+    """For half a minute no process of the machine gets more than there is."""
     ours, stock = [], []
     try:
         with strict():
