@@ -102,31 +102,47 @@ static void at_thread_end(void *unused)
     all_is_well(BLOCKS / 2);
 }
 
-static void into_returned_memory(void *unused)
+/* Where a pool of these blocks has none: before the first. */
+static void beside(void *unused)
 {
     (void)unused;
+    allocate();
+    for (size_t i = BLOCKS / 2; i < BLOCKS; i++) {
+        obj.free(blocks[i]);
+        if (i >= BLOCKS - 5)
+            obj.free((void *)(((uintptr_t)blocks[i] & ~(uintptr_t)0xffff) + 16));
+    }
+    obmalloc_trim(0);
+    all_is_well(BLOCKS / 2);
+}
+
+/* Five blocks of arenas that went back to the kernel. */
+static void *const *returned(void)
+{
     allocate();
     for (size_t i = 0; i < MANY; i++)
         many[i] = obj.malloc(400);
     for (size_t i = 0; i < MANY; i++)
         obj.free(many[i]);
     obmalloc_trim(0);
+    return many + MANY / 2;
+}
+
+static void into_returned_memory(void *unused)
+{
+    (void)unused;
+    void *const *gone = returned();
     for (size_t i = 0; i < 5; i++)
-        obj.free(many[MANY / 2 + i * 100]);
+        obj.free(gone[i * 100]);
     all_is_well(BLOCKS);
 }
 
 static void resize_returned_memory(void *unused)
 {
     (void)unused;
-    allocate();
-    for (size_t i = 0; i < MANY; i++)
-        many[i] = obj.malloc(400);
-    for (size_t i = 0; i < MANY; i++)
-        obj.free(many[i]);
-    obmalloc_trim(0);
+    void *const *gone = returned();
     for (size_t i = 0; i < 5; i++)
-        CHECK(obj.realloc(many[MANY / 2 + i * 100], 500) == NULL);
+        CHECK(obj.realloc(gone[i * 100], 500) == NULL);
     all_is_well(BLOCKS);
 }
 
@@ -162,6 +178,7 @@ TEST_MAIN
     } mistakes[] = {
         {"freed twice", "freed twice", twice, 5},
         {"freed within a block", "no block begins there", within, 5},
+        {"freed beside a pool's blocks", "no block begins there", beside, 5},
         {"freed long after", "freed", long_after, 5},
         {"freed twice in a thread that ends", "freed twice", at_thread_end, 5},
         {"freed into returned memory", "its arena went back", into_returned_memory, 5},

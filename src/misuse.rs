@@ -15,7 +15,7 @@ use crate::os::text::{self, say};
 use crate::size_class::SizeClass;
 
 /// Why a block cannot have been freed rightly.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Misuse {
     /// No block begins at this address.
     NotABlock,

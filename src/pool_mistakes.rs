@@ -13,11 +13,10 @@
 //!
 //! As for the pool itself (`pool.rs`).
 
-use core::ptr;
 use core::slice;
 
 use crate::geometry::pool_base;
-use crate::misuse::{self, Misuse};
+use crate::misuse::Misuse;
 use crate::pool::Pool;
 use crate::size_class::{BLOCKS_PER_WORD, Shape, SizeClass};
 
@@ -42,40 +41,72 @@ impl Pool {
         }
     }
 
-    /// Of blocks of which not all are taken, the first that is not, or that stands
-    /// among them a second time.
-    #[cold]
-    pub(crate) fn not_taken(&self, shape: &Shape, blocks: &[*mut u8]) -> *mut u8 {
-        let is_taken = |block: *mut u8| {
-            let number = shape.number(block.addr() - self.base());
-            number.is_some_and(|n| self.words[n / BLOCKS_PER_WORD].get() >> (n % 64) & 1 == 1)
-        };
-        let mut with_before = blocks.iter().enumerate();
-        let wrong =
-            with_before.find(|(n, block)| !is_taken(**block) || blocks[..*n].contains(block));
-        wrong.map_or(ptr::null_mut(), |(_, block)| *block)
-    }
-
     /// Gives the leading blocks of `blocks` that lie in this pool, which is of `class`, one
-    /// by one, and reports those that cannot have been freed rightly. Returns how many these
-    /// are, and how many of them were left out.
+    /// by one, and leaves out those that cannot have been freed rightly: they are told to
+    /// `mistake`. Returns how many lie in it.
     #[cold]
     #[inline(never)]
-    pub fn give_singly(&self, class: SizeClass, blocks: &[*mut u8]) -> (usize, usize) {
+    pub fn give_singly(
+        &self,
+        class: SizeClass,
+        blocks: &[*mut u8],
+        mut mistake: impl FnMut(*mut u8, Misuse),
+    ) -> usize {
         let here = |block: &&*mut u8| pool_base(block.addr()) == self.base();
-        let (mut seen, mut wrong) = (0, 0);
+        let mut seen = 0;
         for block in blocks.iter().take_while(here) {
             seen += 1;
-            if self.give(class, slice::from_ref(block)).is_err() {
-                let misuse = if self.begins_block(block.addr()) {
-                    Misuse::AlreadyFree
-                } else {
-                    Misuse::NotABlock
-                };
-                misuse::report(Some(class), *block, misuse);
-                wrong += 1;
+            if self.give(class, slice::from_ref(block)).is_ok() {
+                continue;
             }
+            let misuse = if self.begins_block(block.addr()) {
+                Misuse::AlreadyFree
+            } else {
+                Misuse::NotABlock
+            };
+            mistake(*block, misuse);
         }
-        (seen, wrong)
+        seen
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::NotAllTaken;
+    use crate::pool::tests::{pool, take};
+    use crate::tests::*;
+
+    #[test]
+    fn what_is_no_taken_block_is_named_and_the_others_go_back() {
+        let class = SizeClass::of(64).unwrap();
+        let all = take(&pool(class), class, 4);
+        let (inside, odd, before) = (
+            all[1].wrapping_add(16),
+            all[1].wrapping_add(1),
+            all[0].wrapping_sub(16),
+        );
+        let no_block = Misuse::NotABlock;
+        for (wrong, misuse) in [
+            (inside, no_block),
+            (odd, no_block),
+            (before, no_block),
+            (all[3], Misuse::AlreadyFree),
+            (all[0], Misuse::AlreadyFree), // a second time
+        ] {
+            let pool = pool(class);
+            let blocks = take(&pool, class, 3);
+            let given = [blocks[0], wrong, blocks[2]];
+            let free = pool.free();
+            assert_eq!(pool.give(class, &given), Err(NotAllTaken));
+            assert_eq!(pool.free(), free);
+            pool.check();
+            let mut named = Vec::new();
+            let seen = pool.give_singly(class, &given, |block, why| named.push((block, why)));
+            assert_eq!((seen, named), (3, vec![(wrong, misuse)]));
+            assert_eq!(pool.free(), free + 2);
+            pool.check();
+            assert_eq!(pool.begins_block(wrong.addr()), misuse != no_block);
+        }
     }
 }

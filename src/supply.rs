@@ -148,9 +148,10 @@ impl Heap {
             }
             let before = pool.free();
             given += pool.give(class, &blocks[given..]).unwrap_or_else(|_| {
-                let (seen, left_out) = pool.give_singly(class, &blocks[given..]);
-                wrong += left_out;
-                seen
+                pool.give_singly(class, &blocks[given..], |block, misuse| {
+                    misuse::report(Some(class), block, misuse);
+                    wrong += 1;
+                })
             });
             if heap::at_once() && !arena.is_programs() {
                 used.purge(arena, pool, true);
