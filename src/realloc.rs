@@ -96,7 +96,7 @@ unsafe fn change<const ALIGN: usize>(
         return p; // it is of the right class
     }
     // SAFETY: the caller's promises.
-    unsafe { into(malloc::<ALIGN>(below, n), below, p, size, n) }
+    unsafe { into(malloc::<ALIGN>(below, n), p, size, n, || free(below, p)) }
 }
 
 /// What is not ours, or is to be of more than a small size.
@@ -128,25 +128,27 @@ unsafe fn beyond_small<const ALIGN: usize>(
         unsafe { malloc::<ALIGN>(below, n) }
     };
     // SAFETY: as above.
-    unsafe { into(block, below, p, size, n) }
+    unsafe { into(block, p, size, n, || free(below, p)) }
 }
 
-/// Moves what is in our block at `p` of `size` bytes into a new one for `n`, if there
-/// was memory for that.
+/// Moves what is in the block at `p`, of `size` bytes, into `block`, made for `n`, if
+/// there was memory for that; then `free` gives `p` back.
+///
+/// # Safety
+/// Two blocks, the first of which the caller has given up.
 #[inline(always)]
-unsafe fn into(
+pub unsafe fn into(
     block: *mut c_void,
-    below: &Allocator,
     p: *mut c_void,
     size: usize,
     n: usize,
+    free: impl FnOnce(),
 ) -> *mut c_void {
     if block.is_null() {
         return if n <= size { p } else { ptr::null_mut() }; // O2
     }
-    // SAFETY: two blocks, each at least so long; the new one is nobody's yet.
+    // SAFETY: each is at least so long; the new one is nobody's yet.
     unsafe { block.copy_from_nonoverlapping(p, n.min(size)) };
-    // SAFETY: the caller has given `p` up.
-    unsafe { free(below, p) };
+    free();
     block
 }

@@ -27,16 +27,15 @@ const fn aligned<const ALIGN: usize>() -> Allocator {
     }
 }
 
-/// With guarded blocks.
+/// The same, where somebody watches single blocks.
 const WATCHED: Allocator = Allocator {
-    ctx: core::ptr::null_mut(),
-    malloc: watched_malloc,
-    calloc: watched_calloc,
-    realloc: watched_realloc,
-    free: watched_free,
+    ctx: (&raw const BELOW).cast::<c_void>().cast_mut(),
+    ..watch::TABLE
 };
 
-/// What serves a domain that is packed, or not; with guarded blocks, if a setting asks.
+static BELOW: Allocator = WHATEVER_IS_IN_RAW;
+
+/// What serves a domain that is packed, or not, or watched.
 pub fn packed(packed: bool) -> Allocator {
     if watch::is_wanted() {
         WATCHED
@@ -101,24 +100,4 @@ pub unsafe extern "C" fn realloc<const ALIGN: usize>(
 pub unsafe extern "C" fn free(_: *mut c_void, p: *mut c_void) {
     // SAFETY: T1; the pointer's contract is the caller's.
     unsafe { object::free(&WHATEVER_IS_IN_RAW, p) }
-}
-
-unsafe extern "C" fn watched_malloc(_: *mut c_void, n: usize) -> *mut c_void {
-    // SAFETY: T1.
-    unsafe { watch::malloc::<ALIGNMENT>(&WHATEVER_IS_IN_RAW, n) }
-}
-
-unsafe extern "C" fn watched_calloc(_: *mut c_void, nelem: usize, elsize: usize) -> *mut c_void {
-    // SAFETY: T1.
-    unsafe { watch::calloc::<ALIGNMENT>(&WHATEVER_IS_IN_RAW, nelem, elsize) }
-}
-
-unsafe extern "C" fn watched_realloc(_: *mut c_void, p: *mut c_void, n: usize) -> *mut c_void {
-    // SAFETY: T1; the pointer's contract is the caller's.
-    unsafe { watch::realloc::<ALIGNMENT>(&WHATEVER_IS_IN_RAW, p, n) }
-}
-
-unsafe extern "C" fn watched_free(_: *mut c_void, p: *mut c_void) {
-    // SAFETY: T1; the pointer's contract is the caller's.
-    unsafe { watch::free(&WHATEVER_IS_IN_RAW, p) }
 }

@@ -82,35 +82,6 @@ const fn functions<const ALIGN: usize>() -> Allocator {
     }
 }
 
-/// Our table with guarded blocks.
-const WATCHED: Allocator = Allocator {
-    ctx: ptr::null_mut(),
-    malloc: watched_malloc,
-    calloc: watched_calloc,
-    realloc: watched_realloc,
-    free: watched_free,
-};
-
-unsafe extern "C" fn watched_malloc(ctx: *mut c_void, n: usize) -> *mut c_void {
-    // SAFETY: as in `malloc`, in all four.
-    unsafe { watch::malloc::<ALIGNMENT>(&*ctx.cast(), n) }
-}
-
-unsafe extern "C" fn watched_calloc(ctx: *mut c_void, nelem: usize, elsize: usize) -> *mut c_void {
-    // SAFETY: as above.
-    unsafe { watch::calloc::<ALIGNMENT>(&*ctx.cast(), nelem, elsize) }
-}
-
-unsafe extern "C" fn watched_realloc(ctx: *mut c_void, p: *mut c_void, n: usize) -> *mut c_void {
-    // SAFETY: as above.
-    unsafe { watch::realloc::<ALIGNMENT>(&*ctx.cast(), p, n) }
-}
-
-unsafe extern "C" fn watched_free(ctx: *mut c_void, p: *mut c_void) {
-    // SAFETY: as above.
-    unsafe { watch::free(&*ctx.cast(), p) }
-}
-
 /// The host's tables, and its functions to read and write them.
 struct Tables {
     get: GetAllocator,
@@ -146,7 +117,7 @@ impl Tables {
 /// Our table, but for its context.
 fn flavour(packed: bool) -> Allocator {
     if watch::is_wanted() {
-        WATCHED
+        watch::TABLE
     } else if packed {
         PACKED
     } else {
@@ -164,7 +135,9 @@ fn current(get: GetAllocator, domain: c_int) -> PyMemAllocatorEx {
 
 fn is_ours(table: &PyMemAllocatorEx) -> bool {
     table.malloc.is_some_and(|other| {
-        let mut ours = [PLAIN, PACKED, WATCHED].iter().map(|table| table.malloc);
+        let mut ours = [PLAIN, PACKED, watch::TABLE]
+            .iter()
+            .map(|table| table.malloc);
         ours.any(|malloc| other as *const () == malloc as *const ())
     })
 }

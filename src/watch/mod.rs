@@ -22,7 +22,7 @@ pub mod told;
 
 use crate::allocator::Allocator;
 use crate::first_use;
-use crate::geometry::REQUEST_MAX;
+use crate::geometry::{ALIGNMENT, REQUEST_MAX};
 use crate::guard;
 use crate::object;
 use crate::realloc as plain;
@@ -104,16 +104,11 @@ pub unsafe fn realloc<const ALIGN: usize>(
     let Some(size) = guard::size(p.cast()) else {
         return ptr::null_mut();
     };
-    // SAFETY: as above.
-    let new = unsafe { malloc::<ALIGN>(below, n) };
-    if new.is_null() {
-        return if n <= size { p } else { new };
+    // SAFETY: as above; what is guarded goes back to where it came from.
+    unsafe {
+        let new = malloc::<ALIGN>(below, n);
+        plain::into(new, p, size, n, || guard::free(p.cast()))
     }
-    // SAFETY: two blocks that are live, as far as both reach.
-    unsafe { new.cast::<u8>().copy_from(p.cast(), size.min(n)) };
-    // SAFETY: the caller's promise.
-    unsafe { guard::free(p.cast()) };
-    new
 }
 
 /// As [`object::free`].
@@ -131,4 +126,34 @@ pub unsafe fn free(below: &Allocator, p: *mut c_void) {
         // SAFETY: as above.
         unsafe { object::free(below, p) };
     }
+}
+
+/// These functions as a table, but for its context, which is the table below.
+pub const TABLE: Allocator = Allocator {
+    ctx: ptr::null_mut(),
+    malloc: table_malloc,
+    calloc: table_calloc,
+    realloc: table_realloc,
+    free: table_free,
+};
+
+unsafe extern "C" fn table_malloc(ctx: *mut c_void, n: usize) -> *mut c_void {
+    // SAFETY: the context; T1. So in the three that follow; the pointers' contract is the
+    // caller's.
+    unsafe { malloc::<ALIGNMENT>(&*ctx.cast(), n) }
+}
+
+unsafe extern "C" fn table_calloc(ctx: *mut c_void, nelem: usize, elsize: usize) -> *mut c_void {
+    // SAFETY: as above.
+    unsafe { calloc::<ALIGNMENT>(&*ctx.cast(), nelem, elsize) }
+}
+
+unsafe extern "C" fn table_realloc(ctx: *mut c_void, p: *mut c_void, n: usize) -> *mut c_void {
+    // SAFETY: as above.
+    unsafe { realloc::<ALIGNMENT>(&*ctx.cast(), p, n) }
+}
+
+unsafe extern "C" fn table_free(ctx: *mut c_void, p: *mut c_void) {
+    // SAFETY: as above.
+    unsafe { free(&*ctx.cast(), p) }
 }

@@ -38,18 +38,26 @@ const BEHIND: usize = 16;
 const FREE: usize = usize::MAX;
 const WORD: usize = size_of::<usize>();
 
-/// Blocks that are free and wait.
-static WAITING: [AtomicPtr<c_void>; 1024] =
+/// Blocks that are free and wait, at the most.
+const WAITING_MAX: usize = 1024;
+static WAITING: [AtomicPtr<c_void>; WAITING_MAX] =
     [const { AtomicPtr::new(ptr::null_mut()) }; WAITING_MAX];
 static NEXT: AtomicUsize = AtomicUsize::new(0);
-const WAITING_MAX: usize = 1024;
 
-/// The last word of the block at `p`, read and set to `now`.
-fn swap_last_word(p: *mut c_void, class: SizeClass, now: usize) -> usize {
+/// Has `look` see the last word of the block at `p` (Y1).
+fn with_last_word<T>(p: *mut c_void, class: SizeClass, look: impl FnOnce(*mut usize) -> T) -> T {
     let last = p.addr() + class.size() - WORD;
-    let word = ptr::with_exposed_provenance_mut::<usize>(last);
-    // SAFETY: within the block, behind what the program may use (Y1).
-    tools::unseen(last, || unsafe { word.replace(now) })
+    tools::unseen(last, || look(ptr::with_exposed_provenance_mut(last)))
+}
+
+fn remember(p: *mut c_void, class: SizeClass, n: usize) {
+    // SAFETY: within the block, behind what the program may use.
+    with_last_word(p, class, |word| unsafe { word.write(n) });
+}
+
+fn remembered(p: *mut c_void, class: SizeClass) -> usize {
+    // SAFETY: as above.
+    with_last_word(p, class, |word| unsafe { word.read() })
 }
 
 fn class_of(p: *mut c_void) -> Option<SizeClass> {
@@ -73,7 +81,7 @@ pub unsafe fn malloc(below: &Allocator, n: usize) -> *mut c_void {
     // SAFETY: the caller's promise.
     let block = unsafe { object::malloc::<ALIGNMENT>(below, wide) };
     if let Some(class) = class_of(block) {
-        swap_last_word(block, class, n);
+        remember(block, class, n);
         // What lies behind the block before, or before the pool's first block.
         let before = (block.addr() - pool_base(block.addr())).min(BEHIND);
         tools::block_begins(block.addr(), n, class.size(), before);
@@ -117,15 +125,10 @@ pub unsafe fn realloc(below: &Allocator, p: *mut c_void, n: usize) -> *mut c_voi
         return ptr::null_mut();
     };
     // SAFETY: as above.
-    let new = unsafe { malloc(below, n) };
-    if new.is_null() {
-        return if n <= size { p } else { new };
+    unsafe {
+        let new = malloc(below, n);
+        plain::into(new, p, size, n, || free(below, p))
     }
-    // SAFETY: two live blocks, as far as both reach.
-    unsafe { new.copy_from_nonoverlapping(p, size.min(n)) };
-    // SAFETY: as above.
-    unsafe { free(below, p) };
-    new
 }
 
 /// As [`object::free`].
@@ -140,7 +143,7 @@ pub unsafe fn free(below: &Allocator, p: *mut c_void) {
     if requested(p, class).is_none() {
         return;
     }
-    swap_last_word(p, class, FREE);
+    remember(p, class, FREE);
     tools::block_ends(p.addr(), class.size());
     let place = &WAITING[NEXT.fetch_add(1, Relaxed) % WAITING_MAX];
     let older = place.swap(p, Relaxed);
@@ -153,16 +156,16 @@ pub unsafe fn free(below: &Allocator, p: *mut c_void) {
 /// How many bytes were asked for the live block at `p`; `None`, and a report, if there
 /// is none.
 fn requested(p: *mut c_void, class: SizeClass) -> Option<usize> {
-    let begins = |address| Some(MAP.arena(address)?.pool(address).begins_block(address));
-    let misuse = if begins(p.addr()) != Some(true) {
-        Misuse::NotABlock
-    } else {
-        let n = swap_last_word(p, class, FREE);
+    let pool = MAP.arena(p.addr()).map(|arena| arena.pool(p.addr()));
+    let begins = pool.is_some_and(|pool| pool.begins_block(p.addr()));
+    let misuse = if begins {
+        let n = remembered(p, class);
         if n <= class.size() - BEHIND {
-            swap_last_word(p, class, n);
             return Some(n);
         }
         Misuse::AlreadyFree
+    } else {
+        Misuse::NotABlock
     };
     tools::block_ends(p.addr(), 0); // memcheck has more to say
     misuse::report(Some(class), p.cast(), misuse);
