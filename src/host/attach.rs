@@ -94,10 +94,8 @@ pub fn when_called() -> &'static Exports {
     let Some(host) = Host::anywhere() else {
         set(State::NoHost);
         first_use::then(say_active);
-        if config::debug() {
-            Name::PymallocDebug.install();
-        } else if packing::any() || watch::is_wanted() {
-            Name::Default.install();
+        if config::debug() || packing::any() || watch::is_wanted() {
+            fill_own_tables();
         }
         return own::current();
     };
@@ -170,15 +168,21 @@ fn take_place(host: &Host) -> &'static Exports {
         if statistics_wanted() {
             arena_source::then(stats_table::to_stderr);
         }
-        if config::debug() {
-            Name::PymallocDebug.install();
-        } else {
-            Name::Default.install();
-        }
+        fill_own_tables();
         set(State::InPlace);
         first_use::then(say_active);
     }
     own::current()
+}
+
+/// Puts into tables of our own what the settings ask for.
+fn fill_own_tables() {
+    let name = if config::debug() {
+        Name::PymallocDebug
+    } else {
+        Name::Default
+    };
+    name.install();
 }
 
 /// Whether `PYTHONMALLOCSTATS` wants a table at each new arena.
