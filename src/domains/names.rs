@@ -15,11 +15,12 @@ use core::ffi::{CStr, c_int};
 
 use super::debug::hooks;
 use super::domain::Domain;
+use super::era;
 use super::pymalloc::{MIMALLOC, is_ours};
 use super::raw::MALLOC;
 use super::table::same;
-use super::{era, python};
 use crate::allocator::Allocator;
+use crate::os::weak::is_debug_build;
 
 /// An allocator by name, with CPython's numbers (`PyMemAllocatorName`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -85,7 +86,7 @@ impl Name {
         let standard = || Some([Domain::Mem, Domain::Obj].map(Domain::standard));
         let (objects, hooked) = match self {
             Name::NotSet => return,
-            Name::Default => (standard(), python::is_debug_build()),
+            Name::Default => (standard(), is_debug_build()),
             Name::Pymalloc => (standard(), false),
             Name::Debug if era::debug_keeps_tables() => (None, true),
             Name::Debug | Name::PymallocDebug => (standard(), true),
@@ -108,7 +109,7 @@ impl Name {
 /// Puts the default of this build into the table of one domain.
 pub fn install_default(domain: Domain) {
     domain.set(&domain.standard());
-    if python::is_debug_build() {
+    if is_debug_build() {
         hooks::put_over(domain);
     }
 }

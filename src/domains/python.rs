@@ -59,13 +59,6 @@ pub fn may_allocate() -> bool {
     }
 }
 
-/// Whether it is a debug build, which counts references and whose default is
-/// the allocator under the debug hooks.
-pub fn is_debug_build() -> bool {
-    // The one up to 3.11, the other later.
-    weak_symbol!("_Py_GetRefTotal").is_some() || weak_symbol!("_Py_GetLegacyRefTotal").is_some()
-}
-
 /// Has tracemalloc write to stderr where the block at `address` was allocated.
 pub fn dump_traceback(address: usize) {
     type Dump = unsafe extern "C" fn(c_int, *const c_void);

@@ -11,13 +11,13 @@
 //! sub-interpreter has another one than the GIL's functions know: then there are no
 //! Python lines.
 
-use crate::sync::{AtomicU32, Ordering::Relaxed};
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::fmt::{self, Write};
 use core::ptr::{self, NonNull};
 
 use super::layout::{self, Layout, Line, Text};
-use crate::os::weak::{function, weak_symbol};
+use crate::os::weak::{function, is_debug_build, weak_symbol};
+use crate::sync::{AtomicU32, Ordering::Relaxed};
 
 /// Frames of one thread, at the most.
 const FRAMES_MAX: usize = 20;
@@ -109,9 +109,7 @@ fn ask_version() -> Option<u32> {
     // SAFETY: a C string, which stays.
     let text = unsafe { CStr::from_ptr(ask()) }.to_str().ok()?;
     // Objects of such builds have longer heads.
-    let is_debug_build = weak_symbol!("_Py_GetRefTotal").is_some()
-        || weak_symbol!("_Py_GetLegacyRefTotal").is_some();
-    if is_debug_build || text.contains("free-threading") {
+    if is_debug_build() || text.contains("free-threading") {
         return None;
     }
     let mut numbers = text.split(|c: char| !c.is_ascii_digit());

@@ -12,10 +12,6 @@
 //! A report has parts. A fault in one, as when a frame that is walked is itself
 //! damaged, comes to the handler of faults, which goes on with the next.
 
-use crate::sync::{
-    AtomicI32, AtomicU32,
-    Ordering::{AcqRel, Acquire, Relaxed, Release},
-};
 use core::cell::UnsafeCell;
 
 use super::native::{self, Place};
@@ -24,6 +20,11 @@ use super::slack::Damage;
 use super::slots::{SLOTS, Slot, State};
 use super::trace::{self, Trace};
 use crate::os::text::{self, say};
+use crate::os::wait;
+use crate::sync::{
+    AtomicI32, AtomicU32,
+    Ordering::{AcqRel, Acquire, Relaxed, Release},
+};
 
 /// What was done with an address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -153,8 +154,7 @@ fn pin_nearest(address: usize) -> (Option<&'static Slot>, State) {
             }
             return (slot, slot.map_or(State::Unused, Slot::state));
         }
-        // SAFETY: no conditions.
-        unsafe { libc::sched_yield() };
+        wait::give_way();
     }
     (None, State::Unused)
 }

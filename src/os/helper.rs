@@ -10,19 +10,19 @@
 //! Where the kernel makes no such mark, the two cannot be told apart: there the
 //! thread is left to the process that started it, and another has none.
 
-use crate::sync::Cell;
-use crate::sync::{
-    AtomicI32, AtomicU32,
-    Ordering::{Acquire, Relaxed, Release},
-};
 use core::ffi::c_void;
 use core::ptr;
 
 use super::clock;
 use super::lock::Lock;
 use super::memory;
+use super::text;
 use super::thread::{self, Thread};
 use super::wait;
+use crate::sync::{
+    AtomicI32, AtomicU32, Cell,
+    Ordering::{Acquire, Relaxed, Release},
+};
 
 /// Milliseconds after which a thread is asked for again where there was none.
 const AGAIN: u64 = 5000;
@@ -73,16 +73,14 @@ impl State {
     /// Whether there is no mark, and this is not the process that has started the
     /// thread: a copy, where it is not, or a child of `vfork`, whose parent has it.
     fn is_anothers(&self) -> bool {
-        // SAFETY: a question without conditions.
         self.mark.get().is_none()
             && self.thread.get().is_some()
-            && self.process.get() != unsafe { libc::getpid() }
+            && self.process.get() != text::pid()
     }
 
     /// Notes that it was started by this process.
     fn mark(&self) {
-        // SAFETY: a question without conditions.
-        self.process.set(unsafe { libc::getpid() });
+        self.process.set(text::pid());
         if self.mark.get().is_none() {
             let page = memory::map_wiped_in_children();
             // SAFETY: mapped zero, which is false; never unmapped, and reached

@@ -5,12 +5,12 @@
 //! Nothing is reserved ahead unless a setting asks (guard/): the library has to
 //! work under `ulimit -v`, in small containers and under valgrind.
 
-use crate::sync::{AtomicUsize, Ordering::Relaxed};
-use core::ffi::c_int;
+use core::ffi::{c_int, c_void};
 use core::ptr::{self, NonNull};
 
 #[cfg(feature = "model")]
 use super::faults;
+use crate::sync::{AtomicUsize, Ordering::Relaxed};
 
 /// Bytes in an OS page.
 pub fn page_size() -> usize {
@@ -34,10 +34,11 @@ pub fn map(size: usize) -> Option<NonNull<u8>> {
     if faults::MAP.strikes() {
         return None;
     }
-    let (access, kind) = (
-        libc::PROT_READ | libc::PROT_WRITE,
-        libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-    );
+    anonymous(size, libc::PROT_READ | libc::PROT_WRITE, 0)
+}
+
+fn anonymous(size: usize, access: c_int, more: c_int) -> Option<NonNull<u8>> {
+    let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | more;
     // SAFETY: a fresh private mapping at an address of the kernel's choice
     // touches nothing that exists.
     let p = unsafe { libc::mmap(ptr::null_mut(), size, access, kind, -1, 0) };
@@ -51,27 +52,16 @@ pub fn map(size: usize) -> Option<NonNull<u8>> {
 /// Takes `size` bytes of addresses that nobody can read or write until they are
 /// [`open`]ed. No memory is set aside for them. `None` if the kernel refuses.
 pub fn reserve(size: usize) -> Option<NonNull<u8>> {
-    map_lazily(size, libc::PROT_NONE)
+    anonymous(size, libc::PROT_NONE, libc::MAP_NORESERVE)
 }
 
 /// Maps `size` bytes of which most will never be touched: none is set aside, and
 /// no huge page backs them.
 pub fn map_sparse(size: usize) -> Option<NonNull<u8>> {
-    let base = map_lazily(size, libc::PROT_READ | libc::PROT_WRITE)?;
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    let base = anonymous(size, access, libc::MAP_NORESERVE)?;
     advise_small_pages(base, size);
     Some(base)
-}
-
-fn map_lazily(size: usize, access: c_int) -> Option<NonNull<u8>> {
-    let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-    // SAFETY: a fresh private mapping at an address of the kernel's choice
-    // touches nothing that exists.
-    let p = unsafe { libc::mmap(ptr::null_mut(), size, access, kind, -1, 0) };
-    if p == libc::MAP_FAILED {
-        None
-    } else {
-        NonNull::new(p.cast())
-    }
 }
 
 /// Lets `size` bytes at `address` be read and written. False if the kernel has no
@@ -168,20 +158,29 @@ pub fn map_aligned(size: usize) -> Option<NonNull<u8>> {
     Some(base)
 }
 
+/// False if the kernel refuses.
+///
+/// # Safety
+/// As the advice demands.
+unsafe fn advise(start: *mut c_void, size: usize, advice: c_int) -> bool {
+    #[cfg(feature = "model")]
+    if faults::ADVISE.strikes() {
+        return false;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { libc::madvise(start, size, advice) == 0 }
+}
+
 /// Gives the memory of `size` bytes at `address` back, and keeps the addresses:
 /// they read as zero from now on.
 ///
 /// # Safety
 /// Whole OS pages of a private mapping, on which nothing lives.
 pub unsafe fn purge(address: usize, size: usize) {
-    #[cfg(feature = "model")]
-    if faults::ADVISE.strikes() {
-        return;
-    }
     let start = ptr::with_exposed_provenance_mut(address);
     // SAFETY: the caller's promise. A kernel that refuses leaves them as they
     // are, which harms nobody.
-    unsafe { libc::madvise(start, size, libc::MADV_DONTNEED) };
+    unsafe { advise(start, size, libc::MADV_DONTNEED) };
 }
 
 /// Whether nothing is mapped at `address`, as far as the kernel says so.
@@ -199,13 +198,9 @@ pub fn is_unmapped(address: usize) -> bool {
 /// would one by one. False where the kernel cannot (before 5.14, or when memory is
 /// short): then writing does it.
 pub fn populate(address: usize, size: usize) -> bool {
-    #[cfg(feature = "model")]
-    if faults::ADVISE.strikes() {
-        return false;
-    }
     let start = ptr::with_exposed_provenance_mut(address);
     // SAFETY: changes no content, whatever is mapped there.
-    unsafe { libc::madvise(start, size, libc::MADV_POPULATE_WRITE) == 0 }
+    unsafe { advise(start, size, libc::MADV_POPULATE_WRITE) }
 }
 
 /// Asks the kernel not to back `size` bytes at `base` with huge pages.
@@ -213,24 +208,16 @@ pub fn populate(address: usize, size: usize) -> bool {
 /// Where huge pages are always on, the first byte touched in an arena would
 /// otherwise cost 2 MiB.
 pub fn advise_small_pages(base: NonNull<u8>, size: usize) {
-    #[cfg(feature = "model")]
-    if faults::ADVISE.strikes() {
-        return;
-    }
     // SAFETY: advice changes no content, whatever is mapped there. A kernel
     // built without huge pages says EINVAL, which is as good.
-    unsafe { libc::madvise(base.as_ptr().cast(), size, libc::MADV_NOHUGEPAGE) };
+    unsafe { advise(base.as_ptr().cast(), size, libc::MADV_NOHUGEPAGE) };
 }
 
 /// Asks for huge pages in `size` bytes at `base`, where the system's setting
 /// allows that.
 pub fn advise_huge_pages(base: NonNull<u8>, size: usize) {
-    #[cfg(feature = "model")]
-    if faults::ADVISE.strikes() {
-        return;
-    }
     // SAFETY: as above.
-    unsafe { libc::madvise(base.as_ptr().cast(), size, libc::MADV_HUGEPAGE) };
+    unsafe { advise(base.as_ptr().cast(), size, libc::MADV_HUGEPAGE) };
 }
 
 #[cfg(test)]

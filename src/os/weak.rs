@@ -27,6 +27,12 @@ macro_rules! weak_symbol {
 }
 pub(crate) use weak_symbol;
 
+/// Whether the process has a debug build of CPython, which counts references.
+pub fn is_debug_build() -> bool {
+    // The one up to 3.11, the other later.
+    weak_symbol!("_Py_GetRefTotal").is_some() || weak_symbol!("_Py_GetLegacyRefTotal").is_some()
+}
+
 /// A function of the type that the caller gives it, from its address.
 ///
 /// # Safety
