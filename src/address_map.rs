@@ -36,10 +36,6 @@
 //! was set: a lookup for a live block is never out of date. For any other value
 //! the answer is from some moment around the call.
 
-use crate::sync::{
-    AtomicPtr, AtomicU32, AtomicUsize,
-    Ordering::{Acquire, Relaxed, Release},
-};
 use core::hint::assert_unchecked;
 use core::ptr;
 
@@ -50,6 +46,10 @@ use crate::geometry::{
 use crate::os::memory;
 use crate::os::process::name_mapping;
 use crate::size_class::{SIZES, SizeClass};
+use crate::sync::{
+    AtomicPtr, AtomicU32, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
+};
 
 /// Bytes of address space for which `near` answers. (Were it a power of two, the
 /// compiler would test it in one instruction more.)

@@ -26,15 +26,13 @@
 //! back to the kernel: a reference to one stays good. `pools` are touched as
 //! `pool.rs` says.
 
-use crate::sync::Cell;
-use crate::sync::{AtomicBool, Ordering::Relaxed};
-
 use crate::arena_source::Land;
 use crate::claim::Claim;
 use crate::geometry::{POOL_BITS, POOL_SIZE, POOLS_PER_ARENA};
 use crate::list::{Linked, Links};
 use crate::pages::Pages;
 use crate::pool::Pool;
+use crate::sync::{AtomicBool, Cell, Ordering::Relaxed};
 
 /// The record of an arena. All zero is a record without an arena.
 #[repr(C)]

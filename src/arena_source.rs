@@ -19,10 +19,6 @@
 //! The table changes as CPython's tables do: before threads run, or under the
 //! GIL.
 
-use crate::sync::{
-    AtomicPtr, AtomicUsize,
-    Ordering::{Acquire, Relaxed, Release},
-};
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
 use core::ptr::{self, NonNull};
@@ -33,6 +29,10 @@ use crate::huge_pages;
 use crate::os::memory;
 use crate::os::process::name_mapping;
 use crate::pages::Pages;
+use crate::sync::{
+    AtomicPtr, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
+};
 
 /// Memory for an arena, as its source gave it.
 #[derive(Clone, Copy)]

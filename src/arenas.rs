@@ -32,9 +32,6 @@
 //!
 //! All of it under the lock that the heap holds it in.
 
-use crate::sync::Cell;
-use crate::sync::{AtomicBool, Ordering::Relaxed};
-
 use crate::address_map::MAP;
 use crate::arena::Arena;
 use crate::arena_source::{self, Land};
@@ -45,6 +42,7 @@ use crate::list::List;
 use crate::pages::{self, Pages};
 use crate::pool::Pool;
 use crate::records::Records;
+use crate::sync::{AtomicBool, Cell, Ordering::Relaxed};
 
 /// Whether empty arenas go back by time, so that none needs to at once.
 static DECAY: AtomicBool = AtomicBool::new(true);

@@ -17,9 +17,8 @@
 //! Atomics that any thread may read and write at any time.
 #![forbid(unsafe_code)]
 
-use crate::sync::{AtomicUsize, Ordering::Relaxed};
-
 use crate::size_class::{MEDIUM_MAX, SMALL_MAX, SizeClass};
+use crate::sync::{AtomicUsize, Ordering::Relaxed};
 
 /// Bytes of arenas from which on a program counts as large.
 const LARGE_HEAP: usize = 16 << 20;

@@ -25,9 +25,6 @@
 //!
 //! Any thread may tick, with no lock held.
 
-use crate::sync::Cell;
-use crate::sync::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
-
 use crate::arenas;
 use crate::heap::{self, HEAP};
 use crate::huge_pages;
@@ -37,6 +34,7 @@ use crate::os::helper::Helper;
 use crate::os::lock::{self, Lock};
 use crate::pages;
 use crate::purge::Walk;
+use crate::sync::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Cell, Ordering::Relaxed};
 use crate::threads;
 
 /// Free bytes from which on returning them is worth a thread.

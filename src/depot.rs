@@ -27,12 +27,12 @@
 //!
 //! Under the class's lock.
 
-use crate::sync::Cell;
 use core::mem::MaybeUninit;
 use core::ptr;
 
 use crate::geometry::POOL_SIZE;
 use crate::size_class::{SMALL_MAX, SizeClass};
+use crate::sync::Cell;
 
 /// Blocks that the depot of any class has room for at the most.
 const ROOM: usize = 1024;

@@ -3,15 +3,15 @@
 //! looked for, and whoever wants to be told is told. A process that never
 //! allocates here pays for none of it.
 
-use crate::sync::{
-    AtomicBool, AtomicPtr,
-    Ordering::{AcqRel, Acquire, Relaxed},
-};
 use core::mem;
 use core::ptr;
 
 use crate::fork;
 use crate::os::thread;
+use crate::sync::{
+    AtomicBool, AtomicPtr,
+    Ordering::{AcqRel, Acquire, Relaxed},
+};
 
 /// Release: the fork handlers are registered; pairs with the Acquire in
 /// `happened`, so that no thread gets ahead of them.

@@ -26,8 +26,6 @@
 //! H3  No lock is held while an arena's land comes or goes: that may take
 //!     time, and may call a program's own functions.
 
-use crate::sync::{AtomicBool, Ordering::Relaxed};
-
 use crate::address_map::MAP;
 use crate::arena::Arena;
 use crate::arena_source::{self, Land};
@@ -43,6 +41,7 @@ use crate::os::lock::{Held, Lock};
 use crate::os::process;
 use crate::pool::Pool;
 use crate::size_class::{LAST, SizeClass, TABLE_LEN};
+use crate::sync::{AtomicBool, Ordering::Relaxed};
 use crate::used_pools::UsedPools;
 
 /// A class that has so many pools, two arenas' worth, is large: it claims an arena for

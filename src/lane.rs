@@ -26,9 +26,8 @@
 //!     threads' lock is held, so a fork, which holds it, knows them all.
 #![forbid(unsafe_code)]
 
-use crate::sync::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-
 use crate::os::lock;
+use crate::sync::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 /// Lanes that there are at the most; more threads share.
 pub const LANES: usize = 16;

@@ -20,11 +20,11 @@
 //!
 //! Written at start; atomics that any thread may read and write.
 
-use crate::sync::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use core::cell::UnsafeCell;
 
 use crate::os::cgroup::{self, Group};
 use crate::os::process;
+use crate::sync::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 /// Small requests from below are looked at when they have come to so many bytes.
 const STEP: usize = 1 << 20;

@@ -4,13 +4,11 @@
 //! How it is filled and emptied, and what holds of its fields (M1 to M5), is in
 //! `magazines.rs`.
 
-use crate::sync::Cell;
+use crate::address_map::FOUND_STEP;
 use crate::sync::{
-    AtomicPtr,
+    AtomicPtr, Cell,
     Ordering::{Relaxed, Release},
 };
-
-use crate::address_map::FOUND_STEP;
 
 /// A place for a free block.
 pub type Slot = *mut u8;

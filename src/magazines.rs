@@ -40,12 +40,6 @@
 //! Written by their own thread only; `top` and `spare` may be read by others
 //! (statistics), so they are atomics, used with plain loads and stores.
 
-use crate::sync::Cell;
-use crate::sync::{
-    AtomicPtr, AtomicU8, AtomicUsize,
-    Ordering::{Relaxed, Release, SeqCst},
-    compiler_fence,
-};
 use core::ptr::{self, NonNull};
 use core::slice;
 
@@ -56,6 +50,11 @@ use crate::lane::Lane;
 use crate::magazine::{Magazine, Slot};
 use crate::os::thread_word;
 use crate::size_class::{SHAPES, SMALL_MAX, SizeClass, TABLE_LEN};
+use crate::sync::{
+    AtomicPtr, AtomicU8, AtomicUsize, Cell,
+    Ordering::{Relaxed, Release, SeqCst},
+    compiler_fence,
+};
 use crate::tally::Tally;
 
 /// The rest of what there is about a class.

@@ -8,11 +8,11 @@
 //! Any thread, with or without locks held: a line is written, nothing is allocated.
 #![forbid(unsafe_code)]
 
-use crate::sync::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use core::fmt;
 
 use crate::os::text::{self, say};
 use crate::size_class::SizeClass;
+use crate::sync::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 /// Why a block cannot have been freed rightly.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

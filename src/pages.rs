@@ -2,10 +2,10 @@
 //! On a kernel with larger pages only whole ones go back: see [`Pages::whole`].
 #![forbid(unsafe_code)]
 
-use crate::sync::{AtomicUsize, Ordering::Relaxed};
 use core::ops::{BitAnd, BitOr, Not};
 
 use crate::geometry::{PIECE, POOL_SIZE};
+use crate::sync::{AtomicUsize, Ordering::Relaxed};
 
 const PIECE_BITS: u32 = PIECE.ilog2();
 

@@ -58,8 +58,6 @@
 //! A pool with a class is touched under that class's lock in its lane, an empty one under
 //! the arenas' lock. It passes from the one to the other under both.
 
-use crate::sync::Cell;
-use crate::sync::{AtomicU16, AtomicUsize, Ordering::Relaxed};
 use core::hint::assert_unchecked;
 use core::ptr;
 
@@ -71,6 +69,7 @@ use crate::list::{Linked, Links};
 use crate::os::memory;
 use crate::pages::Pages;
 use crate::size_class::{BLOCKS_PER_WORD, INSIDE, Shape, SizeClass, TABLE_LEN, WORDS};
+use crate::sync::{AtomicU16, AtomicUsize, Cell, Ordering::Relaxed};
 
 /// The descriptor of a pool. All zero is an empty pool without a place.
 #[repr(C, align(64))]

@@ -7,13 +7,13 @@
 //!
 //! Under the arenas' lock.
 
-use crate::sync::Cell;
 use core::ptr::NonNull;
 
 use crate::arena::Arena;
 use crate::list::List;
 use crate::os::memory;
 use crate::os::process::name_mapping;
+use crate::sync::Cell;
 
 /// Bytes mapped at once for records.
 const BYTES: usize = 256 * 1024;

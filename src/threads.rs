@@ -28,7 +28,6 @@
 //! All of it under the lock `THREADS`, which is taken before any of the heap's
 //! and never while one of those is held.
 
-use crate::sync::Cell;
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
 use core::ptr;
@@ -42,6 +41,7 @@ use crate::os::lock::Lock;
 use crate::os::memory;
 use crate::os::process::name_mapping;
 use crate::size_class::{SizeClass, TABLE_LEN};
+use crate::sync::Cell;
 use crate::tally::{Event, Sums, Tally};
 
 /// A thread's magazines with their slots. All zero is a record never used.

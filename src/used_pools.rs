@@ -25,8 +25,6 @@
 //!
 //! Under the class's lock.
 
-use crate::sync::Cell;
-
 use crate::arena::Arena;
 use crate::depot::Depot;
 use crate::list::List;
@@ -34,6 +32,7 @@ use crate::os::memory;
 use crate::pages::Pages;
 use crate::pool::Pool;
 use crate::size_class::{SHELVES, Shape};
+use crate::sync::Cell;
 
 /// Pools by how full they are.
 struct Shelves {

@@ -13,7 +13,6 @@
 //!
 //! The handler is there from the first sampled block on, and stays.
 
-use crate::sync::{AtomicUsize, Ordering::Relaxed};
 use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_void};
 use core::mem::{self, MaybeUninit};
@@ -22,6 +21,7 @@ use core::ptr;
 use super::region;
 use super::report::{self, Deed, Mistake};
 use super::trace;
+use crate::sync::{AtomicUsize, Ordering::Relaxed};
 
 /// What handled faults before us.
 struct Previous(UnsafeCell<MaybeUninit<libc::sigaction>>);

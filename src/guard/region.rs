@@ -19,10 +19,9 @@
 //! J1  A page of the region is open only if it is one of those that the block of
 //!     its slot touches, and the slot is taken.
 
-use crate::sync::{AtomicUsize, Ordering::Relaxed};
-
 use crate::geometry::ALIGNMENT;
 use crate::os::memory;
+use crate::sync::{AtomicUsize, Ordering::Relaxed};
 
 /// Bytes of the largest block that can be guarded.
 pub(super) const LARGEST: usize = 32 * 1024;

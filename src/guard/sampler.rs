@@ -8,9 +8,8 @@
 //! first one too. All threads count down one number: an atomic subtraction is what
 //! an allocation pays that is not sampled.
 
-use crate::sync::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
-
 use crate::os::{clock, text};
+use crate::sync::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// One in so many; 0: none.
 static RATE: AtomicUsize = AtomicUsize::new(0);

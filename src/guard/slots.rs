@@ -15,7 +15,6 @@
 //!     made it so, of a LIVE or FREED one by nobody.
 //! J3  A slot that is pinned is not taken: a report reads its record.
 
-use crate::sync::{AtomicBool, Ordering::Relaxed};
 use core::cell::{Cell, UnsafeCell};
 use core::ptr;
 
@@ -24,6 +23,7 @@ use super::trace::Trace;
 use crate::os::file;
 use crate::os::lock::Lock;
 use crate::os::memory;
+use crate::sync::{AtomicBool, Ordering::Relaxed};
 
 /// Slots, at the most. Each live one takes two mappings of the process's, and some
 /// kilobytes.

@@ -29,8 +29,7 @@ use crate::domains::era;
 use crate::domains::outside::{PyMemAllocatorEx, PyObjectArenaAllocator};
 use crate::geometry::{ALIGNMENT, PACKED_ALIGNMENT};
 use crate::os::text::CFile;
-use crate::watch;
-use crate::{guard, packing, stats, stats_table};
+use crate::{guard, packing, stats, stats_table, watch};
 
 static OVER_PYTHON_2: Functions = straight_over!(object, realloc, &python2::BELOW, ALIGNMENT);
 static PACKED_OVER_PYTHON_2: Functions =
