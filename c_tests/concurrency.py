@@ -17,6 +17,15 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
+# Loom's own build of the library's tests; the Makefile's LOOM is the same.
+LOOM = {"RUSTFLAGS": "--cfg loom", "CARGO_PROFILE_TEST_OPT_LEVEL": "2",
+        "CARGO_PROFILE_TEST_DEBUG": "line-tables-only"}
+
+
+def compile_stepper(archive, program):
+    """The command that does, from the root of the sources."""
+    return [os.environ.get("CC", "cc"), "-std=gnu11", "-g", "-O1", "-I", "include",
+            "c_tests/fork_anywhere.c", "-o", program, archive, "-lpthread", "-ldl"]
 
 
 def run(command, **env):
@@ -36,8 +45,7 @@ def run(command, **env):
 def loom():
     said = run([os.environ.get("CARGO", "cargo"), "test", "--lib", "--target-dir", "target/loom",
                 "loom::", "--", "--test-threads=1", "--nocapture"], MODELS="long",
-               RUSTFLAGS="--cfg loom", CARGO_PROFILE_TEST_OPT_LEVEL="2",
-               CARGO_PROFILE_TEST_DEBUG="line-tables-only")
+               **LOOM)
     orders = [int(n) for n in re.findall(r"^\W*(\d+) orders", said, re.M)]
     version = re.search(r'name = "loom"\nversion = "(.*)"', (ROOT / "Cargo.lock").read_text())
     return f"{sum(orders)} orders of {len(orders)} models", f"loom {version.group(1)}"
@@ -46,9 +54,7 @@ def loom():
 def stepper():
     program = ROOT / "target/c_tests/fork_anywhere-stepper"
     program.parent.mkdir(parents=True, exist_ok=True)
-    run([os.environ.get("CC", "cc"), "-std=gnu11", "-g", "-O1", "-I", "include",
-         "c_tests/fork_anywhere.c", "-o", program, "target/release/libobmalloc.a",
-         "-lpthread", "-ldl"])
+    run(compile_stepper("target/release/libobmalloc.a", program))
     said = run([program], STEPS="1")
     counts = re.findall(r"(\d+) instructions, (\d+) forks, (\d+) times", said)
     steps, forks, held = (sum(map(int, column)) for column in zip(*counts))

@@ -20,6 +20,8 @@ import sys
 import time
 from pathlib import Path
 
+from concurrency import LOOM, compile_stepper
+
 ROOT = Path(__file__).resolve().parent.parent
 TREE = ROOT / "target/mutants/tree"
 TARGET = ROOT / "target/mutants/target"
@@ -133,9 +135,7 @@ def result_of(kind, test):
     cargo = os.environ.get("CARGO", "cargo")
     env = {"CARGO_TARGET_DIR": str(TARGET)}
     if kind == "loom":
-        env = {"CARGO_TARGET_DIR": str(ROOT / "target/loom"), "RUSTFLAGS": "--cfg loom",
-               "CARGO_PROFILE_TEST_OPT_LEVEL": "2",
-               "CARGO_PROFILE_TEST_DEBUG": "line-tables-only"}
+        env = {"CARGO_TARGET_DIR": str(ROOT / "target/loom"), **LOOM}
         built, said = run([cargo, "test", "--quiet", "--lib", "--no-run"], env)
         if not built:
             return False, False, said
@@ -145,9 +145,8 @@ def result_of(kind, test):
     if kind == "stepper":
         built, said = run([cargo, "build", "--quiet", "--release", "--lib"], env)
         program = TARGET / "fork_anywhere"
-        flags = ["-std=gnu11", "-g", "-O1", "-I", "include", "c_tests/fork_anywhere.c", "-o",
-                 program, TARGET / "release/libobmalloc.a", "-lpthread", "-ldl"]
-        built, said = run([os.environ.get("CC", "cc"), *flags]) if built else (False, said)
+        if built:
+            built, said = run(compile_stepper(TARGET / "release/libobmalloc.a", program))
         if not built:
             return False, False, said
         went_well, said = run([program], {"STEPS": "1"})

@@ -159,11 +159,16 @@ impl<T: Word> Atomic<T> {
         Err(value)
     }
 
+    /// What it was before a change that is made in any case.
+    #[track_caller]
+    fn fetch_by(&self, order: Ordering, change: impl Fn(T) -> T) -> T {
+        self.fetch_update(order, Relaxed, |value| Some(change(value)))
+            .unwrap_or_else(|_| unreachable!())
+    }
+
     #[track_caller]
     fn fetch(&self, order: Ordering, change: impl Fn(u64) -> u64) -> T {
-        let change = |value: T| Some(T::from(change(value.to())));
-        self.fetch_update(order, Relaxed, change)
-            .unwrap_or_else(|_| unreachable!())
+        self.fetch_by(order, |value| T::from(change(value.to())))
     }
 
     #[track_caller]
@@ -196,9 +201,7 @@ impl<T: Word> Atomic<T> {
     where
         T: Ord,
     {
-        let change = |value: T| Some(value.max(n));
-        self.fetch_update(order, Relaxed, change)
-            .unwrap_or_else(|is| is)
+        self.fetch_by(order, |value| value.max(n))
     }
 
     #[track_caller]
@@ -206,9 +209,7 @@ impl<T: Word> Atomic<T> {
     where
         T: Ord,
     {
-        let change = |value: T| Some(value.min(n));
-        self.fetch_update(order, Relaxed, change)
-            .unwrap_or_else(|is| is)
+        self.fetch_by(order, |value| value.min(n))
     }
 
     #[track_caller]

@@ -39,103 +39,43 @@ __attribute__((noinline)) void mistakes_write(volatile unsigned char *p, Py_ssiz
     __asm__ volatile("" ::: "memory");
 }
 
-static PyObject *read_freed(PyObject *self, PyObject *args)
-{
-    Py_ssize_t n, offset;
-    (void)self;
-    if (!PyArg_ParseTuple(args, "nn", &n, &offset))
-        return NULL;
-    volatile unsigned char *p = mistakes_allocate(n);
-    mistakes_free(p);
-    mistakes_access(p, offset, 0);
-    Py_RETURN_NONE;
-}
+/* A function of the module: its arguments are n, or n and offset; `p` is a block of n
+ * bytes. */
+#define MISTAKE(name, arguments, ...)                            \
+    static PyObject *name(PyObject *self, PyObject *args)        \
+    {                                                            \
+        Py_ssize_t n, offset = 0;                                \
+        (void)self;                                              \
+        if (!PyArg_ParseTuple(args, arguments, &n, &offset))     \
+            return NULL;                                         \
+        volatile unsigned char *p = mistakes_allocate(n);        \
+        __VA_ARGS__                                              \
+        Py_RETURN_NONE;                                          \
+    }
 
-static PyObject *write_freed(PyObject *self, PyObject *args)
-{
-    Py_ssize_t n, offset;
-    (void)self;
-    if (!PyArg_ParseTuple(args, "nn", &n, &offset))
-        return NULL;
-    volatile unsigned char *p = mistakes_allocate(n);
-    mistakes_free(p);
-    mistakes_write(p, offset, 0);
-    Py_RETURN_NONE;
-}
+MISTAKE(read_freed, "nn", mistakes_free(p); mistakes_access(p, offset, 0);)
 
-/* Reads at p[offset], in turn of blocks that are freed rightly. */
-static PyObject *read_at(PyObject *self, PyObject *args)
-{
-    Py_ssize_t n, offset;
-    (void)self;
-    if (!PyArg_ParseTuple(args, "nn", &n, &offset))
-        return NULL;
-    volatile unsigned char *p = mistakes_allocate(n);
-    mistakes_access(p, offset, 0);
-    mistakes_free(p);
-    Py_RETURN_NONE;
-}
+MISTAKE(write_freed, "nn", mistakes_free(p); mistakes_write(p, offset, 0);)
 
-static PyObject *write_at(PyObject *self, PyObject *args)
-{
-    Py_ssize_t n, offset;
-    (void)self;
-    if (!PyArg_ParseTuple(args, "nn", &n, &offset))
-        return NULL;
-    volatile unsigned char *p = mistakes_allocate(n);
-    mistakes_write(p, offset, 1);
-    mistakes_free(p);
-    Py_RETURN_NONE;
-}
+/* At p[offset], in turn of blocks that are freed rightly. */
+MISTAKE(read_at, "nn", mistakes_access(p, offset, 0); mistakes_free(p);)
+
+MISTAKE(write_at, "nn", mistakes_write(p, offset, 1); mistakes_free(p);)
 
 /* With the GIL released. */
-static PyObject *read_freed_without_gil(PyObject *self, PyObject *args)
-{
-    Py_ssize_t n, offset;
-    (void)self;
-    if (!PyArg_ParseTuple(args, "nn", &n, &offset))
-        return NULL;
-    volatile unsigned char *p = mistakes_allocate(n);
-    mistakes_free(p);
-    Py_BEGIN_ALLOW_THREADS
-    mistakes_access(p, offset, 0);
-    Py_END_ALLOW_THREADS
-    Py_RETURN_NONE;
-}
+MISTAKE(read_freed_without_gil, "nn",
+        mistakes_free(p);
+        Py_BEGIN_ALLOW_THREADS
+        mistakes_access(p, offset, 0);
+        Py_END_ALLOW_THREADS)
 
-static PyObject *free_twice(PyObject *self, PyObject *args)
-{
-    Py_ssize_t n;
-    (void)self;
-    if (!PyArg_ParseTuple(args, "n", &n))
-        return NULL;
-    volatile unsigned char *p = mistakes_allocate(n);
-    mistakes_free(p);
-    mistakes_free(p);
-    Py_RETURN_NONE;
-}
+MISTAKE(free_twice, "n", mistakes_free(p); mistakes_free(p);)
 
-static PyObject *free_at(PyObject *self, PyObject *args)
-{
-    Py_ssize_t n, offset;
-    (void)self;
-    if (!PyArg_ParseTuple(args, "nn", &n, &offset))
-        return NULL;
-    mistakes_free(mistakes_allocate(n) + offset);
-    Py_RETURN_NONE;
-}
+MISTAKE(free_at, "nn", mistakes_free(p + offset);)
 
-static PyObject *resize_freed(PyObject *self, PyObject *args)
-{
-    Py_ssize_t n;
-    (void)self;
-    if (!PyArg_ParseTuple(args, "n", &n))
-        return NULL;
-    volatile unsigned char *p = mistakes_allocate(n);
-    mistakes_free(p);
-    mistakes_free(PyObject_Realloc((void *)p, (size_t)n * 2));
-    Py_RETURN_NONE;
-}
+MISTAKE(resize_freed, "n",
+        mistakes_free(p);
+        mistakes_free(PyObject_Realloc((void *)p, (size_t)n * 2));)
 
 /* Drops a reference that it does not own: the object goes while it is in use. */
 static PyObject *drop(PyObject *self, PyObject *object)
