@@ -135,7 +135,7 @@ def result_of(kind, test):
     cargo = os.environ.get("CARGO", "cargo")
     env = {"CARGO_TARGET_DIR": str(TARGET)}
     if kind == "loom":
-        env = {"CARGO_TARGET_DIR": str(ROOT / "target/loom"), **LOOM}
+        env.update(LOOM)
         built, said = run([cargo, "test", "--quiet", "--lib", "--no-run"], env)
         if not built:
             return False, False, said
