@@ -17,7 +17,8 @@
  *
  * A block that is given back twice, or at an address where no block begins,
  * ends the process with one line on stderr when the library notices, which is
- * some frees later.
+ * some frees later; with OBMALLOC_ON_ERROR=report it is left out, and the
+ * program goes on.
  *
  * In a process with a CPython all these names do what that CPython's own
  * functions of the same name do.
