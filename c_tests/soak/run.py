@@ -18,7 +18,6 @@ import argparse
 import json
 import os
 import random
-import re
 import shutil
 import subprocess
 import sys
@@ -32,6 +31,7 @@ TESTS = os.path.dirname(HERE)
 ROOT = os.path.dirname(TESTS)
 sys.path.insert(0, os.path.join(TESTS, "preload"))
 import pythons
+from support import clean_environment
 
 LIBRARY = os.path.join(ROOT, "target", "release", "libobmalloc.so")
 FLAGS = ["-std=gnu11", "-D_GNU_SOURCE", "-g", "-O2", "-Wall", "-Wextra", "-Werror"]
@@ -86,10 +86,7 @@ class Life:
         self.lines, self.wrong, self.err = [], [], ""
 
     def environment(self):
-        env = {key: value for key, value in os.environ.items()
-               if not re.match(r"PYTHON|OBMALLOC_|LD_|MALLOC_|GLIBC_TUNABLES", key)}
-        env.update(self.settings)
-        env["GLIBC_TUNABLES"] = QUIET_LIBC
+        env = clean_environment(GLIBC_TUNABLES=QUIET_LIBC, **self.settings)
         if self.kind == "python":
             env["LD_PRELOAD"] = LIBRARY
         return env
@@ -207,9 +204,9 @@ def left_by_interpreters(python):
     """Bytes that one sub-interpreter leaves in that CPython, without us."""
     if python.numbers < (3, 12):
         return 0
-    env = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     said = subprocess.run([python.path, "-B", os.path.join(HERE, "soak.py"), "interpreters", "8"],
-                          env=dict(env, PYTHONMALLOC="malloc"), stdout=subprocess.PIPE, check=True)
+                          env=clean_environment(PYTHONMALLOC="malloc"), stdout=subprocess.PIPE,
+                          check=True)
     return int(said.stdout)
 
 
