@@ -18,6 +18,7 @@ sys.path.insert(0, os.path.join(ROOT, 'c_tests', 'preload'))
 
 import pythons      # noqa: E402
 import support      # noqa: E402
+from fetch import last_line     # noqa: E402
 
 
 class Skip(Exception):
@@ -88,10 +89,6 @@ def need(program):
     if not found:
         raise Skip('no %s here' % program)
     return found
-
-
-def last_line(text):
-    return (text.strip().splitlines() or ['nothing was said'])[-1]
 
 
 # ---- with us and without ----
