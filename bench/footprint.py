@@ -76,7 +76,7 @@ def main():
         rows, found = measure(host, options)
         recorded += rows
         complaints += found
-    if options.record and not complaints:
+    if options.record:    # beyond a limit, too: the table is of what was measured
         print("recorded in %s" % record.write("footprint", recorded))
     return hosts.finish(complaints, "within the limits")
 
