@@ -104,6 +104,48 @@ static void a_fork_now_and_then(void)
     CHECK(crowd_holds(&crowd));
 }
 
+/* What was freed goes back although nothing is called any more. */
+static void must_go_back(size_t peak)
+{
+    CHECK(COMES(resident() + 24 * MIB < peak, PATIENCE));
+    CHECK(crowd_holds(&crowd));
+}
+
+static void fork_once(void)
+{
+    const pid_t pid = fork();
+    if (pid == 0)
+        _exit(0);
+    CHECK(status_of(pid) == 0);
+}
+
+/* The second fork comes long before an interval has passed, and ends the helper. */
+static void freed_between_forks(void)
+{
+    join_crowd(&crowd, 24 * MIB, 100, 1000);
+    leave_crowd(&crowd, 10);
+    fork_once();
+    join_crowd(&crowd, 48 * MIB, 100, 1000);
+    const size_t peak = resident();
+    usleep(50000);
+    leave_crowd(&crowd, 10);
+    fork_once();
+    must_go_back(peak);
+}
+
+/* On either side everything is freed while the fork is fresh. */
+static void freed_after_a_fork(void)
+{
+    join_crowd(&crowd, 48 * MIB, 100, 1000);
+    const size_t peak = resident();
+    const pid_t pid = fork();
+    leave_crowd(&crowd, 10);
+    must_go_back(peak);
+    if (pid == 0)
+        _exit(exit_status());
+    CHECK(status_of(pid) == 0);
+}
+
 /* ---- handlers that were there before ours, so that they come after it ---- */
 
 static bool armed;
@@ -201,6 +243,8 @@ TEST_MAIN
     static const struct part parts[] = {
         {"one thread at fork", one_thread, "100", NULL},
         {"a fork now and then", a_fork_now_and_then, "500", NULL},
+        {"freed between forks", freed_between_forks, "30000", NULL},
+        {"freed after a fork", freed_after_a_fork, "400", NULL},
         {"dropped in a handler", dropped_in_a_handler, "10", NULL},
         {"numbers come again", numbers_come_again, "20", NULL},
     };

@@ -17,9 +17,13 @@
 //! The helper thread starts when [`WORTH`] bytes are free, and leaves when some
 //! rounds in a row have found nothing to do. It takes no block and needs no GIL.
 //! Each page that goes back interrupts the processors that run the program, so
-//! the thread takes a breath after each pool. A fork ends it before (`fork.rs`),
-//! with a round that waits for nothing. Where no thread may be started, each tick
-//! does a small part of a round.
+//! the thread takes a breath after each pool. Where no thread may be started, each
+//! tick does a small part of a round.
+//!
+//! A fork ends the thread before (`fork.rs`), with a round that waits for nothing:
+//! the program may fork and then do nothing any more. The parent gets no thread for a
+//! moment, as CPython counts threads right after it has forked; what is freed in that
+//! moment goes back at once, for nobody may come later to see to it.
 //!
 //! # Threads
 //!
@@ -77,12 +81,12 @@ static NEXT: AtomicU64 = AtomicU64::new(0);
 /// When the locks that were found held are counted anew.
 static COUNTED: AtomicU64 = AtomicU64::new(0);
 
-/// Milliseconds after a fork in which no thread is started, or one interval.
-const AFTER_FORK: u64 = 250;
+/// Milliseconds after a fork in which the parent starts no thread.
+const AFTER_FORK: u64 = 20;
 /// Until when that is.
 static FORKED: AtomicU64 = AtomicU64::new(0);
-/// From when on a fork does a round again.
-static FORK_ROUND: AtomicU64 = AtomicU64::new(0);
+/// Whether blocks came back to pools since the last round before a fork.
+static FORK_STIRRED: AtomicBool = AtomicBool::new(false);
 
 static HELPER: Helper = Helper::new(work);
 
@@ -134,6 +138,7 @@ fn step(back: usize) {
         return;
     };
     STIRRED.store(true, Relaxed);
+    FORK_STIRRED.store(true, Relaxed);
     let (now, since) = (clock::now(), SINCE.load(Relaxed) + back);
     SINCE.store(since, Relaxed);
     if now >= COUNTED.load(Relaxed) {
@@ -151,14 +156,16 @@ fn look(now: u64, interval: u64) {
         return;
     }
     heed_limit();
-    // Right after a fork there is no thread, but ticks.
-    let threaded = THREAD.load(Relaxed) && now >= FORKED.load(Relaxed);
     SINCE.store(0, Relaxed);
     NEXT.store(now + interval / LOOKS, Relaxed);
     if HELPER.is_there() || HEAP.free_bytes() < WORTH {
         return;
     }
-    if !(threaded && HELPER.start()) {
+    let threaded = THREAD.load(Relaxed);
+    if threaded && now < FORKED.load(Relaxed) {
+        NEXT.store(now, Relaxed);
+        give_back(0);
+    } else if !(threaded && HELPER.start()) {
         NEXT.store(now, Relaxed);
         part_of_a_round(now, interval);
     }
@@ -311,16 +318,14 @@ pub fn make_room() -> bool {
     any
 }
 
-/// What is free at a fork goes back first, if it is worth it, but not more
-/// often than once in each interval: the child would have it, too, and after
-/// the fork there is no helper thread for a while.
+/// What is free at a fork goes back first, if it is worth it and has become free since
+/// the fork before: the child would have it, too, and the helper thread ends. (A page
+/// that is used again costs less so than one that is copied because of the child.)
 fn round_before_fork() {
-    let (now, interval) = (clock::now(), u64::try_from(INTERVAL.load(Relaxed)));
-    let Ok(interval) = interval else {
-        return;
-    };
-    if now >= FORK_ROUND.load(Relaxed) && HEAP.free_bytes() >= WORTH {
-        FORK_ROUND.store(now + interval, Relaxed);
+    if INTERVAL.load(Relaxed) >= 0
+        && FORK_STIRRED.swap(false, Relaxed)
+        && HEAP.free_bytes() >= WORTH
+    {
         round_at_once(0);
     }
 }
@@ -332,12 +337,21 @@ pub fn stop_for_fork() {
     ROUND.hold_for_fork();
 }
 
-/// After a fork, on both sides. The helper thread is not started again for a
-/// while: CPython counts threads right after it has forked.
+/// After a fork, in the parent (or where it failed): the helper thread is not started
+/// again for a moment.
 pub fn go_on_after_fork() {
+    go_on(AFTER_FORK);
+}
+
+/// After a fork, in the child.
+pub fn go_on_in_child() {
+    go_on(0);
+}
+
+fn go_on(without_thread: u64) {
     ROUND.open_after_fork();
-    let (now, interval) = (clock::now(), INTERVAL.load(Relaxed).max(0).cast_unsigned());
+    let now = clock::now();
     NEXT.store(now, Relaxed);
-    FORKED.store(now + interval.min(AFTER_FORK), Relaxed);
+    FORKED.store(now + without_thread, Relaxed);
     HELPER.open();
 }

@@ -30,10 +30,7 @@ unsafe extern "C" fn prepare() {
 }
 
 unsafe extern "C" fn parent() {
-    lock::fork_ends();
-    guard::open_after_fork();
-    HEAP.open_after_fork();
-    threads::open_after_fork();
+    open_locks();
     decay::go_on_after_fork();
 }
 
@@ -42,8 +39,16 @@ unsafe extern "C" fn child() {
     threads::forked();
     HEAP.forked();
     guard::forked();
-    // SAFETY: what follows is the same on both sides.
-    unsafe { parent() };
+    open_locks();
+    decay::go_on_in_child();
+}
+
+/// The same on both sides.
+fn open_locks() {
+    lock::fork_ends();
+    guard::open_after_fork();
+    HEAP.open_after_fork();
+    threads::open_after_fork();
 }
 
 static REGISTERED: Once = Once::new();

@@ -102,7 +102,7 @@
 //! | `THREADS` | threads | its lock | held over the fork; other threads' magazines are inherited |
 //! | `FORKING`; `WAITS` | os/lock | atomics | cleared; as it is |
 //! | `HELPER`, `ROUND` | decay | their locks | the helper thread ends before; locks are held over the fork. Of `_Fork`, the helper's state is told by a mark |
-//! | `INTERVAL`, `THREAD`, `STIRRED`, `NEXT`, `COUNTED`, `BACK`, `SINCE`, `FORKED`, `FORK_ROUND`; `AT_ONCE`, `GREW`; `RETURNED` | decay; heap; pages | atomics | as they are |
+//! | `INTERVAL`, `THREAD`, `STIRRED`, `NEXT`, `COUNTED`, `BACK`, `SINCE`, `FORKED`, `FORK_STIRRED`; `AT_ONCE`, `GREW`; `RETURNED` | decay; heap; pages | atomics | as they are |
 //! | `ASK` | os/thread | atomic; written at the first use | as it is |
 //! | `REGISTERED`; `READ` | fork; host/attach | atomics | done; as it is |
 //! | `HAPPENED`, `TELL` | first_use | atomics | as they are |
