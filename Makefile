@@ -7,7 +7,7 @@ PREFIX  ?= /usr/local
 LIBDIR  ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
 DESTDIR ?=
-# Versions whose memory tests `make test` runs on relinked interpreters.
+# Versions whose tests `make test` and test-relinked run on relinked interpreters.
 RELINKED ?= 2.7,3.13
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
@@ -16,11 +16,12 @@ RELEASE := target/release
 SO      := $(RELEASE)/libobmalloc.so
 A       := $(RELEASE)/libobmalloc.a
 
-.PHONY: all run test test-all test-rust test-loom loom stepper tsan mutants test-model \
-        test-c test-preload test-preload-sample test-cpython-slice test-cpython fuzz \
-        test-relinked test-relinked-all test-extensions compat test-soak soak forks relink \
-        check header asm instructions footprint bench bench-suite bench-whole bench-quick \
-        bench-memory plot-memory figures proven install uninstall clean help
+.PHONY: all run test test-all test-rust test-loom loom stepper tsan mutants test-model test-c \
+        test-preload test-preload-sample test-cpython-slice test-cpython fuzz \
+        test-relinked-slice test-relinked test-relinked-all test-extensions compat test-soak \
+        soak forks relink check header asm instructions footprint bench bench-suite \
+        bench-whole bench-quick bench-memory plot-memory figures proven install uninstall \
+        clean help
 
 # The archive's names are weak: a host that defines one of them itself (2.7
 # defines PyMem_*) wins. In a shared library it makes no difference. Cargo knows
@@ -36,9 +37,12 @@ all: ## build target/release/libobmalloc.so and .a
 run: all ## run a real Python program with the library, and without
 	$(PYTHON3) bench/first_run.py
 
-test: test-rust test-loom test-model bench-quick test-c test-preload-sample test-cpython-slice test-relinked ## the short form of all tests
+test: test-rust test-loom test-model bench-quick test-c test-soak test-preload-sample test-cpython-slice test-relinked-slice ## the short form of all tests
+	@echo "left out of make test: what make test-preload, test-cpython, test-relinked and"
+	@echo "test-relinked-all run (make test-all does); long runs: make soak, forks, loom,"
+	@echo "stepper, tsan, mutants, fuzz; packages: make test-extensions, compat"
 
-test-all: test test-preload test-cpython test-relinked-all ## all of them, which takes hours
+test-all: test test-preload test-cpython test-relinked test-relinked-all ## all of them, which takes hours
 
 test-rust: ## the tests beside the sources
 	$(CARGO) test --quiet
@@ -96,6 +100,9 @@ fuzz: ## the model at length: OPS= and PARANOID_OPS= operations, then MINUTES= o
 	cd fuzz && OBMALLOC_THREAD=0 cargo +nightly fuzz run --fuzz-dir . --sanitizer none \
 	  --features libfuzzer operations -- -max_len=4096 -len_control=20 -rss_limit_mb=8192 \
 	  -jobs=$(JOBS) -workers=$(JOBS) -max_total_time=$$(($(MINUTES) * 60))
+
+test-relinked-slice: all ## a part of them, on interpreters linked with the archive
+	$(PYTHON3) c_tests/cpython/compare.py --relinked --slice --pythons $(RELINKED)
 
 test-relinked: all ## CPython's memory tests, on interpreters linked with the archive
 	$(PYTHON3) c_tests/cpython/compare.py --relinked --memory --pythons $(RELINKED)

@@ -240,14 +240,29 @@ def rows_asked_for(options):
     return selections.MEMORY if options.memory else selections.USUAL
 
 
+def say_what_is_left_out(options, labels):
+    """What the slice does without, and which words run it."""
+    whole = selections.MEMORY if options.relinked else selections.USUAL
+    rows = [row for row in whole if row not in selections.SLICE]
+    words = "test-relinked, make test-relinked-all" if options.relinked else "test-cpython"
+    if options.pythons:
+        labels = "all interpreters but %s" % options.pythons
+    say("left out of the slice: %s; the modules %s: make %s"
+        % (labels or "no interpreter", ", ".join(rows), words))
+
+
 def select(options, environment):
     """The interpreters, the module rows and the visible skips."""
     rows = rows_asked_for(options)
     names = {name for row in rows for name in row.split("|")}
     found, missing = finder.find(options.pythons or "all", names, environment)
-    if options.slice and not options.pythons:
-        found, more = finder.choose_slice(found)
-        missing += [one for one in more if one not in missing]
+    if options.slice:
+        everything = found
+        if not options.pythons:
+            found, more = finder.choose_slice(found)
+            missing += [one for one in more if one not in missing]
+        say_what_is_left_out(options, ", ".join(
+            one.label for one in everything if one not in found))
     found, more = options.sides.prepare(found)
     missing += more
     if options.all or options.stored:

@@ -149,7 +149,7 @@ def find(selection, names, environment):
 
 
 def choose_slice(interpreters):
-    """2.7, the oldest 3.x, 3.11, the newest 3.x and the distribution's own.
+    """2.7, the newest 3.x and the distribution's own.
 
     Returns (chosen, [(label, reason)]) where the second part names what the slice
     wanted and this machine does not have.
@@ -159,8 +159,6 @@ def choose_slice(interpreters):
     third = [one for one in others if one.order[0] == 3]
     wishes = (
         ("2.7", [one for one in others if one.order[:2] == (2, 7)][-1:]),
-        ("oldest 3.x", third[:1]),
-        ("3.11", [one for one in others if one.order[:2] == (3, 11)][-1:]),
         ("newest 3.x", third[-1:]),
         ("distribution", own),
     )

@@ -14,7 +14,7 @@ USUAL = (
 SLICE = (
     "test_list", "test_gc", "test_capi", "test_tracemalloc", "test_sys", "test_dict",
     "test_tuple", "test_str|test_unicode", "test_thread", "test_generators",
-    "test_json", "test_fork1",
+    "test_fork1",
 )
 
 # Those that look at the allocator, its hooks and its statistics, or that make and
