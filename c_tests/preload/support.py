@@ -120,6 +120,12 @@ def only(*versions):
     return mark
 
 
+def takes_long(method):
+    """For checks that a sample makes with one interpreter only."""
+    method.takes_long = True
+    return method
+
+
 class Case(unittest.TestCase):
     """A topic that does not depend on an interpreter."""
     python = None

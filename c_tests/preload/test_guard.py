@@ -272,6 +272,7 @@ kept = [[n] for n in range(100)]
         self.assertEqual(report.what, 'use after free')
         self.assertNotEqual(int(report.pid), report.done.pid)
 
+    @support.takes_long
     def test_fork_while_threads_are_guarded(self):
         self.interpret('''
 import os, threading
@@ -291,6 +292,7 @@ stop.append(1)
 for thread in threads: thread.join()
 ''', env=support.preloaded(OBMALLOC_GUARD='2'), options=('-W', 'ignore'))
 
+    @support.takes_long
     def test_ordinary_programs_run_as_ever(self):
         for rate in ('20', '1000'):
             with self.subTest(rate=rate):
@@ -306,6 +308,7 @@ for thread in threads: thread.join()
             done = self.interpret(code, env=support.preloaded(OBMALLOC_GUARD=rate))
             self.assertEqual(done.out.strip(), expected, rate)
 
+    @support.takes_long
     def test_cpythons_own_tests(self):
         """What passes without passes with; where the tests are not installed, none."""
         names = ['test_json', 'test_dict', 'test_gc']

@@ -108,6 +108,7 @@ class Limits(support.PythonCase):
 
     # In 2.7 lists and buffers come from malloc itself.
     @support.since(3)
+    @support.takes_long
     def test_beyond_the_hard_limit_there_is_memory_error(self):
         refused, peak = self.ask(EXHAUST, *KINDS, OBMALLOC_LIMIT_HARD='90M')
         self.assertEqual(refused, KINDS)
@@ -128,6 +129,7 @@ class Limits(support.PythonCase):
             group.close()
 
     @support.since(3)
+    @support.takes_long
     def test_the_cgroup_says(self):
         """Where the kernel would kill, there is MemoryError."""
         self.in_a_group(-signal.SIGKILL)

@@ -78,6 +78,7 @@ print(json.dumps([peak, dropped, rss(), helper, fell, gone, whole(kept)]))
         self.assertEqual((helper, fell, gone, whole), (True, True, True, True),
                          (peak, dropped, later))
 
+    @support.takes_long
     def test_by_default_too(self):
         peak, dropped, later, helper, fell, gone, whole = self.idle('30')
         self.assertEqual((helper, fell, gone, whole), (True, True, True, True),
@@ -111,6 +112,7 @@ fell = comes(lambda: rss() < full - 20 and huge() < most / 4)
 print(json.dumps([most, huge(), fell, whole(kept)]))
 '''
 
+    @support.takes_long
     def test_huge_pages_when_asked_for(self):
         """They come, and the return of pages splits them for good."""
         try:

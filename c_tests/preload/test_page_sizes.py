@@ -50,9 +50,11 @@ class PageSizes(support.PythonCase):
                 self.simulate(page, decay)
 
     @support.only('3.11', '3.13')
+    @support.takes_long
     def test_by_time(self):
         self.each_size('50')
 
     @support.only('3.11', '3.13')
+    @support.takes_long
     def test_at_once(self):
         self.each_size('0')

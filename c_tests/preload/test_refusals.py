@@ -100,6 +100,7 @@ class Refusals(support.PythonCase):
         self.assertEqual(len(done.err.splitlines()), 2, done.report)    # it and its child
         return helper, peak - after
 
+    @support.takes_long
     def test_madvise(self):
         """Nothing goes back page by page, and nothing else changes. 2.7's buffers are
         the C library's, which trims without asking anybody."""
@@ -109,6 +110,7 @@ class Refusals(support.PythonCase):
                 if self.python.numbers > (3,):
                     self.assertLess(fell, 10, 'the filter is not in force')
 
+    @support.takes_long
     def test_prctl(self):
         """Mappings and the thread have no names then; their pages go."""
         for error in 'EPERM', 'ENOSYS':
@@ -129,6 +131,7 @@ class Refusals(support.PythonCase):
         self.assertTrue(helper)
         self.assertGreater(fell, 20)
 
+    @support.takes_long
     def test_no_threads(self):
         """No helper can start; the program's own calls give back."""
         helper, fell = self.program_runs('EAGAIN', 'threads')

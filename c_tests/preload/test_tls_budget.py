@@ -65,6 +65,7 @@ class TlsBudget(support.PythonCase):
         self.assertActiveAtLast(done, self.python.version)
 
     @support.only('3.6', '3.11', '3.13', '3.14')
+    @support.takes_long
     def test_no_room(self):
         done, (eaten, code, said, _) = self.eat(room=False)
         self.assertGreater(eaten, 1000, 'the budget of the C library')
