@@ -8,7 +8,7 @@
  * FORK_STORM=20000 in the environment: so many forks in each part. */
 #include "resident.h"
 
-enum { FORKERS = 2, WORKERS = 2, USUAL = 300 };
+enum { FORKERS = 2, WORKERS = 2, USUAL = 100 };
 /* Seconds after which a child hangs; its own child has some of them less. */
 enum { DEADLINE = 30, INNER_DEADLINE = 20 };
 
