@@ -367,7 +367,7 @@ def arguments():
     parser.add_argument("--host", metavar="VERSION", help="the CPython of the host way (3.11)")
     parser.add_argument("--valgrind", action="store_true", help="the quick ones under valgrind")
     parser.add_argument("--timeout", type=int, default=60, metavar="SECONDS")
-    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--jobs", type=int, default=3)   # many of them sleep most of the time
     parser.add_argument("--cc", default=os.environ.get("CC", "cc"))
     parser.add_argument("--cxx", default=os.environ.get("CXX", "c++"))
     options = parser.parse_args()
