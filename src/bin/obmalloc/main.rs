@@ -1,19 +1,57 @@
 //! The command `obmalloc`: starts programs with the library, says whether it is active,
 //! and shows what it does.
+//!
+//! A module for each subcommand, with its options (clap reads their comments as help
+//! texts) and a function `main`; below them what several need.
+//!
+//! ```text
+//!   main      the enum of subcommands
+//!   run  ...  one module each
+//!   preload   LD_PRELOAD as a list          settings  the library's own table of them
+//!   library   where libobmalloc.so is       elf       what the head of a program says
+//!   failure   one line: what; what to do next
+//! ```
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
     clippy::std_instead_of_core,
     reason = "a command, with all of the standard library, that writes to its terminal"
 )]
+#![allow(
+    unreachable_pub,
+    reason = "nothing is reached from outside a binary; files shared with the library say pub"
+)]
 
-use clap::Parser;
+mod elf;
+mod failure;
+mod library;
+mod preload;
+mod run;
+mod settings;
+mod start;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use failure::Failure;
 
 /// Memory of Python programs, by obmalloc.
 #[derive(Parser)]
-#[command(version)]
-struct Command {}
+#[command(version, max_term_width = 100, disable_help_subcommand = true)]
+struct Command {
+    #[command(subcommand)]
+    action: Action,
+}
 
-fn main() {
-    Command::parse();
+#[derive(Subcommand)]
+enum Action {
+    Run(run::Options),
+}
+
+fn main() -> ExitCode {
+    let command = Command::parse();
+    let done = match command.action {
+        Action::Run(options) => run::main(&options),
+    };
+    done.unwrap_or_else(Failure::report)
 }

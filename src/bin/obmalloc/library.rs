@@ -1,0 +1,165 @@
+//! Where `libobmalloc.so` is: beside the command, in whatever way it was installed.
+
+use std::env;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use crate::elf::{self, Elf, Kind};
+use crate::failure::Failure;
+
+/// The variable that names another one.
+const VARIABLE: &str = "OBMALLOC_LIBRARY";
+
+/// Names that it has: the link to build with, and the one of its SONAME, which a
+/// package without headers has alone.
+pub const NAMES: [&str; 2] = ["libobmalloc.so", "libobmalloc.so.0"];
+
+/// The library, if it is there and can be preloaded on this machine.
+pub fn find() -> Result<PathBuf, Failure> {
+    if let Some(path) = env::var_os(VARIABLE).filter(|path| !path.is_empty()) {
+        return check(Path::new(&path)).map_err(|what| {
+            Failure::new(
+                format!("{VARIABLE}={}: {what}", path.display()),
+                format!("unset {VARIABLE}, or set it to the path of libobmalloc.so"),
+            )
+        });
+    }
+    let here = env::current_exe()
+        .and_then(fs::canonicalize)
+        .unwrap_or_default();
+    let found = beside(here.parent().unwrap_or(Path::new("/")));
+    match found.first() {
+        Some(path) => check(path).map_err(|what| {
+            Failure::new(
+                format!("{}: {what}", path.display()),
+                format!("set {VARIABLE} to the path of another libobmalloc.so"),
+            )
+        }),
+        None => Err(Failure::new(
+            format!("no libobmalloc.so near {}", here.display()),
+            format!("install it (make install), or set {VARIABLE} to its path"),
+        )),
+    }
+}
+
+/// All that lie where some way to install puts them, seen from the command's folder.
+fn beside(folder: &Path) -> Vec<PathBuf> {
+    let above = folder.parent().unwrap_or(folder);
+    let lib = above.join("lib");
+    let mut folders = vec![folder.to_path_buf(), lib.clone(), above.join("lib64")];
+    // Debian's lib/x86_64-linux-gnu; and the package's folder of a wheel, in
+    // lib/python3.11/site-packages or the distribution's dist-packages.
+    for inner in folders_in(&lib) {
+        for packages in ["site-packages", "dist-packages"] {
+            folders.push(inner.join(packages).join("obmalloc"));
+        }
+        folders.push(inner);
+    }
+    let files = folders
+        .iter()
+        .flat_map(|folder| NAMES.map(|name| folder.join(name)));
+    files.filter(|file| file.is_file()).collect()
+}
+
+fn folders_in(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut folders: Vec<_> = entries.map(|entry| entry.path()).collect();
+    folders.sort();
+    folders
+}
+
+/// The path to preload, absolute; or what is wrong with it.
+fn check(path: &Path) -> Result<PathBuf, String> {
+    let elf = match elf::look(path) {
+        Ok(Kind::Elf(elf)) => elf,
+        Ok(_) => return Err("is no shared library".into()),
+        Err(error) => return Err(reason(&error)),
+    };
+    if let Some(other) = unlike_this_machine(&elf) {
+        return Err(format!("is for another machine ({other})"));
+    }
+    let path = std::path::absolute(path).map_err(|error| reason(&error))?;
+    // The loader cuts LD_PRELOAD at both.
+    if path
+        .as_os_str()
+        .as_bytes()
+        .iter()
+        .any(|byte| b" :".contains(byte))
+    {
+        return Err("has a blank or a colon in its path, which LD_PRELOAD cannot hold".into());
+    }
+    Ok(path)
+}
+
+/// The file's machine, if it is not the one that this command is for.
+pub fn unlike_this_machine(elf: &Elf) -> Option<String> {
+    let machine = match env::consts::ARCH {
+        "x86_64" => 62,
+        "aarch64" => 183,
+        _ => return None,
+    };
+    let alike = elf.bits == 64 && elf.machine == machine && elf.is_dynamic;
+    (!alike).then(|| elf::machine_name(elf.machine))
+}
+
+/// Whether a word of LD_PRELOAD means this library, in whatever version.
+pub fn is_named_by(word: &OsStr) -> bool {
+    let name = Path::new(word).file_name().unwrap_or_default();
+    let name = name.to_string_lossy();
+    let rest = name.strip_prefix(NAMES[0]);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+/// An error as a sentence, without the number.
+pub fn reason(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_way_to_install_is_looked_at() {
+        let root = env::temp_dir().join(format!("obmalloc-library-{}", std::process::id()));
+        for place in [
+            "bin/libobmalloc.so",
+            "lib/libobmalloc.so",
+            "lib64/libobmalloc.so.0",
+            "lib/x86_64-linux-gnu/libobmalloc.so.0",
+            "lib/python3.11/site-packages/obmalloc/libobmalloc.so",
+            "lib/python3/dist-packages/obmalloc/libobmalloc.so",
+        ] {
+            let file = root.join(place);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            assert_eq!(beside(&root.join("bin")), [] as [PathBuf; 0]);
+            fs::write(&file, "").unwrap();
+            assert_eq!(beside(&root.join("bin")), std::slice::from_ref(&file));
+            assert_eq!(check(&file).unwrap_err(), "is no shared library");
+            fs::remove_file(file).unwrap();
+        }
+        fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn words_of_the_preload_are_recognised() {
+        for own in [
+            "/a/libobmalloc.so",
+            "libobmalloc.so.0",
+            "/x/libobmalloc.so.0.1.0",
+        ] {
+            assert!(is_named_by(OsStr::new(own)), "{own}");
+        }
+        for other in [
+            "",
+            "/libobmalloc.so/libjemalloc.so.2",
+            "libobmalloc.sol",
+            "libobmalloc_x.so",
+        ] {
+            assert!(!is_named_by(OsStr::new(other)), "{other}");
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! `obmalloc run`: starts a program with the library.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::failure::{Failure, USAGE};
+use crate::library;
+use crate::preload;
+use crate::settings;
+use crate::start;
+
+/// Start a program with the library.
+///
+/// Puts libobmalloc.so first in LD_PRELOAD, sets what the options ask for, and becomes
+/// the program: its exit status, its signals and its pid are the program's own. What
+/// stands in LD_PRELOAD already stays, behind the library. If the library cannot be
+/// found or is for another machine, one line says so and the program runs without it.
+#[derive(Args)]
+#[command(after_help = EXAMPLE, after_long_help = format!("{EXAMPLE}\n\n{}", settings::help()))]
+pub struct Options {
+    #[command(flatten)]
+    pub with: With,
+
+    /// The program and its arguments
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "COMMAND"
+    )]
+    command: Vec<OsString>,
+}
+
+const EXAMPLE: &str = "Example: obmalloc run --verbose --limit auto -- python3 app.py";
+
+/// Settings of the library, for a program that is started with it.
+#[derive(Args, Default)]
+pub struct With {
+    /// One line on stderr that says whether the library is active, and why not
+    #[arg(short, long)]
+    verbose: bool,
+
+    /// Statistics at exit, as JSON to FILE (%p in its name is the pid); `-`: as text on stderr
+    #[arg(long, value_name = "FILE")]
+    stats: Option<OsString>,
+
+    /// Let `obmalloc stats` and `obmalloc top` look at the program while it runs
+    #[arg(long)]
+    live: bool,
+
+    /// Soft limit to the program's memory: 512M, 2G, or auto for the cgroup's
+    #[arg(long, value_name = "SIZE")]
+    limit: Option<String>,
+
+    /// Hard limit: requests beyond it raise MemoryError
+    #[arg(long, value_name = "SIZE")]
+    limit_hard: Option<String>,
+
+    /// How long a page stays free before it goes back to the kernel; 0: at once, -1: never
+    #[arg(long, value_name = "MILLISECONDS", allow_hyphen_values = true)]
+    decay: Option<i64>,
+
+    /// Round blocks up to 8 bytes instead of 16 (in one domain only: --packed=obj or mem)
+    #[arg(long, value_name = "DOMAIN", num_args = 0..=1, require_equals = true,
+          default_missing_value = "all", value_parser = ["all", "obj", "mem"])]
+    packed: Option<String>,
+
+    /// Find memory bugs: one allocation in N gets a page of its own
+    #[arg(long, value_name = "N")]
+    guard: Option<u64>,
+
+    /// CPython's debug hooks over the library
+    #[arg(long)]
+    debug: bool,
+
+    /// Without the helper thread
+    #[arg(long)]
+    no_thread: bool,
+
+    /// Any setting of the library, with or without OBMALLOC_ in front (see --help)
+    #[arg(short, long = "set", value_name = "NAME=VALUE")]
+    set: Vec<OsString>,
+}
+
+/// Becomes the program.
+pub fn main(options: &Options) -> Result<ExitCode, Failure> {
+    let Some(program) = options.command.first() else {
+        return Err(Failure::new(
+            "no command to run",
+            "write it behind `--`: obmalloc run -- python3 app.py",
+        )
+        .status(USAGE));
+    };
+    let mut variables = options.with.variables()?;
+    match library::find() {
+        Ok(library) => {
+            let value = env::var_os(preload::VARIABLE).unwrap_or_default();
+            let value = preload::with_first(&library, &value);
+            variables.push((preload::VARIABLE.into(), value));
+        }
+        // A program that runs without us is better than one that does not run.
+        Err(failure) => eprintln!("{failure} (running without the library)"),
+    }
+    let error = start::become_program(&options.command, &environment(variables));
+    Err(cannot_start(program, &error))
+}
+
+impl With {
+    /// The environment variables that the options ask for.
+    pub fn variables(&self) -> Result<Vec<(OsString, OsString)>, Failure> {
+        let mut variables = Vec::new();
+        let mut set = |name: &str, value: OsString| {
+            variables.push((OsString::from(format!("OBMALLOC_{name}")), value));
+        };
+        let flags = [
+            ("VERBOSE", self.verbose, "1"),
+            ("LIVE", self.live, "1"),
+            ("DEBUG", self.debug, "1"),
+            ("THREAD", self.no_thread, "0"),
+        ];
+        for (name, asked, value) in flags {
+            if asked {
+                set(name, value.into());
+            }
+        }
+        if let Some(file) = &self.stats {
+            let text = file == "-";
+            set("STATS", if text { "1".into() } else { file.clone() });
+        }
+        for (name, limit) in [("LIMIT", &self.limit), ("LIMIT_HARD", &self.limit_hard)] {
+            if let Some(limit) = limit {
+                if !is_limit(limit) {
+                    return Err(Failure::new(
+                        format!("{limit} is no size"),
+                        "write bytes, with K, M or G at will, or auto: --limit 512M",
+                    )
+                    .status(USAGE));
+                }
+                set(name, limit.into());
+            }
+        }
+        if let Some(milliseconds) = self.decay {
+            if milliseconds < -1 {
+                return Err(Failure::new(
+                    format!("{milliseconds} is no time"),
+                    "write milliseconds, or -1 for never: --decay 250",
+                )
+                .status(USAGE));
+            }
+            set("DECAY_MS", milliseconds.to_string().into());
+        }
+        if let Some(domain) = &self.packed {
+            let value = match domain.as_str() {
+                "all" => "8".into(),
+                one => format!("{one}:8"),
+            };
+            set("ALIGN", value.into());
+        }
+        if let Some(rate) = self.guard {
+            set("GUARD", rate.to_string().into());
+        }
+        for word in &self.set {
+            let (name, value) = setting(word)?;
+            set(name, value);
+        }
+        Ok(variables)
+    }
+}
+
+/// NAME=VALUE, taken apart.
+fn setting(word: &OsStr) -> Result<(&'static str, OsString), Failure> {
+    let text = word.to_string_lossy();
+    let Some((name, value)) = text.split_once('=') else {
+        return Err(Failure::new(
+            format!("{text} is no setting"),
+            "write NAME=VALUE: --set decay_ms=250",
+        )
+        .status(USAGE));
+    };
+    match settings::named(name) {
+        Some(setting) => Ok((setting.name, value.into())),
+        None => {
+            let names: Vec<_> = settings::all().iter().map(|setting| setting.name).collect();
+            Err(Failure::new(
+                format!("{name} is no setting of the library"),
+                format!("settings are {}", names.join(", ")),
+            )
+            .status(USAGE))
+        }
+    }
+}
+
+fn is_limit(text: &str) -> bool {
+    let digits = text
+        .strip_suffix(['K', 'M', 'G', 'k', 'm', 'g'])
+        .unwrap_or(text);
+    let number = digits.bytes().all(|byte| byte.is_ascii_digit()) && digits.parse() != Ok(0u64);
+    text == "auto" || (number && !digits.is_empty())
+}
+
+/// This process's environment with these in place of their namesakes.
+pub fn environment(variables: Vec<(OsString, OsString)>) -> Vec<(OsString, OsString)> {
+    let mut environment: Vec<_> = env::vars_os().collect();
+    for (name, value) in variables {
+        environment.retain(|(other, _)| *other != name);
+        environment.push((name, value));
+    }
+    environment
+}
+
+/// As shells say it: 127 for what is not there, 126 for what cannot be executed.
+pub fn cannot_start(program: &OsStr, error: &io::Error) -> Failure {
+    let (status, next) = match error.kind() {
+        io::ErrorKind::NotFound => (127, "is its name right, and is it on PATH?"),
+        io::ErrorKind::PermissionDenied => (126, "is it executable?"),
+        _ => (
+            126,
+            "start it without `obmalloc run` to see whether it runs at all",
+        ),
+    };
+    let (program, why) = (program.display(), library::reason(error));
+    Failure::new(format!("cannot start {program}: {why}"), next).status(status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_settings_of_the_library() {
+        let with = With {
+            verbose: true,
+            stats: Some("-".into()),
+            limit: Some("512M".into()),
+            decay: Some(-1),
+            packed: Some("obj".into()),
+            no_thread: true,
+            set: vec!["small_max=8K".into(), "OBMALLOC_FORK=seal".into()],
+            ..With::default()
+        };
+        let mut variables = with.variables().unwrap();
+        variables.sort();
+        let variables: Vec<_> = variables
+            .iter()
+            .map(|(name, value)| format!("{}={}", name.display(), value.display()))
+            .collect();
+        let expected = [
+            "OBMALLOC_ALIGN=obj:8",
+            "OBMALLOC_DECAY_MS=-1",
+            "OBMALLOC_FORK=seal",
+            "OBMALLOC_LIMIT=512M",
+            "OBMALLOC_SMALL_MAX=8K",
+            "OBMALLOC_STATS=1",
+            "OBMALLOC_THREAD=0",
+            "OBMALLOC_VERBOSE=1",
+        ];
+        assert_eq!(variables, expected);
+    }
+
+    #[test]
+    fn what_is_no_setting_is_refused() {
+        for word in ["", "decay_ms", "=1", "decay=1"] {
+            assert!(setting(OsStr::new(word)).is_err(), "{word:?}");
+        }
+        for limit in ["", "0", "M", "12x", "-1", "0K"] {
+            assert!(!is_limit(limit), "{limit:?}");
+        }
+        for limit in ["1", "512M", "2g", "auto"] {
+            assert!(is_limit(limit), "{limit:?}");
+        }
+    }
+}
