@@ -99,13 +99,13 @@ def applies(method, python):
     return getattr(method, 'applies', lambda python: True)(python)
 
 
-def collect(found, only, sampled=None):
+def collect(found, only, sampled=None, folder=support.HERE):
     """Lists of checks that can run at the same time as other lists, one for each class
     and interpreter; and how many a sample leaves out."""
     left_out = 0
     loader = unittest.TestLoader()
     lists = []
-    for path in sorted(glob.glob(os.path.join(support.HERE, 'test_*.py'))):
+    for path in sorted(glob.glob(os.path.join(folder, 'test_*.py'))):
         module = importlib.import_module(os.path.basename(path)[:-3])
         for case in vars(module).values():
             if not (isinstance(case, type) and issubclass(case, support.Case)
@@ -127,8 +127,8 @@ def collect(found, only, sampled=None):
     return lists, left_out
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+def main(folder=support.HERE, description=__doc__.split('\n')[0]):
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument('--pythons', nargs='+', default=[], metavar='WHICH',
                         help="only these: '3.11', '3.11.7', 'static', 'shared'")
     parser.add_argument('--only', nargs='+', default=[], metavar='WORD',
@@ -157,7 +157,7 @@ def main():
 
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         sampled = sample(found) if options.sample else None
-        lists, left_out = collect(found, options.only, sampled)
+        lists, left_out = collect(found, options.only, sampled, folder)
         for done in [pool.submit(perform, checks) for checks in lists]:
             done.result()
     count = result.count

@@ -30,6 +30,16 @@ impl Failure {
         self
     }
 
+    /// What went wrong.
+    pub fn what(&self) -> &str {
+        &self.what
+    }
+
+    /// What to do next.
+    pub fn next(&self) -> &str {
+        &self.next
+    }
+
     /// Says it on stderr; the exit status.
     pub fn report(self) -> ExitCode {
         eprintln!("{self}");

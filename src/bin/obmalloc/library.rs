@@ -71,7 +71,7 @@ fn folders_in(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// The path to preload, absolute; or what is wrong with it.
-fn check(path: &Path) -> Result<PathBuf, String> {
+pub fn check(path: &Path) -> Result<PathBuf, String> {
     let elf = match elf::look(path) {
         Ok(Kind::Elf(elf)) => elf,
         Ok(_) => return Err("is no shared library".into()),
@@ -93,14 +93,16 @@ fn check(path: &Path) -> Result<PathBuf, String> {
     Ok(path)
 }
 
-/// The file's machine, if it is not the one that this command is for.
-pub fn unlike_this_machine(elf: &Elf) -> Option<String> {
-    let machine = match env::consts::ARCH {
-        "x86_64" => 62,
-        "aarch64" => 183,
-        _ => return None,
-    };
-    let alike = elf.bits == 64 && elf.machine == machine && elf.is_dynamic;
+/// The number of the machine that this command, and so the library, is for.
+pub const MACHINE: u16 = if cfg!(target_arch = "aarch64") {
+    183
+} else {
+    62
+};
+
+/// The file's machine, if it is no library for this one.
+fn unlike_this_machine(elf: &Elf) -> Option<String> {
+    let alike = elf.bits == 64 && elf.machine == MACHINE && elf.is_dynamic;
     (!alike).then(|| elf::machine_name(elf.machine))
 }
 

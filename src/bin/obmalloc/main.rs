@@ -8,7 +8,8 @@
 //!   main      the enum of subcommands
 //!   run  ...  one module each
 //!   preload   LD_PRELOAD as a list          settings  the library's own table of them
-//!   library   where libobmalloc.so is       elf       what the head of a program says
+//!   library   where libobmalloc.so is       program   where the program is
+//!                                           elf       what the head of a file says
 //!   failure   one line: what; what to do next
 //! ```
 #![allow(
@@ -22,10 +23,12 @@
     reason = "nothing is reached from outside a binary; files shared with the library say pub"
 )]
 
+mod doctor;
 mod elf;
 mod failure;
 mod library;
 mod preload;
+mod program;
 mod run;
 mod settings;
 mod start;
@@ -46,12 +49,16 @@ struct Command {
 #[derive(Subcommand)]
 enum Action {
     Run(run::Options),
+    Doctor(doctor::Options),
 }
 
 fn main() -> ExitCode {
+    // A reader that goes away ends this command quietly, as any other.
+    start::restore_sigpipe();
     let command = Command::parse();
     let done = match command.action {
         Action::Run(options) => run::main(&options),
+        Action::Doctor(options) => doctor::main(&options),
     };
     done.unwrap_or_else(Failure::report)
 }

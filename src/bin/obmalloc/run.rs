@@ -3,6 +3,7 @@
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -10,6 +11,7 @@ use clap::Args;
 use crate::failure::{Failure, USAGE};
 use crate::library;
 use crate::preload;
+use crate::program;
 use crate::settings;
 use crate::start;
 
@@ -95,17 +97,29 @@ pub fn main(options: &Options) -> Result<ExitCode, Failure> {
         .status(USAGE));
     };
     let mut variables = options.with.variables()?;
-    match library::find() {
+    // A program that runs without us is better than one that does not run.
+    match library_for(program) {
         Ok(library) => {
             let value = env::var_os(preload::VARIABLE).unwrap_or_default();
             let value = preload::with_first(&library, &value);
             variables.push((preload::VARIABLE.into(), value));
         }
-        // A program that runs without us is better than one that does not run.
         Err(failure) => eprintln!("{failure} (running without the library)"),
     }
     let error = start::become_program(&options.command, &environment(variables));
     Err(cannot_start(program, &error))
+}
+
+/// The library, if it can be in this program.
+pub fn library_for(program: &OsStr) -> Result<PathBuf, Failure> {
+    let library = library::find()?;
+    match program::find(program).and_then(|path| program::cannot_have_us(&path)) {
+        None => Ok(library),
+        Some(why) => Err(Failure::new(
+            format!("{} {why}", program.display()),
+            "another build of it is needed",
+        )),
+    }
 }
 
 impl With {

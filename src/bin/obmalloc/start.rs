@@ -2,7 +2,7 @@
 //! those that the caller sees.
 //!
 //! Rust ignores SIGPIPE from the start of `main` on, and a program that is executed
-//! inherits that. So what was there before is kept by a constructor, and put back.
+//! inherits that. So what was there before is kept by a constructor, and put back at once.
 
 use std::cell::UnsafeCell;
 use std::ffi::{CString, OsString};
@@ -55,11 +55,7 @@ pub fn become_program(command: &[OsString], environment: &[(OsString, OsString)]
         pointers.chain([ptr::null()]).collect()
     };
     let (arguments, environment) = (vector(&words), vector(&entries));
-    restore_sigpipe();
     // SAFETY: both vectors end with NULL, and their strings live until the call returns.
     unsafe { libc::execvpe(arguments[0], arguments.as_ptr(), environment.as_ptr()) };
-    let error = io::Error::last_os_error();
-    // SAFETY: for the line that this command still says.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
-    error
+    io::Error::last_os_error()
 }

@@ -1,0 +1,200 @@
+"""`obmalloc run`: the program is started with the library and is otherwise the same."""
+import glob
+import os
+import signal
+import subprocess
+
+import command
+import support
+
+# Says what it sees of itself.
+SELF = '''
+import os, signal, sys
+print(os.getpid())
+print(os.environ.get('LD_PRELOAD'))
+print(sorted(key for key in os.environ if key.startswith('OBMALLOC')))
+print(sys.argv[1:])
+'''
+
+
+class InEachPython(support.PythonCase):
+
+    def test_active_and_the_same_process(self):
+        done = command.run('run', '--verbose', '--', self.python.path, '-c', SELF, '-x', '--', 'a b')
+        self.assertRan(done)
+        self.assertUs(done)             # and its pid is that of the command
+        pid, preload, settings, words = done.out.splitlines()
+        self.assertEqual(int(pid), done.pid)
+        self.assertTrue(os.path.samefile(preload, support.LIBRARY), done.report)
+        self.assertEqual(settings, "['OBMALLOC_VERBOSE']")
+        self.assertEqual(words, "['-x', '--', 'a b']")
+
+    def test_silent_unless_asked(self):
+        done = command.run('run', self.python.path, '-c', 'print(1)')
+        self.assertEqual((done.status, done.out, done.err), (0, '1\n', ''), done.report)
+
+
+class Run(support.Case):
+
+    def test_exit_status(self):
+        for status in 0, 1, 77, 255:
+            done = command.run('run', '--', 'sh', '-c', 'exit %d' % status)
+            self.assertRan(done, status)
+
+    def test_signals(self):
+        """Of its own, and from outside: they reach the program, as it is the process."""
+        for number in signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV:
+            done = command.run('run', '--', 'sh', '-c', 'kill -%d $$' % number)
+            self.assertRan(done, -number)
+        child = subprocess.Popen([command.path(), 'run', '--', 'sh', '-c',
+                                  'trap "echo caught; exit 5" TERM; echo up; read never'],
+                                 env=support.clean_environment(), stdin=subprocess.PIPE,
+                                 stdout=subprocess.PIPE)
+        self.assertEqual(child.stdout.readline(), b'up\n')
+        child.terminate()
+        self.assertEqual(child.communicate(timeout=30)[0], b'caught\n')
+        self.assertEqual(child.returncode, 5)
+
+    def test_ignored_signals_stay_as_they_were(self):
+        """Rust ignores SIGPIPE; the program must find what the caller had."""
+        show = ['sh', '-c', 'grep -E "Sig(Ign|Blk|Cgt)" /proc/self/status']
+        for ignored in signal.SIG_DFL, signal.SIG_IGN:
+            with self.subTest(sigpipe=ignored):
+                def start(argv):
+                    return subprocess.run(argv, stdout=subprocess.PIPE, restore_signals=False,
+                                          preexec_fn=lambda: signal.signal(signal.SIGPIPE, ignored),
+                                          env=support.clean_environment()).stdout
+                plain = start(show)
+                self.assertIn(b'SigIgn', plain)
+                self.assertEqual(start([command.path(), 'run', '--'] + show), plain)
+
+    def test_what_is_preloaded_stays_behind_us(self):
+        show = ['sh', '-c', 'echo $LD_PRELOAD']
+        others = glob.glob('/usr/lib/*/libjemalloc.so.2')
+        if not others:
+            self.skipTest('no jemalloc here')
+        other = others[0]
+        us = os.path.realpath(support.LIBRARY)
+        for given, expected in [(other, [us, other]),
+                                ('%s:%s' % (other, us), [us, other]),
+                                ('%s %s' % (us, other), [us, other]),
+                                (us, [us]), ('', [us]),
+                                ('%s:/elsewhere/libobmalloc.so.0' % other, [us, other])]:
+            with self.subTest(LD_PRELOAD=given):
+                done = command.run('run', '--', *show, env=support.clean_environment(LD_PRELOAD=given))
+                self.assertRan(done)
+                self.assertEqual(done.out.strip().split(':'), expected)
+
+    def test_options_are_settings(self):
+        show = ['sh', '-c', 'env | grep ^OBMALLOC_ | sort']
+        done = command.run('run', '-v', '--stats', '/tmp/%p.json', '--live', '--limit', 'auto',
+                           '--limit-hard', '2G', '--decay', '-1', '--packed', '--guard', '100',
+                           '--no-thread', '-s', 'thp=never', '--set', 'OBMALLOC_FORK=seal',
+                           '--', *show, env=support.clean_environment(OBMALLOC_THP='always'))
+        self.assertRan(done)
+        self.assertEqual(done.out.split(), [
+            'OBMALLOC_ALIGN=8', 'OBMALLOC_DECAY_MS=-1', 'OBMALLOC_FORK=seal', 'OBMALLOC_GUARD=100',
+            'OBMALLOC_LIMIT=auto', 'OBMALLOC_LIMIT_HARD=2G', 'OBMALLOC_LIVE=1',
+            'OBMALLOC_STATS=/tmp/%p.json', 'OBMALLOC_THP=never', 'OBMALLOC_THREAD=0',
+            'OBMALLOC_VERBOSE=1'])
+
+    def test_the_library_understands_what_options_set(self):
+        """It complains of what it does not understand, in a Python where it is active."""
+        folder = support.scratch('stats-of-run')
+        os.makedirs(folder, exist_ok=True)
+        done = command.run('run', '-v', '--stats', folder + '/out.json', '--limit', '4G',
+                           '--limit-hard', 'auto', '--decay', '50', '--packed=obj', '--guard', '0',
+                           '--no-thread', '-s', 'small_max=8K', '--', 'python3', '-c', 'pass')
+        self.assertRan(done)
+        self.assertIn('packed obj', done.err)
+        self.assertNotIn('not understood', done.err, done.report)
+        self.assertEqual(os.listdir(folder), ['out.json'])
+
+    def test_wrong_use(self):
+        """One line each, that says what to do next; and nothing is started."""
+        for words, said in [([], r'no command to run; .*obmalloc run -- python3'),
+                            (['-s', 'decay', 'echo'], r'decay is no setting; write NAME=VALUE'),
+                            (['-s', 'decay=1', 'echo'], r'decay is no setting.*DECAY_MS'),
+                            (['--limit', '0', 'echo'], r'0 is no size; .*512M'),
+                            (['--decay', '-2', 'echo'], r'-2 is no time; .*--decay')]:
+            with self.subTest(words=words):
+                done = command.run('run', *words)
+                self.assertRan(done, 2)
+                self.assertEqual(done.out, '')
+                self.assertRegex(done.err, '^obmalloc: ' + said)
+                self.assertEqual(done.err.count('\n'), 1)
+
+    def test_programs_that_cannot_be_started(self):
+        folder = support.scratch('no-program')
+        with open(folder, 'w') as file:
+            file.write('text')
+        for name, status in ('obmalloc-no-such-program', 127), (folder, 126):
+            done = command.run('run', '--', name)
+            self.assertRan(done, status)
+            self.assertRegex(done.err, '^obmalloc: cannot start .*; .*\n$')
+
+
+class FailsOpen(support.Case):
+    """Without a library that fits, one line, and the program runs."""
+
+    def without(self, said, program='obmalloc', **env):
+        done = support.run([program, 'run', '--', 'sh', '-c', 'echo ${LD_PRELOAD:-none}; exit 4'],
+                           support.clean_environment(**env))
+        self.assertRan(done, 4)
+        self.assertEqual(done.out, 'none\n')
+        self.assertRegex(done.err, r'\Aobmalloc: %s.*running without the library\)\n\Z' % said)
+
+    def test_no_library(self):
+        self.without('no libobmalloc.so near', command.layout('alone', library=None))
+
+    def test_variable_that_names_none(self):
+        self.without('OBMALLOC_LIBRARY=/nowhere.so: No such file', command.path(),
+                     OBMALLOC_LIBRARY='/nowhere.so')
+        self.without('OBMALLOC_LIBRARY=.*: is no shared library', command.path(),
+                     OBMALLOC_LIBRARY=os.path.abspath(__file__))
+
+    def test_library_for_another_machine(self):
+        other = command.for_another_machine('other/lib/libobmalloc.so')
+        self.without(r'.*is for another machine \(ARM64\)', command.path(), OBMALLOC_LIBRARY=other)
+        program = command.layout('other', library=None)
+        self.without(r'.*is for another machine \(ARM64\)', program)
+
+    def test_a_path_that_the_loader_would_cut(self):
+        for name in 'with blank', 'with:colon':
+            self.without('.*blank or a colon', command.layout(name))
+
+    def test_a_program_that_is_static(self):
+        source = support.scratch('static.c')
+        with open(source, 'w') as file:
+            file.write('int main(void) { return 6; }\n')
+        program = support.build('static-program', '-static', source)
+        done = command.run('run', '--', program)
+        self.assertRan(done, 6)
+        self.assertRegex(done.err, r'^obmalloc: .* is linked statically.*\n$')
+
+
+class Places(support.Case):
+    """The library is found wherever a way to install puts it."""
+
+    def test_each(self):
+        for number, place in enumerate([
+                'bin/libobmalloc.so', 'lib/libobmalloc.so', 'lib/libobmalloc.so.0',
+                'lib64/libobmalloc.so', 'lib/x86_64-linux-gnu/libobmalloc.so.0',
+                'lib/python3.9/site-packages/obmalloc/libobmalloc.so']):
+            with self.subTest(place=place):
+                root = 'place-%d' % number
+                program = command.layout(root, library=place)
+                done = support.run([program, 'run', '-v', '--', 'python3', '-c',
+                                    'import os; print(os.environ["LD_PRELOAD"])'])
+                self.assertRan(done)
+                self.assertEqual(done.out.strip(), os.path.join(support.scratch(root), place))
+                self.assertEqual(len(done.lines(support.ACTIVE)), 1, done.report)
+
+    def test_by_a_link(self):
+        """The command is started by a symbolic link somewhere else."""
+        program = command.layout('real')
+        link = support.scratch('link-to-obmalloc')
+        os.symlink(program, link)
+        done = support.run([link, 'run', '-v', '--', 'python3', '-c', 'pass'])
+        self.assertRan(done)
+        self.assertEqual(len(done.lines(support.ACTIVE)), 1, done.report)
