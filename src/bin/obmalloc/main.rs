@@ -23,6 +23,7 @@
     reason = "nothing is reached from outside a binary; files shared with the library say pub"
 )]
 
+mod bench;
 mod doctor;
 mod elf;
 mod failure;
@@ -50,6 +51,7 @@ struct Command {
 enum Action {
     Run(run::Options),
     Doctor(doctor::Options),
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
     let done = match command.action {
         Action::Run(options) => run::main(&options),
         Action::Doctor(options) => doctor::main(&options),
+        Action::Bench(options) => bench::main(&options),
     };
     done.unwrap_or_else(Failure::report)
 }

@@ -2,7 +2,7 @@
 //! allocator is the one that large blocks come from.
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::library;
@@ -18,14 +18,17 @@ pub fn words(value: &OsStr) -> impl Iterator<Item = &OsStr> {
 
 /// The value with `library` first, and no other copy of it.
 pub fn with_first(library: &Path, value: &OsStr) -> OsString {
-    let mut bytes = library.as_os_str().as_bytes().to_vec();
-    for word in words(value) {
-        if word != library.as_os_str() && !library::is_named_by(word) {
-            bytes.push(b':');
-            bytes.extend_from_slice(word.as_bytes());
-        }
-    }
-    OsString::from_vec(bytes)
+    let others = words(value).filter(|word| *word != library && !library::is_named_by(word));
+    let all: Vec<_> = [library.as_os_str()].into_iter().chain(others).collect();
+    all.join(OsStr::new(":"))
+}
+
+/// The value without any copy of the library.
+pub fn without(value: &OsStr) -> OsString {
+    let others: Vec<_> = words(value)
+        .filter(|word| !library::is_named_by(word))
+        .collect();
+    others.join(OsStr::new(":"))
 }
 
 #[cfg(test)]
@@ -46,5 +49,10 @@ mod tests {
             with("/usr/lib/libjemalloc.so.2:/other/libobmalloc.so"),
             "/o/libobmalloc.so:/usr/lib/libjemalloc.so.2"
         );
+        assert_eq!(
+            without(OsStr::new("b.so libobmalloc.so.0:a.so")),
+            "b.so:a.so"
+        );
+        assert_eq!(without(OsStr::new("/o/libobmalloc.so")), "");
     }
 }
