@@ -6,6 +6,8 @@ PYTHON3 ?= python3
 PREFIX  ?= /usr/local
 LIBDIR  ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
+BINDIR  ?= $(PREFIX)/bin
+MANDIR  ?= $(PREFIX)/share/man
 DESTDIR ?=
 # Versions whose tests `make test` and test-relinked run on relinked interpreters.
 RELINKED ?= 2.7,3.13
@@ -15,13 +17,15 @@ SONAME  := libobmalloc.so.0
 RELEASE := target/release
 SO      := $(RELEASE)/libobmalloc.so
 A       := $(RELEASE)/libobmalloc.a
+COMMAND := $(RELEASE)/obmalloc
+MANPAGES := $(RELEASE)/man
 
 .PHONY: all run test test-all test-rust test-loom loom stepper tsan mutants test-model test-c \
         test-preload test-preload-sample test-cpython-slice test-cpython fuzz \
         test-relinked-slice test-relinked test-relinked-all test-extensions compat test-soak \
-        soak forks relink check header asm instructions footprint bench bench-suite \
-        bench-whole bench-quick bench-memory plot-memory figures proven install uninstall \
-        clean help
+        soak forks relink check header asm instructions footprint bench bench-suite bench-whole \
+        bench-quick bench-memory plot-memory figures proven install uninstall clean help command \
+        test-command
 
 # The archive's names are weak: a host that defines one of them itself (2.7
 # defines PyMem_*) wins. In a shared library it makes no difference. Cargo knows
@@ -33,6 +37,11 @@ all: ## build target/release/libobmalloc.so and .a
 	         --weaken-symbol='_PyMem_*' --weaken-symbol='_PyObject_*' \
 	         --weaken-symbol='_Py_*' $(A) $(A).weak
 	@mv $(A).weak $(A)
+
+command: all ## build target/release/obmalloc, and its man pages
+	@$(CARGO) build --release --features command --bin obmalloc
+	@rm -rf $(MANPAGES)
+	@$(COMMAND) man $(MANPAGES)
 
 run: all ## run a real Python program with the library, and without
 	$(PYTHON3) bench/first_run.py
@@ -82,6 +91,10 @@ test-preload: all ## every way into a process
 
 test-preload-sample: all ## most of that with some of the interpreters only
 	$(PYTHON3) c_tests/preload/run.py --sample
+
+test-command: command ## the command: its unit tests, and all that it says and does
+	$(CARGO) test --quiet --features command --bin obmalloc
+	$(PYTHON3) c_tests/command/run.py
 
 test-cpython-slice: all ## a part of CPython's own suites, without and with us
 	$(PYTHON3) c_tests/cpython/compare.py --slice
@@ -143,6 +156,7 @@ check: all ## formatting, lints, header, symbols, the hit path's length
 	$(CARGO) fmt --check
 	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
 	$(CARGO) clippy --quiet --all-targets -- -D warnings
+	$(CARGO) clippy --quiet --features command --all-targets -- -D warnings
 	$(CARGO) clippy --quiet --manifest-path fuzz/Cargo.toml -- -D warnings
 	diff include/obmalloc.h $(HEADER_MADE)
 	$(PYTHON3) c_tests/symbols.py $(SO) $(A)
@@ -200,8 +214,11 @@ figures: ## write the README's tables from the newest records
 proven: ## write c_tests/PROVEN.md from the records of long runs
 	$(PYTHON3) c_tests/proven.py
 
-install: all ## to DESTDIR/PREFIX: header, libraries, links, obmalloc.pc
-	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)
+install: command ## to DESTDIR/PREFIX: command, man pages, header, libraries, links, obmalloc.pc
+	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR) \
+	  $(DESTDIR)$(BINDIR) $(DESTDIR)$(MANDIR)/man1
+	install -m 755 $(COMMAND) $(DESTDIR)$(BINDIR)/
+	install -m 644 $(MANPAGES)/*.1 $(DESTDIR)$(MANDIR)/man1/
 	install -m 644 include/obmalloc.h $(DESTDIR)$(INCLUDEDIR)/
 	install -m 755 $(SO) $(DESTDIR)$(LIBDIR)/libobmalloc.so.$(VERSION)
 	ln -sf libobmalloc.so.$(VERSION) $(DESTDIR)$(LIBDIR)/$(SONAME)
@@ -215,7 +232,9 @@ install: all ## to DESTDIR/PREFIX: header, libraries, links, obmalloc.pc
 uninstall: ## take away what install put there
 	rm -f $(DESTDIR)$(LIBDIR)/libobmalloc.so $(DESTDIR)$(LIBDIR)/$(SONAME) \
 	  $(DESTDIR)$(LIBDIR)/libobmalloc.so.$(VERSION) $(DESTDIR)$(LIBDIR)/libobmalloc.a \
-	  $(DESTDIR)$(LIBDIR)/pkgconfig/obmalloc.pc $(DESTDIR)$(INCLUDEDIR)/obmalloc.h
+	  $(DESTDIR)$(LIBDIR)/pkgconfig/obmalloc.pc $(DESTDIR)$(INCLUDEDIR)/obmalloc.h \
+	  $(DESTDIR)$(BINDIR)/obmalloc $(DESTDIR)$(MANDIR)/man1/obmalloc.1 \
+	  $(DESTDIR)$(MANDIR)/man1/obmalloc-*.1
 
 clean: ## remove target/
 	$(CARGO) clean

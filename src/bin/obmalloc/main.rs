@@ -28,6 +28,7 @@ mod doctor;
 mod elf;
 mod failure;
 mod library;
+mod man;
 mod preload;
 mod program;
 mod run;
@@ -40,18 +41,31 @@ use clap::{Parser, Subcommand};
 use failure::Failure;
 
 /// Memory of Python programs, by obmalloc.
+///
+/// The library libobmalloc.so takes the place of CPython's allocator of small objects and
+/// gives memory that is free back to the system, page by page. This command starts
+/// programs with it, says whether it is active, and shows what it does.
 #[derive(Parser)]
-#[command(version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(version, max_term_width = 100, disable_help_subcommand = true, after_help = EXAMPLES)]
 struct Command {
     #[command(subcommand)]
     action: Action,
 }
+
+const EXAMPLES: &str = "Examples:
+  obmalloc doctor                      is it active in this machine's python3?
+  obmalloc run -- python3 app.py       start a program with it
+  obmalloc bench -- python3 app.py     what it does to that program
+
+`obmalloc COMMAND --help` has more, and an example of each.";
 
 #[derive(Subcommand)]
 enum Action {
     Run(run::Options),
     Doctor(doctor::Options),
     Bench(bench::Options),
+    #[command(hide = true)]
+    Man(man::Options),
 }
 
 fn main() -> ExitCode {
@@ -62,6 +76,7 @@ fn main() -> ExitCode {
         Action::Run(options) => run::main(&options),
         Action::Doctor(options) => doctor::main(&options),
         Action::Bench(options) => bench::main(&options),
+        Action::Man(options) => man::main(&options),
     };
     done.unwrap_or_else(Failure::report)
 }
