@@ -18,6 +18,7 @@ RELEASE := target/release
 SO      := $(RELEASE)/libobmalloc.so
 A       := $(RELEASE)/libobmalloc.a
 COMMAND := $(RELEASE)/obmalloc
+PYTHONS := $(RELEASE)/libobmalloc_pythons.so
 MANPAGES := $(RELEASE)/man
 
 .PHONY: all run test test-all test-rust test-loom loom stepper tsan mutants test-model test-c \
@@ -40,6 +41,7 @@ all: ## build target/release/libobmalloc.so and .a
 
 command: all ## build target/release/obmalloc, and its man pages
 	@$(CARGO) build --release --features command --bin obmalloc
+	@$(CARGO) build --release --manifest-path pythons/Cargo.toml --target-dir target
 	@rm -rf $(MANPAGES)
 	@$(COMMAND) man $(MANPAGES)
 
@@ -158,6 +160,8 @@ check: all ## formatting, lints, header, symbols, the hit path's length
 	$(CARGO) clippy --quiet --all-targets -- -D warnings
 	$(CARGO) clippy --quiet --features command --all-targets -- -D warnings
 	$(CARGO) clippy --quiet --manifest-path fuzz/Cargo.toml -- -D warnings
+	$(CARGO) fmt --check --manifest-path pythons/Cargo.toml
+	$(CARGO) clippy --quiet --manifest-path pythons/Cargo.toml --target-dir target -- -D warnings
 	diff include/obmalloc.h $(HEADER_MADE)
 	$(PYTHON3) c_tests/symbols.py $(SO) $(A)
 	$(PYTHON3) c_tests/archive_names.py $(A)
@@ -218,6 +222,7 @@ install: command ## to DESTDIR/PREFIX: command, man pages, header, libraries, li
 	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR) \
 	  $(DESTDIR)$(BINDIR) $(DESTDIR)$(MANDIR)/man1
 	install -m 755 $(COMMAND) $(DESTDIR)$(BINDIR)/
+	install -m 755 $(PYTHONS) $(DESTDIR)$(LIBDIR)/
 	install -m 644 $(MANPAGES)/*.1 $(DESTDIR)$(MANDIR)/man1/
 	install -m 644 include/obmalloc.h $(DESTDIR)$(INCLUDEDIR)/
 	install -m 755 $(SO) $(DESTDIR)$(LIBDIR)/libobmalloc.so.$(VERSION)
@@ -233,6 +238,7 @@ uninstall: ## take away what install put there
 	rm -f $(DESTDIR)$(LIBDIR)/libobmalloc.so $(DESTDIR)$(LIBDIR)/$(SONAME) \
 	  $(DESTDIR)$(LIBDIR)/libobmalloc.so.$(VERSION) $(DESTDIR)$(LIBDIR)/libobmalloc.a \
 	  $(DESTDIR)$(LIBDIR)/pkgconfig/obmalloc.pc $(DESTDIR)$(INCLUDEDIR)/obmalloc.h \
+	  $(DESTDIR)$(LIBDIR)/libobmalloc_pythons.so \
 	  $(DESTDIR)$(BINDIR)/obmalloc $(DESTDIR)$(MANDIR)/man1/obmalloc.1 \
 	  $(DESTDIR)$(MANDIR)/man1/obmalloc-*.1
 

@@ -16,6 +16,20 @@ const VARIABLE: &str = "OBMALLOC_LIBRARY";
 /// package without headers has alone.
 pub const NAMES: [&str; 2] = ["libobmalloc.so", "libobmalloc.so.0"];
 
+/// The small library that keeps the preload among Pythons (`pythons/`).
+pub const PYTHONS: &str = "libobmalloc_pythons.so";
+
+/// Another library, in the same folder.
+pub fn beside(library: &Path, name: &str) -> Result<PathBuf, Failure> {
+    let path = library.with_file_name(name);
+    check(&path).map_err(|what| {
+        Failure::new(
+            format!("{}: {what}", path.display()),
+            "install it beside libobmalloc.so (make install), or leave --pythons-only out",
+        )
+    })
+}
+
 /// The library, if it is there and can be preloaded on this machine.
 pub fn find() -> Result<PathBuf, Failure> {
     if let Some(path) = env::var_os(VARIABLE).filter(|path| !path.is_empty()) {
@@ -29,7 +43,7 @@ pub fn find() -> Result<PathBuf, Failure> {
     let here = env::current_exe()
         .and_then(fs::canonicalize)
         .unwrap_or_default();
-    let found = beside(here.parent().unwrap_or(Path::new("/")));
+    let found = near(here.parent().unwrap_or(Path::new("/")));
     match found.first() {
         Some(path) => check(path).map_err(|what| {
             Failure::new(
@@ -45,7 +59,7 @@ pub fn find() -> Result<PathBuf, Failure> {
 }
 
 /// All that lie where some way to install puts them, seen from the command's folder.
-fn beside(folder: &Path) -> Vec<PathBuf> {
+fn near(folder: &Path) -> Vec<PathBuf> {
     let above = folder.parent().unwrap_or(folder);
     let lib = above.join("lib");
     let mut folders = vec![folder.to_path_buf(), lib.clone(), above.join("lib64")];
@@ -137,9 +151,9 @@ mod tests {
         ] {
             let file = root.join(place);
             fs::create_dir_all(file.parent().unwrap()).unwrap();
-            assert_eq!(beside(&root.join("bin")), [] as [PathBuf; 0]);
+            assert_eq!(near(&root.join("bin")), [] as [PathBuf; 0]);
             fs::write(&file, "").unwrap();
-            assert_eq!(beside(&root.join("bin")), std::slice::from_ref(&file));
+            assert_eq!(near(&root.join("bin")), std::slice::from_ref(&file));
             assert_eq!(check(&file).unwrap_err(), "is no shared library");
             fs::remove_file(file).unwrap();
         }

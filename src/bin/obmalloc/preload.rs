@@ -3,12 +3,21 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::library;
 
 /// The variable's name.
 pub const VARIABLE: &str = "LD_PRELOAD";
+
+/// What `pythons/` puts back into the environment of Pythons.
+pub const PYTHONS_VARIABLE: &str = "LIBOBMALLOC_PYTHONS";
+
+/// Paths as one value.
+pub fn joined(paths: &[PathBuf]) -> OsString {
+    let words: Vec<_> = paths.iter().map(|path| path.as_os_str()).collect();
+    words.join(OsStr::new(":"))
+}
 
 /// Its words: the loader cuts it at blanks and colons.
 pub fn words(value: &OsStr) -> impl Iterator<Item = &OsStr> {
@@ -16,19 +25,23 @@ pub fn words(value: &OsStr) -> impl Iterator<Item = &OsStr> {
     words.filter(|word| !word.is_empty()).map(OsStr::from_bytes)
 }
 
-/// The value with `library` first, and no other copy of it.
-pub fn with_first(library: &Path, value: &OsStr) -> OsString {
-    let others = words(value).filter(|word| *word != library && !library::is_named_by(word));
-    let all: Vec<_> = [library.as_os_str()].into_iter().chain(others).collect();
-    all.join(OsStr::new(":"))
+/// The value with these first, and no other copy of them.
+pub fn with_first(libraries: &[PathBuf], value: &OsStr) -> OsString {
+    let own = libraries.iter().map(|path| path.as_os_str());
+    let words: Vec<_> = own.chain(others(value)).collect();
+    words.join(OsStr::new(":"))
 }
 
 /// The value without any copy of the library.
 pub fn without(value: &OsStr) -> OsString {
-    let others: Vec<_> = words(value)
-        .filter(|word| !library::is_named_by(word))
-        .collect();
-    others.join(OsStr::new(":"))
+    let words: Vec<_> = others(value).collect();
+    words.join(OsStr::new(":"))
+}
+
+fn others(value: &OsStr) -> impl Iterator<Item = &OsStr> {
+    let is_pythons =
+        |word: &OsStr| Path::new(word).file_name() == Some(OsStr::new(library::PYTHONS));
+    words(value).filter(move |word| !library::is_named_by(word) && !is_pythons(word))
 }
 
 #[cfg(test)]
@@ -37,7 +50,7 @@ mod tests {
 
     #[test]
     fn we_are_first_and_once_and_others_keep_their_order() {
-        let with = |value: &str| with_first(Path::new("/o/libobmalloc.so"), OsStr::new(value));
+        let with = |value: &str| with_first(&["/o/libobmalloc.so".into()], OsStr::new(value));
         assert_eq!(with(""), "/o/libobmalloc.so");
         assert_eq!(with("::  "), "/o/libobmalloc.so");
         assert_eq!(with("/o/libobmalloc.so"), "/o/libobmalloc.so");
@@ -54,5 +67,12 @@ mod tests {
             "b.so:a.so"
         );
         assert_eq!(without(OsStr::new("/o/libobmalloc.so")), "");
+        let both = [
+            "/o/libobmalloc.so".into(),
+            "/o/libobmalloc_pythons.so".into(),
+        ];
+        let value = OsStr::new("/x/libobmalloc_pythons.so:a.so:libobmalloc.so");
+        let expected = "/o/libobmalloc.so:/o/libobmalloc_pythons.so:a.so";
+        assert_eq!(with_first(&both, value), expected);
     }
 }

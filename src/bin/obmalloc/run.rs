@@ -27,6 +27,15 @@ pub struct Options {
     #[command(flatten)]
     pub with: With,
 
+    /// Of what the program starts, only Pythons get the library
+    ///
+    /// Other programs do not inherit the preload: it is taken out of the environment, and
+    /// put back when the program itself, or a Python that it has started so, executes a
+    /// program that is linked with a CPython or a script for one. Pythons that a shell
+    /// starts are then without it.
+    #[arg(long)]
+    pythons_only: bool,
+
     /// The program and its arguments
     #[arg(
         trailing_var_arg = true,
@@ -96,18 +105,37 @@ pub fn main(options: &Options) -> Result<ExitCode, Failure> {
         )
         .status(USAGE));
     };
+    if program.as_encoded_bytes().starts_with(b"-") {
+        return Err(Failure::new(
+            format!("{} is no option of `obmalloc run`", program.display()),
+            "obmalloc run --help lists them",
+        )
+        .status(USAGE));
+    }
     let mut variables = options.with.variables()?;
     // A program that runs without us is better than one that does not run.
-    match library_for(program) {
-        Ok(library) => {
+    match to_preload(program, options.pythons_only) {
+        Ok(libraries) => {
             let value = env::var_os(preload::VARIABLE).unwrap_or_default();
-            let value = preload::with_first(&library, &value);
+            let value = preload::with_first(&libraries, &value);
             variables.push((preload::VARIABLE.into(), value));
+            if options.pythons_only {
+                let value = preload::joined(&libraries);
+                variables.push((preload::PYTHONS_VARIABLE.into(), value));
+            }
         }
         Err(failure) => eprintln!("{failure} (running without the library)"),
     }
     let error = start::become_program(&options.command, &environment(variables));
     Err(cannot_start(program, &error))
+}
+
+fn to_preload(program: &OsStr, pythons_only: bool) -> Result<Vec<PathBuf>, Failure> {
+    let mut libraries = vec![library_for(program)?];
+    if pythons_only {
+        libraries.push(library::beside(&libraries[0], library::PYTHONS)?);
+    }
+    Ok(libraries)
 }
 
 /// The library, if it can be in this program.

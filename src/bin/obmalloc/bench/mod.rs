@@ -75,6 +75,13 @@ pub fn main(options: &Options) -> Result<ExitCode, Failure> {
         )
         .status(USAGE));
     };
+    if program.as_encoded_bytes().starts_with(b"-") {
+        return Err(Failure::new(
+            format!("{} is no option of `obmalloc bench`", program.display()),
+            "obmalloc bench --help lists them",
+        )
+        .status(USAGE));
+    }
     let library = run::library_for(program)?;
     let given = env::var_os(preload::VARIABLE).unwrap_or_default();
     let mut settings = options.with.variables()?;
@@ -82,7 +89,7 @@ pub fn main(options: &Options) -> Result<ExitCode, Failure> {
     settings.push(("OBMALLOC_VERBOSE".into(), "1".into()));
     settings.push((
         preload::VARIABLE.into(),
-        preload::with_first(&library, &given),
+        preload::with_first(&[library], &given),
     ));
     let without = vec![(preload::VARIABLE.into(), preload::without(&given))];
     let bench = Bench {

@@ -145,7 +145,7 @@ fn examine(interpreter: PathBuf, options: &Options) -> Case {
     let mut found = Ok(());
     if case.way == Way::Run {
         found = library::find().map(|library| {
-            case.preload = preload::with_first(&library, &case.preload);
+            case.preload = preload::with_first(&[library], &case.preload);
         });
     }
     let variables = vec![(preload::VARIABLE.into(), case.preload.clone())];

@@ -1,0 +1,237 @@
+//! The functions that stand before the C library's: each starts a program by the next
+//! definition of its own name, with the environment that the program is to have.
+//!
+//! `execl`, `system`, `popen` and others call the C library's own `execve`, not by name:
+//! they go on with the environment that is clean, and nothing they start is served.
+
+use core::ffi::{CStr, c_char, c_int, c_void};
+use core::mem;
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
+
+use crate::environment::{self, Restored, Vector};
+use crate::kind;
+
+type Exec = unsafe extern "C" fn(*const c_char, Vector, Vector) -> c_int;
+type Fexec = unsafe extern "C" fn(c_int, Vector, Vector) -> c_int;
+type Spawn = unsafe extern "C" fn(
+    *mut libc::pid_t,
+    *const c_char,
+    *const c_void,
+    *const c_void,
+    Vector,
+    Vector,
+) -> c_int;
+
+/// The next definition of a name: the C library's, or that of another library that
+/// stands before it. Looked up when this library is loaded: a child of `fork` must not
+/// wait for the loader's lock.
+struct Next {
+    name: &'static CStr,
+    address: AtomicPtr<c_void>,
+}
+
+impl Next {
+    const fn new(name: &'static CStr) -> Next {
+        Next {
+            name,
+            address: AtomicPtr::new(ptr::null_mut()),
+        }
+    }
+
+    /// As a function of the type `F`.
+    ///
+    /// # Safety
+    /// `F` is its type.
+    unsafe fn get<F: Copy>(&self) -> Option<F> {
+        const { assert!(size_of::<F>() == size_of::<*mut c_void>()) };
+        let mut address = self.address.load(Relaxed);
+        if address.is_null() {
+            // SAFETY: a C string.
+            address = unsafe { libc::dlsym(libc::RTLD_NEXT, self.name.as_ptr()) };
+            self.address.store(address, Relaxed);
+        }
+        // SAFETY: the caller's promise.
+        (!address.is_null()).then(|| unsafe { mem::transmute_copy(&address) })
+    }
+}
+
+static EXECVE: Next = Next::new(c"execve");
+static EXECVPE: Next = Next::new(c"execvpe");
+static FEXECVE: Next = Next::new(c"fexecve");
+static SPAWN: Next = Next::new(c"posix_spawn");
+static SPAWNP: Next = Next::new(c"posix_spawnp");
+
+/// Looks all of them up.
+pub fn find_next() {
+    for next in [&EXECVE, &EXECVPE, &FEXECVE, &SPAWN, &SPAWNP] {
+        // SAFETY: a type that any address has.
+        unsafe { next.get::<*mut c_void>() };
+    }
+}
+
+fn not_there() -> c_int {
+    // SAFETY: this thread's errno.
+    unsafe { *libc::__errno_location() = libc::ENOSYS };
+    -1
+}
+
+/// Calls `start` with the environment that is right for the program.
+///
+/// # Safety
+/// As for `environment::entries`.
+unsafe fn with_environment(
+    vector: Vector,
+    is_python: impl FnOnce() -> bool,
+    start: impl FnOnce(Vector) -> c_int,
+) -> c_int {
+    // SAFETY: the caller's promise, here and below.
+    if !unsafe { environment::is_marked(vector) } {
+        return start(vector);
+    }
+    // SAFETY: this thread's errno, which the search must not change.
+    let errno = unsafe { *libc::__errno_location() };
+    let restores = is_python();
+    // SAFETY: as above.
+    unsafe { *libc::__errno_location() = errno };
+    if !restores {
+        return start(vector);
+    }
+    let mut restored = Restored::new();
+    // SAFETY: as above.
+    start(unsafe { restored.fill(vector) })
+}
+
+/// `execve`
+///
+/// # Safety
+/// The C library's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn execve(path: *const c_char, argv: Vector, envp: Vector) -> c_int {
+    // SAFETY: its type.
+    let Some(real) = (unsafe { EXECVE.get::<Exec>() }) else {
+        return not_there();
+    };
+    // SAFETY: the caller's, passed on.
+    unsafe {
+        with_environment(
+            envp,
+            || kind::text(path).is_some_and(kind::is_python),
+            |envp| real(path, argv, envp),
+        )
+    }
+}
+
+/// `execv`
+///
+/// # Safety
+/// The C library's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn execv(path: *const c_char, argv: Vector) -> c_int {
+    // SAFETY: the caller's, passed on.
+    unsafe { execve(path, argv, environment::own()) }
+}
+
+/// `execvpe`
+///
+/// # Safety
+/// The C library's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn execvpe(file: *const c_char, argv: Vector, envp: Vector) -> c_int {
+    // SAFETY: its type.
+    let Some(real) = (unsafe { EXECVPE.get::<Exec>() }) else {
+        return not_there();
+    };
+    // SAFETY: the caller's, passed on.
+    unsafe {
+        with_environment(
+            envp,
+            || kind::text(file).is_some_and(kind::is_python_named),
+            |envp| real(file, argv, envp),
+        )
+    }
+}
+
+/// `execvp`
+///
+/// # Safety
+/// The C library's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn execvp(file: *const c_char, argv: Vector) -> c_int {
+    // SAFETY: the caller's, passed on.
+    unsafe { execvpe(file, argv, environment::own()) }
+}
+
+/// `fexecve`
+///
+/// # Safety
+/// The C library's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fexecve(fd: c_int, argv: Vector, envp: Vector) -> c_int {
+    // SAFETY: its type.
+    let Some(real) = (unsafe { FEXECVE.get::<Fexec>() }) else {
+        return not_there();
+    };
+    // SAFETY: the caller's, passed on.
+    unsafe {
+        with_environment(
+            envp,
+            || kind::is_python_file(fd),
+            |envp| real(fd, argv, envp),
+        )
+    }
+}
+
+/// `posix_spawn`
+///
+/// # Safety
+/// The C library's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn posix_spawn(
+    pid: *mut libc::pid_t,
+    path: *const c_char,
+    actions: *const c_void,
+    attributes: *const c_void,
+    argv: Vector,
+    envp: Vector,
+) -> c_int {
+    // SAFETY: its type.
+    let Some(real) = (unsafe { SPAWN.get::<Spawn>() }) else {
+        return libc::ENOSYS;
+    };
+    // SAFETY: the caller's, passed on.
+    unsafe {
+        with_environment(
+            envp,
+            || kind::text(path).is_some_and(kind::is_python),
+            |envp| real(pid, path, actions, attributes, argv, envp),
+        )
+    }
+}
+
+/// `posix_spawnp`
+///
+/// # Safety
+/// The C library's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn posix_spawnp(
+    pid: *mut libc::pid_t,
+    file: *const c_char,
+    actions: *const c_void,
+    attributes: *const c_void,
+    argv: Vector,
+    envp: Vector,
+) -> c_int {
+    // SAFETY: its type.
+    let Some(real) = (unsafe { SPAWNP.get::<Spawn>() }) else {
+        return libc::ENOSYS;
+    };
+    // SAFETY: the caller's, passed on.
+    unsafe {
+        with_environment(
+            envp,
+            || kind::text(file).is_some_and(kind::is_python_named),
+            |envp| real(pid, file, actions, attributes, argv, envp),
+        )
+    }
+}

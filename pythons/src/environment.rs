@@ -1,0 +1,182 @@
+//! Environments: this process's own, cleaned at start; and those of programs that are
+//! started, with the preload put back.
+
+use core::ffi::{CStr, c_char};
+use core::ptr;
+
+/// A vector of C strings that ends with NULL.
+pub type Vector = *const *const c_char;
+
+const PRELOAD: &[u8] = b"LD_PRELOAD=";
+/// What is to be put back.
+const PYTHONS: &[u8] = b"LIBOBMALLOC_PYTHONS=";
+
+unsafe extern "C" {
+    static mut environ: *mut *mut c_char;
+}
+
+/// This process's environment.
+pub fn own() -> Vector {
+    // SAFETY: the C library's own variable, read.
+    unsafe { environ }.cast_const().cast()
+}
+
+/// The entries of an environment.
+///
+/// # Safety
+/// NULL, or a vector of C strings that ends with NULL and outlives the answer.
+pub unsafe fn entries<'a>(vector: Vector) -> impl Iterator<Item = &'a CStr> {
+    let mut at = vector;
+    core::iter::from_fn(move || {
+        if at.is_null() {
+            return None;
+        }
+        // SAFETY: a vector, and not past its end.
+        let entry = unsafe { *at };
+        if entry.is_null() {
+            return None;
+        }
+        // SAFETY: not past the NULL that ends it; and each entry is a C string.
+        unsafe {
+            at = at.add(1);
+            Some(CStr::from_ptr(entry))
+        }
+    })
+}
+
+/// The value of a variable, named with its `=`.
+///
+/// # Safety
+/// As for `entries`.
+pub unsafe fn value<'a>(vector: Vector, name: &[u8]) -> Option<&'a [u8]> {
+    // SAFETY: the caller's promise.
+    unsafe { entries(vector) }.find_map(|entry| entry.to_bytes().strip_prefix(name))
+}
+
+fn words(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let words = value.split(|byte| b" :".contains(byte));
+    words.filter(|word| !word.is_empty())
+}
+
+fn is_ours(word: &[u8], ours: &[u8]) -> bool {
+    words(ours).any(|own| own == word)
+}
+
+/// Takes our words out of LD_PRELOAD in this process's environment. The entry is written
+/// over where it lies: it only becomes shorter.
+pub fn clean_own() {
+    // SAFETY: the loader's environment, before the program has any thread.
+    let Some(ours) = (unsafe { value(own(), PYTHONS) }) else {
+        return;
+    };
+    // SAFETY: as above.
+    let count = unsafe { entries(own()) }.count();
+    // SAFETY: as above; so many entries, and NULL.
+    let vector = unsafe { core::slice::from_raw_parts_mut(environ, count + 1) };
+    let is_preload = |entry: &*mut c_char| {
+        // SAFETY: an entry that is not NULL is a C string.
+        !entry.is_null()
+            && unsafe { CStr::from_ptr(*entry) }
+                .to_bytes()
+                .starts_with(PRELOAD)
+    };
+    let Some(place) = vector.iter().position(is_preload) else {
+        return;
+    };
+    // SAFETY: a C string that the process may write to; its end is where NUL is.
+    let text = unsafe {
+        let len = CStr::from_ptr(vector[place]).count_bytes();
+        core::slice::from_raw_parts_mut(vector[place].cast::<u8>(), len + 1)
+    };
+    let (mut to, mut from) = (PRELOAD.len(), PRELOAD.len());
+    let end = text.len() - 1;
+    while from < end {
+        let rest = &text[from..end];
+        let len = rest
+            .iter()
+            .position(|byte| b" :".contains(byte))
+            .unwrap_or(rest.len());
+        if len > 0 && !is_ours(&rest[..len], ours) {
+            if to > PRELOAD.len() {
+                text[to] = b':';
+                to += 1;
+            }
+            text.copy_within(from..from + len, to);
+            to += len;
+        }
+        from += len + 1;
+    }
+    text[to] = 0;
+    if to == PRELOAD.len() {
+        vector.copy_within(place + 1.., place);
+    }
+}
+
+const ENTRIES_MAX: usize = 2048;
+const TEXT_MAX: usize = 4096;
+
+/// An environment with the preload put back. As large as most are: a larger one stays as
+/// it is, and its program is not served.
+pub struct Restored {
+    entries: [*const c_char; ENTRIES_MAX],
+    text: [u8; TEXT_MAX],
+}
+
+impl Restored {
+    /// Room for one.
+    pub fn new() -> Restored {
+        Restored {
+            entries: [ptr::null(); ENTRIES_MAX],
+            text: [0; TEXT_MAX],
+        }
+    }
+
+    /// The environment that a program linked with a CPython gets.
+    ///
+    /// # Safety
+    /// As for `entries`. The answer is good while both live.
+    pub unsafe fn fill(&mut self, vector: Vector) -> Vector {
+        // SAFETY: the caller's promise, here and below.
+        let Some(ours) = (unsafe { value(vector, PYTHONS) }) else {
+            return vector;
+        };
+        // SAFETY: as above.
+        let theirs = unsafe { value(vector, PRELOAD) }.unwrap_or_default();
+        let theirs = words(theirs).filter(|word| !is_ours(word, ours));
+        let mut len = 0;
+        for (i, part) in [PRELOAD, ours].into_iter().chain(theirs).enumerate() {
+            let colon = usize::from(i > 1);
+            if len + colon + part.len() + 1 > TEXT_MAX {
+                return vector;
+            }
+            self.text[len..len + colon].fill(b':');
+            self.text[len + colon..len + colon + part.len()].copy_from_slice(part);
+            len += colon + part.len();
+        }
+        self.text[len] = 0;
+        let mut count = 0;
+        // SAFETY: as above.
+        for entry in unsafe { entries(vector) } {
+            if entry.to_bytes().starts_with(PRELOAD) {
+                continue;
+            }
+            if count + 2 >= ENTRIES_MAX {
+                return vector;
+            }
+            self.entries[count] = entry.as_ptr();
+            count += 1;
+        }
+        self.entries[count] = self.text.as_ptr().cast();
+        self.entries[count + 1] = ptr::null();
+        self.entries.as_ptr()
+    }
+}
+
+/// Whether the program that gets this environment may be served.
+///
+/// # Safety
+/// As for `entries`.
+pub unsafe fn is_marked(vector: Vector) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { value(vector, PYTHONS) }.is_some()
+}
