@@ -1,0 +1,317 @@
+//! The forms of the live page and of a snapshot, for the library that writes them and
+//! the command that reads them: both include this file, so it names nothing but core.
+//!
+//! ```text
+//!    the live page: a memfd named "obmalloc-live"       a snapshot, in a file
+//!    +---------+------------+-- ... --+-----------+     +-----------+
+//!    | Control | Statistics |    0    | snapshot, |     | Header    |
+//!    +---------+------------+-- ... --+ if asked  |     | Arena ... |  by address
+//!    0                      PAGE_BYTES            |     | Pool  ... |  an arena's in order
+//!                                     +-----------+     | Page  ... |  a pool's in order
+//!                                                       | Mapping ..|
+//!                                                       | types     |  if there are any
+//!                                                       +-----------+
+//! ```
+//!
+//! All numbers are little endian, as in the memory of the one machine that the library
+//! runs on. Every struct is of integers only, without gaps: any bytes are a valid one.
+//!
+//! # Reading the page
+//!
+//! Open `/proc/PID/fd/N`, whose link is [`LINK`], for reading and writing, map
+//! [`PAGE_BYTES`], look at `magic` and `version`. To ask: set bits in `wanted`, add 1 to
+//! `request` (the sum is the ticket), wake the futex there, and wait on the futex
+//! `answered` until it has reached the ticket. If nobody answers (right after a fork no
+//! thread is there), what the page holds is as old as `made_ms` says. The statistics are
+//! whole if `sequence` was the same, even number before and after they were copied.
+//!
+//! The page may be a parent's, inherited by a child of `_Fork`: `pid` tells, which is the
+//! process's number in its own pid namespace.
+//!
+//! After [`WANT_SNAPSHOT`] was answered, `snapshot_bytes` bytes from [`PAGE_BYTES`] on are
+//! a snapshot, if `snapshot_sequence` was the same, even number before and after they
+//! were read, and `snapshot_error` is 0. It is dropped after some seconds.
+#![forbid(unsafe_code)]
+#![allow(
+    missing_docs,
+    reason = "fields that say nothing have their names and meanings from obmalloc_stats_json"
+)]
+
+/// Where a process that publishes its page leads: the end of the link is the kernel's.
+pub const LINK: &str = "/memfd:obmalloc-live (deleted)";
+/// Begins the page.
+pub const LIVE_MAGIC: [u8; 8] = *b"OBMALIVE";
+/// Begins a snapshot.
+pub const MAP_MAGIC: [u8; 8] = *b"OBMALMAP";
+/// The version of all that stands here.
+pub const VERSION: u32 = 1;
+/// Bytes of the page; a snapshot lies behind them.
+pub const PAGE_BYTES: usize = 8192;
+
+/// Size classes: entry `i` of a table is the class with index `i + 1`.
+pub const CLASSES: usize = 112;
+/// What stands where a number is not known.
+pub const UNKNOWN: u64 = u64::MAX;
+
+/// In `wanted`: a snapshot, too.
+pub const WANT_SNAPSHOT: u32 = 1;
+/// In `wanted`: the snapshot has been read and may go.
+pub const DROP_SNAPSHOT: u32 = 2;
+
+/// The words that the process and its readers share.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Control {
+    /// [`LIVE_MAGIC`].
+    pub magic: [u8; 8],
+    /// [`VERSION`].
+    pub version: u32,
+    /// [`PAGE_BYTES`].
+    pub page_bytes: u32,
+    /// The process that writes the page.
+    pub pid: u32,
+    /// Odd while the statistics are written.
+    pub sequence: u32,
+    /// Counts what readers ask for; a futex.
+    pub request: u32,
+    /// Up to which of these is answered; a futex.
+    pub answered: u32,
+    /// What is asked for beside the statistics, in bits.
+    pub wanted: u32,
+    /// 1 while a thread is there that answers.
+    pub thread: u32,
+    /// Odd while a snapshot is written.
+    pub snapshot_sequence: u32,
+    /// The error by which the last snapshot failed, 0 for none.
+    pub snapshot_error: u32,
+    /// Bytes of the snapshot behind the page, 0 if there is none.
+    pub snapshot_bytes: u64,
+    /// Zero.
+    pub spare: [u64; 8],
+}
+
+/// What the heap holds, and where the process's memory is: the numbers and the names of
+/// `obmalloc_stats_json`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Statistics {
+    /// When they were made, in milliseconds of CLOCK_MONOTONIC.
+    pub made_ms: u64,
+    /// The process, in its own pid namespace.
+    pub pid: u32,
+    /// Bytes of an OS page.
+    pub os_page_bytes: u32,
+    /// The library's version, and the host's, ended by NUL; empty if there is no host.
+    pub version: [u8; 32],
+    pub host: [u8; 32],
+    pub arenas: Arenas,
+    pub pools: Pools,
+    pub bytes: Bytes,
+    pub resident: Resident,
+    pub large: Large,
+    /// What the C library's malloc has, or [`UNKNOWN`].
+    pub libc_in_use: u64,
+    pub libc_kept: u64,
+    /// What the process has in memory by the kernel's count, or [`UNKNOWN`].
+    pub rss: u64,
+    /// Threads that have, or had, magazines.
+    pub threads: u64,
+    /// Requests that missed a magazine and went to the heap.
+    pub misses: u64,
+    pub classes: [Class; CLASSES],
+}
+
+/// Arenas, in numbers of them but for `size`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Arenas {
+    /// Bytes of one that comes from the kernel.
+    pub size: u64,
+    pub in_use: u64,
+    pub empty: u64,
+    pub mapped_total: u64,
+    pub unmapped_total: u64,
+    pub highwater: u64,
+}
+
+/// Pools, in numbers of them but for `size`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Pools {
+    /// Bytes of one.
+    pub size: u64,
+    pub used: u64,
+    pub full: u64,
+    /// Empty, of no class.
+    pub free: u64,
+    pub lanes: u64,
+}
+
+/// Address space, in bytes.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Bytes {
+    pub from_os: u64,
+    pub metadata: u64,
+    pub live: u64,
+    pub live_requested_estimate: u64,
+    pub in_magazines: u64,
+    pub free_in_pools: u64,
+}
+
+/// Memory that is with us, in bytes: `total` is the sum of the five that follow it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Resident {
+    pub total: u64,
+    pub live: u64,
+    pub in_magazines: u64,
+    pub free_in_pools: u64,
+    pub empty_pools: u64,
+    pub metadata: u64,
+    /// What has gone back to the kernel since the process began.
+    pub returned_total: u64,
+}
+
+/// What the C library serves for us.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Large {
+    pub served_below_total: u64,
+    pub blocks_live: i64,
+}
+
+/// A size class, in numbers of blocks but for `size`, `resident` and the pools.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Class {
+    /// Bytes of a block.
+    pub size: u64,
+    /// Pools of the class, and how many of them are full.
+    pub pools: u64,
+    pub full: u64,
+    pub blocks_live: u64,
+    /// In threads' magazines and in the depot.
+    pub blocks_in_magazines: u64,
+    pub blocks_free: u64,
+    /// Bytes of its pools that are with us.
+    pub resident: u64,
+}
+
+/// Begins a snapshot.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Header {
+    /// [`MAP_MAGIC`].
+    pub magic: [u8; 8],
+    /// [`VERSION`].
+    pub version: u32,
+    /// Bytes of this header: behind it lie the arenas.
+    pub header_bytes: u32,
+    /// CLOCK_REALTIME when it was made, in milliseconds since 1970.
+    pub real_ms: u64,
+    /// How many entries each part has; the parts lie one behind the other.
+    pub arenas: u64,
+    pub pools: u64,
+    pub pages: u64,
+    pub mappings: u64,
+    /// Where the types lie in the file, and their bytes; 0: there are none.
+    pub types_offset: u64,
+    pub types_bytes: u64,
+    /// As on the page, of about the same moment.
+    pub statistics: Statistics,
+}
+
+/// An arena; they stand in the order of their addresses.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Arena {
+    /// Where its first pool begins. (A program's own arena may begin before that.)
+    pub address: u64,
+    /// Bytes of its land.
+    pub bytes: u64,
+    /// The index of its first pool, and how many it has.
+    pub first_pool: u64,
+    pub pools: u32,
+    /// See `ARENA_...`.
+    pub flags: u32,
+}
+
+/// The arena came from an allocator that the program has set.
+pub const ARENA_PROGRAMS: u32 = 1;
+/// The arena went back while the snapshot was made: its pools look empty.
+pub const ARENA_GONE: u32 = 2;
+
+/// A pool.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Pool {
+    pub address: u64,
+    /// The index of its first page.
+    pub first_page: u64,
+    /// The index of its class, as in `obmalloc_stats_json`, or [`NO_CLASS`].
+    pub class: u16,
+    /// How many pages it has.
+    pub pages: u16,
+    /// Bytes of a block; 0 in an empty pool.
+    pub block_bytes: u32,
+    /// Blocks that it is cut into.
+    pub blocks: u32,
+    /// Of these, how many are live, or at hand in a magazine or a depot.
+    pub taken: u32,
+    /// Offset of its first block in bytes.
+    pub first_block: u32,
+    pub spare: u32,
+}
+
+/// The class of a pool that is empty.
+pub const NO_CLASS: u16 = u16::MAX;
+
+/// A page of 4 KiB.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Page {
+    /// Its bytes that lie in blocks that are taken.
+    pub taken_bytes: u16,
+    /// Blocks that are taken and touch it.
+    pub blocks: u16,
+    /// See `PAGE_...`.
+    pub flags: u8,
+    pub spare: [u8; 3],
+}
+
+/// Bytes of such a page.
+pub const SNAPSHOT_PAGE: usize = 4096;
+/// The page is with us.
+pub const PAGE_RESIDENT: u8 = 1;
+/// The page was given back to the kernel, and nothing has come to it since. (One that is
+/// neither this nor resident was never touched.)
+pub const PAGE_RETURNED: u8 = 2;
+/// The page was free when it was looked at last: next time it goes back.
+pub const PAGE_IDLE: u8 = 4;
+
+/// Memory of the library's own, beside the arenas.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Mapping {
+    pub address: u64,
+    pub bytes: u64,
+    /// See `MAPPING_...`.
+    pub kind: u32,
+    pub spare: u32,
+}
+
+/// The record of an arena and its pools.
+pub const MAPPING_RECORD: u32 = 1;
+/// A thread's magazines.
+pub const MAPPING_MAGAZINES: u32 = 2;
+/// Part of the address map.
+pub const MAPPING_MAP: u32 = 3;
+
+const _: () = assert!(size_of::<Control>() + size_of::<Statistics>() <= PAGE_BYTES);
+const _: () = assert!(size_of::<Control>() == 120);
+const _: () = assert!(size_of::<Header>() == 72 + size_of::<Statistics>());
+const _: () = assert!(size_of::<Statistics>() == 6600);
+const _: () = assert!(size_of::<Class>() == 56 && size_of::<Arena>() == 32);
+const _: () = assert!(size_of::<Pool>() == 40 && size_of::<Page>() == 8);
+const _: () = assert!(size_of::<Mapping>() == 24);
