@@ -119,6 +119,15 @@ size_t obmalloc_stats_json(char *buffer, size_t size);
 size_t obmalloc_trim(size_t keep);
 
 /*
+ Writes what lies on each page of the heap now to the file at `path`, which is
+ made, or made anew: for `obmalloc map` and `pins`. Returns 0, or the errno that
+ it failed by. Allocates nothing. Any thread may call it, without the GIL; it
+ takes about a microsecond for a pool's 64 KiB, and stops nobody for longer than a
+ look at one pool. While others allocate, pools are of different moments.
+ */
+int obmalloc_snapshot(const char *path);
+
+/*
  For servers that are about to fork: empties what the calling thread has at
  hand and gives all free pages back, so that children share as much as can be
  shared. Returns how many bytes went back to the kernel.

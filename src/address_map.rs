@@ -275,6 +275,15 @@ pub fn resident_bytes(arenas: usize) -> usize {
     2 * page + leaves * page + touched
 }
 
+/// Where the tables lie and their bytes: those before the leaves, and each leaf.
+#[cold]
+pub fn tables() -> impl Iterator<Item = (usize, usize)> {
+    let root = (ptr::from_ref(&MAP).addr(), size_of::<AddressMap>());
+    let leaves = MAP.leaves.iter().map(|leaf| leaf.load(Acquire).addr());
+    let bytes = size_of::<Leaf>().next_multiple_of(memory::page_size());
+    core::iter::once(root).chain(leaves.filter(|&leaf| leaf != 0).map(move |leaf| (leaf, bytes)))
+}
+
 /// Bytes of address space in the tables that every process has.
 pub const ROOT_BYTES: usize = size_of::<AddressMap>();
 /// Bytes of address space in one leaf, on an OS page of 4 KiB.

@@ -15,6 +15,7 @@ use crate::guard;
 use crate::huge_pages;
 use crate::inherited::{self, Rule};
 use crate::limits::{self, Limit};
+use crate::live;
 use crate::misuse;
 use crate::os::environment;
 use crate::os::text::{printable, say};
@@ -49,6 +50,17 @@ pub static SETTINGS: &[Setting] = &[
         values: "1 or a file name; none",
         meaning: "statistics at exit: 1 as text on stderr, else as JSON to that file, `%p` in its name being the pid",
         apply: |value| STATS.keep(value),
+    },
+    Setting {
+        name: "LIVE",
+        values: "0 or 1; 0",
+        meaning: "a page of statistics that `obmalloc stats`, `top` and `map` read while the program runs (see docs/metrics.md)",
+        apply: |value| {
+            let wanted = AtomicBool::new(false);
+            let understood = flag(value, &wanted);
+            live::want(wanted.load(Relaxed));
+            understood
+        },
     },
     Setting {
         name: "DEBUG",
@@ -177,6 +189,7 @@ pub static SETTINGS: &[Setting] = &[
             let allowed = AtomicBool::new(true);
             let understood = flag(value, &allowed);
             decay::allow_thread(allowed.load(Relaxed));
+            live::allow_thread(allowed.load(Relaxed));
             understood
         },
     },

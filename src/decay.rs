@@ -33,6 +33,7 @@ use crate::arenas;
 use crate::heap::{self, HEAP};
 use crate::huge_pages;
 use crate::limits;
+use crate::live;
 use crate::os::clock;
 use crate::os::helper::Helper;
 use crate::os::lock::{self, Lock};
@@ -134,6 +135,7 @@ pub fn tick(bytes: usize) {
 #[cold]
 fn step(back: usize) {
     BACK.store(0, Relaxed);
+    live::tick();
     let Ok(interval) = u64::try_from(INTERVAL.load(Relaxed)) else {
         return;
     };

@@ -1,12 +1,13 @@
 //! What happens once in a process, at the first block that is asked of us or
-//! given to us: fork handlers are registered, what the helper thread needs is
-//! looked for, and whoever wants to be told is told. A process that never
+//! given to us: fork handlers are registered, what a helper thread needs is
+//! looked for, the live page is made if one is wanted, and whoever wants to be told is told. A process that never
 //! allocates here pays for none of it.
 
 use core::mem;
 use core::ptr;
 
 use crate::fork;
+use crate::live;
 use crate::os::thread;
 use crate::sync::{
     AtomicBool, AtomicPtr,
@@ -35,6 +36,7 @@ pub fn happened() {
         return;
     }
     thread::prepare();
+    live::begin();
     let tell = TELL.load(Relaxed);
     if !tell.is_null() {
         // SAFETY: only `then` sets it, from such a function.

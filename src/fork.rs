@@ -1,7 +1,7 @@
 //! Fork: the child must find the heap whole.
 //!
 //! ```text
-//!    prepare:          the helper thread ends (decay.rs); its locks,
+//!    prepare:          the helper threads end (live/, decay.rs); their locks,
 //!                      THREADS, class 1, class 2, ..., class 80, arenas,
 //!                      the guarded slots
 //!    parent, child:    the same, opened in the opposite order
@@ -18,10 +18,12 @@
 use crate::decay;
 use crate::guard;
 use crate::heap::HEAP;
+use crate::live;
 use crate::os::{lock, once::Once};
 use crate::threads;
 
 unsafe extern "C" fn prepare() {
+    live::stop_for_fork();
     decay::stop_for_fork();
     threads::hold_for_fork();
     HEAP.hold_for_fork();
@@ -32,6 +34,7 @@ unsafe extern "C" fn prepare() {
 unsafe extern "C" fn parent() {
     open_locks();
     decay::go_on_after_fork();
+    live::go_on_after_fork();
 }
 
 unsafe extern "C" fn child() {
@@ -41,6 +44,8 @@ unsafe extern "C" fn child() {
     guard::forked();
     open_locks();
     decay::go_on_in_child();
+    live::go_on_after_fork();
+    live::forked();
 }
 
 /// The same on both sides.

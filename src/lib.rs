@@ -34,11 +34,11 @@
 //! | floor | files |
 //! |---|---|
 //! | words | `sync` what threads share is made of, `geometry` the numbers, `size_class` requests and blocks, `allocator` CPython's tables, `list`, `tally` |
-//! | system | `os/`: (`faults` for the model,) mappings, lines of text, locks, the thread word, the environment, names that may be there, the clock, the helper thread, the process and its cgroup |
+//! | system | `os/`: (`faults` for the model,) mappings, lines of text, locks, the thread word, the environment, names that may be there, the clock, helper threads, memory shared with others, the process and its cgroup |
 //! | pools and arenas | `limits` of the process's memory, `inherited` what a forked child leaves alone, `pages` of a pool, `huge_pages`, `lane` who shares pools with whom, `claim` which classes have arenas of their own, `block_bits`, `pool`, `pool_pages`, `arena_source` where arenas come from, `arena` and its record, `records` all of them, `address_map` what lies where, `arenas` which gives, `depot` between threads and pools, `used_pools` which gives, `cutoff` up to which size pools serve, `packing` which domains are aligned to 8 bytes, `misuse` what is said of wrong frees, `pool_mistakes` which they are, `guard/` sampled blocks beside pages that nobody can access, `heap` all of it, `supply` of blocks, `counts`, `exchange` with the threads, `purge` what goes back |
-//! | threads | `magazine` the hit path, `magazines` of all classes, `threads` who has some, `check` all of it for tests, `decay` when free memory goes back, `fork`, `first_use` |
+//! | threads | `magazine` the hit path, `magazines` of all classes, `threads` who has some, `check` all of it for tests, `stats` what all of it holds, `live/` the same for other processes to look at, and the heap page by page, `decay` when free memory goes back, `fork`, `first_use` |
 //! | object allocator | `below` what no pool serves, `object` malloc, calloc and free for every size and pointer, `realloc`, `watch/` the same where guarded blocks or a tool ask for each |
-//! | around it | `config`, `stats`, written down by `stats_json`, `stats_text` and `stats_table`, `at_exit` |
+//! | around it | `config`, statistics written down by `stats_json`, `stats_text` and `stats_table`, `at_exit` |
 //! | domains | `domains/`: RAW, MEM and OBJ with tables of our own, debug hooks, names |
 //! | the host | `host/`: which CPython this is, and how we get in |
 //! | C ABI | `capi/`: the exported names, nothing else |
@@ -101,7 +101,8 @@
 //! | thread word | os/thread_word | thread-local | as it is |
 //! | `THREADS` | threads | its lock | held over the fork; other threads' magazines are inherited |
 //! | `FORKING`; `WAITS` | os/lock | atomics | cleared; as it is |
-//! | `HELPER`, `ROUND` | decay | their locks | the helper thread ends before; locks are held over the fork. Of `_Fork`, the helper's state is told by a mark |
+//! | `HELPER`, `ROUND`; `ANSWERER`, `PAGE` | decay; live/ | their locks | the helper threads end before; locks are held over the fork. Of `_Fork`, a helper's state is told by a mark; a child makes a page of its own |
+//! | `WANTED`, `HOST`, `THREAD`, `NEXT`, `WORDS` | live/ | atomics | as they are |
 //! | `INTERVAL`, `THREAD`, `STIRRED`, `NEXT`, `COUNTED`, `BACK`, `SINCE`, `FORKED`, `FORK_STIRRED`; `AT_ONCE`, `GREW`; `RETURNED` | decay; heap; pages | atomics | as they are |
 //! | `ASK` | os/thread | atomic; written at the first use | as it is |
 //! | `REGISTERED`; `READ` | fork; host/attach | atomics | done; as it is |
@@ -120,7 +121,7 @@
 //! | settings | config | atomics, written at start | as they are |
 //! | `STATE`, `ROUTE`, what was below us | host/ | written at start, or under the GIL | as they are |
 //!
-//! Locks are taken in this order, and fork takes all of them in it: `HELPER`'s,
+//! Locks are taken in this order, and fork takes all of them in it: `ANSWERER`'s, `PAGE`, `HELPER`'s,
 //! `ROUND`, `THREADS`, one class's, the arenas', the guard's `SLOTS`.
 #![no_std]
 
@@ -202,6 +203,10 @@ pub mod threads;
 #[cfg(any(test, feature = "model"))]
 pub mod check;
 
+pub mod stats;
+
+pub mod live;
+
 pub mod decay;
 
 pub mod fork;
@@ -217,8 +222,6 @@ pub mod realloc;
 pub mod watch;
 
 pub mod config;
-
-pub mod stats;
 
 pub mod stats_json;
 

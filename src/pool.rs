@@ -88,6 +88,9 @@ pub struct Pool {
     pub(crate) resident: Cell<Pages>,
     /// Pages that have been free for a while (P6).
     pub(crate) idle: Cell<Pages>,
+    /// Pages that went back to the kernel at some time; those of them that are not
+    /// resident are still there.
+    pub(crate) returned: Cell<Pages>,
     /// Which words have free blocks (P3).
     words_free: Cell<u32>,
     /// A bit for each block (P1).
@@ -130,6 +133,7 @@ impl Pool {
         self.home.store(0, Relaxed);
         self.resident.set(resident);
         self.idle.set(Pages::NONE);
+        self.returned.set(Pages::NONE);
     }
 
     /// The class, unless the pool is empty.

@@ -45,6 +45,7 @@ impl Pool {
         };
         self.idle.set(free & !due);
         self.resident.set(self.resident.get() & !due);
+        self.returned.set(self.returned.get() | due);
         due
     }
 

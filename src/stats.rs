@@ -1,5 +1,5 @@
 //! Statistics: what the heap holds at one moment, and where the process's memory
-//! is. `stats_json.rs` and `stats_text.rs` write it down.
+//! is. `stats_json.rs`, `stats_text.rs` and `live/` write it down.
 //!
 //! Nothing is counted on the hit path. The arenas are asked, then the threads'
 //! magazines, then the classes, once and one after the other, each under its
@@ -82,9 +82,15 @@ impl Snapshot {
             (counts.pools > 0).then_some(Class {
                 class,
                 counts,
-                in_magazines,
+                // They are of a moment before; blocks may have come back since.
+                in_magazines: in_magazines.min(counts.taken),
             })
         })
+    }
+
+    /// Threads that have magazines, or had them until they ended.
+    pub fn threads(&self) -> usize {
+        self.threads.records
     }
 
     /// Bytes of records: those of arenas with their pools, and threads'.
@@ -141,6 +147,15 @@ pub struct Ledger {
 impl Ledger {
     /// What there is now.
     pub fn of(now: &Snapshot) -> Ledger {
+        Ledger {
+            libc: process::libc_memory(),
+            process: process::resident(),
+            ..Ledger::of_ours(now)
+        }
+    }
+
+    /// What there is of ours; of the rest, nothing.
+    pub fn of_ours(now: &Snapshot) -> Ledger {
         let (mut live, mut requested, mut in_magazines, mut in_pools) = (0, 0, 0, 0);
         for class in now.classes() {
             live += class.bytes(class.live());
@@ -160,8 +175,8 @@ impl Ledger {
             metadata,
             ours: in_pools + empty_pools + metadata,
             returned: pages::returned(),
-            libc: process::libc_memory(),
-            process: process::resident(),
+            libc: None,
+            process: None,
         }
     }
 }

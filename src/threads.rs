@@ -203,6 +203,8 @@ fn record_bytes() -> usize {
 pub struct Total {
     /// Blocks in magazines, by class index.
     pub in_magazines: [usize; TABLE_LEN],
+    /// The records there are.
+    pub records: usize,
     /// Bytes of the records.
     pub record_bytes: usize,
     /// What went below.
@@ -213,10 +215,12 @@ pub struct Total {
 pub fn total() -> Total {
     let mut total = Total {
         in_magazines: [0; TABLE_LEN],
+        records: 0,
         record_bytes: 0,
         below: Sums::default(),
     };
     for record in THREADS.lock().records() {
+        total.records += 1;
         total.record_bytes += record_bytes();
         for class in SizeClass::all() {
             total.in_magazines[class.index()] += record.magazines.held(class);
@@ -225,6 +229,15 @@ pub fn total() -> Total {
     }
     WITHOUT_MAGAZINES.sum(&mut total.below);
     total
+}
+
+/// Where the `n`th record lies and its bytes, from the one that was made first.
+#[cold]
+pub fn record(n: usize) -> Option<(usize, usize)> {
+    let threads = THREADS.lock();
+    let from_last = threads.records().count().checked_sub(n + 1)?;
+    let record = threads.records().nth(from_last)?;
+    Some((ptr::from_ref(record).addr(), record_bytes()))
 }
 
 /// Asserts the invariants, for tests, and shows all magazines there are, with whether

@@ -7,6 +7,7 @@ use crate::decay;
 use crate::host::attach::host_version;
 use crate::host::reason::Reason;
 use crate::host::route;
+use crate::live::snapshot;
 use crate::os::text::Buffer;
 use crate::stats_json;
 
@@ -102,6 +103,23 @@ pub unsafe extern "C" fn obmalloc_stats_json(buffer: *mut c_char, size: usize) -
 #[unsafe(no_mangle)]
 pub extern "C" fn obmalloc_trim(keep: usize) -> usize {
     decay::trim(keep)
+}
+
+/// Writes what lies on each page of the heap now to the file at `path`, which is
+/// made, or made anew: for `obmalloc map` and `pins`. Returns 0, or the errno that
+/// it failed by. Allocates nothing. Any thread may call it, without the GIL; it
+/// takes about a microsecond for a pool's 64 KiB, and stops nobody for longer than a
+/// look at one pool. While others allocate, pools are of different moments.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn obmalloc_snapshot(path: *const c_char) -> c_int {
+    if path.is_null() {
+        return libc::EFAULT;
+    }
+    // SAFETY: the caller's string.
+    match snapshot::write_to(unsafe { CStr::from_ptr(path) }) {
+        Ok(()) => 0,
+        Err(error) => error,
+    }
 }
 
 /// For servers that are about to fork: empties what the calling thread has at

@@ -18,7 +18,7 @@ use crate::domains::names::{self, Name};
 use crate::os::environment;
 use crate::os::once::Once;
 use crate::os::text::{pid, printable, say};
-use crate::{arena_source, config, first_use, lane, packing, stats_table, watch};
+use crate::{arena_source, config, first_use, lane, live, packing, stats_table, watch};
 
 /// How we are in the process.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -245,6 +245,7 @@ fn keep_version(host: &Host) {
     if host.version.has_tables() {
         era::set(minor, patch);
     }
+    live::ask_for_host(host_version);
     VERSION_LEN.store(host.version.text.len(), Relaxed);
     VERSION.store(host.version.text.as_ptr().cast_mut(), Relaxed);
 }

@@ -1,5 +1,5 @@
-//! A helper thread: at most one, with all signals blocked, that sleeps most of
-//! the time, can be told to stop, and is gone when [`Helper::stop`] returns.
+//! A helper thread: at most one of each kind, with all signals blocked, that sleeps
+//! most of the time, can be told to stop, and is gone when [`Helper::stop`] returns.
 //!
 //! CPython from 3.12 on counts the kernel's threads at a fork and warns of more
 //! than one. So "gone" means gone from there, too.
@@ -10,7 +10,7 @@
 //! Where the kernel makes no such mark, the two cannot be told apart: there the
 //! thread is left to the process that started it, and another has none.
 
-use core::ffi::c_void;
+use core::ffi::{CStr, c_void};
 use core::ptr;
 
 use super::clock;
@@ -41,6 +41,10 @@ pub struct Helper {
     left: AtomicI32,
     /// What it does.
     work: fn(&Helper),
+    /// The thread's name.
+    name: &'static CStr,
+    /// Wakes it where it sleeps on something else than `word`.
+    kick: fn(),
 }
 
 struct State {
@@ -97,6 +101,12 @@ impl State {
 impl Helper {
     /// A helper that is not there yet, and will do `work`.
     pub const fn new(work: fn(&Helper)) -> Helper {
+        Helper::called(c"obmalloc", work, || {})
+    }
+
+    /// The same with a name, for work that sleeps on something else than
+    /// [`Helper::sleep`]: `kick` wakes it there, to find that it is to stop.
+    pub const fn called(name: &'static CStr, work: fn(&Helper), kick: fn()) -> Helper {
         Helper {
             state: Lock::new(State {
                 thread: Cell::new(None),
@@ -109,6 +119,8 @@ impl Helper {
             id: AtomicI32::new(0),
             left: AtomicI32::new(0),
             work,
+            name,
+            kick,
         }
     }
 
@@ -144,6 +156,11 @@ impl Helper {
     pub fn sleep(&self, microseconds: u64) -> bool {
         wait::wait_for(&self.word, GO_ON, microseconds);
         self.word.load(Acquire) == GO_ON
+    }
+
+    /// For the thread itself: whether it is to stop.
+    pub fn is_to_stop(&self) -> bool {
+        self.word.load(Acquire) == STOP
     }
 
     /// For the thread itself: ends it of its own will, if `done` still says so
@@ -192,6 +209,7 @@ impl Helper {
     fn join(&self, thread: Thread) {
         self.word.store(STOP, Release);
         wait::wake(&self.word);
+        (self.kick)();
         // SAFETY: a thread that is joined once (`stopping`).
         unsafe { thread::join(thread) };
         thread::wait_until_gone(self.id.load(Acquire));
@@ -206,7 +224,7 @@ impl Helper {
 extern "C" fn run(helper: *mut c_void) -> *mut c_void {
     // SAFETY: what `create` handed over.
     let helper = unsafe { &*helper.cast::<Helper>() };
-    helper.id.store(thread::begun(), Release);
+    helper.id.store(thread::begun(helper.name), Release);
     (helper.work)(helper);
     ptr::null_mut()
 }

@@ -30,6 +30,8 @@ pub mod environment;
 
 pub mod file;
 
+pub mod shared;
+
 pub mod process;
 
 pub mod cgroup;

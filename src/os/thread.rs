@@ -1,7 +1,7 @@
 //! A thread of the library's own, as the kernel and the C library know it: with all
 //! signals blocked and a small stack. (In the models of `tests/loom/` it is loom's.)
 
-use core::ffi::c_void;
+use core::ffi::{CStr, c_void};
 #[cfg(not(all(test, loom)))]
 use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
@@ -72,13 +72,13 @@ pub unsafe fn detach(thread: Thread) {
     unsafe { libc::pthread_detach(thread) };
 }
 
-/// For the thread itself, when it begins: gives it a name for who looks at the process's
+/// For the thread itself, when it begins: gives it its name for who looks at the process's
 /// threads. Returns the kernel's number of it.
 #[cfg(not(all(test, loom)))]
-pub fn begun() -> i32 {
+pub fn begun(name: &'static CStr) -> i32 {
     // SAFETY: a question, and a name.
     unsafe {
-        libc::prctl(libc::PR_SET_NAME, c"obmalloc".as_ptr());
+        libc::prctl(libc::PR_SET_NAME, name.as_ptr());
         libc::gettid()
     }
 }

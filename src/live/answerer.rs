@@ -1,0 +1,79 @@
+//! The thread that answers readers of the page, and who answers where it is not.
+
+use super::page::{self, Look, Words};
+use crate::os::helper::Helper;
+use crate::os::shared;
+use crate::sync::Ordering::{Acquire, Release};
+
+/// Milliseconds that a snapshot is there to be read.
+const SNAPSHOT_STAYS: u64 = 10_000;
+
+static ANSWERER: Helper = Helper::called(c"obmalloc-live", work, kick);
+
+/// Looks after the page and the thread: makes what is not there, and answers here and now
+/// where there can be no thread. With no lock held.
+#[cold]
+pub fn heed(may_start: bool) {
+    match page::look() {
+        Look::Good => {}
+        Look::Leave => return,
+        Look::Missing => {
+            ANSWERER.stop();
+            page::renew();
+            ANSWERER.open();
+        }
+    }
+    let Some(words) = Words::now() else {
+        return;
+    };
+    if may_start && ANSWERER.start() {
+        return;
+    }
+    if words.is_asked() {
+        page::answer(words, words.request().load(Acquire), &|| true);
+    }
+}
+
+/// The thread's work.
+fn work(helper: &Helper) {
+    let Some(words) = Words::now() else {
+        helper.leave(|| true);
+        return;
+    };
+    words.has_thread(true);
+    while !helper.is_to_stop() {
+        let request = words.request().load(Acquire);
+        if words.is_asked() {
+            page::answer(words, request, &|| !helper.is_to_stop());
+            continue;
+        }
+        let limit = words.has_snapshot().then_some(SNAPSHOT_STAYS);
+        if !shared::wait(words.request(), request, limit) {
+            page::drop_snapshot();
+        }
+    }
+    words.has_thread(false);
+}
+
+/// Wakes the thread, which finds that it is to stop.
+fn kick() {
+    if let Some(words) = Words::now() {
+        words.request().fetch_add(1, Release);
+        shared::wake(words.request());
+    }
+}
+
+/// Before a fork: ends the thread, and writes the page.
+#[cold]
+pub fn stop_for_fork() {
+    let was_asked = Words::now().is_some_and(|words| words.is_asked());
+    ANSWERER.stop();
+    page::hold_for_fork(was_asked);
+}
+
+/// After a fork, on both sides.
+#[cold]
+pub fn go_on_after_fork() {
+    page::open_after_fork();
+    ANSWERER.open();
+}

@@ -1,0 +1,147 @@
+//! The live page: statistics that other processes read while this one runs. Off unless
+//! a setting asks.
+//!
+//! ```text
+//!    a reader, such as `obmalloc top`                 this process
+//!      opens /proc/PID/fd/N, maps the page
+//!      request + 1, wakes  ------------------------>  the thread `obmalloc-live`
+//!                                                       makes the statistics (fill)
+//!      copies them         <------------------------  answered, wakes
+//! ```
+//!
+//! Pull, not push: while nobody asks, the thread sleeps in the kernel, and no call of the
+//! program does anything for it. As for each helper thread, there is none during a fork;
+//! before it, the page is written once more. The thread comes back by a tick, when the
+//! program gives blocks back some time after the fork; until then the page is as old as
+//! it says. Where there may be no thread, ticks answer.
+//!
+//! A forked child makes a page of its own. A program that closes all descriptors closes
+//! the page's, too; a tick finds that, and makes another.
+//!
+//! The same thread writes a snapshot of the heap behind the page, if that is asked for,
+//! and `obmalloc_snapshot` writes one to a file (`snapshot.rs`).
+//!
+//! # Threads
+//!
+//! Any thread may tick, with no lock held. `ANSWERER`'s lock, then `PAGE`, come first in
+//! the order of locks.
+
+use crate::os::clock;
+use crate::os::lock;
+use crate::sync::{
+    AtomicBool, AtomicPtr, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
+
+pub mod layout;
+
+pub mod fill;
+
+pub mod snapshot;
+
+pub mod page;
+
+pub mod answerer;
+
+/// Whether a page is wanted.
+static WANTED: AtomicBool = AtomicBool::new(false);
+/// Whether a thread may be started.
+static THREAD: AtomicBool = AtomicBool::new(true);
+/// When the next tick looks.
+static NEXT: AtomicU64 = AtomicU64::new(0);
+/// Who knows the host's version, or null.
+static HOST: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
+
+/// Milliseconds between two looks of ticks.
+const BETWEEN: u64 = 250;
+/// Milliseconds after a fork in which no thread is started: CPython counts threads right
+/// after it has forked.
+const AFTER_FORK: u64 = 250;
+
+/// Wants a page, or not. To be called before the first block is asked for.
+pub fn want(wanted: bool) {
+    WANTED.store(wanted, Relaxed);
+}
+
+/// Allows a thread, or not.
+pub fn allow_thread(allowed: bool) {
+    THREAD.store(allowed, Relaxed);
+}
+
+/// Says who knows the host's version.
+pub fn ask_for_host(host: fn() -> Option<&'static str>) {
+    HOST.store(host as *mut (), Release);
+}
+
+/// The host's version, if there is a host.
+#[cold]
+fn host() -> Option<&'static str> {
+    let ask = HOST.load(Acquire);
+    if ask.is_null() {
+        return None;
+    }
+    // SAFETY: only `ask_for_host` sets it, from such a function.
+    let ask = unsafe { core::mem::transmute::<*mut (), fn() -> Option<&'static str>>(ask) };
+    ask()
+}
+
+#[inline]
+fn is_wanted() -> bool {
+    WANTED.load(Relaxed)
+}
+
+/// At the first block that is asked for, with no lock held: makes the page, and has it
+/// answered.
+pub fn begin() {
+    if is_wanted() {
+        look(clock::now());
+    }
+}
+
+/// To be called now and then when blocks came back, with no lock held.
+#[inline]
+pub fn tick() {
+    if is_wanted() {
+        tick_now();
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn tick_now() {
+    let now = clock::now();
+    // Other libraries' fork handlers may free: no thread is started under them.
+    if now >= NEXT.load(Relaxed) && !lock::this_thread_forks() {
+        look(now);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn look(now: u64) {
+    NEXT.store(now + BETWEEN, Relaxed);
+    answerer::heed(THREAD.load(Relaxed));
+}
+
+/// Before a fork: the page is written, the thread ends, and is kept from being started.
+pub fn stop_for_fork() {
+    if is_wanted() {
+        answerer::stop_for_fork();
+    }
+}
+
+/// After a fork, on both sides.
+pub fn go_on_after_fork() {
+    if is_wanted() {
+        NEXT.store(clock::now() + AFTER_FORK, Relaxed);
+        answerer::go_on_after_fork();
+    }
+}
+
+/// In a forked child, behind that: the page is the parent's, and makes place for one of
+/// its own.
+pub fn forked() {
+    if is_wanted() {
+        page::forked();
+    }
+}

@@ -1,0 +1,369 @@
+//! The page: where it is, what is written into it, and what it is asked.
+//!
+//! ```text
+//!    PAGE, under its lock           the page, shared with readers
+//!      file, process      +-->  Control: request, answered, wanted, sequence ...
+//!      page --------------+     Statistics
+//!    WORDS ---------------+     behind PAGE_BYTES: a snapshot, for a while
+//! ```
+//!
+//! # Invariants
+//!
+//! V1  `WORDS` is null or the page, which stays mapped while the answerer runs or `PAGE`'s
+//!     lock is held: who takes it away stops the answerer before.
+//! V2  The statistics change only while `sequence` is odd, the bytes of a snapshot only
+//!     while `snapshot_sequence` is: under the lock.
+//! V3  A process writes to the page that it has made itself, and to no other's.
+
+use core::mem::offset_of;
+use core::ptr::{self, NonNull};
+use core::sync::atomic::{
+    AtomicU32, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+    fence,
+};
+
+use super::fill::fill;
+use super::layout::{
+    Control, DROP_SNAPSHOT, LIVE_MAGIC, PAGE_BYTES, Statistics, VERSION, WANT_SNAPSHOT,
+};
+use super::snapshot::{Plan, Sink};
+use crate::os::lock::Lock;
+use crate::os::process::{LibcMemory, libc_memory};
+use crate::os::shared::{self, Shared};
+use crate::os::{clock, text};
+use crate::sync::{AtomicPtr, Cell};
+
+#[repr(C)]
+struct Page {
+    control: Control,
+    statistics: Statistics,
+}
+
+/// Bytes that the file may have: only what is written takes memory.
+const LONGEST: u64 = 64 << 30;
+/// Milliseconds after which a page is made again where none was to be had.
+const AGAIN: u64 = 5000;
+/// Milliseconds that the page is good for at a fork.
+const FRESH: u64 = 100;
+/// The C library is asked what it has after so many milliseconds again, and after so many
+/// times what the last answer took: it counts its free blocks under its locks.
+const LIBC_AGAIN: u64 = 900;
+const LIBC_SHARE: u64 = 200;
+
+/// What is known of the page.
+pub struct Published {
+    page: Cell<Option<NonNull<Page>>>,
+    file: Cell<Option<Shared>>,
+    /// Bytes that the file may have.
+    length: Cell<u64>,
+    /// The process that has made it (V3).
+    process: Cell<i32>,
+    /// When the statistics were made.
+    made: Cell<u64>,
+    /// Until when no page is made, as there was none to be had.
+    none_until: Cell<u64>,
+    /// What the C library has, and when it is asked again.
+    libc: Cell<Option<LibcMemory>>,
+    libc_next: Cell<u64>,
+}
+
+static PAGE: Lock<Published> = Lock::new(Published {
+    page: Cell::new(None),
+    file: Cell::new(None),
+    length: Cell::new(0),
+    process: Cell::new(0),
+    made: Cell::new(0),
+    none_until: Cell::new(0),
+    libc: Cell::new(None),
+    libc_next: Cell::new(0),
+});
+
+/// The page, for who does not hold the lock (V1).
+static WORDS: AtomicPtr<Page> = AtomicPtr::new(ptr::null_mut());
+
+/// The words of the page that readers write, or wait for.
+#[derive(Clone, Copy)]
+pub struct Words(NonNull<Page>);
+
+impl Words {
+    /// The page's, if there is one.
+    pub fn now() -> Option<Words> {
+        NonNull::new(WORDS.load(Acquire)).map(Words)
+    }
+
+    fn word(&self, offset: usize) -> &AtomicU32 {
+        // SAFETY: V1; a word of the page, aligned, that nobody uses otherwise.
+        unsafe { AtomicU32::from_ptr(self.0.as_ptr().cast::<u8>().add(offset).cast()) }
+    }
+
+    /// What readers have asked so far.
+    pub fn request(&self) -> &AtomicU32 {
+        self.word(offset_of!(Control, request))
+    }
+
+    /// Up to which request all is answered.
+    pub fn answered(&self) -> &AtomicU32 {
+        self.word(offset_of!(Control, answered))
+    }
+
+    /// Whether somebody waits.
+    pub fn is_asked(&self) -> bool {
+        self.request().load(Acquire) != self.answered().load(Relaxed)
+    }
+
+    /// Says whether a thread is there that answers.
+    pub fn has_thread(&self, so: bool) {
+        self.word(offset_of!(Control, thread)).store(so.into(), Relaxed);
+    }
+
+    /// Whether a snapshot lies behind the page.
+    pub fn has_snapshot(&self) -> bool {
+        self.snapshot_bytes().load(Relaxed) > 0
+    }
+
+    fn wanted(&self) -> &AtomicU32 {
+        self.word(offset_of!(Control, wanted))
+    }
+
+    fn sequence(&self) -> &AtomicU32 {
+        self.word(offset_of!(Control, sequence))
+    }
+
+    fn snapshot_sequence(&self) -> &AtomicU32 {
+        self.word(offset_of!(Control, snapshot_sequence))
+    }
+
+    fn snapshot_error(&self) -> &AtomicU32 {
+        self.word(offset_of!(Control, snapshot_error))
+    }
+
+    fn snapshot_bytes(&self) -> &AtomicU64 {
+        let at = self.0.as_ptr().cast::<u8>();
+        // SAFETY: as in `word`.
+        unsafe { AtomicU64::from_ptr(at.add(offset_of!(Control, snapshot_bytes)).cast()) }
+    }
+}
+
+/// What follows for a look at the page.
+#[derive(PartialEq, Eq)]
+pub enum Look {
+    /// It is there, and can be opened.
+    Good,
+    /// There is none, or it cannot be opened any more.
+    Missing,
+    /// It is another process's, of which this one is a copy or a guest, or there is none
+    /// to be had for a while.
+    Leave,
+}
+
+/// Looks at the page.
+#[cold]
+pub fn look() -> Look {
+    PAGE.lock().look()
+}
+
+/// Makes a page in place of one that cannot be opened. The answerer is stopped.
+#[cold]
+pub fn renew() {
+    let published = PAGE.lock();
+    if published.look() == Look::Missing {
+        published.leave();
+        published.make();
+    }
+}
+
+/// In a forked child: makes a page in place of the parent's.
+#[cold]
+pub fn forked() {
+    let published = PAGE.lock();
+    if let Some(file) = published.file.get() {
+        file.close();
+    }
+    published.leave();
+    published.make();
+}
+
+/// Answers what was asked up to `request`. A snapshot ends early when `goes_on` says no.
+#[cold]
+pub fn answer(words: Words, request: u32, goes_on: &dyn Fn() -> bool) {
+    let published = PAGE.lock();
+    let wanted = words.wanted().swap(0, Acquire);
+    published.write(true);
+    if wanted & WANT_SNAPSHOT != 0 {
+        published.take_snapshot(goes_on);
+    } else if wanted & DROP_SNAPSHOT != 0 {
+        published.drop_snapshot();
+    }
+    published.answered(words, request);
+}
+
+/// Gives the memory of a snapshot back that was there to be read long enough.
+#[cold]
+pub fn drop_snapshot() {
+    PAGE.lock().drop_snapshot();
+}
+
+/// Before a fork, when the answerer is stopped: takes the lock and writes the page.
+#[cold]
+pub fn hold_for_fork(was_asked: bool) {
+    PAGE.hold_for_fork();
+    // SAFETY: held just now.
+    let published = unsafe { PAGE.held() };
+    if was_asked || clock::now() >= published.made.get() + FRESH {
+        published.write(false);
+    }
+    if let Some(words) = published.words() {
+        published.answered(words, words.request().load(Relaxed));
+    }
+}
+
+/// After a fork, on both sides.
+#[cold]
+pub fn open_after_fork() {
+    PAGE.open_after_fork();
+}
+
+impl Published {
+    /// The words, if the page is this process's (V3).
+    fn words(&self) -> Option<Words> {
+        let is_mine = self.process.get() == text::pid();
+        self.page.get().filter(|_| is_mine).map(Words)
+    }
+
+    fn look(&self) -> Look {
+        let made = self.page.get().is_some();
+        if made && self.process.get() != text::pid() {
+            Look::Leave
+        } else if made && self.file.get().is_some_and(|file| file.is_open()) {
+            Look::Good
+        } else if clock::now() < self.none_until.get() {
+            Look::Leave
+        } else {
+            Look::Missing
+        }
+    }
+
+    /// Has no page any more.
+    fn leave(&self) {
+        WORDS.store(ptr::null_mut(), Release);
+        if let Some(page) = self.page.take() {
+            // SAFETY: V1: the answerer is stopped, and the lock is held.
+            unsafe { shared::unmap(page.cast(), PAGE_BYTES) };
+        }
+        self.file.set(None);
+    }
+
+    /// Makes a page, and writes it.
+    fn make(&self) {
+        self.none_until.set(clock::now() + AGAIN);
+        let Some((file, length)) = Shared::create(c"obmalloc-live", PAGE_BYTES as u64, LONGEST)
+        else {
+            return;
+        };
+        let Some(page) = file.map(PAGE_BYTES).map(NonNull::cast::<Page>) else {
+            file.close();
+            return;
+        };
+        self.file.set(Some(file));
+        self.length.set(length);
+        self.page.set(Some(page));
+        self.process.set(text::pid());
+        self.write(true);
+        // SAFETY: mapped just now; readers look at it when they see the magic.
+        let control = unsafe { &raw mut (*page.as_ptr()).control };
+        // SAFETY: as above.
+        unsafe {
+            (*control).version = VERSION;
+            (*control).page_bytes = PAGE_BYTES as u32;
+            (*control).pid = text::pid().cast_unsigned();
+        }
+        fence(Release);
+        // SAFETY: as above.
+        unsafe { (*control).magic = LIVE_MAGIC };
+        self.none_until.set(0);
+        WORDS.store(page.as_ptr(), Release);
+    }
+
+    /// Writes the statistics; `may_ask` the C library for its own.
+    fn write(&self, may_ask: bool) {
+        let Some(words) = self.words() else {
+            return;
+        };
+        let before = words.sequence().load(Relaxed) & !1;
+        words.sequence().store(before + 1, Relaxed);
+        fence(Release);
+        // SAFETY: V2; others only read it.
+        let statistics = unsafe { &mut (*words.0.as_ptr()).statistics };
+        fill(statistics, || self.libc(may_ask));
+        words.sequence().store(before.wrapping_add(2), Release); // V2
+        self.made.set(clock::now());
+    }
+
+    fn libc(&self, may_ask: bool) -> Option<LibcMemory> {
+        let now = clock::now();
+        if may_ask && now >= self.libc_next.get() {
+            self.libc.set(libc_memory());
+            let took = clock::now() - now;
+            self.libc_next.set(now + LIBC_AGAIN.max(took * LIBC_SHARE));
+        }
+        self.libc.get()
+    }
+
+    fn answered(&self, words: Words, request: u32) {
+        words.answered().store(request, Release);
+        shared::wake(words.answered());
+    }
+
+    fn take_snapshot(&self, goes_on: &dyn Fn() -> bool) {
+        let Some(words) = self.words() else {
+            return;
+        };
+        let before = words.snapshot_sequence().load(Relaxed) & !1;
+        words.snapshot_sequence().store(before + 1, Relaxed);
+        fence(Release);
+        let (bytes, error) = match self.snapshot(words, goes_on) {
+            Ok(bytes) => (bytes, 0),
+            Err(error) => (0, error),
+        };
+        words.snapshot_bytes().store(bytes, Relaxed);
+        words.snapshot_error().store(error.cast_unsigned(), Relaxed);
+        words.snapshot_sequence().store(before.wrapping_add(2), Release); // V2
+    }
+
+    fn snapshot(&self, words: Words, goes_on: &dyn Fn() -> bool) -> Result<u64, i32> {
+        let plan = Plan::make()?;
+        let all = PAGE_BYTES as u64 + plan.longest();
+        if all > self.length.get() {
+            return Err(libc::EFBIG);
+        }
+        let all = usize::try_from(all).map_err(|_| libc::EFBIG)?;
+        let window = shared::map_again(words.0.cast(), all).ok_or(libc::ENOMEM)?;
+        // SAFETY: within the mapping.
+        let start = unsafe { window.add(PAGE_BYTES) };
+        let written = plan.write(&Sink::Memory(start, all - PAGE_BYTES), goes_on);
+        // SAFETY: made here.
+        unsafe { shared::unmap(window, all) };
+        written
+    }
+
+    fn drop_snapshot(&self) {
+        let Some(words) = self.words().filter(Words::has_snapshot) else {
+            return;
+        };
+        let before = words.snapshot_sequence().load(Relaxed) & !1;
+        words.snapshot_sequence().store(before + 1, Relaxed);
+        let bytes = words.snapshot_bytes().swap(0, Relaxed).min(self.length.get());
+        let all = (PAGE_BYTES as u64 + bytes) as usize;
+        if let Some(window) = shared::map_again(words.0.cast(), all) {
+            // SAFETY: within the mapping.
+            let start = unsafe { window.add(PAGE_BYTES) };
+            shared::empty(start, all - PAGE_BYTES);
+            // SAFETY: made here.
+            unsafe { shared::unmap(window, all) };
+        }
+        words.snapshot_sequence().store(before.wrapping_add(2), Release); // V2
+    }
+}
+
+const _: () = assert!(size_of::<Page>() <= PAGE_BYTES);

@@ -1,0 +1,418 @@
+//! A snapshot of the heap: each arena, pool and page of it, in the form of `layout.rs`.
+//!
+//! ```text
+//!    plan:    the arenas there are, sorted       -> what lies where in the file
+//!    write:   arena by arena: pool by pool under the lock that it is under
+//!             at last the header: a file that was cut short has none
+//! ```
+//!
+//! Nothing is allocated; some memory is mapped while it lasts. While other threads
+//! allocate, pools are of different moments: one after the other is looked at. An arena
+//! that came since the plan is not in it; one that went is marked.
+//!
+//! # Threads
+//!
+//! Any thread, with no lock held. A lock is held for one pool at a time.
+
+use core::ffi::{CStr, c_int};
+use core::ptr::NonNull;
+use core::slice;
+
+use super::fill::fill;
+use super::layout::{
+    ARENA_GONE, ARENA_PROGRAMS, Arena, Header, MAP_MAGIC, MAPPING_MAGAZINES, MAPPING_MAP,
+    MAPPING_RECORD, Mapping, NO_CLASS, PAGE_IDLE, PAGE_RESIDENT, PAGE_RETURNED, Page, Pool,
+    SNAPSHOT_PAGE, VERSION,
+};
+use crate::address_map::{self, MAP};
+use crate::arena;
+use crate::block_bits;
+use crate::geometry::{PIECE, POOL_SIZE, POOLS_PER_ARENA};
+use crate::heap::HEAP;
+use crate::os::memory;
+use crate::os::process::libc_memory;
+use crate::pool;
+use crate::size_class::SizeClass;
+use crate::threads;
+
+/// Pages of a pool.
+const PAGES: usize = POOL_SIZE / SNAPSHOT_PAGE;
+/// Arenas, and mappings, that there may be more than were counted.
+const SPARE: usize = 64;
+/// Mappings that are written at once.
+const AT_ONCE: usize = 64;
+/// How often a pool that changes hands is looked at again.
+const TRIES: usize = 8;
+
+/// Where a snapshot goes.
+pub enum Sink {
+    /// To an open file, from its beginning on.
+    File(c_int),
+    /// To so many bytes of memory.
+    Memory(NonNull<u8>, usize),
+}
+
+impl Sink {
+    fn put<T: Copy>(&self, at: u64, what: &[T]) -> Result<(), c_int> {
+        // SAFETY: the structs of `layout.rs` have no gaps.
+        let bytes = unsafe { slice::from_raw_parts(what.as_ptr().cast(), size_of_val(what)) };
+        match self {
+            Sink::File(fd) => write_at(*fd, at, bytes),
+            Sink::Memory(start, size) => {
+                let at = usize::try_from(at).map_err(|_| libc::EFBIG)?;
+                if at.checked_add(bytes.len()).is_none_or(|end| end > *size) {
+                    return Err(libc::EFBIG);
+                }
+                // SAFETY: within the memory, which is apart from ours.
+                unsafe {
+                    let to = start.as_ptr().add(at);
+                    to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+fn write_at(fd: c_int, mut at: u64, mut bytes: &[u8]) -> Result<(), c_int> {
+    while !bytes.is_empty() {
+        // SAFETY: a slice is readable over its length.
+        let n =
+            unsafe { libc::pwrite(fd, bytes.as_ptr().cast(), bytes.len(), at.cast_signed()) };
+        match usize::try_from(n) {
+            Ok(0) => return Err(libc::EIO),
+            Ok(n) => {
+                at += n as u64;
+                bytes = &bytes[n.min(bytes.len())..];
+            }
+            Err(_) if error() == libc::EINTR => {}
+            Err(_) => return Err(error()),
+        }
+    }
+    Ok(())
+}
+
+/// The thread's errno.
+fn error() -> c_int {
+    // SAFETY: it is always there.
+    unsafe { *libc::__errno_location() }
+}
+
+/// Writes a snapshot to the file at `path`, which is made, or made anew.
+#[cold]
+pub fn write_to(path: &CStr) -> Result<(), c_int> {
+    let plan = Plan::make()?;
+    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_CLOEXEC;
+    // SAFETY: a C string; the mode goes with O_CREAT.
+    let fd = unsafe { libc::open(path.as_ptr(), flags, 0o600) };
+    if fd < 0 {
+        return Err(error());
+    }
+    let written = plan.write(&Sink::File(fd), &|| true);
+    // SAFETY: opened here.
+    let closed = unsafe { libc::close(fd) } == 0;
+    let at_end = if closed { Ok(()) } else { Err(error()) };
+    written.map(|_| ()).and(at_end)
+}
+
+/// Room for what is at hand at once.
+#[repr(C)]
+struct Work {
+    header: Header,
+    pools: [Pool; POOLS_PER_ARENA],
+    pages: [Page; POOLS_PER_ARENA * PAGES],
+    mappings: [Mapping; AT_ONCE],
+}
+
+/// What will be in a snapshot, and the memory that it is made in.
+pub struct Plan {
+    work: NonNull<Work>,
+    size: usize,
+    /// The arenas lie behind `work`.
+    arenas: usize,
+    mappings: usize,
+}
+
+impl Plan {
+    /// Counts what there is.
+    #[cold]
+    pub fn make() -> Result<Plan, c_int> {
+        let most = HEAP.arena_counts().mapped + SPARE;
+        let size = size_of::<Work>() + most * size_of::<Arena>();
+        let size = size.next_multiple_of(memory::page_size());
+        let work = memory::map(size).ok_or(libc::ENOMEM)?.cast();
+        let mut plan = Plan {
+            work,
+            size,
+            arenas: 0,
+            mappings: 0,
+        };
+        let records = plan.collect(most);
+        let of_threads = (0..).take_while(|&n| threads::record(n).is_some()).count();
+        plan.mappings = records + of_threads + address_map::tables().count() + SPARE;
+        let mut first_pool = 0;
+        let arenas = plan.arenas_mut();
+        arenas.sort_unstable_by_key(|arena| arena.address);
+        for arena in arenas {
+            arena.first_pool = first_pool;
+            first_pool += u64::from(arena.pools);
+        }
+        Ok(plan)
+    }
+
+    /// Bytes that it will have, at the most.
+    pub fn longest(&self) -> u64 {
+        let (_, _, _, mappings) = self.places();
+        mappings + (self.mappings * size_of::<Mapping>()) as u64
+    }
+
+    /// Notes the arenas that have land, `most` of them. Returns how many records there are.
+    fn collect(&mut self, most: usize) -> usize {
+        let (mut next, mut records) = (HEAP.arenas.lock().newest(), 0);
+        while let Some(arena) = next {
+            let lock = HEAP.arenas.lock();
+            let (address, bytes, pools) = (arena.base(), arena.size(), arena.len());
+            let programs = arena.is_programs();
+            drop(lock);
+            if bytes > 0 && self.arenas < most {
+                let at = self.arenas;
+                self.arenas += 1;
+                self.arenas_mut()[at] = Arena {
+                    address: address as u64,
+                    bytes: bytes as u64,
+                    first_pool: 0,
+                    pools: pools as u32,
+                    flags: if programs { ARENA_PROGRAMS } else { 0 },
+                };
+            }
+            records += 1;
+            next = arena.made_before();
+        }
+        records
+    }
+
+    fn arenas_mut(&mut self) -> &mut [Arena] {
+        // SAFETY: the mapping has room for them behind the work, zero at first.
+        unsafe { slice::from_raw_parts_mut(self.work.add(1).as_ptr().cast(), self.arenas) }
+    }
+
+    fn arenas(&self) -> &[Arena] {
+        // SAFETY: as above.
+        unsafe { slice::from_raw_parts(self.work.add(1).as_ptr().cast(), self.arenas) }
+    }
+
+    fn pools(&self) -> u64 {
+        let last = self.arenas().last();
+        last.map_or(0, |arena| arena.first_pool + u64::from(arena.pools))
+    }
+
+    /// Where arenas, pools, pages and mappings lie in the file.
+    fn places(&self) -> (u64, u64, u64, u64) {
+        let arenas = size_of::<Header>() as u64;
+        let pools = arenas + size_of_val(self.arenas()) as u64;
+        let pages = pools + self.pools() * size_of::<Pool>() as u64;
+        let mappings = pages + self.pools() * (PAGES * size_of::<Page>()) as u64;
+        (arenas, pools, pages, mappings)
+    }
+
+    /// Writes the snapshot, as far as `goes_on` says yes. Returns its bytes.
+    #[cold]
+    pub fn write(mut self, sink: &Sink, goes_on: &dyn Fn() -> bool) -> Result<u64, c_int> {
+        let (at_arenas, at_pools, at_pages, at_mappings) = self.places();
+        // SAFETY: mapped zero, which is a valid one; nobody else has it.
+        let work = unsafe { &mut *self.work.as_ptr() };
+        fill(&mut work.header.statistics, libc_memory);
+        for arena in self.arenas_mut() {
+            if !goes_on() {
+                return Err(libc::EINTR);
+            }
+            let (mut gone, first) = (false, arena.first_pool);
+            for i in 0..arena.pools as usize {
+                let address = arena.address as usize + i * POOL_SIZE;
+                let first_page = (first + i as u64) * PAGES as u64;
+                let pages = &mut work.pages[i * PAGES..][..PAGES];
+                let pool = look(address, pages);
+                gone |= pool.is_none();
+                work.pools[i] = Pool {
+                    address: address as u64,
+                    first_page,
+                    pages: PAGES as u16,
+                    ..pool.unwrap_or(EMPTY)
+                };
+            }
+            if gone {
+                arena.flags |= ARENA_GONE;
+            }
+            let pools = arena.pools as usize;
+            let at = at_pools + first * size_of::<Pool>() as u64;
+            sink.put(at, &work.pools[..pools])?;
+            let at = at_pages + first * (PAGES * size_of::<Page>()) as u64;
+            sink.put(at, &work.pages[..pools * PAGES])?;
+        }
+        let mappings = self.write_mappings(&mut work.mappings, sink, at_mappings)?;
+        sink.put(at_arenas, self.arenas())?;
+        let header = &mut work.header;
+        header.magic = MAP_MAGIC;
+        header.version = VERSION;
+        header.header_bytes = size_of::<Header>() as u32;
+        header.real_ms = real_time();
+        header.arenas = self.arenas as u64;
+        header.pools = self.pools();
+        header.pages = self.pools() * PAGES as u64;
+        header.mappings = mappings as u64;
+        sink.put(0, slice::from_ref(header))?;
+        Ok(at_mappings + (mappings * size_of::<Mapping>()) as u64)
+    }
+
+    fn write_mappings(
+        &self,
+        buffer: &mut [Mapping; AT_ONCE],
+        sink: &Sink,
+        at: u64,
+    ) -> Result<usize, c_int> {
+        let newest = HEAP.arenas.lock().newest();
+        let records = core::iter::successors(newest, |arena| arena.made_before());
+        let size = size_of::<arena::Arena>();
+        let records =
+            records.map(|record| (MAPPING_RECORD, (core::ptr::from_ref(record).addr(), size)));
+        let of_threads = (0..).map_while(threads::record);
+        let of_threads = of_threads.map(|record| (MAPPING_MAGAZINES, record));
+        let tables = address_map::tables().map(|table| (MAPPING_MAP, table));
+        let all = records.chain(of_threads).chain(tables).take(self.mappings);
+        let (mut written, mut held) = (0, 0);
+        let place = |n: usize| at + (n * size_of::<Mapping>()) as u64;
+        for (kind, (address, bytes)) in all {
+            buffer[held] = Mapping {
+                address: address as u64,
+                bytes: bytes as u64,
+                kind,
+                spare: 0,
+            };
+            held += 1;
+            if held == AT_ONCE {
+                sink.put(place(written), &buffer[..])?;
+                written += held;
+                held = 0;
+            }
+        }
+        sink.put(place(written), &buffer[..held])?;
+        Ok(written + held)
+    }
+}
+
+impl Drop for Plan {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `make`, and nothing points there any more.
+        unsafe { memory::unmap(self.work.cast(), self.size) };
+    }
+}
+
+/// A pool of no class.
+const EMPTY: Pool = Pool {
+    address: 0,
+    first_page: 0,
+    class: NO_CLASS,
+    pages: 0,
+    block_bytes: 0,
+    blocks: 0,
+    taken: 0,
+    first_block: 0,
+    spare: 0,
+};
+
+/// What the pool at `address` and its pages look like; `None`, and pages that hold nothing,
+/// if there is none any more.
+fn look(address: usize, pages: &mut [Page]) -> Option<Pool> {
+    for page in pages.iter_mut() {
+        *page = Page {
+            taken_bytes: 0,
+            blocks: 0,
+            flags: 0,
+            spare: [0; 3],
+        };
+    }
+    for _ in 0..TRIES {
+        let arena = MAP.arena(address)?;
+        let pool = arena.pool(address);
+        // Without a lock, the pool's home only says which lock to take.
+        match pool.home() {
+            Some((lane, class)) => {
+                let _used = HEAP.used(lane, class);
+                if pool.is_at(lane, class) && pool.base() == address {
+                    return Some(of_class(pool, class, pages));
+                }
+            }
+            None => {
+                let _arenas = HEAP.arenas.lock();
+                let is_there = arena.size() > 0 && pool.base() == address;
+                if is_there && arena.has_empty(address) {
+                    flags(pool, pages);
+                    return Some(EMPTY);
+                }
+            }
+        }
+    }
+    None
+}
+
+/// What a pool of `class`, whose lock is held, looks like.
+fn of_class(pool: &pool::Pool, class: SizeClass, pages: &mut [Page]) -> Pool {
+    let shape = class.shape();
+    let taken = |n: usize| pool.words[n / 64].get() >> (n % 64) & 1 == 1;
+    for (i, page) in pages.iter_mut().enumerate() {
+        let blocks = block_bits::of_page(shape, i);
+        let count = |n: usize| (pool.words[n].get() & block_bits::in_word(&blocks, n)).count_ones();
+        let count: u32 = block_bits::words(&blocks).map(count).sum();
+        let mut bytes = count as usize * class.size();
+        if count > 0 {
+            // The first and the last may lie on other pages, too.
+            let (first, last) = (blocks.start, blocks.end - 1);
+            if taken(first) {
+                bytes -= (i * PIECE).saturating_sub(shape.offset(first));
+            }
+            if taken(last) {
+                bytes -= shape.offset(last + 1).saturating_sub((i + 1) * PIECE);
+            }
+        }
+        page.blocks = count as u16;
+        page.taken_bytes = bytes as u16;
+    }
+    flags(pool, pages);
+    Pool {
+        class: class.index() as u16,
+        block_bytes: shape.size,
+        blocks: shape.blocks,
+        taken: shape.blocks - pool.free(),
+        first_block: shape.first,
+        ..EMPTY
+    }
+}
+
+fn flags(pool: &pool::Pool, pages: &mut [Page]) {
+    let (resident, idle) = (pool.resident(), pool.idle.get());
+    let returned = pool.returned.get() & !resident;
+    for (i, page) in pages.iter_mut().enumerate() {
+        for (set, flag) in [
+            (resident, PAGE_RESIDENT),
+            (returned, PAGE_RETURNED),
+            (idle & resident, PAGE_IDLE),
+        ] {
+            if set.has(i) {
+                page.flags |= flag;
+            }
+        }
+    }
+}
+
+/// Milliseconds since 1970.
+fn real_time() -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: a place for the answer.
+    unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut time) };
+    time.tv_sec.cast_unsigned() * 1000 + time.tv_nsec.cast_unsigned() / 1_000_000
+}
+
+const _: () = assert!(SNAPSHOT_PAGE == PIECE);
