@@ -275,13 +275,17 @@ pub fn resident_bytes(arenas: usize) -> usize {
     2 * page + leaves * page + touched
 }
 
-/// Where the tables lie and their bytes: those before the leaves, and each leaf.
+/// Where the tables lie and their bytes: first those before the leaves, then each leaf.
 #[cold]
 pub fn tables() -> impl Iterator<Item = (usize, usize)> {
     let root = (ptr::from_ref(&MAP).addr(), size_of::<AddressMap>());
     let leaves = MAP.leaves.iter().map(|leaf| leaf.load(Acquire).addr());
     let bytes = size_of::<Leaf>().next_multiple_of(memory::page_size());
-    core::iter::once(root).chain(leaves.filter(|&leaf| leaf != 0).map(move |leaf| (leaf, bytes)))
+    core::iter::once(root).chain(
+        leaves
+            .filter(|&leaf| leaf != 0)
+            .map(move |leaf| (leaf, bytes)),
+    )
 }
 
 /// Bytes of address space in the tables that every process has.

@@ -1,12 +1,10 @@
 //! The statistics in the form that others read: the numbers of `stats_json.rs`.
 
 use super::host;
-use super::layout::{
-    Arenas, Bytes, CLASSES, Class, Large, Pools, Resident, Statistics, UNKNOWN,
-};
+use super::layout::{Arenas, Bytes, CLASSES, Class, Large, Pools, Resident, Statistics, UNKNOWN};
 use crate::geometry::{ARENA_SIZE, POOL_SIZE};
 use crate::lane::Lane;
-use crate::os::process::LibcMemory;
+use crate::os::process::{LibcMemory, resident};
 use crate::os::{clock, memory, text};
 use crate::size_class::{LAST, SizeClass};
 use crate::stats::{Ledger, Snapshot};
@@ -16,7 +14,7 @@ const _: () = assert!(CLASSES == LAST, "an entry for each class");
 /// Writes what the heap holds now to `to`.
 #[cold]
 #[inline(never)]
-pub fn fill(to: &mut Statistics, libc: impl FnOnce() -> Option<LibcMemory>) {
+pub fn fill(to: &mut Statistics, libc: &dyn Fn() -> Option<LibcMemory>) {
     let now = Snapshot::now();
     let ledger = Ledger::of_ours(&now);
     let (mut pools, mut full, mut free, mut misses) = (0, 0, 0, 0);
@@ -88,7 +86,7 @@ pub fn fill(to: &mut Statistics, libc: impl FnOnce() -> Option<LibcMemory>) {
     let libc = libc();
     to.libc_in_use = libc.map_or(UNKNOWN, |libc| libc.in_use as u64);
     to.libc_kept = libc.map_or(UNKNOWN, |libc| libc.kept as u64);
-    to.rss = crate::os::process::resident().map_or(UNKNOWN, |bytes| bytes as u64);
+    to.rss = resident().map_or(UNKNOWN, |bytes| bytes as u64);
     to.threads = now.threads() as u64;
     to.misses = misses as u64;
     to.made_ms = clock::now();

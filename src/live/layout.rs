@@ -307,6 +307,8 @@ pub const MAPPING_RECORD: u32 = 1;
 pub const MAPPING_MAGAZINES: u32 = 2;
 /// Part of the address map.
 pub const MAPPING_MAP: u32 = 3;
+/// The part of the address map that lies among the library's own data, in its file's mapping.
+pub const MAPPING_STATIC: u32 = 4;
 
 const _: () = assert!(size_of::<Control>() + size_of::<Statistics>() <= PAGE_BYTES);
 const _: () = assert!(size_of::<Control>() == 120);

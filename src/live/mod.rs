@@ -37,6 +37,8 @@ pub mod layout;
 
 pub mod fill;
 
+pub mod sink;
+
 pub mod snapshot;
 
 pub mod page;

@@ -27,7 +27,8 @@ use super::fill::fill;
 use super::layout::{
     Control, DROP_SNAPSHOT, LIVE_MAGIC, PAGE_BYTES, Statistics, VERSION, WANT_SNAPSHOT,
 };
-use super::snapshot::{Plan, Sink};
+use super::sink::Sink;
+use super::snapshot::Plan;
 use crate::os::lock::Lock;
 use crate::os::process::{LibcMemory, libc_memory};
 use crate::os::shared::{self, Shared};
@@ -114,7 +115,8 @@ impl Words {
 
     /// Says whether a thread is there that answers.
     pub fn has_thread(&self, so: bool) {
-        self.word(offset_of!(Control, thread)).store(so.into(), Relaxed);
+        self.word(offset_of!(Control, thread))
+            .store(so.into(), Relaxed);
     }
 
     /// Whether a snapshot lies behind the page.
@@ -295,7 +297,7 @@ impl Published {
         fence(Release);
         // SAFETY: V2; others only read it.
         let statistics = unsafe { &mut (*words.0.as_ptr()).statistics };
-        fill(statistics, || self.libc(may_ask));
+        fill(statistics, &|| self.libc(may_ask));
         words.sequence().store(before.wrapping_add(2), Release); // V2
         self.made.set(clock::now());
     }
@@ -328,7 +330,9 @@ impl Published {
         };
         words.snapshot_bytes().store(bytes, Relaxed);
         words.snapshot_error().store(error.cast_unsigned(), Relaxed);
-        words.snapshot_sequence().store(before.wrapping_add(2), Release); // V2
+        words
+            .snapshot_sequence()
+            .store(before.wrapping_add(2), Release); // V2
     }
 
     fn snapshot(&self, words: Words, goes_on: &dyn Fn() -> bool) -> Result<u64, i32> {
@@ -353,7 +357,10 @@ impl Published {
         };
         let before = words.snapshot_sequence().load(Relaxed) & !1;
         words.snapshot_sequence().store(before + 1, Relaxed);
-        let bytes = words.snapshot_bytes().swap(0, Relaxed).min(self.length.get());
+        let bytes = words
+            .snapshot_bytes()
+            .swap(0, Relaxed)
+            .min(self.length.get());
         let all = (PAGE_BYTES as u64 + bytes) as usize;
         if let Some(window) = shared::map_again(words.0.cast(), all) {
             // SAFETY: within the mapping.
@@ -362,7 +369,9 @@ impl Published {
             // SAFETY: made here.
             unsafe { shared::unmap(window, all) };
         }
-        words.snapshot_sequence().store(before.wrapping_add(2), Release); // V2
+        words
+            .snapshot_sequence()
+            .store(before.wrapping_add(2), Release); // V2
     }
 }
 

@@ -21,9 +21,10 @@ use core::slice;
 use super::fill::fill;
 use super::layout::{
     ARENA_GONE, ARENA_PROGRAMS, Arena, Header, MAP_MAGIC, MAPPING_MAGAZINES, MAPPING_MAP,
-    MAPPING_RECORD, Mapping, NO_CLASS, PAGE_IDLE, PAGE_RESIDENT, PAGE_RETURNED, Page, Pool,
-    SNAPSHOT_PAGE, VERSION,
+    MAPPING_RECORD, MAPPING_STATIC, Mapping, NO_CLASS, PAGE_IDLE, PAGE_RESIDENT, PAGE_RETURNED,
+    Page, Pool, SNAPSHOT_PAGE, VERSION,
 };
+use super::sink::{Sink, error};
 use crate::address_map::{self, MAP};
 use crate::arena;
 use crate::block_bits;
@@ -43,60 +44,6 @@ const SPARE: usize = 64;
 const AT_ONCE: usize = 64;
 /// How often a pool that changes hands is looked at again.
 const TRIES: usize = 8;
-
-/// Where a snapshot goes.
-pub enum Sink {
-    /// To an open file, from its beginning on.
-    File(c_int),
-    /// To so many bytes of memory.
-    Memory(NonNull<u8>, usize),
-}
-
-impl Sink {
-    fn put<T: Copy>(&self, at: u64, what: &[T]) -> Result<(), c_int> {
-        // SAFETY: the structs of `layout.rs` have no gaps.
-        let bytes = unsafe { slice::from_raw_parts(what.as_ptr().cast(), size_of_val(what)) };
-        match self {
-            Sink::File(fd) => write_at(*fd, at, bytes),
-            Sink::Memory(start, size) => {
-                let at = usize::try_from(at).map_err(|_| libc::EFBIG)?;
-                if at.checked_add(bytes.len()).is_none_or(|end| end > *size) {
-                    return Err(libc::EFBIG);
-                }
-                // SAFETY: within the memory, which is apart from ours.
-                unsafe {
-                    let to = start.as_ptr().add(at);
-                    to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
-                }
-                Ok(())
-            }
-        }
-    }
-}
-
-fn write_at(fd: c_int, mut at: u64, mut bytes: &[u8]) -> Result<(), c_int> {
-    while !bytes.is_empty() {
-        // SAFETY: a slice is readable over its length.
-        let n =
-            unsafe { libc::pwrite(fd, bytes.as_ptr().cast(), bytes.len(), at.cast_signed()) };
-        match usize::try_from(n) {
-            Ok(0) => return Err(libc::EIO),
-            Ok(n) => {
-                at += n as u64;
-                bytes = &bytes[n.min(bytes.len())..];
-            }
-            Err(_) if error() == libc::EINTR => {}
-            Err(_) => return Err(error()),
-        }
-    }
-    Ok(())
-}
-
-/// The thread's errno.
-fn error() -> c_int {
-    // SAFETY: it is always there.
-    unsafe { *libc::__errno_location() }
-}
 
 /// Writes a snapshot to the file at `path`, which is made, or made anew.
 #[cold]
@@ -221,7 +168,7 @@ impl Plan {
         let (at_arenas, at_pools, at_pages, at_mappings) = self.places();
         // SAFETY: mapped zero, which is a valid one; nobody else has it.
         let work = unsafe { &mut *self.work.as_ptr() };
-        fill(&mut work.header.statistics, libc_memory);
+        fill(&mut work.header.statistics, &libc_memory);
         for arena in self.arenas_mut() {
             if !goes_on() {
                 return Err(libc::EINTR);
@@ -277,7 +224,8 @@ impl Plan {
             records.map(|record| (MAPPING_RECORD, (core::ptr::from_ref(record).addr(), size)));
         let of_threads = (0..).map_while(threads::record);
         let of_threads = of_threads.map(|record| (MAPPING_MAGAZINES, record));
-        let tables = address_map::tables().map(|table| (MAPPING_MAP, table));
+        let kinds = core::iter::once(MAPPING_STATIC).chain(core::iter::repeat(MAPPING_MAP));
+        let tables = kinds.zip(address_map::tables());
         let all = records.chain(of_threads).chain(tables).take(self.mappings);
         let (mut written, mut held) = (0, 0);
         let place = |n: usize| at + (n * size_of::<Mapping>()) as u64;
@@ -416,3 +364,71 @@ fn real_time() -> u64 {
 }
 
 const _: () = assert!(SNAPSHOT_PAGE == PIECE);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::tests::{pool, take};
+    use crate::tests::*;
+
+    const NOTHING: Page = Page {
+        taken_bytes: 0,
+        blocks: 0,
+        flags: 0,
+        spare: [0; 3],
+    };
+
+    /// By definition: each byte of each taken block on its page.
+    fn naive(pool: &pool::Pool, class: SizeClass, blocks: &[*mut u8]) -> Vec<(u16, u16)> {
+        let mut pages = vec![(0, 0); PAGES];
+        for block in blocks {
+            let start = block.addr() - pool.base();
+            let end = start + class.size();
+            for (i, page) in pages.iter_mut().enumerate() {
+                let (first, behind) = (start.max(i * PIECE), end.min((i + 1) * PIECE));
+                if first < behind {
+                    *page = (page.0 + (behind - first) as u16, page.1 + 1);
+                }
+            }
+        }
+        pages
+    }
+
+    #[test]
+    fn a_page_counts_the_bytes_and_the_blocks_on_it() {
+        for class in SizeClass::all() {
+            let pool = pool(class);
+            let all = take(&pool, class, class.shape().blocks as usize);
+            for step in [1, 2, 3, 7, 64, 1000] {
+                let kept: Vec<_> = all.iter().copied().step_by(step).collect();
+                let gone: Vec<_> = all.iter().copied().filter(|p| !kept.contains(p)).collect();
+                assert_eq!(pool.give(class, &gone), Ok(gone.len()));
+                let mut pages = [NOTHING; PAGES];
+                let entry = of_class(&pool, class, &mut pages);
+                let said: Vec<_> = pages.iter().map(|p| (p.taken_bytes, p.blocks)).collect();
+                assert_eq!(said, naive(&pool, class, &kept), "{class:?} {step}");
+                assert_eq!(entry.taken as usize, kept.len());
+                assert_eq!(take(&pool, class, gone.len()).len(), gone.len());
+            }
+        }
+    }
+
+    #[test]
+    fn pages_that_went_back_are_told_from_those_never_touched() {
+        let class = SizeClass::of(64).unwrap();
+        let pool = pool(class);
+        let blocks = take(&pool, class, 200); // four pages of them
+        assert_eq!(pool.give(class, &blocks[100..]), Ok(100));
+        let gone = pool.due_pages(PIECE, true);
+        assert_eq!(gone.bytes(), 2 * PIECE);
+        let mut pages = [NOTHING; PAGES];
+        of_class(&pool, class, &mut pages);
+        let flags: Vec<_> = pages.iter().map(|page| page.flags).collect();
+        let (here, back) = (PAGE_RESIDENT, PAGE_RETURNED);
+        assert_eq!(flags[..5], [here, here, back, back, 0]);
+        take(&pool, class, 100);
+        pages = [NOTHING; PAGES];
+        of_class(&pool, class, &mut pages);
+        assert_eq!(pages[2].flags & back, 0, "it has come again");
+    }
+}

@@ -73,16 +73,7 @@ impl Shared {
     pub fn map(&self, size: usize) -> Option<NonNull<u8>> {
         let access = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a fresh mapping at an address of the kernel's choice.
-        let p = unsafe {
-            libc::mmap(
-                ptr::null_mut(),
-                size,
-                access,
-                libc::MAP_SHARED,
-                self.fd,
-                0,
-            )
-        };
+        let p = unsafe { libc::mmap(ptr::null_mut(), size, access, libc::MAP_SHARED, self.fd, 0) };
         if p == libc::MAP_FAILED {
             None
         } else {
@@ -98,7 +89,9 @@ pub fn map_again(start: NonNull<u8>, size: usize) -> Option<NonNull<u8>> {
     let flags = libc::MREMAP_MAYMOVE;
     // SAFETY: an old size of 0 leaves the mapping, which is shared, as it is.
     let p = unsafe { libc::syscall(libc::SYS_mremap, start.as_ptr(), 0, size, flags, 0) };
-    let p = usize::try_from(p).ok().map(ptr::with_exposed_provenance_mut);
+    let p = usize::try_from(p)
+        .ok()
+        .map(ptr::with_exposed_provenance_mut);
     p.and_then(NonNull::new)
 }
 

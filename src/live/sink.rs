@@ -1,0 +1,76 @@
+//! Where a snapshot goes: to a file, or to memory that others read.
+
+use core::ffi::c_int;
+use core::ptr::NonNull;
+use core::slice;
+
+/// Where a snapshot goes.
+pub enum Sink {
+    /// To an open file, from its beginning on.
+    File(c_int),
+    /// To so many bytes of memory.
+    Memory(NonNull<u8>, usize),
+}
+
+impl Sink {
+    /// Writes `what` at this distance from the beginning.
+    pub fn put<T: Copy>(&self, at: u64, what: &[T]) -> Result<(), c_int> {
+        // SAFETY: the structs of `layout.rs` have no gaps.
+        let bytes = unsafe { slice::from_raw_parts(what.as_ptr().cast(), size_of_val(what)) };
+        match self {
+            Sink::File(fd) => write_at(*fd, at, bytes),
+            Sink::Memory(start, size) => {
+                let at = usize::try_from(at).map_err(|_| libc::EFBIG)?;
+                if at.checked_add(bytes.len()).is_none_or(|end| end > *size) {
+                    return Err(libc::EFBIG);
+                }
+                // SAFETY: within the memory, which is apart from ours.
+                unsafe {
+                    let to = start.as_ptr().add(at);
+                    to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+fn write_at(fd: c_int, mut at: u64, mut bytes: &[u8]) -> Result<(), c_int> {
+    while !bytes.is_empty() {
+        // SAFETY: a slice is readable over its length.
+        let n = unsafe { libc::pwrite(fd, bytes.as_ptr().cast(), bytes.len(), at.cast_signed()) };
+        match usize::try_from(n) {
+            Ok(0) => return Err(libc::EIO),
+            Ok(n) => {
+                at += n as u64;
+                bytes = &bytes[n.min(bytes.len())..];
+            }
+            Err(_) if error() == libc::EINTR => {}
+            Err(_) => return Err(error()),
+        }
+    }
+    Ok(())
+}
+
+/// The thread's errno.
+pub fn error() -> c_int {
+    // SAFETY: it is always there.
+    unsafe { *libc::__errno_location() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_into_memory_is_refused() {
+        let mut bytes = [0u8; 16];
+        let start = NonNull::new(bytes.as_mut_ptr()).unwrap();
+        let sink = Sink::Memory(start, 12);
+        assert_eq!(sink.put(4, &[7u64]), Ok(()));
+        assert_eq!(sink.put(5, &[7u64]), Err(libc::EFBIG));
+        assert_eq!(sink.put(u64::MAX, &[7u64]), Err(libc::EFBIG));
+        assert_eq!(bytes[4], 7);
+        assert_eq!(bytes[12..], [0; 4]);
+    }
+}
