@@ -25,15 +25,29 @@
 
 mod bench;
 mod doctor;
+mod amounts;
 mod elf;
 mod failure;
+#[path = "../../live/layout.rs"]
+#[allow(
+    dead_code,
+    reason = "the library's forms, of which readers need a part"
+)]
+mod layout;
 mod library;
 mod man;
+mod map;
+mod output;
 mod preload;
 mod program;
 mod run;
 mod settings;
+mod snapshot;
+mod source;
 mod start;
+#[cfg(test)]
+mod synthetic;
+mod tally;
 
 use std::process::ExitCode;
 
@@ -66,6 +80,7 @@ enum Action {
     Bench(bench::Options),
     #[command(hide = true)]
     Man(man::Options),
+    Map(map::Options),
 }
 
 fn main() -> ExitCode {
@@ -77,6 +92,7 @@ fn main() -> ExitCode {
         Action::Doctor(options) => doctor::main(&options),
         Action::Bench(options) => bench::main(&options),
         Action::Man(options) => man::main(&options),
+        Action::Map(options) => map::main(&options),
     };
     done.unwrap_or_else(Failure::report)
 }

@@ -1,0 +1,177 @@
+//! Colours: a hue for each size class, a shade for how full a page is.
+//!
+//! ```text
+//!    block size   8 ... 32 ... 128 ... 512 ... 4 KiB ... 32 KiB
+//!    hue          blue  teal  green  yellow  orange  red  magenta
+//!    lightness    from nearly empty (dim) to full (bright), the same for all hues
+//! ```
+//!
+//! Hues are steps in OKLCH, in which equal steps look equally far apart, and in which
+//! pages of different classes that are equally full look equally bright.
+
+/// A colour of the screen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rgb(pub(crate) u8, pub(crate) u8, pub(crate) u8);
+
+impl Rgb {
+    /// What lies behind the picture.
+    pub const GROUND: Rgb = Rgb(13, 15, 20);
+    /// A page that is not in memory.
+    pub const RETURNED: Rgb = Rgb(30, 33, 41);
+    /// A page in memory of a pool that has no class.
+    pub const EMPTY: Rgb = Rgb(128, 132, 140);
+
+    /// As style sheets write it.
+    pub fn hex(self) -> String {
+        format!("#{:02x}{:02x}{:02x}", self.0, self.1, self.2)
+    }
+
+    /// The nearest of the 256 colours that terminals have: of the cube's 216, or of
+    /// the 24 greys.
+    pub fn of_256(self) -> u8 {
+        const STEPS: [i32; 6] = [0, 95, 135, 175, 215, 255];
+        let distance = |(r, g, b): (i32, i32, i32)| {
+            let (dr, dg, db) = (
+                r - i32::from(self.0),
+                g - i32::from(self.1),
+                b - i32::from(self.2),
+            );
+            // The eye is the most exact in green and the least in blue.
+            3 * dr * dr + 6 * dg * dg + db * db
+        };
+        let nearest = |channel: u8| {
+            let away = |n: &usize| (STEPS[*n] - i32::from(channel)).abs();
+            (0..6).min_by_key(away).unwrap_or(0)
+        };
+        let (r, g, b) = (nearest(self.0), nearest(self.1), nearest(self.2));
+        let cube = distance((STEPS[r], STEPS[g], STEPS[b]));
+        let mean = (i32::from(self.0) + i32::from(self.1) + i32::from(self.2)) / 3;
+        let grey = ((mean - 3) / 10).clamp(0, 23);
+        let level = 8 + 10 * grey;
+        if distance((level, level, level)) < cube {
+            (232 + grey) as u8
+        } else {
+            (16 + 36 * r + 6 * g + b) as u8
+        }
+    }
+}
+
+/// Where a block size stands on the scale, from 0 to 1. The small classes, which most
+/// objects of Python have, get two thirds of it.
+fn place(size: u32) -> f64 {
+    let doublings = f64::from(size.clamp(8, 32768)).log2() - 3.0;
+    if doublings <= 6.0 {
+        doublings / 6.0 * 2.0 / 3.0
+    } else {
+        2.0 / 3.0 + (doublings - 6.0) / 6.0 / 3.0
+    }
+}
+
+/// The colour of a page with blocks of so many bytes that is `fill` full, from 0 to 1.
+pub fn of_page(size: u32, fill: f64) -> Rgb {
+    let fill = fill.clamp(0.0, 1.0);
+    let hue = 268.0 - 298.0 * place(size);
+    let lightness = 0.36 + 0.46 * fill.powf(0.8);
+    let chroma = 0.055 + 0.105 * fill;
+    oklch(lightness, chroma, hue)
+}
+
+/// A colour of OKLCH; paler where screens have none so strong.
+fn oklch(lightness: f64, chroma: f64, hue: f64) -> Rgb {
+    let mut chroma = chroma;
+    loop {
+        let channels = linear(lightness, chroma, hue);
+        let fits = channels.iter().all(|c| (-0.0005..=1.0005).contains(c));
+        if fits || chroma <= 0.0 {
+            let [r, g, b] = channels.map(encoded);
+            return Rgb(r, g, b);
+        }
+        chroma -= 0.005;
+    }
+}
+
+/// OKLCH to linear red, green and blue.
+fn linear(lightness: f64, chroma: f64, hue: f64) -> [f64; 3] {
+    let (sin, cos) = hue.to_radians().sin_cos();
+    let (a, b) = (chroma * cos, chroma * sin);
+    let l = (lightness + 0.396_337_777_4 * a + 0.215_803_757_3 * b).powi(3);
+    let m = (lightness - 0.105_561_345_8 * a - 0.063_854_172_8 * b).powi(3);
+    let s = (lightness - 0.089_484_177_5 * a - 1.291_485_548_0 * b).powi(3);
+    [
+        4.076_741_662_1 * l - 3.307_711_591_3 * m + 0.230_969_929_2 * s,
+        -1.268_438_004_6 * l + 2.609_757_401_1 * m - 0.341_319_396_5 * s,
+        -0.004_196_086_3 * l - 0.703_418_614_7 * m + 1.707_614_701_0 * s,
+    ]
+}
+
+/// A linear channel as sRGB has it.
+fn encoded(channel: f64) -> u8 {
+    let c = channel.clamp(0.0, 1.0);
+    let c = if c <= 0.003_130_8 {
+        12.92 * c
+    } else {
+        1.055 * c.powf(1.0 / 2.4) - 0.055
+    };
+    (c * 255.0).round() as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How bright the eye finds it, from 0 to 1.
+    fn luminance(colour: Rgb) -> f64 {
+        let linear = |c: u8| {
+            let c = f64::from(c) / 255.0;
+            if c <= 0.04045 {
+                c / 12.92
+            } else {
+                ((c + 0.055) / 1.055).powf(2.4)
+            }
+        };
+        0.2126 * linear(colour.0) + 0.7152 * linear(colour.1) + 0.0722 * linear(colour.2)
+    }
+
+    #[test]
+    fn fuller_pages_are_brighter_and_all_are_brighter_than_returned_ones() {
+        for size in [8, 16, 48, 64, 512, 576, 4096, 32768] {
+            let shades: Vec<f64> = (0..=8)
+                .map(|n| luminance(of_page(size, f64::from(n) / 8.0)))
+                .collect();
+            assert!(shades.is_sorted_by(|a, b| a < b), "{size}: {shades:?}");
+            assert!(shades[0] > 1.5 * luminance(Rgb::RETURNED), "{size}");
+        }
+    }
+
+    #[test]
+    fn classes_that_are_equally_full_are_about_equally_bright() {
+        let all: Vec<f64> = (3..=15)
+            .map(|log| luminance(of_page(1 << log, 1.0)))
+            .collect();
+        let (low, high) = all.iter().fold((1.0f64, 0.0f64), |(low, high), &l| {
+            (low.min(l), high.max(l))
+        });
+        assert!(high / low < 1.35, "{all:?}");
+    }
+
+    #[test]
+    fn neighbouring_doublings_differ() {
+        for log in 3..15 {
+            let (a, b) = (of_page(1 << log, 1.0), of_page(2 << log, 1.0));
+            let apart = |a: u8, b: u8| u32::from(a.abs_diff(b));
+            let sum = apart(a.0, b.0) + apart(a.1, b.1) + apart(a.2, b.2);
+            assert!(sum > 20, "{log}: {a:?} {b:?}");
+        }
+    }
+
+    #[test]
+    fn the_nearest_of_256_is_itself_for_colours_that_are_among_them() {
+        assert_eq!(Rgb(0, 0, 0).of_256(), 16);
+        assert_eq!(Rgb(255, 255, 255).of_256(), 231);
+        assert_eq!(Rgb(95, 135, 175).of_256(), 16 + 36 + 12 + 3);
+        assert_eq!(Rgb(128, 128, 128).of_256(), 244);
+        assert_eq!(Rgb(8, 8, 8).of_256(), 232);
+        // Grey and dark stay apart.
+        assert_ne!(Rgb::EMPTY.of_256(), Rgb::RETURNED.of_256());
+    }
+}

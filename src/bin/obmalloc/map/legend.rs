@@ -1,0 +1,136 @@
+//! What stands around a picture: where the memory of the heap is, and of which classes.
+
+use crate::amounts;
+use crate::snapshot::{PAGE, Snapshot};
+use crate::source::Named;
+use crate::tally::{Class, Tally};
+
+/// Bytes of a heap's pages, by what they hold. All but `away` are in memory.
+pub struct Parts {
+    /// Taken blocks: live, or at hand in a magazine.
+    pub taken: u64,
+    /// Free, on pages that cannot go back since they have taken blocks.
+    pub pinned: u64,
+    /// Free pages between taken ones, which go back when they have been free for a while.
+    pub idle: u64,
+    /// Pages of empty pools.
+    pub empty: u64,
+    /// Given back to the kernel, or never touched.
+    pub away: u64,
+}
+
+impl Parts {
+    /// Of these sums.
+    pub fn of(tally: &Tally) -> Parts {
+        let (total, page) = (tally.total(), u64::from(PAGE));
+        Parts {
+            taken: total.taken_bytes,
+            pinned: total.pinned,
+            idle: total.idle * page,
+            empty: tally.empty_here * page,
+            away: (total.away + tally.empty_away) * page,
+        }
+    }
+
+    /// In memory.
+    pub fn here(&self) -> u64 {
+        self.taken + self.pinned + self.idle + self.empty
+    }
+}
+
+/// Whose heap it is.
+pub fn title(named: &Named) -> String {
+    let Snapshot {
+        pid, host, version, ..
+    } = &named.heap;
+    let host = if host.is_empty() { "no CPython" } else { host };
+    format!("{}: process {pid}, {host}, obmalloc {version}", named.name)
+}
+
+/// Where its memory is, in a line or two.
+pub fn summary(parts: &Parts) -> String {
+    format!(
+        "{} in memory: {} taken, {} pinned (free on pages that have taken blocks),\n\
+         {} free pages, {} empty pools. Not in memory: {}.",
+        amounts::bytes(parts.here()),
+        amounts::bytes(parts.taken),
+        amounts::bytes(parts.pinned),
+        amounts::bytes(parts.idle),
+        amounts::bytes(parts.empty),
+        amounts::bytes(parts.away),
+    )
+}
+
+/// What nearly empty pages hold back, in a sentence.
+pub fn nearly_empty(total: &Class, below: f64) -> String {
+    if total.nearly_empty == 0 {
+        return format!("No page is nearly empty (less than {below} % taken).");
+    }
+    format!(
+        "{} of {} in memory {} nearly empty (less than {below} % taken): {} on them keep {}.",
+        amounts::count(total.nearly_empty),
+        amounts::of(total.here, "page"),
+        if total.nearly_empty == 1 { "is" } else { "are" },
+        amounts::of(total.survivors, "block"),
+        amounts::bytes(total.nearly_empty * u64::from(PAGE)),
+    )
+}
+
+/// The head of the table of classes, and a class's row.
+pub const HEAD: [&str; 7] = [
+    "block size",
+    "blocks",
+    "bytes",
+    "in memory",
+    "taken",
+    "nearly empty",
+    "pinned",
+];
+
+/// A class's row in the table.
+pub fn row(class: &Class, size: String) -> Vec<String> {
+    let memory = class.here * u64::from(PAGE);
+    vec![
+        size,
+        amounts::count(class.blocks),
+        amounts::bytes(class.bytes()),
+        amounts::bytes(memory),
+        amounts::percent(class.taken_bytes, memory),
+        amounts::of(class.nearly_empty, "page"),
+        amounts::bytes(class.pinned),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::synthetic::Heap;
+    use crate::tally::Below;
+
+    #[test]
+    fn the_parts_make_up_the_heap() {
+        let heap = Heap::example().read();
+        let parts = Parts::of(&Tally::of(&heap, Below::USUAL));
+        let page = u64::from(PAGE);
+        assert_eq!(parts.here() + parts.away, heap.pages.len() as u64 * page);
+        assert_eq!(parts.empty, 65536);
+        let taken: u64 = heap
+            .pages
+            .iter()
+            .map(|page| u64::from(page.taken_bytes))
+            .sum();
+        assert_eq!(parts.taken, taken);
+    }
+
+    #[test]
+    fn sentences_count_right() {
+        let heap = Heap::example().read();
+        let total = Tally::of(&heap, Below::USUAL).total();
+        let said = nearly_empty(&total, 25.0);
+        // Blocks of 64 on four pages with 63, 319, 575, 831, and what they reach into;
+        // of 512, 8 pages with one each.
+        assert!(said.contains(" of "), "{said}");
+        assert!(nearly_empty(&Class::default(), 5.0).contains("No page"));
+        assert_eq!(row(&total, "64".into()).len(), HEAD.len());
+    }
+}

@@ -1,0 +1,470 @@
+//! A snapshot of a heap, read from a file's bytes.
+//!
+//! Files may be truncated, or no snapshots at all: every count and every offset is
+//! checked here, once, so that who uses a [`Snapshot`] need not. What it promises:
+//!
+//! - arenas stand in the order of their addresses and do not overlap; their pools are
+//!   one range after the other, and cover all pools; so do the pools' pages;
+//! - a pool lies in its arena, its pages and its blocks lie in it;
+//! - a page has no more than 4096 bytes taken, a pool no more than all of its blocks;
+//! - an entry of the types names a type that is there; entries are sorted by address.
+
+use std::mem::{offset_of, size_of};
+use std::ops::Range;
+
+use crate::layout;
+
+/// Bytes of a page.
+pub const PAGE: u32 = layout::SNAPSHOT_PAGE as u32;
+
+/// The heap of one process at one moment.
+pub struct Snapshot {
+    /// The process, in its own pid namespace.
+    pub pid: u32,
+    /// The library's version; which CPython it is in, empty if in none.
+    pub version: String,
+    pub host: String,
+    /// When it was made, in milliseconds since 1970.
+    pub real_ms: u64,
+    /// Bytes that went back to the kernel since the process began.
+    pub returned_total: u64,
+    /// Bytes of blocks that are free, but kept at hand in magazines and depots.
+    pub in_magazines: u64,
+    /// What the process has in memory, if the kernel said it.
+    pub rss: Option<u64>,
+    pub arenas: Vec<Arena>,
+    pub pools: Vec<Pool>,
+    pub pages: Vec<Page>,
+    /// Of which types the blocks are, if somebody said it.
+    pub types: Option<Types>,
+}
+
+/// A run of pools that came from the kernel, or from the program, at once.
+pub struct Arena {
+    pub address: u64,
+    pub pools: Range<usize>,
+}
+
+/// A run of pages for blocks of one size class.
+pub struct Pool {
+    pub address: u64,
+    /// The blocks, unless it is empty.
+    pub cut: Option<Cut>,
+    pub pages: Range<usize>,
+}
+
+/// How a pool is cut into blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// The index of the size class.
+    pub class: u16,
+    /// Bytes of a block.
+    pub size: u32,
+    /// Blocks, and how many of them are taken: live, or at hand in a magazine.
+    pub blocks: u32,
+    pub taken: u32,
+    /// Offset of the first block.
+    pub first: u32,
+}
+
+/// A page of 4 KiB.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// Its bytes that lie in taken blocks.
+    pub taken_bytes: u16,
+    /// Taken blocks that touch it.
+    pub blocks: u16,
+    /// It is in memory; it was, and was given back.
+    pub resident: bool,
+    pub returned: bool,
+}
+
+/// What is known of the types of blocks.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Types {
+    pub names: Vec<String>,
+    /// Sorted by address.
+    pub entries: Vec<Typed>,
+}
+
+/// A block of which the type is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Typed {
+    pub address: u64,
+    /// The index of the type's name.
+    pub name: usize,
+}
+
+/// Numbers at places that are known to be inside.
+struct Part<'a>(&'a [u8]);
+
+impl Part<'_> {
+    fn bytes<const N: usize>(&self, at: usize) -> [u8; N] {
+        let mut out = [0; N];
+        let there = self.0.get(at..).unwrap_or_default();
+        let len = there.len().min(N);
+        out[..len].copy_from_slice(&there[..len]);
+        out
+    }
+
+    fn u64(&self, at: usize) -> u64 {
+        u64::from_le_bytes(self.bytes(at))
+    }
+
+    fn u32(&self, at: usize) -> u32 {
+        u32::from_le_bytes(self.bytes(at))
+    }
+
+    fn u16(&self, at: usize) -> u16 {
+        u16::from_le_bytes(self.bytes(at))
+    }
+
+    /// Text of 32 bytes at the most, ended by NUL. What is not printable is left out:
+    /// it goes to a terminal.
+    fn text(&self, at: usize) -> String {
+        let bytes: [u8; 32] = self.bytes(at);
+        printable(bytes.split(|&byte| byte == 0).next().unwrap_or_default())
+    }
+}
+
+fn printable(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    text.chars().filter(|c| !c.is_control()).collect()
+}
+
+/// `count` entries of `size` bytes from `at` on; and where they end.
+fn part<'a>(
+    bytes: &'a [u8],
+    at: &mut usize,
+    count: u64,
+    size: usize,
+    what: &str,
+) -> Result<Vec<Part<'a>>, String> {
+    let end = usize::try_from(count)
+        .ok()
+        .and_then(|count| count.checked_mul(size))
+        .and_then(|len| at.checked_add(len));
+    let inside = end.and_then(|end| bytes.get(*at..end).map(|inside| (end, inside)));
+    let Some((end, inside)) = inside else {
+        return Err(format!(
+            "it is cut off: {count} {what} do not fit into its {} bytes",
+            bytes.len()
+        ));
+    };
+    *at = end;
+    Ok(inside.chunks_exact(size).map(Part).collect())
+}
+
+/// The range of `count` entries from `first` on, which must be where the last range has
+/// ended, and not lead beyond `all`.
+fn range(first: u64, count: u64, next: &mut usize, all: usize) -> Option<Range<usize>> {
+    let first = usize::try_from(first).ok()?;
+    let end = first.checked_add(usize::try_from(count).ok()?)?;
+    if first != *next || end > all {
+        return None;
+    }
+    *next = end;
+    Some(first..end)
+}
+
+impl Snapshot {
+    /// Reads one; or says what is wrong with the bytes.
+    pub fn read(bytes: &[u8]) -> Result<Snapshot, String> {
+        use layout::{Header, Statistics};
+        if !bytes.starts_with(&layout::MAP_MAGIC) {
+            return Err("it is no snapshot of obmalloc".into());
+        }
+        let header = Part(bytes);
+        let version = header.u32(offset_of!(Header, version));
+        if version != layout::VERSION {
+            return Err(format!(
+                "its form has version {version}, this command reads version {}",
+                layout::VERSION
+            ));
+        }
+        let mut at = size_of::<Header>();
+        if header.u32(offset_of!(Header, header_bytes)) as usize != at || bytes.len() < at {
+            return Err("it is cut off in its header".into());
+        }
+        let count = |field| header.u64(field);
+        let (arenas, pools) = (
+            count(offset_of!(Header, arenas)),
+            count(offset_of!(Header, pools)),
+        );
+        let (pages, mappings) = (
+            count(offset_of!(Header, pages)),
+            count(offset_of!(Header, mappings)),
+        );
+        let arenas = part(bytes, &mut at, arenas, size_of::<layout::Arena>(), "arenas")?;
+        let pools = part(bytes, &mut at, pools, size_of::<layout::Pool>(), "pools")?;
+        let pages = part(bytes, &mut at, pages, size_of::<layout::Page>(), "pages")?;
+        part(
+            bytes,
+            &mut at,
+            mappings,
+            size_of::<layout::Mapping>(),
+            "mappings",
+        )?;
+        let pages = read_pages(&pages)?;
+        let pools = read_pools(&pools, pages.len())?;
+        let arenas = read_arenas(&arenas, &pools)?;
+        let (offset, len) = (
+            count(offset_of!(Header, types_offset)),
+            count(offset_of!(Header, types_bytes)),
+        );
+        let statistics = Part(&bytes[offset_of!(Header, statistics)..]);
+        let resident = offset_of!(Statistics, resident);
+        let in_magazines = offset_of!(layout::Resident, in_magazines);
+        let rss = statistics.u64(offset_of!(Statistics, rss));
+        Ok(Snapshot {
+            pid: statistics.u32(offset_of!(Statistics, pid)),
+            version: statistics.text(offset_of!(Statistics, version)),
+            host: statistics.text(offset_of!(Statistics, host)),
+            real_ms: count(offset_of!(Header, real_ms)),
+            returned_total: statistics.u64(resident + offset_of!(layout::Resident, returned_total)),
+            in_magazines: statistics.u64(resident + in_magazines),
+            rss: (rss != layout::UNKNOWN).then_some(rss),
+            arenas,
+            pools,
+            pages,
+            types: if len == 0 {
+                None
+            } else {
+                Some(read_types(bytes, offset, len)?)
+            },
+        })
+    }
+}
+
+fn read_pages(parts: &[Part<'_>]) -> Result<Vec<Page>, String> {
+    let mut pages = Vec::with_capacity(parts.len());
+    for (n, part) in parts.iter().enumerate() {
+        let flags = part.bytes::<1>(offset_of!(layout::Page, flags))[0];
+        let page = Page {
+            taken_bytes: part.u16(offset_of!(layout::Page, taken_bytes)),
+            blocks: part.u16(offset_of!(layout::Page, blocks)),
+            resident: flags & layout::PAGE_RESIDENT != 0,
+            returned: flags & layout::PAGE_RETURNED != 0,
+        };
+        if u32::from(page.taken_bytes) > PAGE || u32::from(page.blocks) > PAGE {
+            return Err(format!("it is damaged: page {n} is more than full"));
+        }
+        pages.push(page);
+    }
+    Ok(pages)
+}
+
+fn read_pools(parts: &[Part<'_>], all_pages: usize) -> Result<Vec<Pool>, String> {
+    let mut pools = Vec::with_capacity(parts.len());
+    let mut next = 0;
+    for (n, part) in parts.iter().enumerate() {
+        let damaged = || format!("it is damaged: pool {n} makes no sense");
+        let address = part.u64(offset_of!(layout::Pool, address));
+        let count = part.u16(offset_of!(layout::Pool, pages));
+        let first = part.u64(offset_of!(layout::Pool, first_page));
+        let pages = range(first, u64::from(count), &mut next, all_pages).ok_or_else(damaged)?;
+        let bytes = u64::from(count) * u64::from(PAGE);
+        address.checked_add(bytes).ok_or_else(damaged)?;
+        let cut = match part.u16(offset_of!(layout::Pool, class)) {
+            layout::NO_CLASS => None,
+            class => Some(Cut {
+                class,
+                size: part.u32(offset_of!(layout::Pool, block_bytes)),
+                blocks: part.u32(offset_of!(layout::Pool, blocks)),
+                taken: part.u32(offset_of!(layout::Pool, taken)),
+                first: part.u32(offset_of!(layout::Pool, first_block)),
+            }),
+        };
+        if let Some(cut) = cut {
+            let (size, blocks) = (u64::from(cut.size), u64::from(cut.blocks));
+            let end = (size * blocks).saturating_add(u64::from(cut.first));
+            let class = usize::from(cut.class);
+            let known = (1..=layout::CLASSES).contains(&class);
+            if !known || size == 0 || end > bytes || cut.taken > cut.blocks {
+                return Err(damaged());
+            }
+        }
+        pools.push(Pool {
+            address,
+            cut,
+            pages,
+        });
+    }
+    if next != all_pages {
+        return Err(format!(
+            "it is damaged: its pools have {next} of its {all_pages} pages"
+        ));
+    }
+    Ok(pools)
+}
+
+fn read_arenas(parts: &[Part<'_>], pools: &[Pool]) -> Result<Vec<Arena>, String> {
+    let mut arenas = Vec::with_capacity(parts.len());
+    let (mut next, mut free_from) = (0, 0);
+    for (n, part) in parts.iter().enumerate() {
+        let damaged = || format!("it is damaged: arena {n} makes no sense");
+        let address = part.u64(offset_of!(layout::Arena, address));
+        let count = part.u32(offset_of!(layout::Arena, pools));
+        let first = part.u64(offset_of!(layout::Arena, first_pool));
+        let own = range(first, u64::from(count), &mut next, pools.len()).ok_or_else(damaged)?;
+        if address < free_from {
+            return Err(damaged());
+        }
+        free_from = address;
+        for pool in &pools[own.clone()] {
+            if pool.address < free_from {
+                return Err(damaged());
+            }
+            free_from = pool.address + pool.pages.len() as u64 * u64::from(PAGE);
+        }
+        arenas.push(Arena {
+            address,
+            pools: own,
+        });
+    }
+    if next != pools.len() {
+        return Err(format!(
+            "it is damaged: its arenas have {next} of its {} pools",
+            pools.len()
+        ));
+    }
+    Ok(arenas)
+}
+
+/// The types, which Python's `obmalloc.snapshot()` appends (`_types.py` writes them):
+///
+/// ```text
+/// names u32 | bytes of the names u32 | entries u64 | names, each ended by NUL, and NULs
+/// up to a multiple of 8 | entries: { address u64, bytes of the block u32, name u32 }
+/// ```
+fn read_types(bytes: &[u8], offset: u64, len: u64) -> Result<Types, String> {
+    const HEAD: usize = 16;
+    const ENTRY: usize = 16;
+    let cut_off = || String::from("it is cut off: its types do not fit");
+    let damaged = |what: &str| format!("it is damaged: its types {what}");
+    let start = usize::try_from(offset).map_err(|_| cut_off())?;
+    let end = usize::try_from(len)
+        .ok()
+        .and_then(|len| start.checked_add(len))
+        .ok_or_else(cut_off)?;
+    let all = bytes.get(start..end).ok_or_else(cut_off)?;
+    if all.len() < HEAD {
+        return Err(cut_off());
+    }
+    let head = Part(all);
+    let (count, name_bytes, entries) = (head.u32(0), head.u32(4), head.u64(8));
+    let mut at = HEAD.saturating_add(name_bytes as usize);
+    let text = all.get(HEAD..at).ok_or_else(cut_off)?;
+    let text = text.split_inclusive(|&byte| byte == 0);
+    let whole = text.filter_map(|name| name.strip_suffix(&[0]));
+    let names: Vec<String> = whole.take(count as usize).map(printable).collect();
+    if names.len() != count as usize {
+        return Err(damaged("have fewer names than they say"));
+    }
+    let entries = part(all, &mut at, entries, ENTRY, "types")?;
+    let entries: Vec<Typed> = entries
+        .iter()
+        .map(|entry| Typed {
+            address: entry.u64(0),
+            name: entry.u32(12) as usize,
+        })
+        .collect();
+    if entries.iter().any(|entry| entry.name >= names.len()) {
+        return Err(damaged("name one that is not there"));
+    }
+    if !entries.is_sorted_by(|a, b| a.address < b.address) {
+        return Err(damaged("are not in the order of their addresses"));
+    }
+    Ok(Types { names, entries })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::synthetic::{Heap, random};
+
+    #[test]
+    fn what_was_written_is_read() {
+        let read = Snapshot::read(&Heap::example().bytes()).unwrap();
+        assert_eq!((read.pid, read.version.as_str()), (4711, "0.1.0"));
+        assert_eq!(read.host, "CPython 3.13");
+        assert_eq!((read.arenas.len(), read.pools.len()), (2, 6));
+        assert_eq!(read.pages.len(), 96);
+        assert_eq!(read.arenas[1].pools, 4..6);
+        assert_eq!(read.arenas[1].address, read.pools[4].address);
+        let cut = read.pools[0].cut.unwrap();
+        assert_eq!((cut.class, cut.size, cut.first), (8, 64, 48));
+        assert_eq!((cut.blocks, cut.taken), (1023, 1023));
+        assert!(read.pages[0].resident && read.pages[0].taken_bytes == 4048);
+        assert!(read.pools[2].cut.is_none());
+        let types = read.types.unwrap();
+        assert_eq!(types.names, ["dict", "str"]);
+        assert_eq!(types.entries[1].name, 1);
+        let bare = Heap {
+            types: None,
+            ..Heap::example()
+        };
+        assert_eq!(Snapshot::read(&bare.bytes()).unwrap().types, None);
+    }
+
+    #[test]
+    fn an_empty_heap_is_one() {
+        let read = Snapshot::read(&Heap::default().bytes()).unwrap();
+        assert!(read.arenas.is_empty() && read.pages.is_empty());
+    }
+
+    #[test]
+    fn each_truncation_is_told() {
+        let whole = Heap::example().bytes();
+        for len in 0..whole.len() {
+            let said = Snapshot::read(&whole[..len]).err();
+            let said = said.unwrap_or_else(|| panic!("{len} bytes were taken for a snapshot"));
+            let expected = if len < 8 { "no snapshot" } else { "cut off" };
+            let other_version = (8..12).contains(&len) && said.contains("version");
+            assert!(said.contains(expected) || other_version, "{len}: {said}");
+            assert!(!said.contains('\n'));
+        }
+    }
+
+    #[test]
+    fn foreign_and_newer_files_are_told() {
+        let said = |bytes: &[u8]| Snapshot::read(bytes).err().unwrap();
+        assert!(said(b"\x7fELF and so on, some bytes").contains("no snapshot"));
+        assert!(said(b"").contains("no snapshot"));
+        let mut newer = Heap::example().bytes();
+        newer[8] = 9;
+        assert!(said(&newer).contains("version 9"));
+    }
+
+    #[test]
+    fn mutated_files_never_end_in_a_panic() {
+        let whole = Heap::example().bytes();
+        let mut next = random(7);
+        let (mut refused, mut taken) = (0, 0);
+        for round in 0..3_000u64 {
+            let mut bytes = whole.clone();
+            for _ in 0..=next() % 4 {
+                // Mostly behind the statistics, which are only numbers to show.
+                let at = next() as usize % bytes.len();
+                let header = next() as usize % 80;
+                let at = if round.is_multiple_of(3) { header } else { at };
+                bytes[at] = match next() % 3 {
+                    0 => bytes[at] ^ 1 << (next() % 8),
+                    1 => 0xff,
+                    _ => next() as u8,
+                };
+            }
+            match Snapshot::read(&bytes) {
+                Err(said) => {
+                    assert!(said.starts_with("it is ") || said.starts_with("its form"));
+                    refused += 1;
+                }
+                Ok(read) => {
+                    crate::synthetic::use_all_of(read);
+                    taken += 1;
+                }
+            }
+        }
+        assert!(refused > 500 && taken > 500, "{refused} {taken}");
+    }
+}

@@ -1,0 +1,59 @@
+//! Where snapshots come from: a file, or a process that publishes its heap.
+
+use std::fs;
+use std::path::Path;
+
+use crate::failure::Failure;
+use crate::snapshot::Snapshot;
+
+/// A snapshot, and what it is called in what is shown.
+pub struct Named {
+    pub name: String,
+    pub heap: Snapshot,
+}
+
+/// Whether an argument is a process's number, and no file has that name.
+pub fn pid(argument: &str) -> Option<u32> {
+    let pid = argument.parse().ok()?;
+    (!Path::new(argument).exists()).then_some(pid)
+}
+
+/// The snapshot in a file.
+pub fn file(path: &str) -> Result<Named, Failure> {
+    let next = "name a file that obmalloc_snapshot() or Python's obmalloc.snapshot() has written";
+    let bytes = fs::read(path)
+        .map_err(|error| Failure::new(format!("cannot read {path}: {error}"), next))?;
+    let heap = Snapshot::read(&bytes)
+        .map_err(|what| Failure::new(format!("cannot use {path}: {what}"), next))?;
+    let stem = Path::new(path).file_stem().unwrap_or_default();
+    Ok(Named {
+        name: stem.to_string_lossy().into_owned(),
+        heap,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_processes_unless_there_is_such_a_file() {
+        assert_eq!(pid("4711"), Some(4711));
+        assert_eq!(pid("heap.map"), None);
+        assert_eq!(pid("-1"), None);
+        assert_eq!(pid("99999999999"), None);
+    }
+
+    #[test]
+    fn files_that_are_none_are_told_in_one_line() {
+        for path in [
+            "/nowhere/at/all",
+            "/proc/self/exe",
+            "/proc/self",
+            "/dev/null",
+        ] {
+            let said = file(path).err().expect(path).to_string();
+            assert!(said.contains(path) && !said.contains('\n'), "{said}");
+        }
+    }
+}
