@@ -36,8 +36,10 @@ mod failure;
 mod layout;
 mod library;
 mod man;
+mod live;
 mod map;
 mod output;
+mod pins;
 mod preload;
 mod program;
 mod run;
@@ -81,6 +83,7 @@ enum Action {
     #[command(hide = true)]
     Man(man::Options),
     Map(map::Options),
+    Pins(pins::Options),
 }
 
 fn main() -> ExitCode {
@@ -93,6 +96,7 @@ fn main() -> ExitCode {
         Action::Bench(options) => bench::main(&options),
         Action::Man(options) => man::main(&options),
         Action::Map(options) => map::main(&options),
+        Action::Pins(options) => pins::main(&options),
     };
     done.unwrap_or_else(Failure::report)
 }

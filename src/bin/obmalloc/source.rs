@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::failure::Failure;
+use crate::live::Live;
 use crate::snapshot::Snapshot;
 
 /// A snapshot, and what it is called in what is shown.
@@ -16,6 +17,27 @@ pub struct Named {
 pub fn pid(argument: &str) -> Option<u32> {
     let pid = argument.parse().ok()?;
     (!Path::new(argument).exists()).then_some(pid)
+}
+
+/// The snapshot that an argument names.
+pub fn named(argument: &str) -> Result<Named, Failure> {
+    match pid(argument) {
+        Some(pid) => process(&Live::open(pid)?, format!("process {pid}")),
+        None => file(argument),
+    }
+}
+
+/// A snapshot of a process as it is now.
+pub fn process(live: &Live, name: String) -> Result<Named, Failure> {
+    let bytes = live.snapshot()?;
+    let heap = Snapshot::read(&bytes).map_err(|what| {
+        let what = format!("cannot use the snapshot: {what}");
+        Failure::new(
+            what,
+            "use the command that belongs to the process's library",
+        )
+    })?;
+    Ok(Named { name, heap })
 }
 
 /// The snapshot in a file.

@@ -298,4 +298,9 @@ pub fn use_all_of(heap: Snapshot) {
         };
         assert!(terminal.show(&named).contains("block size"));
     }
+    let pins = crate::pins::text(&named, Below(60.0), 3);
+    assert!(pins.contains("nearly empty"));
+    assert!(crate::pins::json(&named, Below(60.0))["total"].is_object());
+    let page = crate::map::html::page(&[named], Below(60.0));
+    assert!(page.ends_with("</html>\n"));
 }

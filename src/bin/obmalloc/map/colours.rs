@@ -71,8 +71,8 @@ fn place(size: u32) -> f64 {
 pub fn of_page(size: u32, fill: f64) -> Rgb {
     let fill = fill.clamp(0.0, 1.0);
     let hue = 268.0 - 298.0 * place(size);
-    let lightness = 0.36 + 0.46 * fill.powf(0.8);
-    let chroma = 0.055 + 0.105 * fill;
+    let lightness = 0.42 + 0.40 * fill.powf(0.8);
+    let chroma = 0.07 + 0.09 * fill;
     oklch(lightness, chroma, hue)
 }
 

@@ -39,25 +39,40 @@ impl Parts {
 }
 
 /// Whose heap it is.
-pub fn title(named: &Named) -> String {
+pub fn process(heap: &Snapshot) -> String {
     let Snapshot {
         pid, host, version, ..
-    } = &named.heap;
-    let host = if host.is_empty() { "no CPython" } else { host };
-    format!("{}: process {pid}, {host}, obmalloc {version}", named.name)
+    } = heap;
+    let host = match host.as_str() {
+        "" => "no CPython".into(),
+        host if host.starts_with(|c: char| c.is_ascii_digit()) => format!("CPython {host}"),
+        host => host.to_string(),
+    };
+    format!("process {pid}, {host}, obmalloc {version}")
 }
 
-/// Where its memory is, in a line or two.
-pub fn summary(parts: &Parts) -> String {
+/// The same, with the snapshot's name.
+pub fn title(named: &Named) -> String {
+    format!("{}: {}", named.name, process(&named.heap))
+}
+
+/// Where its memory is, in some lines.
+pub fn summary(heap: &Snapshot, parts: &Parts) -> String {
+    let rss = heap.rss.map_or(String::new(), |rss| {
+        format!(" of the process's {}", amounts::bytes(rss))
+    });
     format!(
-        "{} in memory: {} taken, {} pinned (free on pages that have taken blocks),\n\
-         {} free pages, {} empty pools. Not in memory: {}.",
+        "{}{rss} in memory: {} in taken blocks ({} of that free, but at hand in magazines),\n\
+         {} pinned (free, on pages that have taken blocks), {} free pages, {} empty pools.\n\
+         Not in memory: {}. Given back so far: {}.",
         amounts::bytes(parts.here()),
         amounts::bytes(parts.taken),
+        amounts::bytes(heap.in_magazines),
         amounts::bytes(parts.pinned),
         amounts::bytes(parts.idle),
         amounts::bytes(parts.empty),
         amounts::bytes(parts.away),
+        amounts::bytes(heap.returned_total),
     )
 }
 

@@ -1,17 +1,23 @@
 //! `obmalloc map`: the heap as a picture, in the terminal or as a page of HTML.
 
 pub mod colours;
+pub mod html;
 pub mod legend;
 pub mod picture;
 pub mod terminal;
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, USAGE};
+use crate::live::Live;
 use crate::output;
-use crate::source;
+use crate::source::{self, Named};
 use crate::tally::Below;
 use terminal::{Colours, Terminal};
 
@@ -22,6 +28,15 @@ pub struct Options {
     /// are shown one after the other
     #[arg(required = true, value_name = "PID|FILE")]
     of: Vec<String>,
+    /// With a process: look again after so many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    every: Option<u64>,
+    /// With --every: how many times to look
+    #[arg(long, value_name = "N", requires = "every", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// Write one page of HTML with all snapshots instead, to look at in a browser
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// Pages that are less full than this count as nearly empty, in percent
     #[arg(long, value_name = "PERCENT", default_value_t = 25.0, value_parser = crate::tally::percent)]
     below: f64,
@@ -41,16 +56,67 @@ pub struct Options {
 
 /// Shows the picture.
 pub fn main(options: &Options) -> Result<ExitCode, Failure> {
+    let below = Below(options.below);
+    if let Some(html) = &options.html {
+        let mut snapshots = Vec::new();
+        each(options, |named| {
+            snapshots.push(named);
+            Ok(())
+        })?;
+        fs::write(html, html::page(&snapshots, below)).map_err(|error| {
+            let what = format!("cannot write {}: {error}", html.display());
+            Failure::new(what, "name a file in a folder that is yours")
+        })?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let terminal = Terminal {
         colours: Colours::asked_for(options.color, options.no_color),
         width: terminal::width(options.width),
         lines: options.max_rows as usize,
-        below: Below(options.below),
+        below,
     };
-    for (n, of) in options.of.iter().enumerate() {
-        let named = source::file(of)?;
-        let gap = if n > 0 { "\n" } else { "" };
+    let mut gap = "";
+    each(options, |named| {
         output::print(&format!("{gap}{}", terminal.show(&named)))?;
-    }
+        gap = "\n";
+        Ok(())
+    })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Does something with each snapshot that is asked for. A process that ends while it is
+/// watched ends that, if it was seen once.
+fn each(
+    options: &Options,
+    mut with: impl FnMut(Named) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let Some(every) = options.every else {
+        return options
+            .of
+            .iter()
+            .try_for_each(|of| with(source::named(of)?));
+    };
+    let [of] = options.of.as_slice() else {
+        let next = "name one process, or leave out --every";
+        return Err(Failure::new("--every is for one process", next).status(USAGE));
+    };
+    let Some(pid) = source::pid(of) else {
+        let what = format!("--every is for a process, and {of} is none");
+        return Err(Failure::new(what, "name its number").status(USAGE));
+    };
+    let (live, begin) = (Live::open(pid)?, Instant::now());
+    for n in 0..options.count.unwrap_or(u64::MAX) {
+        let due = Duration::from_secs(every.saturating_mul(n));
+        thread::sleep(due.saturating_sub(begin.elapsed()));
+        let name = format!("after {} s", begin.elapsed().as_secs());
+        match source::process(&live, name) {
+            Ok(named) => with(named)?,
+            Err(failure) if n > 0 && !Path::new(&format!("/proc/{pid}")).exists() => {
+                eprintln!("{failure}");
+                break;
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+    Ok(())
 }

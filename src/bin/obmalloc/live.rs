@@ -1,0 +1,242 @@
+//! The live page of a process, as its readers see it (`layout.rs` says how it works).
+
+use std::fs::{self, File, OpenOptions};
+use std::io::ErrorKind;
+use std::mem::offset_of;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use crate::failure::Failure;
+use crate::layout::{self, Control};
+
+/// How long an answer may take. A large heap's snapshot takes a second or so.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The page of a process, mapped.
+pub struct Live {
+    pid: u32,
+    file: File,
+    page: NonNull<u8>,
+}
+
+impl Live {
+    /// The page of a process that runs with `OBMALLOC_LIVE=1`.
+    pub fn open(pid: u32) -> Result<Live, Failure> {
+        let folder = format!("/proc/{pid}/fd");
+        let entries = fs::read_dir(&folder).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => gone(pid),
+            _ => Failure::new(
+                format!("process {pid} is not yours: {error}"),
+                "run this command as the user that it runs as",
+            ),
+        })?;
+        let is_page =
+            |path: &Path| fs::read_link(path).is_ok_and(|to| to.as_os_str() == layout::LINK);
+        let pages = entries.flatten().map(|entry| entry.path());
+        let pages: Vec<_> = pages.filter(|path| is_page(path)).collect();
+        let mut other = None;
+        for path in &pages {
+            let opened = OpenOptions::new().read(true).write(true).open(path);
+            let Ok(file) = opened else { continue };
+            let live = Live::map(pid, file)?;
+            let owner = live.word(offset_of!(Control, pid)).load(SeqCst);
+            if number_inside(pid).is_none_or(|inside| inside == owner) {
+                return Ok(live);
+            }
+            other = Some(owner);
+        }
+        Err(match other {
+            Some(owner) => Failure::new(
+                format!("process {pid} has only the page of its parent, {owner}"),
+                "look at the parent, or wait until the child has one of its own",
+            ),
+            None => Failure::new(
+                format!("process {pid} publishes nothing"),
+                "start it with OBMALLOC_LIVE=1 (obmalloc run --live)",
+            ),
+        })
+    }
+
+    fn map(pid: u32, file: File) -> Result<Live, Failure> {
+        let foreign = || {
+            Failure::new(
+                format!("the page of process {pid} is of another version"),
+                "use the command that belongs to its library",
+            )
+        };
+        let mut head = [0; 16];
+        let whole = file
+            .metadata()
+            .is_ok_and(|file| file.len() >= layout::PAGE_BYTES as u64);
+        if !whole || file.read_exact_at(&mut head, 0).is_err() {
+            return Err(foreign());
+        }
+        let version = layout::VERSION.to_le_bytes();
+        let bytes = (layout::PAGE_BYTES as u32).to_le_bytes();
+        if head[..8] != layout::LIVE_MAGIC || head[8..12] != version || head[12..] != bytes {
+            return Err(foreign());
+        }
+        // SAFETY: a new mapping of a file that is long enough; nobody has a reference
+        // into it but to atomics.
+        let page = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                layout::PAGE_BYTES,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                file.as_raw_fd(),
+                0,
+            )
+        };
+        match NonNull::new(page.cast::<u8>()) {
+            Some(page) if page.as_ptr().cast() != libc::MAP_FAILED => Ok(Live { pid, file, page }),
+            _ => Err(Failure::new(
+                format!("cannot map the page of process {pid}"),
+                "try again",
+            )),
+        }
+    }
+
+    /// A word of [`Control`].
+    fn word(&self, at: usize) -> &AtomicU32 {
+        // SAFETY: inside of the page, at a multiple of 4; shared words are only touched
+        // as atomics.
+        unsafe { self.page.add(at).cast().as_ref() }
+    }
+
+    fn wide(&self, at: usize) -> u64 {
+        // SAFETY: as above, at a multiple of 8.
+        let wide: &AtomicU64 = unsafe { self.page.add(at).cast().as_ref() };
+        wide.load(SeqCst)
+    }
+
+    /// Asks the process for what is in `wanted`; returns when it has answered.
+    fn ask(&self, wanted: u32) -> Result<(), Failure> {
+        let (request, answered) = (
+            self.word(offset_of!(Control, request)),
+            self.word(offset_of!(Control, answered)),
+        );
+        self.word(offset_of!(Control, wanted))
+            .fetch_or(wanted, SeqCst);
+        let ticket = request.fetch_add(1, SeqCst).wrapping_add(1);
+        futex(request, libc::FUTEX_WAKE, i32::MAX.cast_unsigned());
+        let begin = Instant::now();
+        loop {
+            let now = answered.load(SeqCst);
+            if now.wrapping_sub(ticket).cast_signed() >= 0 {
+                return Ok(());
+            }
+            if !Path::new(&format!("/proc/{}/fd", self.pid)).exists() {
+                return Err(gone(self.pid));
+            }
+            if begin.elapsed() > PATIENCE {
+                let what = format!("process {} does not answer", self.pid);
+                return Err(Failure::new(
+                    what,
+                    "see whether it is stopped, or just forked",
+                ));
+            }
+            futex(answered, libc::FUTEX_WAIT, now);
+        }
+    }
+
+    /// The bytes of a snapshot of its heap.
+    pub fn snapshot(&self) -> Result<Vec<u8>, Failure> {
+        for _ in 0..5 {
+            self.ask(layout::WANT_SNAPSHOT)?;
+            if let Some(bytes) = self.read_snapshot()? {
+                // It goes by itself, too.
+                self.ask(layout::DROP_SNAPSHOT)?;
+                return Ok(bytes);
+            }
+        }
+        let what = format!(
+            "the snapshot of process {} changed while it was read",
+            self.pid
+        );
+        Err(Failure::new(what, "see who else looks at it"))
+    }
+
+    /// The snapshot behind the page; `None` if it was not the same all the time.
+    fn read_snapshot(&self) -> Result<Option<Vec<u8>>, Failure> {
+        let sequence = self.word(offset_of!(Control, snapshot_sequence));
+        let before = sequence.load(SeqCst);
+        let error = self.word(offset_of!(Control, snapshot_error)).load(SeqCst);
+        if error != 0 {
+            let error = std::io::Error::from_raw_os_error(error.cast_signed());
+            let what = format!("process {} could not make a snapshot: {error}", self.pid);
+            return Err(Failure::new(what, "see its memory limit"));
+        }
+        let len = self.wide(offset_of!(Control, snapshot_bytes));
+        let there = self.file.metadata().map_or(0, |file| file.len());
+        let inside = there.saturating_sub(layout::PAGE_BYTES as u64);
+        if len == 0 || len > inside || before % 2 == 1 {
+            return Ok(None);
+        }
+        let mut bytes = vec![0; len as usize];
+        let read = self
+            .file
+            .read_exact_at(&mut bytes, layout::PAGE_BYTES as u64);
+        let same = sequence.load(SeqCst) == before;
+        Ok((read.is_ok() && same).then_some(bytes))
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        // SAFETY: mapped in `map`, and no reference is left.
+        unsafe { libc::munmap(self.page.as_ptr().cast(), layout::PAGE_BYTES) };
+    }
+}
+
+/// Wakes all that wait for the word, or waits a tenth of a second for it to change.
+fn futex(word: &AtomicU32, operation: i32, value: u32) {
+    let timeout = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 100_000_000,
+    };
+    // SAFETY: the word and the time are there during the call. (To wake, the kernel
+    // does not look at the time.)
+    unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            word.as_ptr(),
+            operation,
+            value,
+            &raw const timeout,
+        )
+    };
+}
+
+/// The process's number in its own pid namespace.
+fn number_inside(pid: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("NSpid:"))?;
+    line.split_whitespace().last()?.parse().ok()
+}
+
+fn gone(pid: u32) -> Failure {
+    Failure::new(
+        format!("there is no process {pid}"),
+        "see whether it has ended",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processes_that_publish_nothing_are_told() {
+        let said = |pid| Live::open(pid).err().expect("no page").to_string();
+        assert!(said(u32::MAX).contains("there is no process"));
+        assert!(said(std::process::id()).contains("OBMALLOC_LIVE=1"));
+        assert_eq!(number_inside(std::process::id()), Some(std::process::id()));
+    }
+}

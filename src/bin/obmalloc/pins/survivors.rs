@@ -1,0 +1,133 @@
+//! Of which types the blocks on nearly empty pages are.
+
+use std::collections::BTreeMap;
+
+use crate::snapshot::{Cut, PAGE, Pool, Snapshot};
+use crate::tally::Below;
+
+/// What is known of them.
+pub struct Survivors {
+    /// Blocks on nearly empty pages of which the type is known.
+    pub known: u64,
+    /// Blocks of which it is, wherever they lie.
+    pub known_anywhere: u64,
+    /// Those with the most pages first.
+    pub types: Vec<Type>,
+}
+
+/// A type's blocks on nearly empty pages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Type {
+    pub name: String,
+    pub blocks: u64,
+    /// Pages with at least one of them, and with none of another known type.
+    pub pages: u64,
+    pub alone: u64,
+}
+
+impl Survivors {
+    /// Those of a heap; `None` if nothing is known of types.
+    pub fn of(heap: &Snapshot, below: Below) -> Option<Survivors> {
+        let types = heap.types.as_ref()?;
+        let (mut known, mut known_anywhere) = (0, 0);
+        let mut sums = BTreeMap::<usize, Type>::new();
+        let mut pages = BTreeMap::<usize, Vec<usize>>::new();
+        let mut pools = heap.pools.iter().peekable();
+        for typed in &types.entries {
+            // Both are in the order of their addresses.
+            while pools.next_if(|pool| end(pool) <= typed.address).is_some() {}
+            let Some(pool) = pools.peek() else { break };
+            let Some((cut, on)) = place(pool, typed.address) else {
+                continue;
+            };
+            known_anywhere += 1;
+            let last = (on + cut.size - 1) / PAGE;
+            let own = (on / PAGE..=last).map(|page| pool.pages.start + page as usize);
+            let is_low = |&page: &usize| heap.pages.get(page).is_some_and(|page| below.has(page));
+            let low: Vec<usize> = own.filter(is_low).collect();
+            if low.is_empty() {
+                continue;
+            }
+            known += 1;
+            let sum = sums.entry(typed.name).or_insert_with(|| Type {
+                name: types.names[typed.name].clone(),
+                blocks: 0,
+                pages: 0,
+                alone: 0,
+            });
+            sum.blocks += 1;
+            for page in low {
+                let on = pages.entry(page).or_default();
+                if !on.contains(&typed.name) {
+                    on.push(typed.name);
+                }
+            }
+        }
+        for on in pages.values() {
+            for name in on {
+                sums.entry(*name).and_modify(|sum| {
+                    sum.pages += 1;
+                    sum.alone += u64::from(on.len() == 1);
+                });
+            }
+        }
+        let mut types: Vec<Type> = sums.into_values().collect();
+        types.sort_by(|a, b| (b.pages, b.blocks, &a.name).cmp(&(a.pages, a.blocks, &b.name)));
+        Some(Survivors {
+            known,
+            known_anywhere,
+            types,
+        })
+    }
+}
+
+fn end(pool: &Pool) -> u64 {
+    pool.address + pool.pages.len() as u64 * u64::from(PAGE)
+}
+
+/// The offset in the pool of the block that begins at an address, if one does.
+fn place(pool: &Pool, address: u64) -> Option<(Cut, u32)> {
+    let cut = pool.cut?;
+    let offset = u32::try_from(address.checked_sub(pool.address)?).ok()?;
+    let behind = offset.checked_sub(cut.first)?;
+    let begins = behind.is_multiple_of(cut.size) && behind / cut.size < cut.blocks;
+    begins.then_some((cut, offset))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::synthetic::{Heap, Pool};
+
+    #[test]
+    fn pages_count_once_for_each_type_on_them() {
+        let base = 0x7000_0000;
+        let at = |n: u64| base + 48 + n * 64;
+        // Blocks 1 and 2 on page 0, 100 on page 1, 127 on pages 1 and 2; all of page 3.
+        let live = |n: u32| [1, 2, 100, 127].contains(&n) || (191..=255).contains(&n);
+        let heap = Heap {
+            arenas: vec![(base, vec![Pool::of(8, 64, live)])],
+            types: Some((
+                vec!["a", "b"],
+                vec![
+                    (at(1), 0),
+                    (at(2), 1),
+                    (at(100), 0),
+                    (at(127), 0),
+                    (at(200), 1),
+                    (at(200) + 8, 0),
+                    (0x9000_0000, 1),
+                ],
+            )),
+        };
+        let found = Survivors::of(&heap.read(), Below::USUAL).unwrap();
+        assert_eq!((found.known, found.known_anywhere), (4, 5));
+        let of = |name: &str, blocks, pages, alone| Type {
+            name: name.into(),
+            blocks,
+            pages,
+            alone,
+        };
+        assert_eq!(found.types, [of("a", 3, 3, 2), of("b", 1, 1, 0)]);
+    }
+}
