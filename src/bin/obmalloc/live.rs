@@ -11,10 +11,15 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use crate::failure::Failure;
-use crate::layout::{self, Control};
+use crate::layout::{self, Control, Statistics};
 
 /// How long an answer may take. A large heap's snapshot takes a second or so.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long statistics may take, where a thread is there, and where only the program's
+/// own calls answer.
+const SOON: Duration = Duration::from_secs(2);
+const AT_ONCE: Duration = Duration::from_millis(300);
 
 /// The page of a process, mapped.
 pub struct Live {
@@ -116,6 +121,18 @@ impl Live {
 
     /// Asks the process for what is in `wanted`; returns when it has answered.
     fn ask(&self, wanted: u32) -> Result<(), Failure> {
+        if self.is_answered(wanted, PATIENCE)? {
+            return Ok(());
+        }
+        let what = format!("process {} does not answer", self.pid);
+        Err(Failure::new(
+            what,
+            "see whether it is stopped, or just forked",
+        ))
+    }
+
+    /// Asks the process; whether it has answered before the time is over.
+    fn is_answered(&self, wanted: u32, patience: Duration) -> Result<bool, Failure> {
         let (request, answered) = (
             self.word(offset_of!(Control, request)),
             self.word(offset_of!(Control, answered)),
@@ -128,20 +145,38 @@ impl Live {
         loop {
             let now = answered.load(SeqCst);
             if now.wrapping_sub(ticket).cast_signed() >= 0 {
-                return Ok(());
+                return Ok(true);
             }
             if !Path::new(&format!("/proc/{}/fd", self.pid)).exists() {
                 return Err(gone(self.pid));
             }
-            if begin.elapsed() > PATIENCE {
-                let what = format!("process {} does not answer", self.pid);
-                return Err(Failure::new(
-                    what,
-                    "see whether it is stopped, or just forked",
-                ));
+            if begin.elapsed() > patience {
+                return Ok(false);
             }
             futex(answered, libc::FUTEX_WAIT, now);
         }
+    }
+
+    /// Its statistics, made now; or, where nobody answers soon, as they were. Milliseconds
+    /// of their age, too.
+    pub fn statistics(&self) -> Result<(Statistics, u64), Failure> {
+        let has_thread = self.word(offset_of!(Control, thread)).load(SeqCst) == 1;
+        let patience = if has_thread { SOON } else { AT_ONCE };
+        self.is_answered(0, patience)?;
+        let sequence = self.word(offset_of!(Control, sequence));
+        let begin = Instant::now();
+        while begin.elapsed() < SOON {
+            let before = sequence.load(SeqCst);
+            // SAFETY: inside of the page; it is of integers only, and looked at only if it
+            // was whole.
+            let said: Statistics =
+                unsafe { ptr::read_volatile(self.page.add(size_of::<Control>()).cast().as_ptr()) };
+            if before.is_multiple_of(2) && sequence.load(SeqCst) == before {
+                return Ok((said, now_ms().saturating_sub(said.made_ms)));
+            }
+            std::thread::yield_now();
+        }
+        Err(gone(self.pid))
     }
 
     /// The bytes of a snapshot of its heap.
@@ -191,6 +226,17 @@ impl Drop for Live {
         // SAFETY: mapped in `map`, and no reference is left.
         unsafe { libc::munmap(self.page.as_ptr().cast(), layout::PAGE_BYTES) };
     }
+}
+
+/// Milliseconds of the clock by which pages are dated.
+fn now_ms() -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: a place for the answer.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    time.tv_sec.cast_unsigned() * 1000 + time.tv_nsec.cast_unsigned() / 1_000_000
 }
 
 /// Wakes all that wait for the word, or waits a tenth of a second for it to change.

@@ -23,9 +23,9 @@
     reason = "nothing is reached from outside a binary; files shared with the library say pub"
 )]
 
+mod amounts;
 mod bench;
 mod doctor;
-mod amounts;
 mod elf;
 mod failure;
 #[path = "../../live/layout.rs"]
@@ -34,9 +34,10 @@ mod failure;
     reason = "the library's forms, of which readers need a part"
 )]
 mod layout;
+mod ledger;
 mod library;
-mod man;
 mod live;
+mod man;
 mod map;
 mod output;
 mod pins;
@@ -47,9 +48,11 @@ mod settings;
 mod snapshot;
 mod source;
 mod start;
+mod stats;
 #[cfg(test)]
 mod synthetic;
 mod tally;
+mod top;
 
 use std::process::ExitCode;
 
@@ -80,6 +83,8 @@ enum Action {
     Run(run::Options),
     Doctor(doctor::Options),
     Bench(bench::Options),
+    Stats(stats::Options),
+    Top(top::Options),
     #[command(hide = true)]
     Man(man::Options),
     Map(map::Options),
@@ -94,6 +99,8 @@ fn main() -> ExitCode {
         Action::Run(options) => run::main(&options),
         Action::Doctor(options) => doctor::main(&options),
         Action::Bench(options) => bench::main(&options),
+        Action::Stats(options) => stats::main(&options),
+        Action::Top(options) => top::main(&options),
         Action::Man(options) => man::main(&options),
         Action::Map(options) => map::main(&options),
         Action::Pins(options) => pins::main(&options),

@@ -1,0 +1,73 @@
+//! `obmalloc top`: where a process's memory is, again and again.
+//!
+//! ```text
+//!   watch   asks the process, each time the interval is over    -> Sample, rates
+//!   screen  draws it on a terminal                plain   a line for each
+//! ```
+
+mod plain;
+mod screen;
+mod watch;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::failure::{Failure, USAGE};
+use crate::source;
+use watch::Watch;
+
+/// Watch where a process's memory is, live: its parts, size classes, rates
+///
+/// Of a process that runs with OBMALLOC_LIVE=1 (`obmalloc run --live`). Each look costs it
+/// some ten microseconds in a thread of its own; it is not stopped.
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Options {
+    /// The process
+    #[arg(value_name = "PID")]
+    of: String,
+    /// Seconds between two looks
+    #[arg(long, short, value_name = "SECONDS", default_value_t = 1.0, value_parser = seconds)]
+    interval: f64,
+    /// End after so many looks
+    #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// A line for each look instead of a screen; so it is where stdout is no terminal
+    #[arg(long)]
+    plain: bool,
+}
+
+const EXAMPLES: &str = "Keys: q or Ctrl-C ends it, s sorts the classes by another column.
+
+Examples:
+  obmalloc top 4711
+  obmalloc top 4711 --plain --interval 10 >> memory.log";
+
+/// Watches it.
+pub fn main(options: &Options) -> Result<ExitCode, Failure> {
+    let Some(pid) = source::pid(&options.of) else {
+        let what = format!("{} is not the number of a process", options.of);
+        let next = "give the PID of one that runs with OBMALLOC_LIVE=1";
+        return Err(Failure::new(what, next).status(USAGE));
+    };
+    let interval = Duration::from_secs_f64(options.interval);
+    let watch = Watch::begin(pid, interval, options.count)?;
+    if options.plain || !std::io::stdout().is_terminal() {
+        plain::show(watch)?;
+    } else {
+        screen::show(watch)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| "it is not a number".to_string())?;
+    if (0.05..=86400.0).contains(&seconds) {
+        Ok(seconds)
+    } else {
+        Err("from 0.05 to 86400 seconds".into())
+    }
+}

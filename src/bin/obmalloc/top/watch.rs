@@ -1,0 +1,131 @@
+//! Looks at a process, one after the other.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use crate::failure::Failure;
+use crate::ledger::{Ledger, known};
+use crate::live::Live;
+
+/// A process that is watched.
+pub struct Watch {
+    pub pid: u32,
+    pub interval: Duration,
+    live: Live,
+    /// When the process began: a number may be another's by now.
+    began: String,
+    left: Option<u64>,
+    last: Option<Sample>,
+}
+
+/// A look.
+pub struct Sample {
+    pub ledger: Ledger,
+    at: Instant,
+}
+
+/// What happened between two looks, for each second.
+#[derive(Clone, Copy, Default)]
+pub struct Rates {
+    pub returned: f64,
+    pub misses: f64,
+    pub arenas_in: f64,
+    pub arenas_out: f64,
+    pub large: f64,
+    pub faults: f64,
+}
+
+/// What there is to be shown.
+pub struct Shown<'a> {
+    pub ledger: &'a Ledger,
+    /// `None` at the first look.
+    pub rates: Option<Rates>,
+}
+
+impl Watch {
+    /// The watch of a process that publishes its page.
+    pub fn begin(pid: u32, interval: Duration, count: Option<u64>) -> Result<Watch, Failure> {
+        let live = Live::open(pid)?;
+        let began = began(pid).ok_or_else(|| ended(pid))?;
+        Ok(Watch {
+            pid,
+            interval,
+            live,
+            began,
+            left: count,
+            last: None,
+        })
+    }
+
+    /// Looks; `None` after the last look that was wanted. When the process has ended, that is
+    /// a failure.
+    pub fn look(&mut self) -> Result<Option<Shown<'_>>, Failure> {
+        if self.left == Some(0) {
+            return Ok(None);
+        }
+        self.left = self.left.map(|left| left - 1);
+        let is_there = |watch: &Watch| began(watch.pid).as_ref() == Some(&watch.began);
+        if !is_there(self) {
+            return Err(ended(self.pid));
+        }
+        let looked = Ledger::now(&self.live, self.pid, false);
+        if !is_there(self) {
+            return Err(ended(self.pid));
+        }
+        let mut ledger = looked?;
+        if ledger.age_ms > 2000
+            && let Ok(live) = Live::open(self.pid)
+        {
+            // It may have made another page since.
+            self.live = live;
+            ledger = Ledger::now(&self.live, self.pid, false)?;
+        }
+        let now = Sample {
+            ledger,
+            at: Instant::now(),
+        };
+        let rates = self.last.as_ref().map(|before| rates(before, &now));
+        let shown = self.last.insert(now);
+        Ok(Some(Shown {
+            ledger: &shown.ledger,
+            rates,
+        }))
+    }
+
+    /// Whether another look is wanted.
+    pub fn goes_on(&self) -> bool {
+        self.left != Some(0)
+    }
+}
+
+fn rates(before: &Sample, now: &Sample) -> Rates {
+    let seconds = (now.at - before.at).as_secs_f64().max(1e-3);
+    let (old, new) = (&before.ledger.statistics, &now.ledger.statistics);
+    let rate = |old: u64, new: u64| new.saturating_sub(old) as f64 / seconds;
+    let faults = |sample: &Sample| sample.ledger.process.map_or(0, |process| process.faults);
+    let misses = |number| known(number).unwrap_or(0);
+    Rates {
+        returned: rate(old.resident.returned_total, new.resident.returned_total),
+        misses: rate(misses(old.misses), misses(new.misses)),
+        arenas_in: rate(old.arenas.mapped_total, new.arenas.mapped_total),
+        arenas_out: rate(old.arenas.unmapped_total, new.arenas.unmapped_total),
+        large: rate(old.large.served_below_total, new.large.served_below_total),
+        faults: rate(faults(before), faults(now)),
+    }
+}
+
+/// When a process began, by the kernel's ticks; `None` if it is not there or has ended.
+fn began(pid: u32) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let state = fields.next()?;
+    let began = fields.nth(18)?;
+    (!matches!(state, "Z" | "X")).then(|| began.to_string())
+}
+
+fn ended(pid: u32) -> Failure {
+    Failure::new(
+        format!("process {pid} has ended"),
+        "start it again to go on watching",
+    )
+}
