@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::failure::Failure;
 use crate::layout::{self, Control, Statistics};
+use crate::library::reason;
 
 /// How long an answer may take. A large heap's snapshot takes a second or so.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -35,7 +36,7 @@ impl Live {
         let entries = fs::read_dir(&folder).map_err(|error| match error.kind() {
             ErrorKind::NotFound => gone(pid),
             _ => Failure::new(
-                format!("process {pid} is not yours: {error}"),
+                format!("process {pid} is not yours: {}", reason(&error)),
                 "run this command as the user that it runs as",
             ),
         })?;

@@ -10,6 +10,9 @@
 //!   preload   LD_PRELOAD as a list          settings  the library's own table of them
 //!   library   where libobmalloc.so is       program   where the program is
 //!                                           elf       what the head of a file says
+//!   snapshot  a heap, read and checked      source    from a file, or a process
+//!   live      a process's live page         tally     sums over a heap
+//!   output    text, tables                  amounts   numbers as people read them
 //!   failure   one line: what; what to do next
 //! ```
 #![allow(
@@ -75,6 +78,8 @@ const EXAMPLES: &str = "Examples:
   obmalloc doctor                      is it active in this machine's python3?
   obmalloc run -- python3 app.py       start a program with it
   obmalloc bench -- python3 app.py     what it does to that program
+  obmalloc map PID                     a picture of its heap
+  obmalloc pins PID                    what keeps nearly empty pages in memory
 
 `obmalloc COMMAND --help` has more, and an example of each.";
 
@@ -85,10 +90,10 @@ enum Action {
     Bench(bench::Options),
     Stats(stats::Options),
     Top(top::Options),
-    #[command(hide = true)]
-    Man(man::Options),
     Map(map::Options),
     Pins(pins::Options),
+    #[command(hide = true)]
+    Man(man::Options),
 }
 
 fn main() -> ExitCode {

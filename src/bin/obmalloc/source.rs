@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::failure::Failure;
+use crate::library::reason;
 use crate::live::Live;
 use crate::snapshot::Snapshot;
 
@@ -22,7 +23,7 @@ pub fn pid(argument: &str) -> Option<u32> {
 /// The snapshot that an argument names.
 pub fn named(argument: &str) -> Result<Named, Failure> {
     match pid(argument) {
-        Some(pid) => process(&Live::open(pid)?, format!("process {pid}")),
+        Some(pid) => process(&Live::open(pid)?, "now".into()),
         None => file(argument),
     }
 }
@@ -44,7 +45,7 @@ pub fn process(live: &Live, name: String) -> Result<Named, Failure> {
 pub fn file(path: &str) -> Result<Named, Failure> {
     let next = "name a file that obmalloc_snapshot() or Python's obmalloc.snapshot() has written";
     let bytes = fs::read(path)
-        .map_err(|error| Failure::new(format!("cannot read {path}: {error}"), next))?;
+        .map_err(|error| Failure::new(format!("cannot read {path}: {}", reason(&error)), next))?;
     let heap = Snapshot::read(&bytes)
         .map_err(|what| Failure::new(format!("cannot use {path}: {what}"), next))?;
     let stem = Path::new(path).file_stem().unwrap_or_default();

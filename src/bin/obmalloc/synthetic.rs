@@ -9,12 +9,14 @@ use crate::tally::Below;
 
 const POOL: u64 = 65536;
 
+/// Names of types; blocks by address with the index of theirs.
+type Types = (Vec<&'static str>, Vec<(u64, u32)>);
+
 /// A heap to be: its arenas by address, each with its pools.
 #[derive(Default)]
 pub struct Heap {
     pub arenas: Vec<(u64, Vec<Pool>)>,
-    /// Names of types; blocks by address with the index of theirs.
-    pub types: Option<(Vec<&'static str>, Vec<(u64, u32)>)>,
+    pub types: Option<Types>,
 }
 
 /// A pool to be.

@@ -59,11 +59,13 @@ pub fn title(named: &Named) -> String {
 /// Where its memory is, in some lines.
 pub fn summary(heap: &Snapshot, parts: &Parts) -> String {
     let rss = heap.rss.map_or(String::new(), |rss| {
-        format!(" of the process's {}", amounts::bytes(rss))
+        format!(" (the whole process: {})", amounts::bytes(rss))
     });
     format!(
-        "{}{rss} in memory: {} in taken blocks ({} of that free, but at hand in magazines),\n\
-         {} pinned (free, on pages that have taken blocks), {} free pages, {} empty pools.\n\
+        "{} in memory{rss}:\n  \
+         {} in taken blocks, {} of that free but at hand in magazines\n  \
+         {} pinned: free, but on pages that have taken blocks\n  \
+         {} in free pages, {} in empty pools\n\
          Not in memory: {}. Given back so far: {}.",
         amounts::bytes(parts.here()),
         amounts::bytes(parts.taken),

@@ -15,14 +15,21 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use crate::failure::{Failure, USAGE};
+use crate::library;
 use crate::live::Live;
 use crate::output;
 use crate::source::{self, Named};
 use crate::tally::Below;
 use terminal::{Colours, Terminal};
 
+const EXAMPLES: &str = "Examples:
+  obmalloc map 4711                                    the heap of a process, here
+  obmalloc map before.map after.map --html heap.html   two snapshots, for a browser
+  obmalloc map 4711 --every 5 --count 12 --html heap.html";
+
 /// Show a heap as a picture: each cell a page, its colour the block size, its shade how full
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Options {
     /// A file with a snapshot, or a process that runs with OBMALLOC_LIVE=1; several files
     /// are shown one after the other
@@ -64,7 +71,11 @@ pub fn main(options: &Options) -> Result<ExitCode, Failure> {
             Ok(())
         })?;
         fs::write(html, html::page(&snapshots, below)).map_err(|error| {
-            let what = format!("cannot write {}: {error}", html.display());
+            let what = format!(
+                "cannot write {}: {}",
+                html.display(),
+                library::reason(&error)
+            );
             Failure::new(what, "name a file in a folder that is yours")
         })?;
         return Ok(ExitCode::SUCCESS);

@@ -202,7 +202,8 @@ impl Terminal {
         );
         self.classes(out, tally);
         let total = tally.total();
-        let _ = writeln!(out, "{}", legend::nearly_empty(&total, self.below.0));
+        let said = legend::nearly_empty(&total, self.below.0);
+        let _ = writeln!(out, "{}", said.replace("): ", "):\n"));
     }
 
     /// The table of classes: those with the most memory, then the others together.
@@ -360,11 +361,11 @@ mod tests {
             lines[0].starts_with("test: process 4711, CPython 3.13"),
             "{shown}"
         );
-        assert!(lines[4].contains("7f0000000000 ") && lines[4].contains("7f0000600000 "));
+        assert!(lines[6].contains("7f0000000000 ") && lines[6].contains("7f0000600000 "));
         // Pools of 64, 64 with few, empty, 512 with few; then 1024 half full.
-        assert!(lines[5].starts_with("Cc-f   "), "{shown}");
-        assert!(lines[5].ends_with("G."), "{shown}");
-        assert!(lines[7].starts_with("C.-f"), "{shown}");
+        assert!(lines[7].starts_with("Cc-f   "), "{shown}");
+        assert!(lines[7].ends_with("G."), "{shown}");
+        assert!(lines[9].starts_with("C.-f"), "{shown}");
         assert!(!shown.contains('\x1b'));
     }
 
@@ -374,7 +375,7 @@ mod tests {
         let lines: Vec<&str> = shown.lines().collect();
         let full = colours::of_page(64, 1.0);
         let code = format!("\x1b[38;2;{};{};{};48;2", full.0, full.1, full.2);
-        assert!(lines[6].starts_with(&code), "{:?}", lines[6]);
+        assert!(lines[8].starts_with(&code), "{:?}", lines[8]);
         assert_eq!(plain(&shown).matches('\u{2580}').count(), 8 * (4 + 2));
         let few = terminal(Colours::Few, 80, 64).show(&named(&Heap::example()));
         assert!(few.contains("\x1b[38;5;") && !few.contains(";2;"));
@@ -396,7 +397,7 @@ mod tests {
                         if plan.factor < 256 {
                             assert!(rows * plan.lines <= lines, "{plan:?}");
                         }
-                        let picture = text.lines().skip(4).take(rows * plan.lines);
+                        let picture = text.lines().skip(6).take(rows * plan.lines);
                         for line in picture {
                             assert!(line.chars().count() <= width, "{plan:?}: {line}");
                         }

@@ -23,6 +23,7 @@ const SCHEMA: u32 = 1;
 
 /// Show what keeps nearly empty pages in memory: block sizes, pages and survivors
 #[derive(Args)]
+#[command(after_help = "Example: obmalloc pins heap.map --below 10%")]
 pub struct Options {
     /// A file with a snapshot, or a process that runs with OBMALLOC_LIVE=1
     #[arg(value_name = "PID|FILE")]
@@ -62,7 +63,7 @@ pub fn text(named: &Named, below: Below, top: usize) -> String {
     let mut out = format!(
         "{}\n{}\n",
         legend::title(named),
-        legend::nearly_empty(&total, below.0)
+        legend::nearly_empty(&total, below.0).replace("): ", "):\n")
     );
     if total.nearly_empty == 0 {
         return out;
