@@ -16,14 +16,17 @@ LIBRARY = ROOT / "target/release/libobmalloc.so"
 PROGRAM = '''
 import ast, ctypes, gc, os, sys, sysconfig, time
 
-folder = sys.argv[1]
+folder, helper = sys.argv[1:]
+sys.path.insert(0, helper)
+import _types
 library = ctypes.CDLL(None)
 
 def snapshot(name):
-    path = os.path.join(folder, name + ".map").encode()
-    error = library.obmalloc_snapshot(path)
+    path = os.path.join(folder, name + ".map")
+    error = library.obmalloc_snapshot(path.encode())
     if error:
         sys.exit("obmalloc_snapshot: " + os.strerror(error))
+    return path
 
 def trees(folder):
     for name in sorted(os.listdir(folder)):
@@ -47,7 +50,7 @@ snapshot("2 at the peak")
 del parsed, tree, node
 gc.collect()
 time.sleep(3)
-snapshot("3 after")
+_types.add_types(snapshot("3 after"))
 print(len(index), "functions")
 '''
 
@@ -55,12 +58,15 @@ print(len(index), "functions")
 def snapshots(folder, python):
     """Runs the program with the library; the files of its snapshots."""
     environment = dict(os.environ, LD_PRELOAD=str(LIBRARY), PYTHONHASHSEED="0")
-    subprocess.run([python, "-c", PROGRAM, str(folder)], env=environment, check=True)
+    words = [python, "-c", PROGRAM, str(folder), str(ROOT / "python/obmalloc")]
+    subprocess.run(words, env=environment, check=True)
     return sorted(folder.glob("*.map"))
 
 
 def picture(page, png, width, height):
     """A screenshot of the page."""
+    png = png.resolve()
+    png.parent.mkdir(parents=True, exist_ok=True)
     names = ("chromium", "chromium-browser", "google-chrome")
     browser = next(filter(None, map(shutil.which, names)), None)
     if browser is None:
