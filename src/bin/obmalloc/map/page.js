@@ -255,7 +255,7 @@ $("cells").innerHTML = key(`linear-gradient(90deg, ${scale})`, "small to large b
   + key(`linear-gradient(90deg, ${data.scale.shades})`, "nearly empty to full page", true)
   + key(data.empty, "empty pool") + key(data.away, "not in memory");
 together = location.hash === "#all";
-current = together ? data.snapshots.length - 1 : 0;
+current = data.snapshots.length - 1;
 bars();
 show();
 window.addEventListener("resize", show);
