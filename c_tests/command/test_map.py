@@ -3,6 +3,7 @@ that end while they are looked at."""
 import json
 import os
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -100,6 +101,23 @@ class Map(support.Case):
         for each, path in zip(shown, self.files):
             live = sum(row['blocks'] for row in pins(path)['classes'])
             self.assertEqual(sum(row['blocks'] for row in each['classes']), live)
+
+    def test_a_browser_shows_the_page(self):
+        """Its script runs to the end: a bar for each snapshot, a row for each class."""
+        browser = shutil.which('chromium') or shutil.which('google-chrome')
+        if browser is None:
+            self.skipTest('no chromium here')
+        page = support.scratch('shown.html')
+        self.assertRan(command.run('map', *self.files, '--html', page))
+        done = support.run([browser, '--headless', '--no-sandbox', '--disable-gpu',
+                            '--virtual-time-budget=4000', '--dump-dom', 'file://' + page],
+                           timeout=120)
+        self.assertRan(done)
+        bars = re.search(r'<div id="bars".*?<input', done.out, re.S).group(0)
+        self.assertEqual(bars.count('class="bar"'), 2)
+        self.assertRegex(done.out, r'<canvas width="[1-9]\d+" height="[1-9]\d+"')
+        rows = re.search(r'<tbody>.*</tbody>', done.out, re.S).group(0).count('<tr>')
+        self.assertEqual(rows, len(pins(self.files[1])['classes']))
 
     def test_pins_of_a_peak(self):
         """Of 50 000 lists 500 stay: they keep pages that hold nothing else."""

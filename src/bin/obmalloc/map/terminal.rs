@@ -187,7 +187,11 @@ impl Terminal {
             colours => colours.paint("\u{2588}\u{2588}", cell.colour()),
         };
         let shades = match self.colours {
-            Colours::None => "B full, b nearly empty".to_string(),
+            Colours::None => {
+                "A: blocks up to 16 bytes, B 32, C 64, D 128 ... L 32768; small letters: less \
+                              than a quarter taken\n"
+                    .to_string()
+            }
             colours => {
                 let shade = |fill| colours.paint("\u{2588}", colours::of_page(64, fill));
                 let all: String = [0.02, 0.25, 0.5, 0.75, 1.0].map(shade).concat();
