@@ -5,6 +5,7 @@ use core::fmt::Write;
 use super::native;
 use super::python::{self, Gil};
 use crate::os::text::Buffer;
+use crate::os::thread;
 
 /// Native frames that are kept; the first few are this library's own.
 const FRAMES: usize = 26;
@@ -24,8 +25,7 @@ pub(super) struct Trace {
 
 /// This thread's number.
 pub(super) fn this_thread() -> i32 {
-    // SAFETY: a question without conditions.
-    unsafe { libc::gettid() }
+    thread::number()
 }
 
 impl Trace {

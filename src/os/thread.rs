@@ -76,11 +76,16 @@ pub unsafe fn detach(thread: Thread) {
 /// threads. Returns the kernel's number of it.
 #[cfg(not(all(test, loom)))]
 pub fn begun(name: &'static CStr) -> i32 {
-    // SAFETY: a question, and a name.
-    unsafe {
-        libc::prctl(libc::PR_SET_NAME, name.as_ptr());
-        libc::gettid()
-    }
+    // SAFETY: a C string.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+    number()
+}
+
+/// The kernel's number of the calling thread. (By number, as the C library's `gettid` is
+/// of 2.30 and the library is to load with older ones.)
+pub fn number() -> i32 {
+    // SAFETY: a question without conditions.
+    unsafe { libc::syscall(libc::SYS_gettid) as i32 }
 }
 
 /// Waits until the kernel knows no thread of this number in the process: a
