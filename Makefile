@@ -26,7 +26,7 @@ MANPAGES := $(RELEASE)/man
         test-relinked-slice test-relinked test-relinked-all test-extensions compat test-soak \
         soak forks relink check header asm instructions footprint bench bench-suite bench-whole \
         bench-quick bench-memory plot-memory figures proven install uninstall clean help command \
-        test-command
+        test-command wheel
 
 # The archive's names are weak: a host that defines one of them itself (2.7
 # defines PyMem_*) wins. In a shared library it makes no difference. Cargo knows
@@ -44,6 +44,17 @@ command: all ## build target/release/obmalloc, and its man pages
 	@$(CARGO) build --release --manifest-path pythons/Cargo.toml --target-dir target
 	@rm -rf $(MANPAGES)
 	@$(COMMAND) man $(MANPAGES)
+
+# With GLIBC= (2.17) it is built for that version, which needs cargo-zigbuild and ziglang
+# from PyPI; without, for the C library of this machine.
+WHEEL_TARGET := x86_64-unknown-linux-gnu
+ZIGBUILD = $(CARGO) zigbuild --release --target $(WHEEL_TARGET).$(GLIBC) --target-dir target/wheel
+wheel: $(if $(GLIBC),,command) ## a wheel with both libraries, the command and the package, in target/wheels
+	$(if $(GLIBC),$(ZIGBUILD) --lib)
+	$(if $(GLIBC),$(ZIGBUILD) --features command --bin obmalloc)
+	$(if $(GLIBC),$(ZIGBUILD) --manifest-path pythons/Cargo.toml)
+	$(PYTHON3) python/build_wheel.py \
+	  --from $(if $(GLIBC),target/wheel/$(WHEEL_TARGET)/release,$(RELEASE))
 
 run: all ## run a real Python program with the library, and without
 	$(PYTHON3) bench/first_run.py

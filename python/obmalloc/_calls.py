@@ -1,0 +1,117 @@
+"""What the package's functions do."""
+import ctypes
+import gc
+import json
+import os
+
+from obmalloc import _library
+
+# obmalloc_install's answers, as obmalloc.h has them.
+_REFUSALS = {
+    1: 'there is no CPython that it could serve',
+    2: 'this version of CPython is not served (2.7 and 3.6 to 3.14 are)',
+    3: 'this CPython is built without a GIL, and needs its own allocator',
+    4: 'PYTHONMALLOC or the development mode has chosen another allocator',
+    5: 'another allocator is installed already',
+    6: 'tracemalloc is tracing; stop it first',
+    7: 'this CPython can be served from the start only: python -m obmalloc run app.py',
+    8: 'the GIL is not held',
+}
+
+
+class InstallError(RuntimeError):
+    """The library cannot serve this process; nothing has changed. `code` is the number in
+    obmalloc.h."""
+
+    def __init__(self, code):
+        super().__init__('obmalloc: ' + _REFUSALS.get(code, 'refused with number %d' % code))
+        self.code = code
+
+
+def version():
+    """The library's version."""
+    return _library.library().obmalloc_version().decode()
+
+
+def install():
+    """Switches the library on in this process, for what is allocated from now on. Blocks
+    that there are go back to CPython's allocator. May be called again. Raises InstallError
+    if it cannot be."""
+    code = _library.library().obmalloc_install()
+    if code:
+        raise InstallError(code)
+
+
+def is_active():
+    """Whether the library serves this process now: it is asked to count blocks that are
+    allocated for that, so this is true only where it is so."""
+    if _library.loaded() is None:
+        return False
+    before = _blocks()
+    kept = [object() for _ in range(2000)]
+    during = _blocks()
+    del kept
+    return during - before > 1500
+
+
+def _blocks():
+    return sum(each['blocks_live'] for each in stats()['classes'])
+
+
+def stats():
+    """The statistics as a dictionary (see the README for its form)."""
+    library = _library.library()
+    size = 1 << 16
+    while True:
+        buffer = ctypes.create_string_buffer(size)
+        length = library.obmalloc_stats_json(buffer, size)
+        if length < size:
+            return json.loads(buffer.value.decode())
+        size = length + 1024
+
+
+def trim(keep=0):
+    """Gives free memory beyond `keep` bytes back to the system at once; returns how many
+    bytes went."""
+    if keep < 0:
+        raise ValueError('keep must not be negative')
+    return _library.library().obmalloc_trim(keep)
+
+
+def before_fork():
+    """For a server that is about to fork: children share the most then. Returns how many
+    bytes went back to the system."""
+    return _library.library().obmalloc_before_fork()
+
+
+_hook = None
+
+
+def on_gc(wanted=True, keep=4 << 20, generation=2):
+    """From now on a collection of `generation` (2: a full one) is followed by a trim that
+    leaves `keep` bytes; on_gc(False) ends it. Safe to call again."""
+    global _hook
+    if _hook in gc.callbacks:
+        gc.callbacks.remove(_hook)
+    _hook = None
+    if wanted:
+        trim_to = _library.library().obmalloc_trim
+
+        def _hook(phase, info):
+            if phase == 'stop' and info['generation'] >= generation:
+                trim_to(keep)
+
+        gc.callbacks.append(_hook)
+
+
+def snapshot(path):
+    """Writes the heap's map to a file, for `obmalloc map` and `obmalloc pins`."""
+    library = _library.library()
+    try:
+        write = library.obmalloc_snapshot
+    except AttributeError:
+        raise NotImplementedError('this libobmalloc.so has no snapshots') from None
+    write.argtypes = [ctypes.c_char_p]
+    error = write(os.fsencode(path))
+    if error:
+        raise OSError(error, os.strerror(error), path)

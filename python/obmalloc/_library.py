@@ -1,0 +1,44 @@
+"""The library: the copy that is in the process, else the one in this package."""
+import ctypes
+import os
+
+FOLDER = os.path.dirname(os.path.abspath(__file__))
+PATH = os.path.join(FOLDER, 'libobmalloc.so')
+
+_found = None
+
+
+def loaded():
+    """The library that is in the process already (preloaded, linked, or installed before),
+    or None: then nothing of it is running here."""
+    global _found
+    if _found is None:
+        if hasattr(ctypes.PyDLL(None), 'obmalloc_version'):
+            _found = _typed(None)
+    return _found
+
+
+def library():
+    """The library, loaded from this package if it is not in the process."""
+    global _found
+    if loaded() is None:
+        if not os.path.exists(PATH):
+            raise ImportError('libobmalloc.so is not in %s; reinstall the package, or start '
+                              'the program by `obmalloc run`' % FOLDER)
+        _found = _typed(PATH)
+    return _found
+
+
+def _typed(path):
+    process = ctypes.PyDLL(path)        # with the GIL, as obmalloc_install demands
+    process.obmalloc_version.restype = ctypes.c_char_p
+    process.obmalloc_stats_json.restype = ctypes.c_size_t
+    process.obmalloc_stats_json.argtypes = [ctypes.c_char_p, ctypes.c_size_t]
+    # What may take long lets other threads run.
+    others = ctypes.CDLL(path)
+    for name in 'obmalloc_trim', 'obmalloc_before_fork':
+        function = getattr(others, name)
+        function.restype = ctypes.c_size_t
+        setattr(process, name, function)
+    process.obmalloc_trim.argtypes = [ctypes.c_size_t]
+    return process
