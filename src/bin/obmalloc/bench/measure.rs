@@ -78,8 +78,15 @@ pub fn run(
 }
 
 fn nameless_file() -> io::Result<File> {
-    // SAFETY: a C string.
-    let descriptor = unsafe { libc::memfd_create(c"stderr".as_ptr(), libc::MFD_CLOEXEC) };
+    // By its number: the C library has it since 2.27, and the command runs with older ones.
+    // SAFETY: a C string and a flag.
+    let descriptor = unsafe {
+        libc::syscall(
+            libc::SYS_memfd_create,
+            c"stderr".as_ptr(),
+            libc::MFD_CLOEXEC,
+        ) as i32
+    };
     if descriptor < 0 {
         return Err(io::Error::last_os_error());
     }
