@@ -190,6 +190,18 @@ class Places(support.Case):
                 self.assertEqual(done.out.strip(), os.path.join(support.scratch(root), place))
                 self.assertEqual(len(done.lines(support.ACTIVE)), 1, done.report)
 
+    def test_the_one_that_the_variable_names(self):
+        """And the variable is not handed on: the library has no such setting."""
+        other = command.layout('named', library='elsewhere/libobmalloc.so')
+        library = os.path.join(support.scratch('named'), 'elsewhere', 'libobmalloc.so')
+        done = support.run([other, 'run', '-v', '--', 'python3', '-c',
+                            'import os; print(os.environ["LD_PRELOAD"])'],
+                           support.clean_environment(OBMALLOC_LIBRARY=library))
+        self.assertRan(done)
+        self.assertEqual(done.out.strip(), library)
+        self.assertEqual(len(done.lines(support.ACTIVE)), 1, done.report)
+        self.assertNotIn('not understood', done.err)
+
     def test_by_a_link(self):
         """The command is started by a symbolic link somewhere else."""
         program = command.layout('real')

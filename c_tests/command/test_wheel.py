@@ -120,6 +120,7 @@ class InEachPython(support.PythonCase):
                 self.assertRan(done, 7)
                 self.assertEqual(done.out, "True ['-x']\n")
                 self.assertUs(done)
+                self.assertNotIn('not understood', done.err)
             done = support.run([python, '-m', 'obmalloc', 'run', '-v', '-c', 'print(1)'])
             self.assertEqual((done.status, done.out), (0, '1\n'), done.report)
             done = support.run([python, '-m', 'obmalloc', 'run'])

@@ -10,7 +10,7 @@ use crate::elf::{self, Elf, Kind};
 use crate::failure::Failure;
 
 /// The variable that names another one.
-const VARIABLE: &str = "OBMALLOC_LIBRARY";
+pub const VARIABLE: &str = "OBMALLOC_LIBRARY";
 
 /// Names that it has: the link to build with, and the one of its SONAME, which a
 /// package without headers has alone.

@@ -243,9 +243,11 @@ fn is_limit(text: &str) -> bool {
     text == "auto" || (number && !digits.is_empty())
 }
 
-/// This process's environment with these in place of their namesakes.
+/// This process's environment with these in place of their namesakes; and without what is
+/// for this command only, of which the library would say that it is no setting.
 pub fn environment(variables: Vec<(OsString, OsString)>) -> Vec<(OsString, OsString)> {
     let mut environment: Vec<_> = env::vars_os().collect();
+    environment.retain(|(name, _)| name != library::VARIABLE);
     for (name, value) in variables {
         environment.retain(|(other, _)| *other != name);
         environment.push((name, value));
