@@ -1,0 +1,273 @@
+"""`obmalloc stats` and `obmalloc top`: a running process, files, and what cannot be shown."""
+import fcntl
+import json
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+
+import command
+import support
+
+KEEP = '''
+import sys, time
+kept = [[n] for n in range(int(sys.argv[1]))]
+sys.stdout.write("ready\\n")
+sys.stdout.flush()
+sys.stdin.readline()
+'''
+OURS = 'live', 'in_magazines', 'free_in_pools', 'empty_pools', 'metadata'
+PARTS = 'ours', 'libc_in_use', 'libc_kept', 'files', 'other'
+
+
+def python():
+    return sys.executable
+
+
+class Started:
+    """A program to be looked at."""
+
+    def __init__(self, path, *words, **settings):
+        self.process = subprocess.Popen(
+            [path, '-c', KEEP, *(words or ['200000'])], env=support.preloaded(**settings),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, universal_newlines=True)
+        assert self.process.stdout.readline() == 'ready\n'
+        self.pid = str(self.process.pid)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.communicate()
+
+    def end(self):
+        self.process.communicate('\n')
+
+
+def metrics(text):
+    """{name: {labels: value}}, each name with its HELP and TYPE before it."""
+    found, typed = {}, {}
+    for line in text.splitlines():
+        head = re.match(r'# (HELP|TYPE) (\w+) (.+)', line)
+        if head:
+            typed.setdefault(head[2], []).append(head[1])
+            continue
+        name, labels, value = re.match(r'(\w+)(?:\{(.*)\})? (\S+)$', line).groups()
+        assert typed[name] == ['HELP', 'TYPE'], name
+        pairs = tuple(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', labels or ''))
+        assert pairs not in found.setdefault(name, {}), line
+        found[name][pairs] = float(value)
+    return found
+
+
+class InEachPython(support.PythonCase):
+
+    def test_json_adds_up_and_is_true(self):
+        with Started(self.python.path, OBMALLOC_LIVE='1') as program:
+            done = command.run('stats', program.pid, '--json')
+            self.assertRan(done)
+            said = json.loads(done.out)
+            self.assertEqual((said['schema'], said['pid'], said['host']),
+                             (1, int(program.pid), self.python.version))
+            resident, parts = said['resident'], said['process']
+            self.assertEqual(sum(resident[part] for part in OURS), resident['total'])
+            self.assertEqual(sum(parts[part] for part in PARTS), parts['total'])
+            self.assertEqual(parts['ours'], resident['total'])
+            live = sum(each['size'] * each['blocks_live'] for each in said['classes'])
+            self.assertEqual(live, resident['live'])
+            self.assertEqual(sum(each['resident'] for each in said['classes']),
+                             sum(resident[part] for part in OURS[:3]))
+            self.assertGreater(max(each['blocks_live'] for each in said['classes']), 199000)
+            with open('/proc/%s/status' % program.pid) as file:
+                rss = int(re.search(r'VmRSS:\s+(\d+)', file.read())[1]) * 1024
+            self.assertLess(abs(parts['total'] - rss), 1 << 20)
+
+
+class Stats(support.Case):
+
+    def test_people_see_the_same(self):
+        with Started(python(), OBMALLOC_LIVE='1') as program:
+            done = command.run('stats', program.pid)
+            self.assertRan(done)
+            for text in 'process (RSS)', 'live blocks', 'C library, kept', 'arenas of 2.0 MiB':
+                self.assertIn(text, done.out)
+
+    def test_metrics(self):
+        with Started(python(), OBMALLOC_LIVE='1') as program:
+            done = command.run('stats', program.pid, '--prometheus', '--label', 'app=a "b" \\ c')
+            self.assertRan(done)
+        found = metrics(done.out)
+        for name, values in found.items():
+            for labels in values:
+                self.assertEqual(labels[0], ('app', 'a \\"b\\" \\\\ c'), name)
+        parts = {labels[1][1]: value for labels, value in
+                 found['obmalloc_process_resident_bytes'].items()}
+        self.assertEqual(sorted(parts), sorted(PARTS))
+        self.assertEqual(sum(found['obmalloc_resident_bytes'].values()), parts['ours'])
+        live = sum(int(labels[1][1]) * value for labels, value in
+                   found['obmalloc_class_blocks'].items() if labels[2][1] == 'live')
+        ours = {labels[1][1]: value for labels, value in found['obmalloc_resident_bytes'].items()}
+        self.assertEqual(live, ours['live'])
+
+    def test_metrics_are_read_by_prometheus_own_client(self):
+        """Its parser is stricter than ours; from PyPI, where that can be reached."""
+        place = support.scratch('prometheus')
+        done = support.run([python(), '-m', 'pip', 'install', '--quiet', '--no-input',
+                            '--disable-pip-version-check', '--target', place,
+                            'prometheus_client'], dict(os.environ), 120)
+        if done.status != 0:
+            self.skipTest('prometheus_client cannot be installed: %s' % done.err[-200:])
+        with Started(python(), OBMALLOC_LIVE='1') as program:
+            text = command.run('stats', program.pid, '--prometheus').out
+        file = support.scratch('metrics.prom')
+        with open(file, 'w') as to:
+            to.write(text)
+        code = ('import sys; sys.path.insert(0, sys.argv[1])\n'
+                'from prometheus_client.parser import text_string_to_metric_families as parse\n'
+                'all = list(parse(open(sys.argv[2]).read()))\n'
+                'assert all(each.type in ("gauge", "counter") and each.documentation '
+                'and each.samples for each in all), all\n'
+                'print(len(all), sum(len(each.samples) for each in all))')
+        done = support.run([python(), '-c', code, place, file])
+        self.assertRan(done)
+        families, samples = map(int, done.out.split())
+        self.assertEqual(families, text.count('# TYPE'))
+        self.assertEqual(samples, sum(1 for line in text.splitlines() if line[0] != '#'))
+
+    def test_textfile_is_whole_or_the_old_one(self):
+        folder = support.scratch('textfiles')
+        os.makedirs(folder, exist_ok=True)
+        with Started(python(), OBMALLOC_LIVE='1') as program:
+            self.assertRan(command.run('stats', program.pid, '--textfile', folder))
+            name = os.path.join(folder, 'obmalloc-%s.prom' % program.pid)
+            with open(name) as file:
+                found = metrics(file.read())
+            self.assertTrue(all(('pid', program.pid) in labels for values in found.values()
+                                for labels in values))
+            self.assertEqual(os.listdir(folder), [os.path.basename(name)])
+            done = command.run('stats', program.pid, '--textfile', '/no such folder/x.prom')
+            self.assertEqual((done.status, done.err.count('\n')), (1, 1), done.report)
+
+    def test_json_of_a_process_that_ended(self):
+        file = support.scratch('at-exit.json')
+        with Started(python(), OBMALLOC_STATS=file) as program:
+            program.end()
+        done = command.run('stats', file, '--json')
+        self.assertRan(done)
+        said = json.loads(done.out)
+        with open(file) as before:
+            before = json.load(before)
+        for key, value in before.items():
+            self.assertEqual(said[key], value, key)
+        self.assertIsNone(said['process'])
+        metrics(command.run('stats', file, '--prometheus').out)
+
+    def test_one_clear_line(self):
+        truncated, foreign, other = map(support.scratch, ('cut.map', 'foreign', 'other.json'))
+        with open(truncated, 'wb') as file:
+            file.write(b'OBMALMAP' + b'\x01\0\0\0')
+        with open(foreign, 'wb') as file:
+            file.write(os.urandom(20000))
+        with open(other, 'w') as file:
+            file.write('{"schema": 1, "pid": 5}')
+        with Started(python()) as silent:
+            for word, says in [
+                    ('4194303', 'there is no process'), (silent.pid, 'obmalloc run --live'),
+                    (truncated, 'cut short'), (foreign, 'neither a snapshot nor JSON'),
+                    (other, 'no number'), ('/', 'cannot read'), ('/nowhere', 'cannot read')]:
+                done = command.run('stats', word)
+                self.assertEqual((done.status, done.out, done.err.count('\n')), (1, '', 1), done.report)
+                self.assertIn(says, done.err, done.report)
+            for word, status in ('4194303', 1), (silent.pid, 1), ('name', 2):
+                done = command.run('top', word, '-n', '1')
+                self.assertEqual((done.status, done.out, done.err.count('\n')), (status, '', 1),
+                                 done.report)
+
+    def test_another_users_process(self):
+        if os.geteuid() != 0:
+            self.skipTest('only root can be another user')
+        with Started(python(), OBMALLOC_LIVE='1') as program:
+            # Who may not enter this folder's parents cannot run the command there.
+            copy = '/tmp/obmalloc-command-%d' % os.getpid()
+            subprocess.run(['cp', command.path(), copy], check=True)
+            try:
+                done = subprocess.run([copy, 'stats', program.pid], user=65534, group=65534,
+                                      extra_groups=[], capture_output=True, text=True)
+            finally:
+                os.unlink(copy)
+            self.assertEqual((done.returncode, done.stderr.count('\n')), (1, 1), done.stderr)
+            self.assertIn('is not yours', done.stderr)
+
+    def test_a_stopped_process_is_told_by_its_age(self):
+        with Started(python(), OBMALLOC_LIVE='1') as program:
+            time.sleep(0.5)
+            program.process.send_signal(signal.SIGSTOP)
+            time.sleep(2.5)
+            done = command.run('stats', program.pid)
+            program.process.send_signal(signal.SIGCONT)
+            self.assertRan(done)
+            self.assertIn('seconds ago', done.out)
+
+
+class Top(support.Case):
+
+    def test_lines(self):
+        with Started(python(), OBMALLOC_LIVE='1') as program:
+            done = command.run('top', program.pid, '--interval', '0.1', '--count', '5')
+            self.assertRan(done)
+            lines = done.out.splitlines()
+            self.assertEqual((len(lines), done.err), (6, ''), done.report)
+            self.assertIn('returned/s', lines[0])
+
+    def test_a_program_that_ends_while_it_is_watched(self):
+        for how in signal.SIGTERM, signal.SIGKILL:
+            with Started(python(), OBMALLOC_LIVE='1') as program:
+                top = subprocess.Popen([command.path(), 'top', program.pid, '--interval', '0.1'],
+                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                top.stdout.readline()
+                program.process.send_signal(how)
+                _, said = top.communicate(timeout=20)
+                self.assertEqual((top.returncode, said.count('\n')), (1, 1), said)
+                self.assertIn('process %s has ended' % program.pid, said)
+
+    def on_a_terminal(self, program, keys):
+        """What is drawn, and the status, of a top that gets these keys."""
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.environ['TERM'] = 'xterm'
+            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack('4H', 40, 120, 0, 0))
+            os.execv(command.path(), ['obmalloc', 'top', program.pid, '--interval', '0.2'])
+        drawn, sent, end = b'', False, time.time() + 20
+        while time.time() < end:
+            if select.select([terminal], [], [], 0.1)[0]:
+                try:
+                    more = os.read(terminal, 65536)
+                except OSError:
+                    break
+                if not more:
+                    break
+                drawn += more
+            if not sent and b'size classes' in drawn:
+                sent = True
+                keys(terminal)
+        os.close(terminal)      # if it still runs, it ends by that
+        _, status = os.waitpid(pid, 0)
+        return drawn.decode(errors='replace'), os.waitstatus_to_exitcode(status)
+
+    def test_screen(self):
+        with Started(python(), OBMALLOC_LIVE='1') as program:
+            for key in b'q', b'\x03', b'sq':
+                drawn, status = self.on_a_terminal(program, lambda terminal: os.write(terminal, key))
+                self.assertEqual(status, 0, drawn[-300:])
+                self.assertIn('live', drawn)
+                self.assertIn('\x1b[?1049l', drawn, 'the old screen is back')
+            drawn, status = self.on_a_terminal(program, lambda _: program.process.kill())
+            self.assertEqual(status, 1)
+            self.assertIn('has ended', drawn.split('\x1b[?1049l')[-1])
