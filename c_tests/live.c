@@ -300,6 +300,70 @@ static void exact(void *unused)
         obj.free(survivors[i]);
 }
 
+/* ---- arenas of a program's own ---- */
+
+enum { LANDS = 64 };
+static struct { char *start; size_t size; } lands[LANDS];
+static int lands_given;
+
+static void *land(void *ctx, size_t size)
+{
+    (void)ctx;
+    /* Not where a pool begins. */
+    char *p = mmap(NULL, size + 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED || lands_given == LANDS)
+        return NULL;
+    lands[lands_given].start = p + 4096;
+    lands[lands_given++].size = size;
+    return p + 4096;
+}
+
+static void land_back(void *ctx, void *p, size_t size)
+{
+    (void)ctx;
+    munmap((char *)p - 4096, size + 8192);
+}
+
+static void programs(void *unused)
+{
+    (void)unused;
+    PyObjectArenaAllocator table = {NULL, land, land_back};
+    PyObject_SetArenaAllocator(&table);
+    enum { MANY = 100000 };
+    static char *p[MANY];
+    for (int i = 0; i < MANY; i++)
+        memset(p[i] = obj.malloc(480), 1, 480);
+    char path[] = "/tmp/obmalloc-live-XXXXXX";
+    close(mkstemp(path));
+    size_t size, marked = 0, taken = 0;
+    CHECK(obmalloc_snapshot(path) == 0);
+    char *bytes = read_file(path, &size);
+    unlink(path);
+    const struct map_header *header = (const void *)bytes;
+    const struct map_arena *arenas = (const void *)(header + 1);
+    const struct map_pool *pools = (const void *)(arenas + header->arenas);
+    CHECK(live_agrees(&header->statistics));
+    for (uint64_t i = 0; i < header->arenas; i++) {
+        if (!(arenas[i].flags & 1))
+            continue;
+        int in = 0;
+        while (in < lands_given && arenas[i].address - (uintptr_t)lands[in].start >= lands[in].size)
+            in++;
+        CHECK(in < lands_given && arenas[i].bytes == lands[in].size);
+        CHECK(arenas[i].address % 65536 == 0 && arenas[i].pools == lands[in].size / 65536 - 1);
+        for (uint32_t j = 0; j < arenas[i].pools; j++)
+            if (pools[arenas[i].first_pool + j].block_bytes == 480)
+                taken += pools[arenas[i].first_pool + j].taken;
+        marked++;
+    }
+    CHECK(lands_given >= 4 && marked == (size_t)lands_given);
+    CHECK(taken > MANY / 2); /* the rest lies in what was there before */
+    CHECK(header->statistics.resident.total > MANY * 480ul);
+    free(bytes);
+    for (int i = 0; i < MANY; i++)
+        obj.free(p[i]);
+}
+
 TEST_MAIN
 {
     setenv("OBMALLOC_LIVE", "1", 1); /* before the first call */
@@ -317,6 +381,7 @@ TEST_MAIN
     CHECK_BODY("a snapshot is exact") CHECK(in_child(exact, NULL) == 0);
     CHECK_BODY("watched while threads allocate") watched();
     CHECK_BODY("forks") forks();
+    CHECK_BODY("arenas of a program's own") CHECK(in_child(programs, NULL) == 0);
     CHECK_BODY("all descriptors closed") CHECK(in_child(closed, NULL) == 0);
     obj.free(first);
 }
