@@ -58,8 +58,10 @@ BOUNDS = {      # what a figure may rise by, from the first fitted cycle to the 
                "live_bytes": 64 * KIB, "objects": 100},
 }
 # What CPython leaves of an interpreter lies among what is freed, and pins pages of 4 KiB:
-# so many times its size more than itself. (Arenas that it pins are address space.)
+# so many times its size more than itself. (Arenas that it pins are address space, but
+# for their records.)
 PINNED = 3
+ARENA_RECORD = 11 * KIB
 IN_BYTES = ("rss", "rss_idle", "ours", "metadata", "from_os", "magazines", "live_bytes",
             "unexplained")
 COUNTED = ("operations", "bytes_looked_at", "refused", "trees", "threads", "forks", "execs",
@@ -140,6 +142,8 @@ class Life:
         if done:
             for key in ("rss", "rss_idle", "ours"):
                 bounds[key] += PINNED * self.leaves * done
+            arenas = kept[-1]["highwater"] - kept[0]["highwater"]
+            bounds["metadata"] += ARENA_RECORD * arenas
             del bounds["from_os"], bounds["arenas"]
         for key, bound in bounds.items():
             values = [line[key] for line in kept]
