@@ -26,7 +26,7 @@ MANPAGES := $(RELEASE)/man
         test-relinked-slice test-relinked test-relinked-all test-extensions compat test-soak \
         soak forks relink check header asm instructions footprint bench bench-suite bench-whole \
         bench-quick bench-memory plot-memory figures proven install uninstall clean help command \
-        test-command wheel
+        test-command test-packaging wheel
 
 # The archive's names are weak: a host that defines one of them itself (2.7
 # defines PyMem_*) wins. In a shared library it makes no difference. Cargo knows
@@ -109,6 +109,9 @@ test-command: command ## the command: its unit tests, and all that it says and d
 	$(CARGO) test --quiet --features command --bin obmalloc
 	$(PYTHON3) c_tests/command/run.py
 
+test-packaging: command ## what make install and make deb leave: CMake, packages
+	$(PYTHON3) c_tests/packaging/run.py
+
 test-cpython-slice: all ## a part of CPython's own suites, without and with us
 	$(PYTHON3) c_tests/cpython/compare.py --slice
 
@@ -176,6 +179,7 @@ check: all ## formatting, lints, header, symbols, the hit path's length
 	diff include/obmalloc.h $(HEADER_MADE)
 	$(PYTHON3) c_tests/symbols.py $(SO) $(A)
 	$(PYTHON3) c_tests/archive_names.py $(A)
+	$(PYTHON3) c_tests/abi.py $(SO) include/obmalloc.h
 	$(CARGO) test --quiet tests::order
 	$(PYTHON3) bench/figures.py --check
 	$(PYTHON3) c_tests/proven.py --check
