@@ -233,8 +233,11 @@ figures: ## write the README's tables from the newest records
 proven: ## write c_tests/PROVEN.md from the records of long runs
 	$(PYTHON3) c_tests/proven.py
 
-install: command ## to DESTDIR/PREFIX: command, man pages, header, libraries, links, obmalloc.pc
-	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR) \
+CMAKEDIR = $(LIBDIR)/cmake/obmalloc
+CMAKEFILES = obmallocConfig.cmake obmallocConfigVersion.cmake
+
+install: command ## to DESTDIR/PREFIX: command, man pages, header, libraries, links, obmalloc.pc, CMake files
+	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(CMAKEDIR) $(DESTDIR)$(INCLUDEDIR) \
 	  $(DESTDIR)$(BINDIR) $(DESTDIR)$(MANDIR)/man1
 	install -m 755 $(COMMAND) $(DESTDIR)$(BINDIR)/
 	install -m 755 $(PYTHONS) $(DESTDIR)$(LIBDIR)/
@@ -248,6 +251,11 @@ install: command ## to DESTDIR/PREFIX: command, man pages, header, libraries, li
 	  'Name: obmalloc' 'Description: An allocator that takes the place of CPython'"'"'s' \
 	  'Version: $(VERSION)' 'Libs: -L$${libdir} -lobmalloc' 'Libs.private: -ldl -lpthread' \
 	  'Cflags: -I$${includedir}' > $(DESTDIR)$(LIBDIR)/pkgconfig/obmalloc.pc
+	for file in $(CMAKEFILES); do \
+	  sed -e 's|@VERSION@|$(VERSION)|' -e 's|@SONAME@|$(SONAME)|' \
+	      -e "s|@INCLUDE@|$$(realpath -ms --relative-to=$(CMAKEDIR) $(INCLUDEDIR))|" \
+	      packaging/cmake/$$file.in > $(DESTDIR)$(CMAKEDIR)/$$file || exit 1; \
+	done
 
 uninstall: ## take away what install put there
 	rm -f $(DESTDIR)$(LIBDIR)/libobmalloc.so $(DESTDIR)$(LIBDIR)/$(SONAME) \
@@ -255,7 +263,9 @@ uninstall: ## take away what install put there
 	  $(DESTDIR)$(LIBDIR)/pkgconfig/obmalloc.pc $(DESTDIR)$(INCLUDEDIR)/obmalloc.h \
 	  $(DESTDIR)$(LIBDIR)/libobmalloc_pythons.so \
 	  $(DESTDIR)$(BINDIR)/obmalloc $(DESTDIR)$(MANDIR)/man1/obmalloc.1 \
-	  $(DESTDIR)$(MANDIR)/man1/obmalloc-*.1
+	  $(DESTDIR)$(MANDIR)/man1/obmalloc-*.1 \
+	  $(CMAKEFILES:%=$(DESTDIR)$(CMAKEDIR)/%)
+	[ ! -d $(DESTDIR)$(CMAKEDIR) ] || rmdir $(DESTDIR)$(CMAKEDIR)
 
 clean: ## remove target/
 	$(CARGO) clean
