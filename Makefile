@@ -26,7 +26,7 @@ MANPAGES := $(RELEASE)/man
         test-relinked-slice test-relinked test-relinked-all test-extensions compat test-soak \
         soak forks relink check header asm instructions footprint bench bench-suite bench-whole \
         bench-quick bench-memory plot-memory figures proven install uninstall clean help command \
-        test-command test-packaging wheel
+        test-command test-packaging wheel deb
 
 # The archive's names are weak: a host that defines one of them itself (2.7
 # defines PyMem_*) wins. In a shared library it makes no difference. Cargo knows
@@ -256,6 +256,10 @@ install: command ## to DESTDIR/PREFIX: command, man pages, header, libraries, li
 	      -e "s|@INCLUDE@|$$(realpath -ms --relative-to=$(CMAKEDIR) $(INCLUDEDIR))|" \
 	      packaging/cmake/$$file.in > $(DESTDIR)$(CMAKEDIR)/$$file || exit 1; \
 	done
+
+MAINTAINER ?=
+deb: command ## packages for Debian (libobmalloc0, libobmalloc-dev, obmalloc), in target/debs
+	$(PYTHON3) packaging/deb.py $(if $(MAINTAINER),--maintainer "$(MAINTAINER)")
 
 uninstall: ## take away what install put there
 	rm -f $(DESTDIR)$(LIBDIR)/libobmalloc.so $(DESTDIR)$(LIBDIR)/$(SONAME) \

@@ -19,9 +19,15 @@ pub const NAMES: [&str; 2] = ["libobmalloc.so", "libobmalloc.so.0"];
 /// The small library that keeps the preload among Pythons (`pythons/`).
 pub const PYTHONS: &str = "libobmalloc_pythons.so";
 
-/// Another library, in the same folder.
+/// Another library, in the same folder; or in `obmalloc/` there, where a distribution puts
+/// what nobody links with.
 pub fn beside(library: &Path, name: &str) -> Result<PathBuf, Failure> {
-    let path = library.with_file_name(name);
+    let own = library.with_file_name("obmalloc").join(name);
+    let path = if own.is_file() {
+        own
+    } else {
+        library.with_file_name(name)
+    };
     check(&path).map_err(|what| {
         Failure::new(
             format!("{}: {what}", path.display()),
@@ -157,6 +163,23 @@ mod tests {
             assert_eq!(check(&file).unwrap_err(), "is no shared library");
             fs::remove_file(file).unwrap();
         }
+        fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn the_small_library_is_beside_the_other_or_in_a_folder_of_its_own() {
+        let root = env::temp_dir().join(format!("obmalloc-beside-{}", std::process::id()));
+        let library = root.join(NAMES[1]);
+        let said = |place: &str| {
+            let file = root.join(place).join(PYTHONS);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(&file, "").unwrap();
+            let what = format!("{}: is no shared library", file.display());
+            assert_eq!(beside(&library, PYTHONS).unwrap_err().what(), what);
+            fs::remove_file(file).unwrap();
+        };
+        said("");
+        said("obmalloc");
         fs::remove_dir_all(root).unwrap();
     }
 
