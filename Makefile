@@ -25,8 +25,8 @@ MANPAGES := $(RELEASE)/man
         test-preload test-preload-sample test-cpython-slice test-cpython fuzz \
         test-relinked-slice test-relinked test-relinked-all test-extensions compat test-soak \
         soak forks relink check header asm instructions footprint bench bench-suite bench-whole \
-        bench-quick bench-memory plot-memory figures proven install uninstall clean help command \
-        test-command test-packaging wheel deb
+        bench-quick bench-memory plot-memory figures settings proven install uninstall clean help \
+        command test-command test-packaging wheel deb
 
 # The archive's names are weak: a host that defines one of them itself (2.7
 # defines PyMem_*) wins. In a shared library it makes no difference. Cargo knows
@@ -182,6 +182,7 @@ check: all ## formatting, lints, header, symbols, the hit path's length
 	$(PYTHON3) c_tests/abi.py $(SO) include/obmalloc.h
 	$(CARGO) test --quiet tests::order
 	$(PYTHON3) bench/figures.py --check
+	$(PYTHON3) docs/settings.py --check
 	$(PYTHON3) c_tests/proven.py --check
 	$(MAKE) --no-print-directory asm
 
@@ -227,8 +228,11 @@ bench-memory: all ## memory over time and latency, in patterns, and what is dema
 plot-memory: all ## draw bench/memory.svg, resident memory over time
 	$(PYTHON3) bench/memory_plot.py
 
-figures: ## write the README's tables from the newest records
+figures: ## write the tables of docs/figures.md and README.md from the newest records
 	$(PYTHON3) bench/figures.py
+
+settings: ## write the table of docs/settings.md from src/config.rs
+	$(PYTHON3) docs/settings.py
 
 proven: ## write c_tests/PROVEN.md from the records of long runs
 	$(PYTHON3) c_tests/proven.py

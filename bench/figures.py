@@ -1,6 +1,7 @@
-"""The README's tables of figures, made from the newest record of each topic.
+"""The tables of figures in docs/figures.md and the README, made from the newest record of
+each topic.
 
-A table stands in README.md between two comments,
+A table stands in a page between two comments,
 
     <!-- figures: TOPIC -->
     <!-- end of figures -->
@@ -11,7 +12,8 @@ and this program writes what is between them, from bench/records/DATE-TOPIC.json
     bench/figures.py --check    fails if one is not what its record says
 
 Which command made a record, on which machine and of which commit, stands in the record;
-the line above each table names them.
+the line above each table names them. The README's table, `headline`, is of some rows of
+several records.
 """
 
 import argparse
@@ -26,7 +28,7 @@ import record
 from suite import SUMS
 from suite_benchmarks import ALLOCATION, ASYNC_TREE, PARTS
 
-README = os.path.join(pairs.ROOT, "README.md")
+PAGES = ("docs/figures.md", "README.md")
 MARKED = re.compile(r"(<!-- figures: (\w+) -->\n)(.*?)(<!-- end of figures -->)", re.S)
 PEERS = ("mimalloc", "jemalloc", "tcmalloc", "glibc")
 
@@ -134,20 +136,66 @@ def suite(rows):
     return table(["packed in brackets"] + hosts, lines)
 
 
+def headline():
+    """Some rows of the other tables, for each interpreter that all of them have."""
+    def cells(topic, title):
+        found = next(line for line in TOPICS[topic](newest(topic)["rows"])[2:]
+                     if line.startswith("| %s" % title))
+        heading = TOPICS[topic](newest(topic)["rows"])[0]
+        hosts, values = ([cell.strip() for cell in line.strip("| ").split(" | ")]
+                         for line in (heading, found))
+        # Packed is another setting: it stands in the other table only.
+        return {host: re.sub(r" \(.*\)", "", value) for host, value in zip(hosts[1:], values[1:])}
+
+    rows = [("instructions of six small programs", cells("instructions", "sum")),
+            ("time of pyperformance's benchmarks that allocate", cells("suite", "all that allocate")),
+            ("peak memory of all its benchmarks", cells("suite", "peak RSS")),
+            ("time of peaks that come and go", cells("heaps", "bursts, rounds")),
+            ("time to free a large heap", cells("heaps", "dicts, free")),
+            ("time of objects that one thread makes, another frees", cells("heaps", "handover, handover")),
+            ("`python -c pass`: KiB more at its peak", cells("footprint", "`python -c pass`"))]
+    hosts = [host for host in rows[0][1] if all(host in values for _, values in rows)]
+    return table(["obmalloc by stock"] + hosts,
+                 [[title] + [values[host] for host in hosts] for title, values in rows])
+
+
 TOPICS = {function.__name__: function for function in (
     instructions, footprint, c_level_instructions, c_level, heaps, suite)}
 
 
-def made(topic):
-    """What stands between the comments of a topic."""
-    if topic not in TOPICS:
-        sys.exit("README.md: no figures are called %s" % topic)
+def newest(topic):
     found = record.newest(topic)
     if found is None:
-        sys.exit("README.md: no record of %s in bench/records" % topic)
+        sys.exit("no record of %s in bench/records" % topic)
+    return found
+
+
+def made(topic):
+    """What stands between the comments of a topic."""
+    if topic == "headline":
+        return "\n".join(headline()) + "\n"
+    if topic not in TOPICS:
+        sys.exit("no figures are called %s" % topic)
+    found = newest(topic)
     head = "`%s`, %s, commit %s:" % (found["command"].replace("python3 ", ""), found["date"],
                                      found["commit"])
     return "\n".join([head, ""] + TOPICS[topic](found["rows"])) + "\n"
+
+
+def brought_up(page, write):
+    """Writes the tables of a page, or looks at them. How many there are, and which were
+    something else before."""
+    path = os.path.join(pairs.ROOT, page)
+    with open(path, encoding="utf-8") as stream:
+        before = stream.read()
+    after, count = MARKED.subn(lambda match: match[1] + made(match[2]) + match[4], before)
+    if not count:
+        sys.exit("%s has no tables of figures" % page)
+    if write:
+        with open(path, "w", encoding="utf-8") as stream:
+            stream.write(after)
+    return count, ["%s: %s" % (page, old[2]) for old, new in
+                   zip(MARKED.finditer(before), MARKED.finditer(after)) if old[3] != new[3]]
 
 
 def main():
@@ -155,26 +203,11 @@ def main():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing")
     options = parser.parse_args()
-    with open(README, encoding="utf-8") as stream:
-        before = stream.read()
-    stale = []
-
-    def replace(match):
-        first, topic, text, last = match.groups()
-        if made(topic) != text:
-            stale.append(topic)
-        return first + made(topic) + last
-
-    after = MARKED.sub(replace, before)
-    topics = MARKED.findall(before)
-    if not topics:
-        sys.exit("README.md has no tables of figures")
+    counts, stale = zip(*(brought_up(page, not options.check) for page in PAGES))
+    stale = sum(stale, [])
     if options.check and stale:
-        sys.exit("README.md: stale figures: %s (make figures)" % ", ".join(stale))
-    if not options.check:
-        with open(README, "w", encoding="utf-8") as stream:
-            stream.write(after)
-    print("ok: %d tables, as their records say" % len(topics))
+        sys.exit("stale figures: %s (make figures)" % ", ".join(stale))
+    print("ok: %d tables, as their records say" % sum(counts))
     return 0
 
 

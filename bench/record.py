@@ -1,6 +1,6 @@
 """Dated records of measurements: what was measured, where, on what, with which commit.
 
-A measurement ends with `write`; the README's tables are made from the newest record of
+A measurement ends with `write`; the tables of docs/figures.md are made from the newest record of
 each topic (bench/figures.py). A record is one JSON file, bench/records/DATE-TOPIC.json: a
 second one on the same day takes the first one's place.
 """

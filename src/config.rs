@@ -37,7 +37,8 @@ pub struct Setting {
     apply: fn(&'static [u8]) -> bool,
 }
 
-/// All settings, in the order of the README's table.
+/// All settings. docs/settings.py makes the table in docs/settings.md of these lines, and the
+/// command its help text.
 pub static SETTINGS: &[Setting] = &[
     Setting {
         name: "VERBOSE",
@@ -92,7 +93,7 @@ pub static SETTINGS: &[Setting] = &[
     Setting {
         name: "ALIGN",
         values: "16, 8, obj:8 or mem:8; 16",
-        meaning: "bytes to which blocks of up to 512 bytes are rounded and aligned: 16 as in CPython, or 8, in both domains or in one (see Packing)",
+        meaning: "bytes to which blocks of up to 512 bytes are rounded and aligned: 16 as in CPython, or 8, in both domains or in one (see docs/settings.md)",
         apply: |value| {
             let (mem, obj) = match value {
                 b"16" => (false, false),
@@ -166,7 +167,7 @@ pub static SETTINGS: &[Setting] = &[
     Setting {
         name: "GUARD",
         values: "0 or a number N; 0",
-        meaning: "one allocation in N, on average, gets a page of its own beside one that nobody can access: uses after free, overflows, underflows and double frees of it are reported (see Finding memory bugs)",
+        meaning: "one allocation in N, on average, gets a page of its own beside one that nobody can access: uses after free, overflows, underflows and double frees of it are reported (see docs/bugs.md)",
         apply: |value| {
             let plain = value.iter().all(u8::is_ascii_digit);
             size(value).filter(|_| plain).is_some_and(|n| {
@@ -178,7 +179,7 @@ pub static SETTINGS: &[Setting] = &[
     Setting {
         name: "TOOLS",
         values: "0 or 1; 1",
-        meaning: "whether Valgrind's memcheck or AddressSanitizer, if the process runs with one, is told of each block (see Finding memory bugs)",
+        meaning: "whether Valgrind's memcheck or AddressSanitizer, if the process runs with one, is told of each block (see docs/bugs.md)",
         apply: |value| flag(value, &TOOLS),
     },
     Setting {
@@ -367,22 +368,32 @@ mod tests {
         }
     }
 
+    /// The rows of settings in a page.
+    fn rows(page: &str) -> Vec<String> {
+        let path = format!("{}/{page}", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(path).unwrap();
+        let rows = text.lines().filter(|line| line.starts_with("| `OBMALLOC_"));
+        rows.map(str::to_string).collect()
+    }
+
+    fn row(setting: &Setting) -> String {
+        let (name, values, meaning) = (setting.name, setting.values, setting.meaning);
+        format!("| `OBMALLOC_{name}` | {values} | {meaning} |")
+    }
+
     #[test]
-    fn the_readme_has_the_same_table() {
-        let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md"));
-        let readme = readme.unwrap();
-        let rows: Vec<_> = readme
-            .lines()
-            .filter(|line| line.starts_with("| `OBMALLOC_"))
-            .collect();
-        let expected: Vec<_> = SETTINGS
-            .iter()
-            .map(|setting| {
-                let (name, values, meaning) = (setting.name, setting.values, setting.meaning);
-                format!("| `OBMALLOC_{name}` | {values} | {meaning} |")
-            })
-            .collect();
-        assert_eq!(rows, expected);
+    fn the_page_has_the_same_table() {
+        let expected: Vec<_> = SETTINGS.iter().map(row).collect();
+        assert_eq!(rows("docs/settings.md"), expected);
+    }
+
+    #[test]
+    fn the_readme_has_some_of_it() {
+        let (some, all) = (rows("README.md"), rows("docs/settings.md"));
+        assert!(some.len() > 3);
+        for row in some {
+            assert!(all.contains(&row), "{row}");
+        }
     }
 
     #[test]

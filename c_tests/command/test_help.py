@@ -34,8 +34,8 @@ class Help(support.Case):
                         self.assertFalse(line.startswith('error'), line)
 
     def test_settings_are_listed(self):
-        """All of the README's table."""
-        with open(os.path.join(ROOT, 'README.md')) as file:
+        """All of the page's table."""
+        with open(os.path.join(ROOT, 'docs', 'settings.md')) as file:
             names = re.findall(r'^\| `(OBMALLOC_\w+)` \|', file.read(), re.M)
         self.assertGreater(len(names), 10)
         done = command.run('run', '--help')
