@@ -41,12 +41,17 @@ static void equal(void)
     CHECK(said.bytes.requested == (uint64_t)stat_of("bytes", "live_requested_estimate"));
     CHECK(said.large.blocks_live == stat_of("large", "blocks_live"));
     CHECK(said.libc_in_use == (uint64_t)stat_of("libc", "in_use"));
+    const char *all = stats_text, *end = all + strlen(all);
+    CHECK((long long)said.threads == number_at(value_of(all, end, "threads")));
+    CHECK((long long)said.misses == number_at(value_of(all, end, "misses")));
     for (int i = 0; i < CLASSES; i++) {
         const struct live_class *c = &said.classes[i];
         CHECK((long long)c->pools == class_stat(c->size, "pools"));
         CHECK((long long)c->live == class_stat(c->size, "blocks_live"));
         CHECK((long long)c->in_magazines == class_stat(c->size, "blocks_in_magazines"));
         CHECK((long long)c->free == class_stat(c->size, "blocks_free"));
+        CHECK((long long)c->full == class_stat(c->size, "pools_full"));
+        CHECK((long long)c->resident == class_stat(c->size, "resident"));
     }
 }
 

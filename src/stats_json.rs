@@ -1,4 +1,4 @@
-//! The statistics as JSON, in the form that the README describes.
+//! The statistics as JSON, in the form that docs/metrics.md describes.
 
 use core::fmt::{self, Write};
 
@@ -11,7 +11,7 @@ use crate::stats::{Ledger, Snapshot};
 /// The version of the JSON's form.
 const SCHEMA: u32 = 1;
 
-/// Writes the statistics as JSON, in the form that the README describes.
+/// Writes the statistics as JSON, in the form that docs/metrics.md describes.
 pub fn write(out: &mut dyn Write, host: Option<&str>) -> fmt::Result {
     let now = Snapshot::now();
     write!(
@@ -40,11 +40,12 @@ pub fn write(out: &mut dyn Write, host: Option<&str>) -> fmt::Result {
          \"highwater\":{highwater}}}",
         mapped - empty
     )?;
-    let (mut pools, mut full, mut free) = (0, 0, 0);
+    let (mut pools, mut full, mut free, mut misses) = (0, 0, 0, 0);
     for class in now.classes() {
         pools += class.counts.pools;
         full += class.counts.full;
         free += class.bytes(class.free());
+        misses += class.counts.looked_at;
     }
     let used = pools - full;
     write!(
@@ -96,19 +97,23 @@ pub fn write(out: &mut dyn Write, host: Option<&str>) -> fmt::Result {
         Some(bytes) => write!(out, "{bytes}")?,
         None => out.write_str("null")?,
     }
+    write!(out, ",\"threads\":{},\"misses\":{misses}", now.threads())?;
     out.write_str(",\"classes\":[")?;
     for (i, class) in now.classes().enumerate() {
         let comma = if i == 0 { "" } else { "," };
         write!(
             out,
-            "{comma}{{\"class\":{},\"size\":{},\"pools\":{},\"blocks_live\":{},\
-             \"blocks_in_magazines\":{},\"blocks_free\":{}}}",
+            "{comma}{{\"class\":{},\"size\":{},\"pools\":{},\"pools_full\":{},\
+             \"blocks_live\":{},\"blocks_in_magazines\":{},\"blocks_free\":{},\
+             \"resident\":{}}}",
             class.class.index(),
             class.class.size(),
             class.counts.pools,
+            class.counts.full,
             class.live(),
             class.in_magazines,
-            class.free()
+            class.free(),
+            class.counts.resident
         )?;
     }
     out.write_str("]}")

@@ -27,7 +27,7 @@ pub struct Ledger {
     /// How old the statistics are, in milliseconds; 0 for those of a file.
     pub age_ms: u64,
     pub process: Option<Process>,
-    /// Full and resident pools by class are known: not from JSON.
+    /// Full and resident pools by class are known.
     pub has_all: bool,
 }
 
@@ -166,16 +166,17 @@ fn file(path: &str) -> Result<Ledger, Failure> {
     let bytes = fs::read(path)
         .map_err(|error| Failure::new(format!("cannot read {path}: {error}"), NEXT))?;
     let cannot = |what: &str| Failure::new(format!("cannot use {path}: {what}"), NEXT);
-    let statistics = if bytes.starts_with(&MAP_MAGIC) {
-        of_snapshot(&bytes).map_err(cannot)?
+    let (statistics, has_all) = if bytes.starts_with(&MAP_MAGIC) {
+        (of_snapshot(&bytes).map_err(cannot)?, true)
     } else {
         let text = std::str::from_utf8(&bytes).ok();
         let json = text.and_then(|text| serde_json::from_str::<Value>(text).ok());
         let json = json.ok_or_else(|| cannot("it is neither a snapshot nor JSON"))?;
-        of_json(&json).map_err(|what| cannot(&what))?
+        let statistics = of_json(&json).map_err(|what| cannot(&what))?;
+        (statistics, json.pointer("/classes/0/resident").is_some())
     };
     Ok(Ledger {
-        has_all: bytes.starts_with(&MAP_MAGIC),
+        has_all,
         statistics,
         age_ms: 0,
         process: None,
