@@ -9,9 +9,11 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 
 import command
 import support
+import test_stats
 
 ROOT = os.path.join(support.HERE, '..', '..')
 _once = threading.Lock()
@@ -46,7 +48,6 @@ said['version'] = obmalloc.version()
 kept = [(n, str(n)) for n in range(100000)]
 stats = obmalloc.stats()
 said['live'] = stats['bytes']['live']
-text = obmalloc.prometheus()
 del kept
 said['trimmed'] = obmalloc.trim()
 obmalloc.on_gc(keep=0)
@@ -64,9 +65,71 @@ try:
     obmalloc.trim(-1)
 except ValueError:
     said['negative'] = 'refused'
-said['prometheus'] = text
 said['total'] = [stats['resident'][part] for part in
                  ('total', 'live', 'in_magazines', 'free_in_pools', 'empty_pools', 'metadata')]
+print(json.dumps(said))
+'''
+
+# One object of a hundred stays, and with each a page.
+SNAPSHOT = '''
+import json, obmalloc
+class Survivor:
+    __slots__ = ("a", "b")
+    def __init__(self): self.a = self.b = None
+made = [Survivor() for _ in range(200000)]
+kept = made[::100]
+del made
+said = {"known": obmalloc.snapshot("typed.map"), "plain": obmalloc.snapshot("plain.map", types=False)}
+try:
+    obmalloc.snapshot("/no such folder/heap.map")
+except OSError as error:
+    said["refused"] = error.errno
+print(json.dumps(said))
+'''
+
+# The first text is for what a first call makes and keeps.
+METRICS = '''
+import obmalloc, sys
+kept = [(n, str(n)) for n in range(100000)]
+obmalloc.prometheus()
+with open(sys.argv[1], "w") as file:
+    file.write(obmalloc.prometheus())
+sys.stdout.write("ready\\n")
+sys.stdout.flush()
+sys.stdin.readline()
+'''
+
+ON_GC = '''
+import gc, json, obmalloc
+gc.disable()
+said = {}
+def returned(collect):
+    before = obmalloc.stats()["resident"]["returned_total"]
+    collect()
+    return obmalloc.stats()["resident"]["returned_total"] - before
+def peak():
+    kept = [(n, str(n)) for n in range(150000)]
+peak()
+said["without"] = returned(gc.collect)
+obmalloc.on_gc(keep=8 << 20)
+said["young"] = returned(lambda: gc.collect(0))
+said["kept 8 MiB"] = returned(gc.collect)
+obmalloc.on_gc(keep=0)
+said["the rest"] = returned(gc.collect)
+peak()
+obmalloc.on_gc(keep=0, generation=0)
+said["each"] = returned(lambda: gc.collect(0))
+def cycles():
+    gc.enable()
+    for n in range(200):
+        peak = [[] for _ in range(1000)]
+        for each in peak:
+            each.append(each)
+    gc.disable()
+said["by itself"] = returned(cycles)
+obmalloc.on_gc(False)
+peak()
+said["ended"] = returned(gc.collect)
 print(json.dumps(said))
 '''
 
@@ -137,7 +200,12 @@ class InEachPython(support.PythonCase):
             self.assertEqual((said['hooks'], said['hooks after']), (1, 0))
             self.assertEqual(said['negative'], 'refused')
             self.assertEqual(said['total'][0], sum(said['total'][1:]))
-            self.metrics(said['prometheus'], said['total'])
+        with self.subTest('snapshot'):
+            self.snapshot(python, program)
+        with self.subTest('metrics'):
+            self.metrics(python, program)
+        with self.subTest('on_gc'):
+            self.on_gc(python, program)
         with self.subTest('refused'):
             done = support.run([python, '-c', 'import obmalloc\n'
                                 'try: obmalloc.install()\n'
@@ -151,18 +219,93 @@ class InEachPython(support.PythonCase):
         self.assertEqual(left, set())
         self.assertRan(support.run([python, '-c', 'import obmalloc']), 1)
 
-    def metrics(self, text, total):
-        """Each line is of the exposition's form, and the parts add up."""
-        values = {}
-        for line in text.splitlines():
-            if not line.startswith('#'):
-                found = re.fullmatch(r'(obmalloc_\w+(?:\{\w+="\w+"\})?) (\d+)', line)
-                self.assertTrue(found, line)
-                values[found.group(1)] = int(found.group(2))
-        parts = [value for name, value in values.items() if name.startswith('obmalloc_resident_bytes')]
-        self.assertEqual(len(parts), 5)
-        # Another moment than the dictionary's, in a program that does nothing between.
-        self.assertAlmostEqual(sum(parts), total[0], delta=total[0] / 50)
+    def snapshot(self, python, program):
+        """pins names the types of objects that lie alone; without types it says so."""
+        folder = support.scratch('snapshots-' + self.python.label.replace(' ', '-'))
+        os.makedirs(folder, exist_ok=True)
+        done = support.run([program, 'run', '--', python, '-c', SNAPSHOT], cwd=folder)
+        self.assertRan(done)
+        said = support.said(done)
+        self.assertGreater(said['known'], 4 * 2000)
+        self.assertEqual((said['plain'], said['refused']), (0, 2))
+        done = support.run([program, 'pins', '--json', os.path.join(folder, 'typed.map')])
+        self.assertRan(done)
+        pinned = json.loads(done.out)
+        self.assertEqual(pinned['objects']['blocks_known'], said['known'])
+        survivors = {each['type']: each['survivors'] for each in pinned['objects']['types']}
+        self.assertGreater(survivors['__main__.Survivor'], 500, survivors)
+        done = support.run([program, 'pins', os.path.join(folder, 'typed.map')])
+        self.assertRan(done)
+        self.assertRegex(done.out, r'(?m)^__main__\.Survivor +\d')
+        done = support.run([program, 'pins', os.path.join(folder, 'plain.map')])
+        self.assertRan(done)
+        self.assertNotIn('Survivor', done.out)
+
+    def metrics(self, python, program):
+        """The same names, texts and labels as the command's of the same process, and the
+        same numbers, but for what making the first text takes."""
+        file = support.scratch('python-%s.prom' % self.python.label.replace(' ', '-'))
+        started = subprocess.Popen([program, 'run', '--live', '--decay', '-1', '--',
+                                    python, '-c', METRICS, file], stdin=subprocess.PIPE,
+                                   stdout=subprocess.PIPE, env=support.clean_environment())
+        try:
+            self.assertEqual(started.stdout.readline(), b'ready\n')
+            with open(file) as opened:
+                text = opened.read()
+            ours = test_stats.metrics(text)
+            # The page's numbers of the C library may be of some seconds ago.
+            for _ in range(10):
+                done = support.run([program, 'stats', str(started.pid), '--prometheus'])
+                self.assertRan(done)
+                commands = test_stats.metrics(done.out)
+                differ = self.differing(ours, commands)
+                if not differ:
+                    break
+                time.sleep(0.5)
+        finally:
+            started.communicate()
+        self.assertEqual(started.returncode, 0)
+        self.assertEqual(differ, [])
+        self.assertEqual(re.findall('# .*', text), re.findall('# .*', done.out))
+        total = sum(ours['obmalloc_resident_bytes'].values())
+        self.assertGreater(total, 100000 * 56)
+        process = sum(ours['obmalloc_process_resident_bytes'].values())
+        self.assertEqual(total, ours['obmalloc_process_resident_bytes'][('part', 'ours'),])
+        live = sum(int(labels[0][1]) * value for labels, value in
+                   ours['obmalloc_class_blocks'].items() if labels[1][1] == 'live')
+        self.assertEqual(live, ours['obmalloc_resident_bytes'][('part', 'live'),])
+        self.assertGreater(process, total)
+
+    def differing(self, ours, commands):
+        """What of two sets of metrics is not the same, or not nearly where it moves."""
+        found = []
+        for name in set(ours) | set(commands):
+            one, other = ours.get(name, {}), commands.get(name, {})
+            per_class = name.startswith('obmalloc_class_')
+            slack = 1 << 19 if 'bytes' in name else 8000 if per_class else 400
+            for labels in set(one) | set(other):
+                # A size may have got its first block since.
+                if labels not in other or labels not in one and not per_class:
+                    found.append((name, labels, 'is only in one'))
+                elif name != 'obmalloc_page_age_seconds':
+                    if abs(one.get(labels, 0) - other[labels]) > slack:
+                        found.append((name, labels, one.get(labels), other[labels]))
+        return found
+
+    def on_gc(self, python, program):
+        """With nobody else who returns pages, they go when a collection ends."""
+        done = support.run([program, 'run', '--no-thread', '--decay', '-1', '--', python, '-c',
+                            ON_GC])
+        self.assertRan(done)
+        said = support.said(done)
+        mib = 1 << 20
+        # An arena that is empty may go at any time.
+        for nothing in 'without', 'young', 'ended':
+            self.assertLessEqual(said[nothing], 4 * mib, nothing)
+        self.assertGreater(said['kept 8 MiB'], 2 * mib)
+        self.assertGreater(said['the rest'], 6 * mib)
+        self.assertGreater(said['each'], 8 * mib)
+        self.assertGreater(said['by itself'], 6 * mib)
 
 
 class Contents(support.Case):

@@ -59,7 +59,7 @@ def _blocks():
 
 
 def stats():
-    """The statistics as a dictionary (see the README for its form)."""
+    """The statistics as a dictionary (docs/metrics.md has its keys)."""
     library = _library.library()
     size = 1 << 16
     while True:
@@ -104,14 +104,21 @@ def on_gc(wanted=True, keep=4 << 20, generation=2):
         gc.callbacks.append(_hook)
 
 
-def snapshot(path):
-    """Writes the heap's map to a file, for `obmalloc map` and `obmalloc pins`."""
+def snapshot(path, types=True):
+    """Writes the heap's map to a file, for `obmalloc map` and `obmalloc pins`; with the types
+    of the blocks' objects, which takes a large heap some seconds. Returns of how many blocks
+    the type is known."""
     library = _library.library()
     try:
         write = library.obmalloc_snapshot
     except AttributeError:
         raise NotImplementedError('this libobmalloc.so has no snapshots') from None
     write.argtypes = [ctypes.c_char_p]
+    # With the GIL, so no object comes or goes until it is written.
     error = write(os.fsencode(path))
     if error:
         raise OSError(error, os.strerror(error), path)
+    if not types:
+        return 0
+    from obmalloc import _types
+    return _types.add_types(path)
