@@ -26,7 +26,7 @@ MANPAGES := $(RELEASE)/man
         test-relinked-slice test-relinked test-relinked-all test-extensions compat test-soak \
         soak forks relink check header asm instructions footprint bench bench-suite bench-whole \
         bench-quick bench-memory plot-memory figures settings proven install uninstall clean help \
-        command test-command test-packaging wheel deb
+        command test-command test-command-sample test-packaging wheel deb
 
 # The archive's names are weak: a host that defines one of them itself (2.7
 # defines PyMem_*) wins. In a shared library it makes no difference. Cargo knows
@@ -59,12 +59,13 @@ wheel: $(if $(GLIBC),,command) ## a wheel with both libraries, the command and t
 run: all ## run a real Python program with the library, and without
 	$(PYTHON3) bench/first_run.py
 
-test: test-rust test-loom test-model bench-quick test-c test-soak test-preload-sample test-cpython-slice test-relinked-slice ## the short form of all tests
-	@echo "left out of make test: what make test-preload, test-cpython, test-relinked and"
-	@echo "test-relinked-all run (make test-all does); long runs: make soak, forks, loom,"
-	@echo "stepper, tsan, mutants, fuzz; packages: make test-extensions, compat"
+test: test-rust test-loom test-model bench-quick test-c test-soak test-preload-sample test-command-sample test-cpython-slice test-relinked-slice ## the short form of all tests
+	@echo "left out of make test: what make test-preload, test-command, test-packaging,"
+	@echo "test-cpython, test-relinked and test-relinked-all run (make test-all does); long"
+	@echo "runs: make soak, forks, loom, stepper, tsan, mutants, fuzz; packages: make"
+	@echo "test-extensions, compat"
 
-test-all: test test-preload test-cpython test-relinked test-relinked-all ## all of them, which takes hours
+test-all: test test-preload test-command test-packaging test-cpython test-relinked test-relinked-all ## all of them, which takes hours
 
 test-rust: ## the tests beside the sources
 	$(CARGO) test --quiet
@@ -108,6 +109,10 @@ test-preload-sample: all ## most of that with some of the interpreters only
 test-command: command ## the command: its unit tests, and all that it says and does
 	$(CARGO) test --quiet --features command --bin obmalloc
 	$(PYTHON3) c_tests/command/run.py
+
+test-command-sample: command ## most of that with some of the interpreters only
+	$(CARGO) test --quiet --features command --bin obmalloc
+	$(PYTHON3) c_tests/command/run.py --sample
 
 test-packaging: command ## what make install and make deb leave: CMake, packages
 	$(PYTHON3) c_tests/packaging/run.py

@@ -118,6 +118,7 @@ class InEachPython(support.PythonCase):
                 self.assertEqual(words, ['0', other])
 
     @support.since(3, 4)
+    @support.takes_long
     def test_multiprocessing(self):
         folder = support.scratch('mp-%s' % self.python.label.replace(' ', '-'))
         os.makedirs(folder, exist_ok=True)

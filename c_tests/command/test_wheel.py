@@ -159,6 +159,7 @@ class InEachPython(support.PythonCase):
                       if not name.endswith('.pyc'))
 
     @support.since(3, 7)
+    @support.takes_long
     def test_install_use_and_uninstall(self):
         folder = self.environment()
         python, program = folder + '/bin/python', folder + '/bin/obmalloc'
