@@ -26,7 +26,7 @@ MANPAGES := $(RELEASE)/man
         test-relinked-slice test-relinked test-relinked-all test-extensions compat test-soak \
         soak forks relink check header asm instructions footprint bench bench-suite bench-whole \
         bench-quick bench-memory plot-memory figures settings proven install uninstall clean help \
-        command test-command test-command-sample test-packaging wheel deb
+        command test-command test-command-sample test-packaging test-recipes wheel deb
 
 # The archive's names are weak: a host that defines one of them itself (2.7
 # defines PyMem_*) wins. In a shared library it makes no difference. Cargo knows
@@ -116,6 +116,9 @@ test-command-sample: command ## most of that with some of the interpreters only
 
 test-packaging: command ## what make install and make deb leave: CMake, packages
 	$(PYTHON3) c_tests/packaging/run.py
+
+test-recipes: command ## what docs/recipes.md says, with real servers from PyPI
+	$(PYTHON3) c_tests/recipes.py
 
 test-cpython-slice: all ## a part of CPython's own suites, without and with us
 	$(PYTHON3) c_tests/cpython/compare.py --slice
