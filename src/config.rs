@@ -349,6 +349,7 @@ fn size(value: &[u8]) -> Option<usize> {
 mod tests {
     use super::*;
     use crate::tests::*;
+    use std::string::{String, ToString};
 
     #[test]
     fn sizes_are_digits_with_a_unit() {
