@@ -82,7 +82,7 @@ static NEXT: AtomicU64 = AtomicU64::new(0);
 /// When the locks that were found held are counted anew.
 static COUNTED: AtomicU64 = AtomicU64::new(0);
 
-/// Milliseconds after a fork in which the parent starts no thread.
+/// Milliseconds after a fork in which the parent starts no thread, or one interval.
 const AFTER_FORK: u64 = 20;
 /// Until when that is.
 static FORKED: AtomicU64 = AtomicU64::new(0);
@@ -342,7 +342,8 @@ pub fn stop_for_fork() {
 /// After a fork, in the parent (or where it failed): the helper thread is not started
 /// again for a moment.
 pub fn go_on_after_fork() {
-    go_on(AFTER_FORK);
+    let interval = INTERVAL.load(Relaxed).max(0).cast_unsigned();
+    go_on(interval.min(AFTER_FORK));
 }
 
 /// After a fork, in the child.
