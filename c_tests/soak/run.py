@@ -140,7 +140,7 @@ class Life:
         if not self.gets_smaller():
             del bounds["rss_idle"]
         if done:
-            for key in ("rss", "rss_idle", "ours"):
+            for key in bounds.keys() & {"rss", "rss_idle", "ours"}:
                 bounds[key] += PINNED * self.leaves * done
             arenas = kept[-1]["highwater"] - kept[0]["highwater"]
             bounds["metadata"] += ARENA_RECORD * arenas
