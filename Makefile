@@ -158,8 +158,8 @@ compat: all ## other people's packages and environments, with and without us; wr
 	$(PYTHON3) c_tests/compat/packages.py --record
 	$(PYTHON3) c_tests/compat/environments.py --record
 
-test-soak: all ## twenty seconds of what soak does
-	$(PYTHON3) c_tests/soak/run.py --seconds 20
+test-soak: all ## twenty seconds of what soak does; SEED= draws others
+	$(PYTHON3) c_tests/soak/run.py --seconds 20 --seed $(or $(SEED),1)
 
 # MINUTES=, or SECONDS= for a short one that leaves no record; SEED= replays one.
 soak: MINUTES = 60
