@@ -136,7 +136,7 @@ def main(folder=support.HERE, description=__doc__.split('\n')[0]):
     parser.add_argument('--sample', action='store_true',
                         help='most topics with some of the interpreters only')
     parser.add_argument('--library', default=support.LIBRARY, help='another libobmalloc.so')
-    parser.add_argument('--jobs', type=int, default=min(4, 1 + (os.cpu_count() or 1)))
+    parser.add_argument('--jobs', type=int, default=min(4, os.cpu_count() or 1))
     options = parser.parse_args()
 
     support.LIBRARY = os.path.abspath(options.library)

@@ -127,7 +127,7 @@ class Live(support.PythonCase):
             self.assertEqual(len(snapshot.pools), sum(each['pools'] for each in snapshot.arenas))
 
     def test_the_ledger_is_what_the_kernel_counts(self):
-        found, how, _ = ledger.compare(self.python.path, support.LIBRARY, 12)
+        found, how, _ = ledger.compare(self.python.path, support.LIBRARY, 30)
         off = [said / counted - 1 for said, counted in found]
         sys.stdout.write('      %-14s live: %d samples of %.0f MiB and more, %s: %+.2f to %+.2f %%\n'
                          % (self.python.label, len(found), min(each[1] for each in found) / 2**20,
