@@ -98,20 +98,7 @@ pub struct With {
 
 /// Becomes the program.
 pub fn main(options: &Options) -> Result<ExitCode, Failure> {
-    let Some(program) = options.command.first() else {
-        return Err(Failure::new(
-            "no command to run",
-            "write it behind `--`: obmalloc run -- python3 app.py",
-        )
-        .status(USAGE));
-    };
-    if program.as_encoded_bytes().starts_with(b"-") {
-        return Err(Failure::new(
-            format!("{} is no option of `obmalloc run`", program.display()),
-            "obmalloc run --help lists them",
-        )
-        .status(USAGE));
-    }
+    let program = program_of(&options.command, "run", "run", "python3 app.py")?;
     let mut variables = options.with.variables()?;
     // A program that runs without us is better than one that does not run.
     match to_preload(program, options.pythons_only) {
@@ -128,6 +115,33 @@ pub fn main(options: &Options) -> Result<ExitCode, Failure> {
     }
     let error = start::become_program(&options.command, &environment(variables));
     Err(cannot_start(program, &error))
+}
+
+/// The program of a command, for the subcommand of this name, or what is wrong with it.
+pub fn program_of<'a>(
+    command: &'a [OsString],
+    subcommand: &str,
+    verb: &str,
+    example: &str,
+) -> Result<&'a OsStr, Failure> {
+    let Some(program) = command.first() else {
+        return Err(Failure::new(
+            format!("no command to {verb}"),
+            format!("write it behind `--`: obmalloc {subcommand} -- {example}"),
+        )
+        .status(USAGE));
+    };
+    if program.as_encoded_bytes().starts_with(b"-") {
+        return Err(Failure::new(
+            format!(
+                "{} is no option of `obmalloc {subcommand}`",
+                program.display()
+            ),
+            format!("obmalloc {subcommand} --help lists them"),
+        )
+        .status(USAGE));
+    }
+    Ok(program)
 }
 
 fn to_preload(program: &OsStr, pythons_only: bool) -> Result<Vec<PathBuf>, Failure> {

@@ -21,7 +21,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::failure::{Failure, USAGE};
+use crate::failure::Failure;
 use crate::preload;
 use crate::run;
 use compare::{Comparison, compare};
@@ -68,20 +68,7 @@ pub struct Options {
 
 /// Measures, and prints the comparison.
 pub fn main(options: &Options) -> Result<ExitCode, Failure> {
-    let Some(program) = options.command.first() else {
-        return Err(Failure::new(
-            "no command to measure",
-            "write it behind `--`: obmalloc bench -- python3 my_app.py",
-        )
-        .status(USAGE));
-    };
-    if program.as_encoded_bytes().starts_with(b"-") {
-        return Err(Failure::new(
-            format!("{} is no option of `obmalloc bench`", program.display()),
-            "obmalloc bench --help lists them",
-        )
-        .status(USAGE));
-    }
+    let program = run::program_of(&options.command, "bench", "measure", "python3 my_app.py")?;
     let library = run::library_for(program)?;
     let given = env::var_os(preload::VARIABLE).unwrap_or_default();
     let mut settings = options.with.variables()?;
