@@ -56,12 +56,7 @@ pub static SETTINGS: &[Setting] = &[
         name: "LIVE",
         values: "0 or 1; 0",
         meaning: "a page of statistics that `obmalloc stats`, `top` and `map` read while the program runs (see docs/metrics.md)",
-        apply: |value| {
-            let wanted = AtomicBool::new(false);
-            let understood = flag(value, &wanted);
-            live::want(wanted.load(Relaxed));
-            understood
-        },
+        apply: |value| switch(value).map(live::want).is_some(),
     },
     Setting {
         name: "DEBUG",
@@ -187,11 +182,11 @@ pub static SETTINGS: &[Setting] = &[
         values: "0 or 1; 1",
         meaning: "whether a helper thread may return pages while the program does nothing; 0: the program's own calls do it",
         apply: |value| {
-            let allowed = AtomicBool::new(true);
-            let understood = flag(value, &allowed);
-            decay::allow_thread(allowed.load(Relaxed));
-            live::allow_thread(allowed.load(Relaxed));
-            understood
+            let allow = |allowed| {
+                decay::allow_thread(allowed);
+                live::allow_thread(allowed);
+            };
+            switch(value).map(allow).is_some()
         },
     },
 ];
@@ -300,13 +295,16 @@ fn visit(mut not_understood: impl FnMut(&'static [u8])) {
     }
 }
 
-fn flag(value: &[u8], to: &AtomicBool) -> bool {
+fn switch(value: &[u8]) -> Option<bool> {
     match value {
-        b"1" => to.store(true, Relaxed),
-        b"0" => to.store(false, Relaxed),
-        _ => return false,
+        b"1" => Some(true),
+        b"0" => Some(false),
+        _ => None,
     }
-    true
+}
+
+fn flag(value: &[u8], to: &AtomicBool) -> bool {
+    switch(value).map(|on| to.store(on, Relaxed)).is_some()
 }
 
 /// A number of milliseconds, or -1.

@@ -1,7 +1,7 @@
 //! What happens once in a process, at the first block that is asked of us or
 //! given to us: fork handlers are registered, what a helper thread needs is
-//! looked for, the live page is made if one is wanted, and whoever wants to be told is told. A process that never
-//! allocates here pays for none of it.
+//! looked for, the live page is made if one is wanted, and whoever wants to be told
+//! is told. A process that never allocates here pays for none of it.
 
 use core::mem;
 use core::ptr;

@@ -50,6 +50,19 @@ impl Class {
     }
 }
 
+/// All classes together.
+#[derive(Default)]
+pub struct ClassSums {
+    /// Their pools, used and full.
+    pub pools: usize,
+    /// Of these, how many are full.
+    pub full: usize,
+    /// Bytes of blocks that are free in their pools.
+    pub free: usize,
+    /// Requests that missed a magazine: each was looked at.
+    pub misses: usize,
+}
+
 /// What the heap holds.
 pub struct Snapshot {
     /// Its arenas.
@@ -86,6 +99,18 @@ impl Snapshot {
                 in_magazines: in_magazines.min(counts.taken),
             })
         })
+    }
+
+    /// All classes together.
+    pub fn sums(&self) -> ClassSums {
+        let mut sums = ClassSums::default();
+        for class in self.classes() {
+            sums.pools += class.counts.pools;
+            sums.full += class.counts.full;
+            sums.free += class.bytes(class.free());
+            sums.misses += class.counts.looked_at;
+        }
+        sums
     }
 
     /// Threads that have magazines, or had them until they ended.

@@ -6,7 +6,7 @@ use crate::arenas::Counts;
 use crate::geometry::{ARENA_SIZE, POOL_SIZE};
 use crate::lane::Lane;
 use crate::os::text;
-use crate::stats::{Ledger, Snapshot};
+use crate::stats::{ClassSums, Ledger, Snapshot};
 
 /// The version of the JSON's form.
 const SCHEMA: u32 = 1;
@@ -40,13 +40,12 @@ pub fn write(out: &mut dyn Write, host: Option<&str>) -> fmt::Result {
          \"highwater\":{highwater}}}",
         mapped - empty
     )?;
-    let (mut pools, mut full, mut free, mut misses) = (0, 0, 0, 0);
-    for class in now.classes() {
-        pools += class.counts.pools;
-        full += class.counts.full;
-        free += class.bytes(class.free());
-        misses += class.counts.looked_at;
-    }
+    let ClassSums {
+        pools,
+        full,
+        free,
+        misses,
+    } = now.sums();
     let used = pools - full;
     write!(
         out,

@@ -154,7 +154,7 @@ impl Threads {
     }
 
     fn records(&self) -> impl Iterator<Item = &'static Record> {
-        core::iter::successors(self.all.get(), |record| record.next.get())
+        from(self.all.get())
     }
 
     /// A record whose thread was lost in a fork.
@@ -195,6 +195,11 @@ fn shorter(number: usize) -> u32 {
 }
 
 /// Bytes that the kernel gives for one record.
+/// A record, and those that were made before it.
+fn from(newest: Option<&'static Record>) -> impl Iterator<Item = &'static Record> {
+    core::iter::successors(newest, |record| record.next.get())
+}
+
 fn record_bytes() -> usize {
     size_of::<Record>().next_multiple_of(memory::page_size())
 }
@@ -231,13 +236,13 @@ pub fn total() -> Total {
     total
 }
 
-/// Where the `n`th record lies and its bytes, from the one that was made first.
+/// Where each record lies and its bytes, from the one that was made last. (The lock is
+/// needed for that one only: a record is never unmapped, nor what it says of the one
+/// before it changed.)
 #[cold]
-pub fn record(n: usize) -> Option<(usize, usize)> {
-    let threads = THREADS.lock();
-    let from_last = threads.records().count().checked_sub(n + 1)?;
-    let record = threads.records().nth(from_last)?;
-    Some((ptr::from_ref(record).addr(), record_bytes()))
+pub fn mappings() -> impl Iterator<Item = (usize, usize)> {
+    let newest = THREADS.lock().all.get();
+    from(newest).map(|record| (ptr::from_ref(record).addr(), record_bytes()))
 }
 
 /// Asserts the invariants, for tests, and shows all magazines there are, with whether

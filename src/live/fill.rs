@@ -7,7 +7,7 @@ use crate::lane::Lane;
 use crate::os::process::{LibcMemory, resident};
 use crate::os::{clock, memory, text};
 use crate::size_class::{LAST, SizeClass};
-use crate::stats::{Ledger, Snapshot};
+use crate::stats::{ClassSums, Ledger, Snapshot};
 
 const _: () = assert!(CLASSES == LAST, "an entry for each class");
 
@@ -17,7 +17,12 @@ const _: () = assert!(CLASSES == LAST, "an entry for each class");
 pub fn fill(to: &mut Statistics, libc: &dyn Fn() -> Option<LibcMemory>) {
     let now = Snapshot::now();
     let ledger = Ledger::of_ours(&now);
-    let (mut pools, mut full, mut free, mut misses) = (0, 0, 0, 0);
+    let ClassSums {
+        pools,
+        full,
+        free,
+        misses,
+    } = now.sums();
     for class in SizeClass::all() {
         to.classes[class.index() - 1] = Class {
             size: class.size() as u64,
@@ -30,10 +35,6 @@ pub fn fill(to: &mut Statistics, libc: &dyn Fn() -> Option<LibcMemory>) {
         };
     }
     for class in now.classes() {
-        pools += class.counts.pools;
-        full += class.counts.full;
-        free += class.bytes(class.free());
-        misses += class.counts.looked_at;
         let entry = &mut to.classes[class.class.index() - 1];
         entry.pools = class.counts.pools as u64;
         entry.full = class.counts.full as u64;

@@ -95,7 +95,7 @@ impl Plan {
             mappings: 0,
         };
         let records = plan.collect(most);
-        let of_threads = (0..).take_while(|&n| threads::record(n).is_some()).count();
+        let of_threads = threads::mappings().count();
         plan.mappings = records + of_threads + address_map::tables().count() + SPARE;
         let mut first_pool = 0;
         let arenas = plan.arenas_mut();
@@ -222,8 +222,7 @@ impl Plan {
         let size = size_of::<arena::Arena>();
         let records =
             records.map(|record| (MAPPING_RECORD, (core::ptr::from_ref(record).addr(), size)));
-        let of_threads = (0..).map_while(threads::record);
-        let of_threads = of_threads.map(|record| (MAPPING_MAGAZINES, record));
+        let of_threads = threads::mappings().map(|record| (MAPPING_MAGAZINES, record));
         let kinds = core::iter::once(MAPPING_STATIC).chain(core::iter::repeat(MAPPING_MAP));
         let tables = kinds.zip(address_map::tables());
         let all = records.chain(of_threads).chain(tables).take(self.mappings);
