@@ -184,32 +184,35 @@ def dockerfile(python):
     return 'RUN lines in a copy of this machine, %s' % proof(said)
 
 
+def web_both_ways(place, words, package, between=lambda: None):
+    """Workers of a server with the library, and without; `between` is done in between."""
+    answers = web(place, words, place.environment())
+    between()
+    for said in web(place, place.without(words), place.environment()):
+        alone(said)
+    for said in answers:
+        served(said, place.python)
+    return '%s %s, worker %s' % (package, place.version(package), proof(answers[0]))
+
+
 @recipe('gunicorn')
 def gunicorn(python):
     place = Place(python, 'gunicorn')
     place.write('gunicorn.conf.py', frames('gunicorn', 'python')[0])
     words = place.line('gunicorn') + ['-b', '127.0.0.1:%d' % place.port]
-    answers = web(place, words, place.environment())
-    for said in web(place, place.without(words), place.environment()):
-        alone(said)
-    for said in answers:
-        served(said, python)
-    return 'gunicorn %s, worker %s' % (place.version('gunicorn'), proof(answers[0]))
+    return web_both_ways(place, words, 'gunicorn')
 
 
 @recipe('uwsgi')
 def uwsgi(python):
     place = Place(python, 'uwsgi')
-    place.write('uwsgi.ini', frames('uwsgi', 'ini')[0])
-    words = place.line('uwsgi')
-    answers = web(place, words, place.environment())
-    # What the page says of `env =`.
-    place.write('uwsgi.ini', frames('uwsgi', 'ini')[0] + 'env = LD_PRELOAD=libobmalloc.so.0\n')
-    for said in web(place, place.without(words), place.environment()):
-        alone(said)
-    for said in answers:
-        served(said, python)
-    return 'uwsgi %s, worker %s' % (place.version('uwsgi'), proof(answers[0]))
+    file = frames('uwsgi', 'ini')[0]
+    place.write('uwsgi.ini', file)
+
+    def preload_by_env():
+        """What the page says of `env =`."""
+        place.write('uwsgi.ini', file + 'env = LD_PRELOAD=libobmalloc.so.0\n')
+    return web_both_ways(place, place.line('uwsgi'), 'uwsgi', preload_by_env)
 
 
 @recipe('celery')
