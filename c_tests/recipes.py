@@ -34,6 +34,7 @@ from base import Fails, Running, Skip, comes, demand, ran, support
 ROOT = os.path.dirname(HERE)
 PAGE = os.path.join(ROOT, 'docs', 'recipes.md')
 PROGRAMS = os.path.join(HERE, 'recipes')
+SHARED = [os.path.join(base.PROGRAMS, name) for name in ('ledger.py', 'celery_files.py')]
 COMMAND = os.path.join(ROOT, 'target', 'release', 'obmalloc')
 base.FOLDER = os.path.join(ROOT, 'target', 'recipes')
 RECIPES = []
@@ -66,6 +67,8 @@ class Place:
         self.interpreter = os.path.join(self.bin, 'python') if packages else python.path
         self.folder = tempfile.mkdtemp(dir=support.scratch())
         shutil.copytree(PROGRAMS, self.folder, dirs_exist_ok=True)
+        for path in SHARED:
+            shutil.copy(path, self.folder)
         self.port = servers.free_port()
 
     def here(self, text):
@@ -170,11 +173,11 @@ def dockerfile(python):
     # The copy's own /tmp has the files; PATH is that of an image, without other Pythons.
     files = [path for path in test_deb.packages() if 'libobmalloc-dev' not in path]
     text = ('export PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin HOME=/\n'
-            'mkdir -p /srv/app && mv /tmp/app.py /tmp/who.py /srv/app/\nexec 3>&1 >/tmp/log\n'
+            'mkdir -p /srv/app && mv /tmp/app.py /tmp/who.py /tmp/ledger.py /srv/app/\nexec 3>&1 >/tmp/log\n'
             + '\n'.join(steps) + '\nexec ' + ' '.join(map(shlex.quote, start)) + ' >&3\n')
     try:
-        done = ran(sandbox.script(text, *files, *[os.path.join(PROGRAMS, name)
-                                                  for name in ('app.py', 'who.py')]))
+        done = ran(sandbox.script(text, *files, SHARED[0], *[
+            os.path.join(PROGRAMS, name) for name in ('app.py', 'who.py')]))
     except unittest.SkipTest as reason:
         raise Skip(str(reason))
     [said] = [json.loads(line) for line in done.out.splitlines() if line.startswith('{')]

@@ -1,21 +1,11 @@
-"""A Celery application without a server: messages and results are files."""
+"""A Celery application whose tasks say what they have made, and how much we hold."""
 import os
 
-import celery
-
 import ledger
+from celery_files import application
 
-FOLDER = os.environ['TASKS_FOLDER']
-for name in 'queue', 'results', 'control':
-    os.makedirs(os.path.join(FOLDER, name), exist_ok=True)
-
-app = celery.Celery('tasks', broker='filesystem://', backend='file://' + FOLDER + '/results')
-app.conf.update(
-    broker_transport_options={'data_folder_in': FOLDER + '/queue',
-                              'data_folder_out': FOLDER + '/queue',
-                              'control_folder': FOLDER + '/control', 'polling_interval': 0.05},
-    worker_max_tasks_per_child=60, worker_prefetch_multiplier=4,
-    broker_connection_retry_on_startup=True, worker_hijack_root_logger=False)
+app = application(polling_interval=0.05, worker_max_tasks_per_child=60,
+                  worker_prefetch_multiplier=4, worker_hijack_root_logger=False)
 
 
 @app.task(name='work')
