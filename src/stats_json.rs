@@ -6,7 +6,7 @@ use crate::arenas::Counts;
 use crate::geometry::{ARENA_SIZE, POOL_SIZE};
 use crate::lane::Lane;
 use crate::os::text;
-use crate::stats::{ClassSums, Ledger, Snapshot};
+use crate::stats::{Ledger, Snapshot};
 
 /// The version of the JSON's form.
 const SCHEMA: u32 = 1;
@@ -40,17 +40,13 @@ pub fn write(out: &mut dyn Write, host: Option<&str>) -> fmt::Result {
          \"highwater\":{highwater}}}",
         mapped - empty
     )?;
-    let ClassSums {
-        pools,
-        full,
-        free,
-        misses,
-    } = now.sums();
-    let used = pools - full;
+    let sums = now.sums();
     write!(
         out,
-        ",\"pools\":{{\"size\":{POOL_SIZE},\"used\":{used},\"full\":{full},\"free\":{free_pools},\
+        ",\"pools\":{{\"size\":{POOL_SIZE},\"used\":{},\"full\":{},\"free\":{free_pools},\
          \"lanes\":{}}}",
+        sums.pools - sums.full,
+        sums.full,
         Lane::open().count()
     )?;
     let (ledger, below) = (Ledger::of(&now), now.below());
@@ -70,9 +66,10 @@ pub fn write(out: &mut dyn Write, host: Option<&str>) -> fmt::Result {
         out,
         ",\"bytes\":{{\"from_os\":{},\"metadata\":{},\"live\":{live},\
          \"live_requested_estimate\":{requested},\"in_magazines\":{in_magazines},\
-         \"free_in_pools\":{free}}}",
+         \"free_in_pools\":{}}}",
         now.os_bytes(),
-        now.metadata()
+        now.metadata(),
+        sums.free
     )?;
     write!(
         out,
@@ -96,7 +93,12 @@ pub fn write(out: &mut dyn Write, host: Option<&str>) -> fmt::Result {
         Some(bytes) => write!(out, "{bytes}")?,
         None => out.write_str("null")?,
     }
-    write!(out, ",\"threads\":{},\"misses\":{misses}", now.threads())?;
+    write!(
+        out,
+        ",\"threads\":{},\"misses\":{}",
+        now.threads(),
+        sums.misses
+    )?;
     out.write_str(",\"classes\":[")?;
     for (i, class) in now.classes().enumerate() {
         let comma = if i == 0 { "" } else { "," };

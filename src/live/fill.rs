@@ -7,7 +7,7 @@ use crate::lane::Lane;
 use crate::os::process::{LibcMemory, resident};
 use crate::os::{clock, memory, text};
 use crate::size_class::{LAST, SizeClass};
-use crate::stats::{ClassSums, Ledger, Snapshot};
+use crate::stats::{Ledger, Snapshot};
 
 const _: () = assert!(CLASSES == LAST, "an entry for each class");
 
@@ -17,12 +17,7 @@ const _: () = assert!(CLASSES == LAST, "an entry for each class");
 pub fn fill(to: &mut Statistics, libc: &dyn Fn() -> Option<LibcMemory>) {
     let now = Snapshot::now();
     let ledger = Ledger::of_ours(&now);
-    let ClassSums {
-        pools,
-        full,
-        free,
-        misses,
-    } = now.sums();
+    let sums = now.sums();
     for class in SizeClass::all() {
         to.classes[class.index() - 1] = Class {
             size: class.size() as u64,
@@ -58,8 +53,8 @@ pub fn fill(to: &mut Statistics, libc: &dyn Fn() -> Option<LibcMemory>) {
     };
     to.pools = Pools {
         size: POOL_SIZE as u64,
-        used: (pools - full) as u64,
-        full: full as u64,
+        used: (sums.pools - sums.full) as u64,
+        full: sums.full as u64,
         free: arenas.free_pools as u64,
         lanes: Lane::open().count() as u64,
     };
@@ -69,7 +64,7 @@ pub fn fill(to: &mut Statistics, libc: &dyn Fn() -> Option<LibcMemory>) {
         live: ledger.live as u64,
         live_requested_estimate: ledger.requested as u64,
         in_magazines: ledger.in_magazines as u64,
-        free_in_pools: free as u64,
+        free_in_pools: sums.free as u64,
     };
     to.resident = Resident {
         total: ledger.ours as u64,
@@ -89,7 +84,7 @@ pub fn fill(to: &mut Statistics, libc: &dyn Fn() -> Option<LibcMemory>) {
     to.libc_kept = libc.map_or(UNKNOWN, |libc| libc.kept as u64);
     to.rss = resident().map_or(UNKNOWN, |bytes| bytes as u64);
     to.threads = now.threads() as u64;
-    to.misses = misses as u64;
+    to.misses = sums.misses as u64;
     to.made_ms = clock::now();
 }
 
