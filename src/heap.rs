@@ -52,7 +52,20 @@ const LARGE: usize = 2 * POOLS_PER_ARENA;
 /// What a class has in a lane. On cache lines of its own: other classes' are other
 /// processors' business.
 #[repr(align(64))]
-struct Class(Lock<UsedPools>);
+struct Class {
+    used: Lock<UsedPools>,
+    /// Whether it was ever asked for. What was not is all zero, and has no memory.
+    touched: AtomicBool,
+}
+
+impl Class {
+    const fn new() -> Class {
+        Class {
+            used: Lock::new(UsedPools::new()),
+            touched: AtomicBool::new(false),
+        }
+    }
+}
 
 /// Where a class stands in a lane: those for packed domains last, so that nobody touches
 /// their memory where nothing is packed.
@@ -75,6 +88,7 @@ pub struct Heap {
 }
 
 /// The process's heap.
+#[unsafe(link_section = ".bss.tables")]
 pub static HEAP: Heap = Heap::new();
 
 /// Whether free pages go back as soon as they are free, wherever the limits are.
@@ -107,7 +121,7 @@ impl Heap {
     )]
     pub const fn new() -> Heap {
         Heap {
-            classes: [const { [const { Class(Lock::new(UsedPools::new())) }; LAST] }; LANES],
+            classes: [const { [const { Class::new() }; LAST] }; LANES],
             arenas: Lock::new(Arenas::new()),
             slots: [const { [const { Slots::new() }; TABLE_LEN] }; LANES],
         }
@@ -120,14 +134,27 @@ impl Heap {
 
     /// The used pools of a class, under its lock.
     pub(crate) fn used(&self, lane: Lane, class: SizeClass) -> Held<'_, UsedPools> {
-        self.classes[lane.index()][place(class)].0.lock()
+        let class = self.class(lane, class);
+        class.touched.store(true, Relaxed);
+        class.used.lock()
     }
 
-    /// The same of every class in every lane that is open, one after the other.
+    fn class(&self, lane: Lane, class: SizeClass) -> &Class {
+        &self.classes[lane.index()][place(class)]
+    }
+
+    /// The same, if the class was ever asked for in the lane. For walks over all of them,
+    /// which else would bring memory for each: 28 KiB in a lane.
+    pub(crate) fn touched(&self, lane: Lane, class: SizeClass) -> Option<Held<'_, UsedPools>> {
+        let was_touched = self.class(lane, class).touched.load(Relaxed);
+        was_touched.then(|| self.used(lane, class))
+    }
+
+    /// The used pools of every class that was touched, in every lane that is open, one after
+    /// the other.
     pub(crate) fn all_used(&self) -> impl Iterator<Item = (Lane, SizeClass, Held<'_, UsedPools>)> {
-        Lane::open().flat_map(move |lane| {
-            SizeClass::all().map(move |class| (lane, class, self.used(lane, class)))
-        })
+        let all = Lane::open().flat_map(|lane| SizeClass::all().map(move |class| (lane, class)));
+        all.filter_map(|(lane, class)| Some((lane, class, self.touched(lane, class)?)))
     }
 
     /// A pool for the class, taken from the arenas. Empty -> used.
@@ -229,7 +256,7 @@ impl Heap {
     /// The locks of all classes in the lanes that are open, in order (E1).
     fn locks(&self) -> impl DoubleEndedIterator<Item = &Lock<UsedPools>> {
         let classes = |lane: Lane| self.classes[lane.index()].iter();
-        Lane::open().flat_map(classes).map(|class| &class.0)
+        Lane::open().flat_map(classes).map(|class| &class.used)
     }
 
     /// Takes all locks for a fork (H2). The threads' lock is held.
