@@ -30,16 +30,33 @@ pub struct Setting {
     /// Its name behind `OBMALLOC_`.
     pub name: &'static str,
     /// What values it takes, and the default.
+    #[cfg(test)]
     pub values: &'static str,
     /// What it does.
+    #[cfg(test)]
     pub meaning: &'static str,
     /// Takes a value; false if it is not one.
     apply: fn(&'static [u8]) -> bool,
 }
 
+/// The table, without what is said of each: that is for readers of the source, and would
+/// take two pages in every process.
+macro_rules! table {
+    ($(Setting { name: $name:expr, values: $values:expr, meaning: $meaning:expr, apply: $apply:expr, },)*) => {
+        &[$(Setting {
+            name: $name,
+            #[cfg(test)]
+            values: $values,
+            #[cfg(test)]
+            meaning: $meaning,
+            apply: $apply,
+        },)*]
+    };
+}
+
 /// All settings. docs/settings.py makes the table in docs/settings.md of these lines, and the
 /// command its help text.
-pub static SETTINGS: &[Setting] = &[
+pub static SETTINGS: &[Setting] = table![
     Setting {
         name: "VERBOSE",
         values: "0 or 1; 0",
@@ -194,6 +211,7 @@ pub static SETTINGS: &[Setting] = &[
 static VERBOSE: AtomicBool = AtomicBool::new(false);
 static TOOLS: AtomicBool = AtomicBool::new(true);
 static DEBUG: AtomicBool = AtomicBool::new(false);
+#[unsafe(link_section = ".bss.tables")]
 static STATS: Text = Text::new();
 
 /// A text that was in the environment, copied: programs that change their
