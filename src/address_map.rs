@@ -125,6 +125,7 @@ impl Found {
 }
 
 /// The process's map.
+#[unsafe(link_section = ".bss.tables")]
 pub static MAP: AddressMap = AddressMap {
     start: AtomicUsize::new(0),
     near: [const { AtomicU32::new(0) }; NEAR / POOL_SIZE],

@@ -36,7 +36,7 @@
 //! | words | `sync` what threads share is made of, `geometry` the numbers, `size_class` requests and blocks, `allocator` CPython's tables, `list`, `tally` |
 //! | system | `os/`: (`faults` for the model,) mappings, lines of text, locks, the thread word, the environment, names that may be there, the clock, helper threads, memory shared with others, the process and its cgroup |
 //! | pools and arenas | `limits` of the process's memory, `inherited` what a forked child leaves alone, `pages` of a pool, `huge_pages`, `lane` who shares pools with whom, `claim` which classes have arenas of their own, `block_bits`, `pool`, `pool_pages`, `arena_source` where arenas come from, `arena` and its record, `records` all of them, `address_map` what lies where, `arenas` which gives, `depot` between threads and pools, `used_pools` which gives, `cutoff` up to which size pools serve, `packing` which domains are aligned to 8 bytes, `misuse` what is said of wrong frees, `pool_mistakes` which they are, `guard/` sampled blocks beside pages that nobody can access, `heap` all of it, `supply` of blocks, `counts`, `exchange` with the threads, `purge` what goes back |
-//! | threads | `magazine` the hit path, `magazines` of all classes, `threads` who has some, `check` all of it for tests, `stats` what all of it holds, `live/` the same for other processes to look at, and the heap page by page, `decay` when free memory goes back, `fork`, `first_use` |
+//! | threads | `magazine` the hit path, `magazines` of all classes, `mine` those of the calling thread, `threads` who has some, `check` all of it for tests, `stats` what all of it holds, `live/` the same for other processes to look at, and the heap page by page, `decay` when free memory goes back, `fork`, `first_use` |
 //! | object allocator | `below` what no pool serves, `object` malloc, calloc and free for every size and pointer, `realloc`, `watch/` the same where guarded blocks or a tool ask for each |
 //! | around it | `config`, statistics written down by `stats_json`, `stats_text` and `stats_table`, `at_exit` |
 //! | domains | `domains/`: RAW, MEM and OBJ with tables of our own, debug hooks, names |
@@ -50,7 +50,7 @@
 //! 1. The host's `PyObject_Malloc` calls what its table says (a debug hook or
 //!    tracemalloc may sit there), in the end our `host::table::malloc`.
 //! 2. [`object::malloc`]: 48 is small, a multiple of 16, and that is its class.
-//! 3. [`magazines::mine`] reads the thread word;
+//! 3. [`mine::magazines`] reads the thread word;
 //!    [`Magazines::pop_small`](magazines::Magazines::pop_small) takes the block
 //!    on top. Done: no lock, no call, no atomic read-modify-write (`make asm`
 //!    prints the instructions).
@@ -92,13 +92,15 @@
 //! # All state
 //!
 //! Nothing needs to be initialised: every static starts in a state that works,
-//! so a call before our constructor is right. What there is:
+//! so a call before our constructor is right. Large ones that are touched page by page
+//! share a section, `.bss.tables`: between them each small one would bring a page. What
+//! there is:
 //!
 //! | static | where | guarded by | in a forked child |
 //! |---|---|---|---|
 //! | `MAP` | address_map | atomics; written under the heap's locks | as it is |
 //! | `HEAP` | heap | a lock for each class of each lane, one for the arenas | locks are held over the fork |
-//! | thread word | os/thread_word | thread-local | as it is |
+//! | thread word; `ENDED` | os/thread_word; mine | thread-local; atomics | as they are |
 //! | `THREADS` | threads | its lock | held over the fork; other threads' magazines are inherited |
 //! | `FORKING`; `WAITS` | os/lock | atomics | cleared; as it is |
 //! | `HELPER`, `ROUND`; `ANSWERER`, `PAGE` | decay; live/ | their locks | the helper threads end before; locks are held over the fork. Of `_Fork`, a helper's state is told by a mark; a child makes a page of its own |
@@ -197,6 +199,8 @@ pub mod purge;
 pub mod magazine;
 
 pub mod magazines;
+
+pub mod mine;
 
 pub mod threads;
 

@@ -14,7 +14,7 @@
 //! read it, taking it back does not write it, what is written into it is never followed.
 //!
 //! The bottom slot holds null, so an empty half needs no count: pop reads the top and
-//! finds null. A thread that has no magazines yet has [`NOTHING`]: every pop finds null,
+//! finds null. A thread that has no magazines yet has some without slots: every pop finds null,
 //! every push finds itself at the limit, and both go the slow way, where the thread gets
 //! magazines of its own. So does what has class 0, "in no pool", for which no thread has
 //! slots: a pointer that is not ours, a request for nothing.
@@ -48,7 +48,6 @@ use crate::geometry::PACKED_ALIGNMENT;
 use crate::heap::Heap;
 use crate::lane::Lane;
 use crate::magazine::{Magazine, Slot};
-use crate::os::thread_word;
 use crate::size_class::{SHAPES, SMALL_MAX, SizeClass, TABLE_LEN};
 use crate::sync::{
     AtomicPtr, AtomicU8, AtomicUsize, Cell,
@@ -92,15 +91,6 @@ unsafe impl Sync for Bottom {}
 static BOTTOM: Bottom = Bottom(ptr::null_mut());
 const NO_SLOTS: *mut Slot = (&raw const BOTTOM).cast::<Slot>().cast_mut();
 
-/// What a thread has before its first miss. Never written (M3).
-pub static NOTHING: Magazines = Magazines::without_slots();
-
-/// What a thread has that is to have no magazines, because it is ending or
-/// because there was no memory for them. Never written (M3).
-pub static ENDED: Magazines = Magazines::without_slots();
-
-thread_word::start_at!(NOTHING);
-
 /// Slots of all classes, with their bottoms.
 pub const SLOTS: usize = {
     let (mut sum, mut index) = (0, 1);
@@ -111,24 +101,13 @@ pub const SLOTS: usize = {
     sum
 };
 
-/// The calling thread's magazines.
-#[inline(always)]
-pub fn mine() -> &'static Magazines {
-    // SAFETY: the word starts as NOTHING and is only set by `make_mine`.
-    unsafe { thread_word::get().cast::<Magazines>().as_ref() }
-}
-
-/// Gives the calling thread these magazines. They must be no other thread's.
-pub fn make_mine(magazines: &'static Magazines) {
-    thread_word::set(NonNull::from(magazines).cast());
-}
-
 impl Magazines {
-    const fn without_slots() -> Magazines {
+    /// Magazines that are all zero, which nobody may use yet.
+    pub const fn zero() -> Magazines {
         Magazines {
             in_use: [const {
                 Magazine {
-                    top: AtomicPtr::new(NO_SLOTS),
+                    top: AtomicPtr::new(ptr::null_mut()),
                     limit: Cell::new(ptr::null_mut()),
                 }
             }; TABLE_LEN],
@@ -141,6 +120,24 @@ impl Magazines {
             lane: AtomicU8::new(0),
             shorter: Cell::new(0),
             tally: Tally::new(),
+        }
+    }
+
+    /// Magazines without slots: every pop finds null, every push the limit (M3).
+    pub const fn without_slots() -> Magazines {
+        let mut magazines = Magazines::zero();
+        let mut index = 0;
+        while index < TABLE_LEN {
+            magazines.in_use[index].top = AtomicPtr::new(NO_SLOTS);
+            index += 1;
+        }
+        magazines
+    }
+
+    /// Makes such of what is all zero, or is such already.
+    pub fn be_without_slots(&self) {
+        for magazine in &self.in_use {
+            magazine.top.store(NO_SLOTS, Relaxed);
         }
     }
 

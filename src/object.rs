@@ -30,7 +30,7 @@ use crate::geometry::{ALIGNMENT, REQUEST_MAX};
 use crate::heap::{self, HEAP};
 use crate::lane::{self, Lane};
 use crate::limits;
-use crate::magazines;
+use crate::mine;
 use crate::size_class::{SMALL_MAX, SizeClass};
 use crate::threads;
 
@@ -44,7 +44,7 @@ pub unsafe fn malloc<const ALIGN: usize>(below: &Allocator, n: usize) -> *mut c_
         // SAFETY: the caller's promise.
         return unsafe { beyond_small(below, n) };
     }
-    let block = magazines::mine().pop_small::<ALIGN>(n);
+    let block = mine::magazines().pop_small::<ALIGN>(n);
     if !block.is_null() {
         return block.cast();
     }
@@ -64,7 +64,7 @@ unsafe fn beyond_small(below: &Allocator, n: usize) -> *mut c_void {
         // SAFETY: T1.
         return below::make(n, || unsafe { (below.malloc)(below.ctx, n) });
     };
-    let block = magazines::mine().pop(class);
+    let block = mine::magazines().pop(class);
     if !block.is_null() {
         return block.cast();
     }
@@ -176,7 +176,7 @@ unsafe fn clear(p: *mut u8, n: usize) {
 #[inline(always)]
 pub unsafe fn free(below: &Allocator, p: *mut c_void) {
     match MAP.find_near(p.addr()) {
-        Some(found) if magazines::mine().push(found, p.cast()) => {}
+        Some(found) if mine::magazines().push(found, p.cast()) => {}
         // SAFETY: the caller's promises.
         _ => unsafe { not_pushed(below, p) },
     }

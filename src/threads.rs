@@ -11,7 +11,7 @@
 //! A record holds a thread's magazines and their slots. When the thread ends,
 //! its blocks go back to the pools and the record waits for another thread.
 //! Destructors that run later in the same thread may still allocate and free:
-//! with [`ENDED`] they are served block by block, under the pools' locks.
+//! with [`mine::ended`] they are served block by block, under the pools' locks.
 //!
 //! In a forked child the other threads are gone and their records are not
 //! idle. They are of an earlier generation, by which they are known; whoever
@@ -36,7 +36,8 @@ use crate::heap::HEAP;
 use crate::lane::{self, Lane};
 use crate::list::{Linked, Links, List};
 use crate::magazine::Slot;
-use crate::magazines::{self, ENDED, Magazines, NOTHING, SLOTS};
+use crate::magazines::{Magazines, SLOTS};
+use crate::mine;
 use crate::os::lock::Lock;
 use crate::os::memory;
 use crate::os::process::name_mapping;
@@ -86,10 +87,10 @@ static THREADS: Lock<Threads> = Lock::new(Threads {
 /// gets some here; `None` if it is ending or there is no memory for them.
 #[inline]
 pub fn mine() -> Option<&'static Magazines> {
-    let magazines = magazines::mine();
-    if ptr::eq(magazines, &raw const NOTHING) {
+    let magazines = mine::magazines();
+    if mine::are_nothing(magazines) {
         begin()
-    } else if ptr::eq(magazines, &raw const ENDED) {
+    } else if mine::are_ended(magazines) {
         None
     } else {
         Some(magazines)
@@ -98,14 +99,14 @@ pub fn mine() -> Option<&'static Magazines> {
 
 /// Whether the calling thread has not missed yet.
 pub fn is_new() -> bool {
-    ptr::eq(magazines::mine(), &raw const NOTHING)
+    mine::are_nothing(mine::magazines())
 }
 
 #[cold]
 fn begin() -> Option<&'static Magazines> {
     let record = THREADS.lock().begin();
-    let magazines = record.map_or(&ENDED, |record| &record.magazines);
-    magazines::make_mine(magazines);
+    let magazines = record.map_or_else(mine::ended, |record| &record.magazines);
+    mine::set(magazines);
     record.map(|record| &record.magazines)
 }
 
@@ -113,7 +114,7 @@ fn begin() -> Option<&'static Magazines> {
 unsafe extern "C" fn end(record: *mut c_void) {
     // SAFETY: the value that `begin` gave the key; R2.
     let record = unsafe { &*record.cast::<Record>() };
-    magazines::make_mine(&ENDED);
+    mine::set(mine::ended());
     record.magazines.empty(&HEAP);
     let threads = THREADS.lock();
     record.generation.set(0);
@@ -292,7 +293,7 @@ pub fn hold_for_fork() {
 pub fn forked() {
     let threads = THREADS.lock();
     threads.generation.set(threads.generation.get() + 1);
-    let mine = magazines::mine();
+    let mine = mine::magazines();
     let record = threads
         .records()
         .find(|record| ptr::eq(&raw const record.magazines, mine));

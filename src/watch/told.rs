@@ -40,6 +40,7 @@ const WORD: usize = size_of::<usize>();
 
 /// Blocks that are free and wait, at the most.
 const WAITING_MAX: usize = 1024;
+#[unsafe(link_section = ".bss.tables")]
 static WAITING: [AtomicPtr<c_void>; WAITING_MAX] =
     [const { AtomicPtr::new(ptr::null_mut()) }; WAITING_MAX];
 static NEXT: AtomicUsize = AtomicUsize::new(0);
