@@ -58,6 +58,9 @@ const CONTRACT: &str = "\
 fn main() {
     println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libobmalloc.so.0");
     println!("cargo:rustc-cdylib-link-arg=-Wl,-z,nodelete");
+    // Each segment begins on a page of its own: four pages less in every process. (Other
+    // linkers do so without being told, or say that they do not know the word.)
+    println!("cargo:rustc-cdylib-link-arg=-Wl,-z,separate-loadable-segments");
     println!("cargo:rerun-if-changed=src/capi");
     println!("cargo:rerun-if-changed=src/domains/outside.rs");
     println!("cargo:rerun-if-changed=build.rs");

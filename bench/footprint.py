@@ -18,7 +18,7 @@ import hosts
 import pairs
 import record
 
-PASS_KIB = 320
+PASS_KIB = 300
 PASS_MS = 1.0
 KEEP_KIB = 1024
 KEEP_COUNT = 300000

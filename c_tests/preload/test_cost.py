@@ -48,4 +48,4 @@ class Cost(support.PythonCase):
                 self.compare('300000 ' + kind, 'kept = ' + code, 1024, runs=3)
 
     def test_nothing_done(self):
-        self.compare('pass', 'pass', 320, runs=9)
+        self.compare('pass', 'pass', 300, runs=9)
