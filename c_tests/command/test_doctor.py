@@ -193,6 +193,28 @@ class Elsewhere(support.Case, Doctor):
         self.assertRan(done, 2)
         self.assertRegex(done.err, '^obmalloc: there is no python3 on PATH; ')
 
+    def test_called_by_its_path_it_means_the_environment_in_which_it_lies(self):
+        """Whichever is active, and whatever is on PATH."""
+        program = command.layout('own-venv', library='lib/python3/site-packages/obmalloc/libobmalloc.so')
+        folder, root = os.path.dirname(program), support.scratch('own-venv')
+        python = os.path.join(folder, 'python')
+        os.symlink(os.path.realpath(sys.executable), python)
+        env = support.clean_environment(VIRTUAL_ENV='/nowhere')
+
+        def asked(*words, cwd=None):
+            done = support.run([*words, 'doctor', '--json'], env, 60, cwd)
+            self.assertRan(done)
+            return json.loads(done.out)['interpreter']['path']
+
+        self.assertNotEqual(asked(program), python, 'there is no pyvenv.cfg')
+        with open(os.path.join(root, 'pyvenv.cfg'), 'w') as file:
+            file.write('home = %s\n' % os.path.dirname(os.path.realpath(sys.executable)))
+        self.assertEqual(asked(program), python)
+        self.assertEqual(asked('./obmalloc', cwd=folder), python)
+        link = support.scratch('link-to-own-venv')
+        os.symlink(program, link)
+        self.assertNotEqual(asked(link), python, 'a link elsewhere, as pipx makes')
+
     def test_no_program(self):
         for name in 'obmalloc-no-such-program', '/nowhere/python3', os.path.abspath(__file__):
             done = command.run('doctor', name)

@@ -164,9 +164,10 @@ class InEachPython(support.PythonCase):
         folder = self.environment()
         python, program = folder + '/bin/python', folder + '/bin/obmalloc'
         with self.subTest('doctor'):
-            done = support.run([program, 'doctor', '--json', python])
+            done = support.run([program, 'doctor', '--json'])
             self.assertRan(done)
             said = json.loads(done.out)
+            self.assertEqual(said['interpreter']['path'], python)
             self.assertTrue(said['active'])
             self.assertIn('/site-packages/obmalloc/libobmalloc.so', said['library']['path'])
             done = support.run([python, '-m', 'obmalloc', 'doctor', '--json'])

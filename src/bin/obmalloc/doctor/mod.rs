@@ -15,7 +15,7 @@ mod verdict;
 
 use std::env;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{self, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -38,7 +38,8 @@ use verdict::{Finding, Verdict};
 #[derive(Args)]
 #[command(after_help = "Example: obmalloc doctor /usr/bin/python3 -- -X dev")]
 pub struct Options {
-    /// The interpreter: a path, or a name on PATH [default: $VIRTUAL_ENV's, else python3]
+    /// The interpreter: a path, or a name on PATH [default: that of the virtual environment
+    /// in which this command is called by its path, else $VIRTUAL_ENV's, else python3]
     #[arg(value_name = "PYTHON")]
     interpreter: Option<OsString>,
 
@@ -106,11 +107,8 @@ fn interpreter(options: &Options) -> Result<PathBuf, Failure> {
             .status(2)
         });
     }
-    let virtual_environment = env::var_os("VIRTUAL_ENV").map(PathBuf::from);
-    let own = virtual_environment.map(|folder| folder.join("bin/python").into_os_string());
-    let names = own.into_iter().chain(["python3".into(), "python".into()]);
-    names
-        .into_iter()
+    let own = environments().map(|folder| folder.join("bin/python").into_os_string());
+    own.chain(["python3".into(), "python".into()])
         .find_map(|name| program::find(&name))
         .ok_or_else(|| {
             Failure::new(
@@ -119,6 +117,19 @@ fn interpreter(options: &Options) -> Result<PathBuf, Failure> {
             )
             .status(2)
         })
+}
+
+/// The virtual environments whose interpreter is meant where none is named: the one in
+/// which this command lies, if it was called by its path, then the one that is active.
+fn environments() -> impl Iterator<Item = PathBuf> {
+    let called = env::args_os().next().map(PathBuf::from);
+    let by_path = called.filter(|name| name.components().count() > 1);
+    let around = by_path
+        .and_then(|path| path::absolute(path).ok())
+        .and_then(|path| Some(path.parent()?.parent()?.to_path_buf()))
+        .filter(|folder| folder.join("pyvenv.cfg").is_file());
+    let active = env::var_os("VIRTUAL_ENV").map(PathBuf::from);
+    around.into_iter().chain(active)
 }
 
 fn examine(interpreter: PathBuf, options: &Options) -> Case {
