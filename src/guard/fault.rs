@@ -3,7 +3,8 @@
 //!
 //! ```text
 //!    fault ---> ours ---> in the region? report ---> the handler before us,
-//!                                                    exactly as the kernel would
+//!                         |                          exactly as the kernel would |
+//!                         +---- other threads that make mistakes wait so long ---+
 //! ```
 //!
 //! faulthandler, enabled before us, is that handler. Enabled after us it comes
@@ -20,6 +21,7 @@ use core::ptr;
 
 use super::region;
 use super::report::{self, Deed, Mistake};
+use super::reporter::Reporter;
 use super::trace;
 use crate::sync::{AtomicUsize, Ordering::Relaxed};
 
@@ -60,18 +62,40 @@ unsafe extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context
     let errno = unsafe { *libc::__errno_location() };
     // SAFETY: what the kernel has handed us.
     let fault = unsafe { Fault::of(info, context) };
-    if !report::go_on()
-        && region::contains(fault.address)
+    let is_mistake = !report::go_on() && region::contains(fault.address);
+    // Where the process ends, too: not in the middle of another thread's report.
+    // SAFETY: as above.
+    let reporter = if is_mistake || matches!(unsafe { Next::of(info) }, Next::End) {
+        Reporter::when_alone()
+    } else {
+        None
+    };
+    if is_mistake
+        && let Some(reporter) = &reporter
         && REPORTED.swap(fault.address, Relaxed) != fault.address
     {
-        report::report(Mistake {
-            deed: fault.deed,
-            address: fault.address,
-            instruction: fault.instruction,
-        });
+        report::report(
+            reporter,
+            Mistake {
+                deed: fault.deed,
+                address: fault.address,
+                instruction: fault.instruction,
+            },
+        );
     }
-    // SAFETY: as above.
-    unsafe { pass_on(signal, info, context) };
+    // SAFETY: as above. Another answer than before, if one was called meanwhile that is
+    // to be called once.
+    match unsafe { Next::of(info) } {
+        Next::Nothing => {}
+        Next::End => {
+            // The reporter stays, until the process has ended.
+            mem::forget(reporter);
+            // SAFETY: as above.
+            unsafe { end(signal, info) };
+        }
+        // SAFETY: as above.
+        Next::Handler(action) => unsafe { call(&action, signal, info, context) },
+    }
     // SAFETY: as above.
     unsafe { *libc::__errno_location() = errno };
 }
@@ -144,51 +168,75 @@ impl Fault {
     }
 }
 
-/// Does what the kernel would do if our handler were not there.
+/// What the kernel would do if our handler were not there.
+enum Next {
+    Nothing,
+    /// A fault that is ignored or nobody's ends the process.
+    End,
+    Handler(libc::sigaction),
+}
+
+impl Next {
+    /// # Safety
+    /// The kernel's `info`.
+    unsafe fn of(info: *const libc::siginfo_t) -> Next {
+        // SAFETY: written when our handler was installed.
+        let previous: libc::sigaction = unsafe { *PREVIOUS.0.get().cast() };
+        match previous.sa_sigaction {
+            // SAFETY: the caller's promise.
+            libc::SIG_IGN if unsafe { is_sent(info) } => Next::Nothing,
+            libc::SIG_DFL | libc::SIG_IGN => Next::End,
+            _ => Next::Handler(previous),
+        }
+    }
+}
+
+/// Has the process end: when the instruction is tried again, or the signal sent again.
 ///
 /// # Safety
 /// What our handler was called with.
-unsafe fn pass_on(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
-    let previous: *mut libc::sigaction = PREVIOUS.0.get().cast();
-    // SAFETY: written when our handler was installed.
-    let action = unsafe { *previous };
+unsafe fn end(signal: c_int, info: *const libc::siginfo_t) {
+    // SAFETY: zero is the default action.
+    let default: libc::sigaction = unsafe { mem::zeroed() };
+    // SAFETY: as above.
+    unsafe { libc::sigaction(signal, &raw const default, ptr::null_mut()) };
     // SAFETY: the caller's promise.
-    let sent = unsafe { is_sent(info) };
-    match action.sa_sigaction {
-        libc::SIG_IGN if sent => {}
-        // A fault that is ignored or nobody's ends the process: when the instruction
-        // is tried again, or the signal sent again.
-        libc::SIG_DFL | libc::SIG_IGN => {
-            // SAFETY: zero is the default action.
-            let default: libc::sigaction = unsafe { mem::zeroed() };
-            // SAFETY: as above.
-            unsafe { libc::sigaction(signal, &raw const default, ptr::null_mut()) };
-            if sent {
-                let (process, thread) = (crate::os::text::pid(), trace::this_thread());
-                // SAFETY: a signal to ourselves.
-                unsafe { libc::syscall(libc::SYS_tgkill, process, thread, signal) };
-            }
+    if unsafe { is_sent(info) } {
+        let (process, thread) = (crate::os::text::pid(), trace::this_thread());
+        // SAFETY: a signal to ourselves.
+        unsafe { libc::syscall(libc::SYS_tgkill, process, thread, signal) };
+    }
+}
+
+/// Calls the handler that was there before ours, as the kernel would.
+///
+/// # Safety
+/// What our handler was called with, and that handler.
+unsafe fn call(
+    action: &libc::sigaction,
+    signal: c_int,
+    info: *mut libc::siginfo_t,
+    context: *mut c_void,
+) {
+    let handler = action.sa_sigaction;
+    if action.sa_flags & libc::SA_RESETHAND != 0 {
+        let previous: *mut libc::sigaction = PREVIOUS.0.get().cast();
+        // SAFETY: as `PREVIOUS` says.
+        unsafe { (*previous).sa_sigaction = libc::SIG_DFL };
+    }
+    let mut mask = action.sa_mask;
+    let mut before = MaybeUninit::uninit();
+    // SAFETY: sets of signals; the handler's own type, by its flags.
+    unsafe {
+        if action.sa_flags & libc::SA_NODEFER == 0 {
+            libc::sigaddset(&raw mut mask, signal);
         }
-        handler => {
-            if action.sa_flags & libc::SA_RESETHAND != 0 {
-                // SAFETY: as `PREVIOUS` says.
-                unsafe { (*previous).sa_sigaction = libc::SIG_DFL };
-            }
-            let mut mask = action.sa_mask;
-            let mut before = MaybeUninit::uninit();
-            // SAFETY: sets of signals; the handler's own type, by its flags.
-            unsafe {
-                if action.sa_flags & libc::SA_NODEFER == 0 {
-                    libc::sigaddset(&raw mut mask, signal);
-                }
-                libc::pthread_sigmask(libc::SIG_BLOCK, &raw const mask, before.as_mut_ptr());
-                if action.sa_flags & libc::SA_SIGINFO != 0 {
-                    mem::transmute::<usize, Handler>(handler)(signal, info, context);
-                } else {
-                    mem::transmute::<usize, unsafe extern "C" fn(c_int)>(handler)(signal);
-                }
-                libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut());
-            }
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const mask, before.as_mut_ptr());
+        if action.sa_flags & libc::SA_SIGINFO != 0 {
+            mem::transmute::<usize, Handler>(handler)(signal, info, context);
+        } else {
+            mem::transmute::<usize, unsafe extern "C" fn(c_int)>(handler)(signal);
         }
+        libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut());
     }
 }

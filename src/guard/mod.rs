@@ -7,7 +7,7 @@
 //!    allocate: sampler (whose turn) --> slots (a free one) --> region (where)
 //!              --> trace (who)  --> open the page --> slack (fill)
 //!    free:     slots (what is there) --> slack (look) --> trace --> shut the page
-//!    a fault:  fault (whose handler) --> report <-- what free found
+//!    a fault:  fault (whose handler) --> reporter (one at a time) --> report
 //! ```
 //!
 //! What it sees at once: an access to a freed block while its slot has not been used
@@ -41,12 +41,15 @@ mod trace;
 
 mod slots;
 
+mod reporter;
+
 mod report;
 
 mod fault;
 
 use region::{LARGEST, Region, Side};
 use report::{Deed, Mistake};
+use reporter::Reporter;
 use slack::Slack;
 use slots::{SLOTS, State};
 
@@ -183,17 +186,25 @@ fn live_block(slots: &slots::Slots, address: usize) -> Option<usize> {
 #[cold]
 #[inline(never)]
 fn mistake(deed: Deed, address: usize) {
-    report::report(Mistake {
-        deed,
-        address,
-        instruction: None,
-    });
+    let reporter = Reporter::when_alone();
+    if let Some(reporter) = &reporter {
+        let instruction = None;
+        report::report(
+            reporter,
+            Mistake {
+                deed,
+                address,
+                instruction,
+            },
+        );
+    }
     // Nothing of what is reported has damaged the heap, so a program may go on.
     misuse::end_or_go_on(format_args!(
         "{} of {address:#x} is reported above (pid {})",
         deed.word(),
         text::pid()
     ));
+    drop(reporter);
 }
 
 /// For fork: takes the lock, so that the child finds the slots whole. What other
@@ -209,7 +220,7 @@ pub fn open_after_fork() {
 
 /// In the child, before that.
 pub fn forked() {
-    report::forked();
+    reporter::forked();
 }
 
 #[cfg(test)]

@@ -16,15 +16,13 @@ use core::cell::UnsafeCell;
 
 use super::native::{self, Place};
 use super::python::{self, Gil};
+use super::reporter::{self, Reporter};
 use super::slack::Damage;
 use super::slots::{SLOTS, Slot, State};
 use super::trace::{self, Trace};
 use crate::os::text::{self, say};
 use crate::os::wait;
-use crate::sync::{
-    AtomicI32, AtomicU32,
-    Ordering::{AcqRel, Acquire, Relaxed, Release},
-};
+use crate::sync::{AtomicU32, Ordering::Relaxed};
 
 /// What was done with an address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,7 +71,7 @@ struct Current {
 }
 
 struct Cell(UnsafeCell<Current>);
-// SAFETY: only the thread that is `REPORTER` touches it.
+// SAFETY: only the reporter touches it, while it says something.
 unsafe impl Sync for Cell {}
 
 static CURRENT: Cell = Cell(UnsafeCell::new(Current {
@@ -86,8 +84,6 @@ static CURRENT: Cell = Cell(UnsafeCell::new(Current {
     state: State::Unused,
     frames: [0; 40],
 }));
-/// The thread that reports, 0 if none does. Acquire and Release hand `CURRENT` over.
-static REPORTER: AtomicI32 = AtomicI32::new(0);
 /// The next part of its report.
 static PART: AtomicU32 = AtomicU32::new(0);
 
@@ -95,54 +91,34 @@ static PART: AtomicU32 = AtomicU32::new(0);
 const REPORTS_MAX: u32 = 50;
 static REPORTS: AtomicU32 = AtomicU32::new(0);
 
-/// Milliseconds that a thread waits while another one reports.
-const PATIENCE: u32 = 10_000;
 /// How often a thread tries to get the slots' lock, which may be its own.
 const TRIES: u32 = 1000;
 
-/// Reports a mistake. If another thread is reporting, waits for it to end.
-pub(super) fn report(mistake: Mistake) {
+/// Reports a mistake.
+pub(super) fn report(reporter: &Reporter, mistake: Mistake) {
     if REPORTS.fetch_add(1, Relaxed) >= REPORTS_MAX {
         return;
     }
-    let mut waited = 0;
-    while REPORTER
-        .compare_exchange(0, trace::this_thread(), AcqRel, Relaxed)
-        .is_err()
-    {
-        if waited == PATIENCE {
-            return;
-        }
-        let pause = libc::timespec {
-            tv_sec: 0,
-            tv_nsec: 1_000_000,
-        };
-        // SAFETY: a time to sleep, and no wish to hear what is left of it.
-        unsafe { libc::nanosleep(&raw const pause, core::ptr::null_mut()) };
-        waited += 1;
-    }
-    // SAFETY: this thread is the reporter.
-    let current = unsafe { &mut *CURRENT.0.get() };
-    current.mistake = mistake;
-    (current.slot, current.state) = pin_nearest(mistake.address);
-    PART.store(0, Relaxed);
-    say_parts();
+    reporter.says(|| {
+        // SAFETY: this thread is the reporter, and says something.
+        let current = unsafe { &mut *CURRENT.0.get() };
+        current.mistake = mistake;
+        (current.slot, current.state) = pin_nearest(mistake.address);
+        PART.store(0, Relaxed);
+        say_parts();
+    });
 }
 
 /// Goes on with the report that this thread was making when it faulted. False if it
 /// was making none.
 pub(super) fn go_on() -> bool {
-    let is_own = REPORTER.load(Acquire) == trace::this_thread();
+    let is_own = reporter::is_saying();
     if is_own {
         say(format_args!("    (the report itself faulted here)"));
         say_parts();
+        reporter::has_said();
     }
     is_own
-}
-
-/// In a forked child: the thread that was reporting does not exist.
-pub(super) fn forked() {
-    REPORTER.store(0, Relaxed);
 }
 
 fn pin_nearest(address: usize) -> (Option<&'static Slot>, State) {
@@ -159,9 +135,9 @@ fn pin_nearest(address: usize) -> (Option<&'static Slot>, State) {
     (None, State::Unused)
 }
 
-/// Says the parts that are left, and ends the report.
+/// Says the parts that are left.
 fn say_parts() {
-    // SAFETY: this thread is the reporter.
+    // SAFETY: this thread is the reporter, and says something.
     let current = unsafe { &mut *CURRENT.0.get() };
     loop {
         match PART.fetch_add(1, Relaxed) {
@@ -176,7 +152,6 @@ fn say_parts() {
     if let Some(slot) = current.slot {
         slot.unpin();
     }
-    REPORTER.store(0, Release);
 }
 
 impl Current {
