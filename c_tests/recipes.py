@@ -415,7 +415,7 @@ def main():
     found.sort(key=lambda python: not python.shared)
     if not found:
         sys.exit('no Python %s here' % options.python)
-    count = collections.Counter()
+    count, failed = collections.Counter(), []
     for name, check in RECIPES:
         if options.only and name not in options.only:
             continue
@@ -429,8 +429,13 @@ def main():
         except Exception as error:      # of the check itself: one line, and the others go on
             verdict, words = 'FAIL', '%s: %s' % (type(error).__name__, error)
         count[verdict] += 1
-        print('%-5s %-12s %4.0f s  %s' % (verdict, name, time.time() - start,
-                                          words.strip().replace('\n', '\n        ')), flush=True)
+        said = '%-5s %-12s %4.0f s  %s' % (verdict, name, time.time() - start,
+                                           words.strip().replace('\n', '\n        '))
+        print(said, flush=True)
+        if verdict == 'FAIL':
+            failed.append(said)
+    if failed:
+        print('\n'.join(['what failed, again:'] + failed))
     print('%d passed, %d failed, %d skipped' % (count['ok'], count['FAIL'], count['skip']))
     return 1 if count['FAIL'] or not count['ok'] else 0
 

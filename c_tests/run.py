@@ -67,13 +67,15 @@ HEADER_CHECKS = {  # name: (compiler, suffix, standard)
 
 
 class Report:
-    """One line for each program and way; complaints below it."""
+    """One line for each program and way; complaints below it. What failed is said again
+    at the end, since a log may be cut at its beginning."""
 
     most = 25  # lines of complaints for one failure
 
     def __init__(self):
         self.passed = self.failed = self.skipped = 0
         self.lock = threading.Lock()
+        self.failures = []  # as they were printed
 
     def line(self, name, way, result, details="", seconds=None):
         with self.lock:
@@ -84,12 +86,20 @@ class Report:
             else:
                 self.skipped += 1
             took = f"  {seconds:5.1f} s" if seconds is not None else ""
-            print(f"{name:28} {way:9} {result}{took}", flush=True)
             lines = [line for line in details.splitlines() if line.strip()]
-            for text in lines[:self.most]:
-                print(f"    {text}", flush=True)
+            said = [f"{name:28} {way:9} {result}{took}"]
+            said += [f"    {text}" for text in lines[:self.most]]
             if len(lines) > self.most:
-                print(f"    ... and {len(lines) - self.most} lines more", flush=True)
+                said.append(f"    ... and {len(lines) - self.most} lines more")
+            print("\n".join(said), flush=True)
+            if result == "FAILED":
+                self.failures.append("\n".join(said))
+
+    def end(self):
+        """The failures once more, and the counts."""
+        if self.failures:
+            print("\n".join(["what failed, again:"] + self.failures))
+        print(f"{self.passed} passed, {self.failed} failed, {self.skipped} skipped")
 
 
 def run(command, timeout=60, env=None):
@@ -281,8 +291,11 @@ class Program:
         if status == 0:
             return out, None
         said = f"exit status {status}" if isinstance(status, int) else status
-        return None, "\n".join([said] + err.splitlines() +
-                               [line for line in out.splitlines() if "FAILED" in line])
+        # What failed comes first: only the first lines are shown.
+        failed = [line for line in out.splitlines() if "FAILED" in line]
+        failed += [line for line in err.splitlines() if ": not true: " in line]
+        return None, "\n".join([said] + failed + [line for line in err.splitlines()
+                                                  if line not in failed])
 
     def run_all(self):
         """Every way, then the comparison; the host goes first and is the measure."""
@@ -420,7 +433,7 @@ def main():
     with ThreadPoolExecutor(options.jobs) as pool:
         for result in [pool.submit(job) for job in jobs]:
             result.result()
-    print(f"{report.passed} passed, {report.failed} failed, {report.skipped} skipped")
+    report.end()
     sys.exit(1 if report.failed or report.passed == 0 else 0)
 
 

@@ -75,7 +75,7 @@ def main():
     os.makedirs(base.FOLDER, exist_ok=True)
     found = [each for each in pythons.find()[0] if pythons.matches(each, options.pythons)]
 
-    count = collections.Counter()
+    count, failed = collections.Counter(), []
     for each in base.EVERY:
         if each.name not in options.only:
             if not options.only and each.only_asked:
@@ -92,13 +92,18 @@ def main():
             verdict, words = attempt(each, python)
             count[verdict] += 1
             label = python.label if python else ''
-            print('%-5s %-18s %-14s %5.0f s  %s' % (
+            said = '%-5s %-18s %-14s %5.0f s  %s' % (
                 verdict, each.name, label, time.time() - start,
-                words.strip().replace('\n', '\n        ')), flush=True)
+                words.strip().replace('\n', '\n        '))
+            print(said, flush=True)
+            if verdict == 'FAIL':
+                failed.append(said)
             if verdict == 'ok':
                 passed.append((label, words))
         if options.record and passed and count['FAIL'] == 0:
             record(each.name, passed, time.time() - begun)
+    if failed:
+        print('\n'.join(['what failed, again:'] + failed))
     print('%d passed, %d failed, %d skipped' % (count['ok'], count['FAIL'], count['skip']))
     return 1 if count['FAIL'] or not count['ok'] else 0
 

@@ -56,6 +56,12 @@ class Result:
         self.module = module
         self.verdict = verdict
         self.inactive = inactive
+        self.said = ["failed   %-14s the library is not active" % label] if inactive else []
+
+    def say(self, text):
+        """Says it now; what failed is said again at the end."""
+        self.said.append(text)
+        say(text)
 
     @property
     def nothing_ran(self):
@@ -129,17 +135,17 @@ def compare_module(interpreter, module, options):
     result = Result(interpreter.label, module, verdict,
                     seconds=sum(run.seconds for run in baselines + ours))
     times = " + ".join("%.1f" % run.seconds for run in baselines + ours)
-    say("%-8s %-14s %-28s %s  (%s s)" % (result.word, interpreter.label, module,
-                                         table.cell(result), times))
+    result.say("%-8s %-14s %-28s %s  (%s s)" % (result.word, interpreter.label, module,
+                                                table.cell(result), times))
     for finding in verdict.differences + verdict.sometimes:
-        say("         ≠ %s" % finding)
+        result.say("         ≠ %s" % finding)
         for run in ours:
             reason = run.reason(finding.test_id)
             if reason:
-                say("           %s" % reason[:300])
+                result.say("           %s" % reason[:300])
                 break
     if result.nothing_ran:
-        say("         %s" % result.why_nothing_ran())
+        result.say("         %s" % result.why_nothing_ran())
     for finding in verdict.known + verdict.flaky:
         say("         = %s" % finding)
     for test_id in verdict.stale:
@@ -365,6 +371,10 @@ def main():
     say("time: %d s; modules that a version does not install count as skipped"
         % took.total_seconds())
     passed, failed = words.count("passed"), words.count("failed")
+    if failed:
+        say("what failed, again:")
+        said = [line for one in results.values() if one.word == "failed" for line in one.said]
+        say("\n".join(dict.fromkeys(said)))
     say("%d passed, %d failed, %d skipped" % (
         passed, failed, words.count("skipped") + not_installed))
     return 0 if passed and not failed else 1

@@ -102,11 +102,17 @@ def spell(found):
     return ", ".join(sorted("%s %s" % one for one in found)) or "no leak"
 
 
+FAILED = []     # as it was printed
+
+
 def tell(label, name, right, stock, ours):
     word = "passed" if right else "failed"
     both = ("both sides: %s" % spell(ours) if stock == ours else
             "CPython's own: %s; obmalloc: %s" % (spell(stock), spell(ours)))
-    print("%-8s %-10s %-34s %s" % (word, label, name, both), flush=True)
+    said = "%-8s %-10s %-34s %s" % (word, label, name, both)
+    print(said, flush=True)
+    if not right:
+        FAILED.append(said)
     return word
 
 
@@ -158,13 +164,16 @@ def main():
             stream.write(LEAKING)
         for interpreter in found:
             if not sides.proof(interpreter):
-                print("failed   %-10s the library is not active" % interpreter.label)
+                FAILED.append("failed   %-10s the library is not active" % interpreter.label)
+                print(FAILED[-1])
                 words.append("failed")
                 continue
             words += [hunt_on_purpose(interpreter, name, expected, folder)
                       for name, expected in EXPECTED]
             words += [hunt_module(interpreter, module) for module in modules
                       if module in interpreter.modules]
+    if FAILED:
+        print("\n".join(["what failed, again:"] + FAILED))
     print("%d passed, %d failed, %d skipped"
           % tuple(words.count(word) for word in ("passed", "failed", "skipped")))
     return 0 if "passed" in words and "failed" not in words else 1

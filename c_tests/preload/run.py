@@ -4,8 +4,8 @@
     c_tests/preload/run.py [--sample] [--pythons 3.11 static ...] [--only status late ...]
 
 Runs the methods of the test_*.py files beside it, once for each interpreter on
-this machine where the topic depends on one.  One line for each check; the last
-line counts them.  Fails if a check fails or if none was made.
+this machine where the topic depends on one.  One line for each check; at the end
+what failed once more, and the last line counts them.  Fails if a check fails or if none was made.
 """
 import sys
 sys.dont_write_bytecode = True      # before the modules beside us are imported
@@ -32,6 +32,7 @@ class Lines(unittest.TestResult):
         super().__init__()
         self.lock = threading.Lock()
         self.count = collections.Counter()
+        self.failed = []    # as it was printed
 
     def startTest(self, test):
         test.started = time.time()
@@ -40,7 +41,10 @@ class Lines(unittest.TestResult):
         with self.lock:
             self.count[verdict] += 1
             details = text.strip().replace('\n', '\n        ')
-            print('%-5s %s%s' % (verdict, name, details and '\n        ' + details), flush=True)
+            said = '%-5s %s%s' % (verdict, name, details and '\n        ' + details)
+            print(said, flush=True)
+            if verdict == 'FAIL':
+                self.failed.append(said)
 
     def addSuccess(self, test):
         seconds = time.time() - test.started
@@ -166,6 +170,8 @@ def main(folder=support.HERE, description=__doc__.split('\n')[0]):
               'of these where it takes long: make test-preload'
               % (left_out, ', '.join(python.label for python in sampled)))
     print('%.0f seconds' % (time.time() - start))
+    if result.failed:
+        print('\n'.join(['what failed, again:'] + result.failed))
     print('%d passed, %d failed, %d skipped' % (count['ok'], count['FAIL'], count['skip']))
     return 1 if count['FAIL'] or not count['ok'] else 0
 

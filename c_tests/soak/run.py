@@ -297,6 +297,10 @@ def main():
               for key in COUNTED}
     cycles = sum(len(life.lines) for life in lives)
     say(", ".join("%d %s" % (n, key.replace("_", " ")) for key, n in amount.items()))
+    failed = ["%-13s FAILED: %s" % (life.name, text.replace("\n", "\n    "))
+              for life in lives for text in life.wrong]
+    if failed:
+        say("\n".join(["what failed, again:"] + failed))
     say("%d lives, %d cycles, %.0f s: %d passed, %d failed, seed %d"
         % (len(lives), cycles, took, len(passed), len(lives) - len(passed), options.seed))
     good = len(passed) == len(lives) > 0
