@@ -116,6 +116,64 @@ static void watched(void)
         pthread_join(threads[i], NULL);
 }
 
+/* ---- a snapshot, and forks before it is made ---- */
+
+enum { FORKS = 5 };
+
+/* In another process: asks for a snapshot each time that it is told so. A fork that comes
+ * in between puts the answer off; the answer is a snapshot. */
+static void wait_for_snapshots(pid_t pid, int told, int ready)
+{
+    struct live_page *page = live_open(pid);
+    CHECK(page != NULL);
+    for (char byte = 0; page && read(told, &byte, 1) == 1;) {
+        uint32_t last = page->snapshot_sequence;
+        atomic_fetch_or(&page->wanted, 1);
+        uint32_t ticket = atomic_fetch_add(&page->request, 1) + 1;
+        syscall(SYS_futex, &page->request, FUTEX_WAKE, INT_MAX, NULL);
+        CHECK(write(ready, &byte, 1) == 1);
+        bool answered = false;
+        for (int tries = 0; tries < 30000 && !answered; tries++, usleep(500))
+            answered = (int32_t)(page->answered - ticket) >= 0;
+        CHECK(answered && page->snapshot_error == 0 && page->snapshot_bytes > 6672);
+        CHECK(page->snapshot_sequence != last); /* a new one */
+    }
+}
+
+static void nothing(void *unused) { (void)unused; }
+
+static void put_off(void *unused)
+{
+    (void)unused;
+    enum { MANY = 100000 };
+    static char *p[MANY];
+    for (int i = 0; i < MANY; i++) /* what takes a while */
+        p[i] = obj.malloc(512);
+    int tell[2], ready[2];
+    CHECK(pipe(tell) == 0 && pipe(ready) == 0);
+    const pid_t me = getpid(), reader = host_fork();
+    if (reader == 0) {
+        close(tell[1]);
+        wait_for_snapshots(me, tell[0], ready[1]);
+        _exit(exit_status());
+    }
+    for (int round = 0; round < FORKS; round++) {
+        char byte = 1;
+        CHECK(write(tell[1], &byte, 1) == 1 && read(ready[0], &byte, 1) == 1);
+        CHECK(in_child(nothing, NULL) == 0); /* it was asked for, and nobody is there */
+        usleep(300 * 1000);
+        tick(); /* begins it */
+        usleep((useconds_t)round * 500);
+        CHECK(in_child(nothing, NULL) == 0); /* in the middle */
+        usleep(300 * 1000);
+        tick();
+    }
+    close(tell[1]);
+    CHECK(status_of(reader) == 0);
+    for (int i = 0; i < MANY; i++)
+        obj.free(p[i]);
+}
+
 /* ---- forks ---- */
 
 static void own_page(void *parent)
@@ -385,6 +443,7 @@ TEST_MAIN
     CHECK_BODY("the numbers of obmalloc_stats_json") equal();
     CHECK_BODY("a snapshot is exact") CHECK(in_child(exact, NULL) == 0);
     CHECK_BODY("watched while threads allocate") watched();
+    CHECK_BODY("a fork puts a snapshot off") CHECK(in_child(put_off, NULL) == 0);
     CHECK_BODY("forks") forks();
     CHECK_BODY("arenas of a program's own") CHECK(in_child(programs, NULL) == 0);
     CHECK_BODY("all descriptors closed") CHECK(in_child(closed, NULL) == 0);

@@ -30,7 +30,8 @@
 //!
 //! After [`WANT_SNAPSHOT`] was answered, `snapshot_bytes` bytes from [`PAGE_BYTES`] on are
 //! a snapshot, if `snapshot_sequence` was the same, even number before and after they
-//! were read, and `snapshot_error` is 0. It is dropped after some seconds.
+//! were read, and `snapshot_error` is 0. It is dropped after some seconds, or when another
+//! reader's is begun; a fork puts it off.
 #![forbid(unsafe_code)]
 #![allow(
     missing_docs,

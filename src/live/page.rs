@@ -186,14 +186,18 @@ pub fn forked() {
     published.make();
 }
 
-/// Answers what was asked up to `request`. A snapshot ends early when `goes_on` says no.
+/// Answers what was asked up to `request`. A snapshot ends early when `goes_on` says no:
+/// then nothing is answered, and it is still asked for.
 #[cold]
 pub fn answer(words: Words, request: u32, goes_on: &dyn Fn() -> bool) {
     let published = PAGE.lock();
     let wanted = words.wanted().swap(0, Acquire);
     published.write(true);
     if wanted & WANT_SNAPSHOT != 0 {
-        published.take_snapshot(goes_on);
+        if !published.take_snapshot(goes_on) {
+            words.wanted().fetch_or(WANT_SNAPSHOT, Relaxed);
+            return;
+        }
     } else if wanted & DROP_SNAPSHOT != 0 {
         published.drop_snapshot();
     }
@@ -206,7 +210,8 @@ pub fn drop_snapshot() {
     PAGE.lock().drop_snapshot();
 }
 
-/// Before a fork, when the answerer is stopped: takes the lock and writes the page.
+/// Before a fork, when the answerer is stopped: takes the lock and writes the page. Who
+/// waits is answered, but not who waits for a snapshot: that is made after the fork.
 #[cold]
 pub fn hold_for_fork(was_asked: bool) {
     PAGE.hold_for_fork();
@@ -216,7 +221,10 @@ pub fn hold_for_fork(was_asked: bool) {
         published.write(false);
     }
     if let Some(words) = published.words() {
-        published.answered(words, words.request().load(Relaxed));
+        let request = words.request().load(Acquire);
+        if words.wanted().load(Relaxed) & WANT_SNAPSHOT == 0 {
+            published.answered(words, request);
+        }
     }
 }
 
@@ -317,15 +325,17 @@ impl Published {
         shared::wake(words.answered());
     }
 
-    fn take_snapshot(&self, goes_on: &dyn Fn() -> bool) {
+    /// False if it has ended early.
+    fn take_snapshot(&self, goes_on: &dyn Fn() -> bool) -> bool {
         let Some(words) = self.words() else {
-            return;
+            return true;
         };
         let before = words.snapshot_sequence().load(Relaxed) & !1;
         words.snapshot_sequence().store(before + 1, Relaxed);
         fence(Release);
         let (bytes, error) = match self.snapshot(words, goes_on) {
             Ok(bytes) => (bytes, 0),
+            Err(libc::EINTR) => (0, 0),
             Err(error) => (0, error),
         };
         words.snapshot_bytes().store(bytes, Relaxed);
@@ -333,6 +343,7 @@ impl Published {
         words
             .snapshot_sequence()
             .store(before.wrapping_add(2), Release); // V2
+        bytes > 0 || error != 0
     }
 
     fn snapshot(&self, words: Words, goes_on: &dyn Fn() -> bool) -> Result<u64, i32> {
