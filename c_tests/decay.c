@@ -29,6 +29,15 @@ static size_t come_and_go(void)
     return peak;
 }
 
+static void some_come_and_go(void)
+{
+    void *p[200];
+    for (int i = 0; i < 200; i++)
+        p[i] = obj.malloc(400);
+    for (int i = 0; i < 200; i++)
+        obj.free(p[i]);
+}
+
 /* ---- with a helper ---- */
 
 static void an_idle_program(void)
@@ -87,16 +96,19 @@ static void signals(void)
     sigaddset(&some, SIGUSR2);
     pthread_sigmask(SIG_BLOCK, &some, NULL);
     kill(self, SIGUSR2);
+    int beside = 0; /* signals while the helper was there */
     for (int i = 0; i < 200; i++) {
+        some_come_and_go(); /* it stays while something happens */
         const int before = handled;
         kill(self, SIGUSR1);
         CHECK(COMES(handled == before + 1, PATIENCE) && handled_by == self);
+        beside += helper_now() == helper;
     }
+    CHECK(beside > 0); /* on a busy machine it may leave in between */
     CHECK(sigpending(&pending) == 0 && sigismember(&pending, SIGUSR2));
     pthread_sigmask(SIG_UNBLOCK, &some, NULL);
     CHECK(handled == 201 && handled_by == self);
-    CHECK(helper_now() == helper); /* all this time */
-    CHECK(setgid(getgid()) == 0);  /* asks every thread, by such a signal */
+    CHECK(setgid(getgid()) == 0); /* asks every thread, by such a signal */
 }
 
 /* The same things again and again: their pages stay, and so do their arenas,
@@ -215,14 +227,9 @@ int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*
 static void by_ticks(void)
 {
     const size_t peak = come_and_go();
-    void *p[200];
-    for (const double end = seconds() + PATIENCE;
-         resident() + 24 * MIB > peak && seconds() < end; usleep(1000)) {
-        for (int i = 0; i < 200; i++)
-            p[i] = obj.malloc(400);
-        for (int i = 0; i < 200; i++)
-            obj.free(p[i]);
-    }
+    struct patience patience = {seconds() + PATIENCE, 1000}; /* 200 are enough */
+    for (; resident() + 24 * MIB > peak && is_patient(&patience); usleep(1000))
+        some_come_and_go();
     CHECK(resident() + 24 * MIB < peak);
     CHECK(threads_now() == 1);
     CHECK(crowd_holds(&crowd));

@@ -88,8 +88,8 @@ static void a_fork_now_and_then(void)
     join_crowd(&crowd, 48 * MIB, 100, 1000);
     const size_t peak = resident();
     leave_crowd(&crowd, 10);
-    for (const double end = seconds() + PATIENCE;
-         resident() + 24 * MIB > peak && seconds() < end; usleep(50000)) {
+    struct patience patience = {seconds() + PATIENCE, 300};
+    for (; resident() + 24 * MIB > peak && is_patient(&patience); usleep(50000)) {
         const pid_t pid = fork();
         if (pid == 0)
             _exit(0);

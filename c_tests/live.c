@@ -372,19 +372,20 @@ static int lands_given;
 static void *land(void *ctx, size_t size)
 {
     (void)ctx;
-    /* Not where a pool begins. */
-    char *p = mmap(NULL, size + 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char *p = mmap(NULL, size + 65536 + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+                   -1, 0);
     if (p == MAP_FAILED || lands_given == LANDS)
         return NULL;
-    lands[lands_given].start = p + 4096;
+    p += 65536 - (uintptr_t)p % 65536 + 4096; /* not where a pool begins */
+    lands[lands_given].start = p;
     lands[lands_given++].size = size;
-    return p + 4096;
+    return p;
 }
 
 static void land_back(void *ctx, void *p, size_t size)
 {
     (void)ctx;
-    munmap((char *)p - 4096, size + 8192);
+    munmap(p, size); /* what lies beside it stays */
 }
 
 static void programs(void *unused)

@@ -29,11 +29,13 @@ static void come_and_go(void)
 /* A helper, which sleeps. */
 static void get_a_helper(void)
 {
-    for (const double end = seconds() + PATIENCE; helper_now() == 0 && seconds() < end;) {
+    int helper; /* it may have left when one looks again */
+    for (const double end = seconds() + PATIENCE;
+         (helper = helper_now()) == 0 && seconds() < end;) {
         end_crowd(&crowd);
         come_and_go();
     }
-    CHECK(helper_now() != 0);
+    CHECK(helper != 0);
 }
 
 /* ---- what a child does ---- */

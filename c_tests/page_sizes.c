@@ -151,8 +151,8 @@ static void by_ticks(void)
 {
     everybody_comes();
     most_leave();
-    for (const double end = seconds() + PATIENCE;
-         count_pages().surplus > 4 * MIB && seconds() < end; usleep(1000)) {
+    struct patience patience = {seconds() + PATIENCE, 1000};
+    for (; count_pages().surplus > 4 * MIB && is_patient(&patience); usleep(1000)) {
         join_crowd(&crowd, MIB / 4, 300, 500);
         leave_crowd(&crowd, 0);
     }

@@ -50,6 +50,18 @@ static MAYBE_UNUSED double seconds(void)
         came_;                                                    \
     })
 
+/* Whether to go on waiting for what the program's own calls bring about, in a loop that
+ * makes them: some seconds, but on a busy machine for so many rounds at the least. */
+struct patience {
+    double until;
+    int rounds;
+};
+
+static MAYBE_UNUSED bool is_patient(struct patience *patience)
+{
+    return patience->rounds-- > 0 || seconds() < patience->until;
+}
+
 /* ---- threads, as the kernel sees them ---- */
 
 /* Their number; in *helper that of the one called "obmalloc", or 0. */

@@ -138,7 +138,7 @@ static void arenas_come_and_go(void)
     read_stats();
     long long unmapped = stat_of("arenas", "unmapped_total");
     in_thread(many_arenas, NULL);
-    for (int tenths = 0; tenths < 30; tenths++) { /* may wait for a decay time */
+    for (int tenths = 0; tenths < 200; tenths++) { /* may wait for a decay time */
         read_stats();
         if (stat_of("bytes", "from_os") < (long long)ARENAS * ARENA / 2)
             break;
