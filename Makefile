@@ -40,7 +40,8 @@ all: ## build target/release/libobmalloc.so and .a
 	@mv $(A).weak $(A)
 
 command: all ## build target/release/obmalloc, and its man pages
-	@$(CARGO) build --release --features command --bin obmalloc
+	@$(CARGO) build --profile command --features command --bin obmalloc
+	@ln -f target/command/obmalloc $(COMMAND)
 	@$(CARGO) build --release --manifest-path pythons/Cargo.toml --target-dir target
 	@rm -rf $(MANPAGES)
 	@$(COMMAND) man $(MANPAGES)
@@ -107,11 +108,11 @@ test-preload-sample: all ## most of that with some of the interpreters only
 	$(PYTHON3) c_tests/preload/run.py --sample
 
 test-command: command ## the command: its unit tests, and all that it says and does
-	$(CARGO) test --quiet --features command --bin obmalloc
+	$(CARGO) test --quiet --profile command --features command --bin obmalloc
 	$(PYTHON3) c_tests/command/run.py
 
 test-command-sample: command ## most of that with some of the interpreters only
-	$(CARGO) test --quiet --features command --bin obmalloc
+	$(CARGO) test --quiet --profile command --features command --bin obmalloc
 	$(PYTHON3) c_tests/command/run.py --sample
 
 test-packaging: command ## what make install and make deb leave: CMake, packages
