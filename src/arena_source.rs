@@ -26,11 +26,12 @@ use core::ptr::{self, NonNull};
 use crate::allocator::ArenaAllocator;
 use crate::geometry::{ARENA_SIZE, POOL_SIZE, POOLS_PER_ARENA, REGION_BITS, REGIONS};
 use crate::huge_pages;
+use crate::listener::Listener;
 use crate::os::memory;
 use crate::os::process::name_mapping;
 use crate::pages::Pages;
 use crate::sync::{
-    AtomicPtr, AtomicUsize,
+    AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
 };
 
@@ -111,20 +112,17 @@ pub unsafe extern "C" fn standard_free(_: *mut c_void, p: *mut c_void, size: usi
     }
 }
 
-/// Who is to be told of each new arena, or null.
-static TELL: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
+/// Who is told of each new arena.
+static TELL: Listener<fn()> = Listener::nobody();
 
 /// Has `tell` called after each arena that is added, without any lock held.
 pub fn then(tell: fn()) {
-    TELL.store(tell as *mut (), Release);
+    TELL.set(tell);
 }
 
 /// Tells of a new arena.
 pub fn tell() {
-    let tell = TELL.load(Acquire);
-    if !tell.is_null() {
-        // SAFETY: only `then` sets it, from such a function.
-        let tell = unsafe { core::mem::transmute::<*mut (), fn()>(tell) };
+    if let Some(tell) = TELL.get() {
         tell();
     }
 }

@@ -1,9 +1,9 @@
 //! Decay: pages that stay free go back to the kernel, after a while.
 //!
 //! ```text
-//!    a flush  -->  tick  -->  enough is free?  -->  the helper thread, or,
-//!                  (at most some times             where there is none, a part
-//!                  in each interval)               of the work here and now
+//!    a flush, or  -->  tick  -->  enough is free?  -->  the helper thread, or,
+//!    a thread's end    (at most some times             where there is none, a part
+//!                      in each interval)               of the work here and now
 //!
 //!    each half interval, all pools:   free, was free the last time   -> goes back
 //!                                     free for the first time        -> is noted
@@ -42,8 +42,11 @@ use crate::purge::Walk;
 use crate::sync::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Cell, Ordering::Relaxed};
 use crate::threads;
 
-/// Free bytes from which on returning them is worth a thread.
-const WORTH: usize = 4 << 20;
+/// Free bytes that may stay in a program that does nothing, at the most.
+const MAY_STAY: usize = 4 << 20;
+/// Free bytes from which on returning them is worth a thread: so many that what comes
+/// back before the next look is no more than may stay.
+const WORTH: usize = MAY_STAY - CAME_BACK - STEP;
 /// Free bytes that a growing heap does not keep.
 const SPARE: usize = 2 << 20;
 /// Free bytes that may make room for a request at the hard limit.

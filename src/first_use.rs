@@ -3,27 +3,27 @@
 //! looked for, the live page is made if one is wanted, and whoever wants to be told
 //! is told. A process that never allocates here pays for none of it.
 
-use core::mem;
-use core::ptr;
-
+use crate::decay;
 use crate::fork;
+use crate::listener::Listener;
 use crate::live;
 use crate::os::thread;
 use crate::sync::{
-    AtomicBool, AtomicPtr,
-    Ordering::{AcqRel, Acquire, Relaxed},
+    AtomicBool,
+    Ordering::{AcqRel, Acquire},
 };
+use crate::threads;
 
 /// Release: the fork handlers are registered; pairs with the Acquire in
 /// `happened`, so that no thread gets ahead of them.
 static HAPPENED: AtomicBool = AtomicBool::new(false);
-/// The function to tell, or null.
-static TELL: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
+/// Who is told.
+static TELL: Listener<fn()> = Listener::nobody();
 
 /// Has `tell` called at the first use, on the thread where it happens, if it
 /// has not happened yet.
 pub fn then(tell: fn()) {
-    TELL.store(tell as *mut (), Relaxed);
+    TELL.set(tell);
 }
 
 /// To be called at each thread's first miss.
@@ -36,11 +36,9 @@ pub fn happened() {
         return;
     }
     thread::prepare();
+    threads::after_each_end(decay::tick);
     live::begin();
-    let tell = TELL.load(Relaxed);
-    if !tell.is_null() {
-        // SAFETY: only `then` sets it, from such a function.
-        let tell = unsafe { mem::transmute::<*mut (), fn()>(tell) };
+    if let Some(tell) = TELL.get() {
         tell();
     }
 }

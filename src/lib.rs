@@ -138,6 +138,8 @@ pub mod size_class;
 
 pub mod allocator;
 
+pub mod listener;
+
 pub mod list;
 
 pub mod tally;

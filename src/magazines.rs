@@ -352,16 +352,19 @@ impl Magazines {
         Some(unsafe { slice::from_raw_parts(other.as_ptr().add(1), held) })
     }
 
-    /// Gives every block of every class back to its pool.
-    pub fn empty(&self, heap: &Heap) {
+    /// Gives every block of every class back to its pool. Returns their bytes.
+    pub fn empty(&self, heap: &Heap) -> usize {
+        let mut bytes = 0;
         for class in SizeClass::all() {
             let Some(start) = NonNull::new(self.halves[class.index()].start.get()) else {
                 continue;
             };
             if let Some(run) = self.take_spare(class, start) {
                 heap.give(class, run);
+                bytes += run.len() * class.size();
             }
             let held = self.held(class);
+            bytes += held * class.size();
             let (bottom, _) = self.half(class, start);
             // As in `take_spare`.
             self.in_use[class.index()]
@@ -374,6 +377,7 @@ impl Magazines {
                 heap.give(class, slots);
             }
         }
+        bytes
     }
 
     /// Asserts the invariants, for tests, and says which blocks there are.

@@ -35,6 +35,7 @@ use core::ptr;
 use crate::heap::HEAP;
 use crate::lane::{self, Lane};
 use crate::list::{Linked, Links, List};
+use crate::listener::Listener;
 use crate::magazine::Slot;
 use crate::magazines::{Magazines, SLOTS};
 use crate::mine;
@@ -110,15 +111,28 @@ fn begin() -> Option<&'static Magazines> {
     record.map(|record| &record.magazines)
 }
 
+/// Who is told how many bytes came back to pools by each end of a thread.
+static TELL: Listener<fn(usize)> = Listener::nobody();
+
+/// Has `tell` called after each end of a thread that had magazines, on that thread, with
+/// no lock held.
+pub fn after_each_end(tell: fn(usize)) {
+    TELL.set(tell);
+}
+
 /// The destructor of the key: the thread ends.
 unsafe extern "C" fn end(record: *mut c_void) {
     // SAFETY: the value that `begin` gave the key; R2.
     let record = unsafe { &*record.cast::<Record>() };
     mine::set(mine::ended());
-    record.magazines.empty(&HEAP);
+    let bytes = record.magazines.empty(&HEAP);
     let threads = THREADS.lock();
     record.generation.set(0);
     threads.idle.push(record);
+    drop(threads);
+    if let Some(tell) = TELL.get() {
+        tell(bytes);
+    }
 }
 
 impl Threads {

@@ -26,12 +26,10 @@
 //! Any thread may tick, with no lock held. `ANSWERER`'s lock, then `PAGE`, come first in
 //! the order of locks.
 
+use crate::listener::Listener;
 use crate::os::clock;
 use crate::os::lock;
-use crate::sync::{
-    AtomicBool, AtomicPtr, AtomicU64,
-    Ordering::{Acquire, Relaxed, Release},
-};
+use crate::sync::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 pub mod layout;
 
@@ -51,8 +49,8 @@ static WANTED: AtomicBool = AtomicBool::new(false);
 static THREAD: AtomicBool = AtomicBool::new(true);
 /// When the next tick looks.
 static NEXT: AtomicU64 = AtomicU64::new(0);
-/// Who knows the host's version, or null.
-static HOST: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
+/// Who knows the host's version.
+static HOST: Listener<fn() -> Option<&'static str>> = Listener::nobody();
 
 /// Milliseconds between two looks of ticks.
 const BETWEEN: u64 = 250;
@@ -72,19 +70,13 @@ pub fn allow_thread(allowed: bool) {
 
 /// Says who knows the host's version.
 pub fn ask_for_host(host: fn() -> Option<&'static str>) {
-    HOST.store(host as *mut (), Release);
+    HOST.set(host);
 }
 
 /// The host's version, if there is a host.
 #[cold]
 fn host() -> Option<&'static str> {
-    let ask = HOST.load(Acquire);
-    if ask.is_null() {
-        return None;
-    }
-    // SAFETY: only `ask_for_host` sets it, from such a function.
-    let ask = unsafe { core::mem::transmute::<*mut (), fn() -> Option<&'static str>>(ask) };
-    ask()
+    HOST.get()?()
 }
 
 #[inline]
