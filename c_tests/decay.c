@@ -204,6 +204,51 @@ static void beside_threads(void)
     CHECK(COMES(threads_now() == 1, PATIENCE) && crowd_holds(&crowd));
 }
 
+/* ---- threads that end ----
+ *
+ * What they had at hand comes back when they end, and nobody may come later. */
+
+enum { ENDING = 250, OF_EACH = 140 };
+static pthread_barrier_t filled, ending;
+
+static void *have_much_at_hand(void *argument)
+{
+    for (size_t n = 16; n <= 512; n += 16) {
+        void *p[OF_EACH];
+        for (int i = 0; i < OF_EACH; i++)
+            memset(p[i] = obj.malloc(n), 1, n);
+        for (int i = 0; i < OF_EACH; i++)
+            obj.free(p[i]);
+    }
+    pthread_barrier_wait(&filled);
+    pthread_barrier_wait(&ending);
+    return argument;
+}
+
+static long long free_and_resident(void)
+{
+    read_stats();
+    return stat_of("resident", "free_in_pools") + stat_of("resident", "empty_pools");
+}
+
+static void threads_that_end(void)
+{
+    pthread_t threads[ENDING];
+    pthread_barrier_init(&filled, NULL, ENDING + 1);
+    pthread_barrier_init(&ending, NULL, ENDING + 1);
+    for (int i = 0; i < ENDING; i++)
+        CHECK(pthread_create(&threads[i], NULL, have_much_at_hand, NULL) == 0);
+    pthread_barrier_wait(&filled);
+    CHECK(COMES(threads_now() == ENDING + 1, PATIENCE)); /* the helper has gone */
+    read_stats();
+    CHECK(stat_of("bytes", "in_magazines") > (long long)(5 * MIB));
+    pthread_barrier_wait(&ending);
+    for (int i = 0; i < ENDING; i++)
+        pthread_join(threads[i], NULL);
+    CHECK(COMES(free_and_resident() < (long long)(4 * MIB), PATIENCE));
+    CHECK(COMES(threads_now() == 1, PATIENCE));
+}
+
 /* ---- without one ---- */
 
 static atomic_int refused; /* how many threads were */
@@ -288,6 +333,7 @@ TEST_MAIN
         {"a program's arenas, at once", a_programs_arenas, "0", NULL},
         {"beside threads", beside_threads, "1", NULL},
         {"beside threads, at once", beside_threads, "0", NULL},
+        {"threads that end", threads_that_end, "20", NULL},
         {"by ticks", by_ticks, "50", "0"},
         {"no thread to be had", no_thread_to_be_had, "100", NULL},
         {"never", never, "-1", NULL},
