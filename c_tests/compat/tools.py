@@ -3,6 +3,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 
 from base import (PROGRAMS, Running, Skip, active, comes, demand, environment, kinds_of_lines,
                   last_line, need, pythons, ran, same, sides, since, support, virtual)
@@ -37,26 +38,30 @@ def both(python, look, seconds=6):
 
 # ---- gdb ----
 
+def calls_into(pid):
+    """Whether gdb can call into a process here, and what it said last. (An older gdb cannot
+    restore the registers of a newer processor.)"""
+    done = support.run(['gdb', '-batch', '-nx', '-p', str(pid), '-ex', 'call (int)getppid()'],
+                       timeout=100)
+    return bool(re.search(r'^\$1 = \d+', done.out, re.M)), last_line(done.err)
+
+
 @environment('gdb', since(3, 6))
 def gdb(python):
     """Attaches, shows all threads, calls into the process, and lets it go."""
     need('gdb')
 
     def look(pid):
-        attached = ['gdb', '-batch', '-nx', '-p', str(pid)]
-        done = support.run(attached + ['-ex', 'thread apply all bt 30', '-ex',
-                                       'info sharedlibrary'], timeout=100)
+        done = support.run(['gdb', '-batch', '-nx', '-p', str(pid), '-ex',
+                            'thread apply all bt 30', '-ex', 'info sharedlibrary'], timeout=100)
         if 'ptrace' in done.err and 'not permitted' in done.err:
             raise Skip('gdb may not attach here')
         ran(done)
         frames = set(re.findall(r'\b(_?PyEval_EvalFrame\w*|Py_RunMain)\b', done.out))
         demand(len(re.findall(r'^Thread \d+', done.out, re.M)) >= 3, 'threads\n' + done.report)
-        called = support.run(attached + ['-ex', 'call (int)getppid()'], timeout=100)
-        has_called = bool(re.search(r'^\$1 = \d+', called.out, re.M))
-        return frames, 'libobmalloc' in done.out, has_called, last_line(called.err)
+        return (frames, 'libobmalloc' in done.out) + calls_into(pid)
     ours, stock = both(python, look)
     same((ours[1], stock[1]), (True, False), 'gdb sees the library')
-    # An older gdb cannot restore the registers of a newer processor, whoever is called.
     same(ours[2], stock[2], 'a call into the process')
     call = 'a call' if stock[2] else 'no call (without us, too: %s)' % stock[3]
     demand('_PyEval_EvalFrameDefault' in ours[0] & stock[0], 'frames:', ours[0], stock[0])
@@ -173,6 +178,11 @@ def memray_attach(python):
     need('gdb')
     memray = os.path.join(virtual(python, 'memray'), 'memray')
     inside_of = pythons.probe(os.path.join(os.path.dirname(memray), 'python'))
+    with subprocess.Popen(['sleep', '100']) as sleeper:
+        can_call, said = calls_into(sleeper.pid)
+        sleeper.kill()
+    if not can_call:
+        raise Skip('gdb can call into no process here: ' + said)
 
     def look(pid):
         path = support.scratch('attached-%d' % pid)

@@ -175,6 +175,9 @@ print(held[1].a)
         self.assertEqual(report.what, 'use after free', report.done.report)
         self.assertRegex(report.where, '^(read|write) of 0x.* into the freed block of ')
         for word, name in (('allocated', '<(listcomp|module)>'), ('freed', 'lose')):
+            self.assertTrue(report.parts[word][1], report.done.report)
+            if self.python.numbers >= (3, 14):
+                continue    # not known to the library: no Python lines
             self.assertRegex(report.parts[word][2][0], r'^File "<string>", line \d+, in ' + name,
                              report.done.report)
 

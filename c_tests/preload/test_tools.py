@@ -36,7 +36,11 @@ def mistakes(*flags, name='mistakes'):
 def valgrind(*options):
     if not shutil.which('valgrind'):
         raise unittest.SkipTest('no valgrind')
-    return ['valgrind', '-q', '--error-exitcode=9', *options]
+    return ['valgrind', '-q', *options]
+
+
+def memcheck(*options):
+    return valgrind('--error-exitcode=9', *options)
 
 
 class Memcheck(support.Case):
@@ -45,23 +49,23 @@ class Memcheck(support.Case):
         program = mistakes()
         for mistake, (words, _) in MISTAKES.items():
             with self.subTest(mistake=mistake):
-                done = support.run([*valgrind(), program, mistake], support.clean_environment())
+                done = support.run([*memcheck(), program, mistake], support.clean_environment())
                 self.assertIn(words, done.err, done.report)
 
     def test_honest_work_is_not(self):
-        done = support.run([*valgrind('--leak-check=full'), mistakes(), 'none'],
+        done = support.run([*memcheck('--leak-check=full'), mistakes(), 'none'],
                            support.clean_environment())
         self.assertRan(done)
         self.assertEqual((done.out, done.err), ('done\n', ''), done.report)
 
     def test_switched_off(self):
-        done = support.run([*valgrind(), mistakes(), 'write behind'],
+        done = support.run([*memcheck(), mistakes(), 'write behind'],
                            support.clean_environment(OBMALLOC_TOOLS='0'))
         self.assertRan(done)
 
     def test_other_tools_count_what_runs_without_them(self):
         """Padding and marks are for memcheck only."""
-        done = support.run(['valgrind', '--tool=none', '-q', mistakes(), 'write behind'],
+        done = support.run([*valgrind('--tool=none'), mistakes(), 'write behind'],
                            support.clean_environment(OBMALLOC_STATS='1'))
         self.assertRan(done)
         alone = support.run([mistakes(), 'write behind'],
@@ -76,7 +80,7 @@ class MemcheckOnPython(support.PythonCase):
     @support.only('3.11', '3.13')
     def test_honest_program(self):
         """(CPython looks at a digit that is not there: not counted here.)"""
-        done = support.run([*valgrind('--undef-value-errors=no'), self.python.path, '-S', '-c',
+        done = support.run([*memcheck('--undef-value-errors=no'), self.python.path, '-S', '-c',
                             WORKLOAD], support.preloaded(PYTHONHASHSEED='0'), timeout=200)
         self.assertRan(done)
         self.assertEqual(done.err, '', done.report)
