@@ -122,19 +122,17 @@ class InEachPython(support.PythonCase, Doctor):
         folder = support.scratch('replaced-%s' % self.python.label.replace(' ', '-'))
         os.makedirs(folder, exist_ok=True)
         with open(os.path.join(folder, 'sitecustomize.py'), 'w') as file:
-            # RAW's functions into OBJ and MEM: blocks of ours are freed by the C library
-            # no more, as nothing is freed at all from here on.
+            # New blocks of OBJ come from RAW's functions, which look at no ctx; what there
+            # is, ours or theirs, is still changed and freed by ours.
             file.write('import ctypes\n'
                        'class Table(ctypes.Structure):\n'
                        '    _fields_ = [(name, ctypes.c_void_p) for name in'
                        ' ("ctx", "malloc", "calloc", "realloc", "free")]\n'
-                       'table = Table()\n'
+                       'raw, table = Table(), Table()\n'
                        'api = ctypes.pythonapi\n'
-                       'api.PyMem_GetAllocator(0, ctypes.byref(table))\n'
-                       'libc = ctypes.CDLL(None)\n'
-                       'nothing = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)'
-                       '(("getppid", libc))\n'
-                       'table.free = ctypes.cast(nothing, ctypes.c_void_p)\n'
+                       'api.PyMem_GetAllocator(0, ctypes.byref(raw))\n'
+                       'api.PyMem_GetAllocator(2, ctypes.byref(table))\n'
+                       'table.malloc, table.calloc = raw.malloc, raw.calloc\n'
                        'api.PyMem_SetAllocator(2, ctypes.byref(table))\n')
         env = support.clean_environment(PYTHONPATH=folder, PYTHONDONTWRITEBYTECODE='1')
         said = self.ask_any(self.python.path, env=env)
