@@ -3,25 +3,23 @@
 Each program builds and drops objects in a way of its own, then idles for two seconds; its
 resident memory is sampled every 20 ms. For each there is a table of medians: the peak,
 what is left at the end of the idle time, MiB x s from start to there, page faults and CPU
-time; then what is demanded, and whether it is so; then all of it as Markdown. The three
-sides run in turn, round after round. `--quick` runs small ones: a test that all works.
+time; then what is demanded, and whether it is so. The three sides run in turn, round after
+round. `--record` writes bench/records/DATE-memory.json. `--quick` runs small ones: a test
+that all works.
 
     bench/memory.py                                   everything, about half an hour
     bench/memory.py --patterns survivors,latency      these programs
 """
 
-import ctypes
 import os
-import platform
 import statistics
-import subprocess
 import sys
-import time
 from dataclasses import dataclass
 
 import demands
 import hosts
 import pairs
+import record
 import sampled
 
 SIDES = ("stock", "us", "thread off")
@@ -48,6 +46,7 @@ PATTERNS = [
     Pattern("survivors 0.1 %", "survivors", ("keep=0.001",)),
     Pattern("survivors 1 %", "survivors", ("keep=0.01",)),
     Pattern("survivors 10 %", "survivors", ("keep=0.1",)),
+    Pattern("survivors in rows", "survivors", ("keep=0.01", "row=20")),
     Pattern("bursts", "bursts"),
     Pattern("drop everything", "drop_everything"),
     Pattern("tuples", "tuples"),
@@ -107,39 +106,16 @@ def table(pattern, runs):
     return [title] + [one[0] for one in columns], rows
 
 
-def first_line(path, start):
-    with open(path, encoding="utf-8") as stream:
-        found = (line.split(":", 1)[1].strip() for line in stream if line.startswith(start))
-        return next(found, "")
-
-
-def circumstances(host, rounds):
-    """The machine, the interpreter and the library, in a sentence for the record."""
-    library = ctypes.CDLL(hosts.LIBRARY)
-    library.obmalloc_version.restype = ctypes.c_char_p
-    said = subprocess.run(["git", "-C", hosts.ROOT, "describe", "--always", "--dirty"],
-                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    commit = said.stdout.decode().strip()
-    return ("%s: CPython %s, obmalloc %s, sources at %s, library %s; %d cores (%s), Linux %s, "
-            "pages of %d KiB; medians of %d rounds."
-            % (time.strftime("%Y-%m-%d"), host.name, library.obmalloc_version().decode(),
-               commit or "no commit", hosts.fingerprint(hosts.LIBRARY)[2][:12], os.cpu_count(),
-               first_line("/proc/cpuinfo", "model name"), platform.release().split("-")[0],
-               os.sysconf("SC_PAGE_SIZE") // 1024, rounds))
-
-
-def markdown(heading, rows):
-    print("\n| %s |\n|---|%s" % (" | ".join(heading), "---:|" * (len(heading) - 1)))
-    for row in rows:
-        print("| %s |" % " | ".join(row))
-
-
-def record(text, tables, demanded):
-    """Everything once more, as it may be kept."""
-    print("\n" + text)
-    for heading, rows in tables:
-        markdown(heading, rows)
-    markdown(*demanded)
+def recorded(host, runs):
+    """Rows of the record: the medians of each side of each pattern, in KiB and seconds."""
+    for name, sides in runs.items():
+        for side, found in sides.items():
+            keys = ["area"] + [key for key in found[0].figures
+                               if key not in ("began", "worked", "ended")]
+            middle = {key: round(statistics.median(getattr(run, key) for run in found), 3)
+                      for key in keys}
+            yield {"interpreter": host.name, "pattern": name, "side": side, "runs": len(found),
+                   **middle}
 
 
 def quick(host, patterns):
@@ -157,6 +133,7 @@ def main():
     parser.add_argument("--patterns", default="", metavar="LIST",
                         help="some of the programs; names with a comma go between semicolons")
     parser.add_argument("--quick", action="store_true", help="small, once: check the results")
+    parser.add_argument("--record", action="store_true", help="write a record of the results")
     parser.add_argument("--strict", action="store_true", help="fail if a demand is missed")
     options = parser.parse_args()
     pairs.reproduce()
@@ -165,16 +142,16 @@ def main():
     patterns = chosen(options.patterns)
     if options.quick:
         return quick(host, patterns)
-    runs, tables = {}, []
+    runs = {}
     for pattern in patterns:
         runs[pattern.name] = measure(host, pattern, options.rounds * pattern.times)
-        tables.append(table(pattern, runs[pattern.name]))
-        pairs.table(*tables[-1])
+        pairs.table(*table(pattern, runs[pattern.name]))
     rows, missed = demands.judge([one.name for one in patterns], runs)
     demanded = (["demanded, %s" % host.name, "of", "at most", "us", "thread off", ""],
                 [[row[1], row[0]] + row[2:] for row in rows])
     pairs.table(*demanded)
-    record(circumstances(host, options.rounds), tables, demanded)
+    if options.record:
+        print("recorded in %s" % record.write("memory", list(recorded(host, runs))))
     complaints = ["%d demands are missed" % missed] if missed and options.strict else []
     return hosts.finish(complaints, "every program had the right result on all sides")
 
