@@ -64,7 +64,7 @@ BOUNDS = {      # what a figure may rise by, from the first fitted cycle to the 
 PINNED = 3
 ARENA_RECORD = 11 * KIB
 # What a 2.7 says when an object's end meets a refusal of memory, which children ask for.
-IGNORED = re.compile(r"Exception (MemoryError\b|<exception repr\(\) failed>).* ignored$")
+IGNORED = re.compile(r"Exception (?:<unknown>)?(MemoryError\b|<exception repr\(\) failed>).* ignored$")
 IN_BYTES = ("rss", "rss_idle", "ours", "metadata", "from_os", "magazines", "live_bytes",
             "unexplained")
 COUNTED = ("operations", "bytes_looked_at", "refused", "trees", "threads", "forks", "execs",
