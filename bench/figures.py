@@ -28,7 +28,7 @@ import record
 from suite import SUMS
 from suite_benchmarks import ALLOCATION, ASYNC_TREE, PARTS
 
-PAGES = ("docs/figures.md", "README.md")
+PAGES = ("docs/figures.md", "docs/complaints.md", "README.md")
 MARKED = re.compile(r"(<!-- figures: (\w+) -->\n)(.*?)(<!-- end of figures -->)", re.S)
 PEERS = ("mimalloc", "jemalloc", "tcmalloc", "glibc")
 
@@ -109,6 +109,32 @@ def heaps(rows):
                           "ratio", "%.2f") for host in hosts] for name in order(rows, "name")])
 
 
+def mib(rows, pattern, key):
+    """Of stock and us, what a pattern has of something, in MiB."""
+    return ["%.1f" % (one(rows, pattern=pattern, side=side)[key] / 1024)
+            for side in ("stock", "us")]
+
+
+def survivors(rows):
+    stay = {"drop everything": "all dropped", "survivors 0.1 %": "a random 0.1 % stays",
+            "survivors 1 %": "a random 1 % stays", "survivors 10 %": "a random 10 % stays",
+            "survivors in rows": "of each 2000 in a row 20 stay"}
+    lines = []
+    for pattern, title in stay.items():
+        touched = one(rows, pattern=pattern, side="us").get("touched")
+        lines.append([title] + mib(rows, pattern, "idle")
+                     + ["%.0f" % (touched / 1024) if touched else ""])
+    return table(["MiB resident two seconds later", "stock", "obmalloc",
+                  "pages that the survivors lie on"], lines)
+
+
+def forked(rows):
+    drop = {"prefork 0 %": "nothing dropped", "prefork 10 %": "a random 10 % dropped",
+            "prefork 30 %": "a random 30 % dropped"}
+    return table(["MiB that become the child's own", "stock", "obmalloc"],
+                 [[title] + mib(rows, pattern, "grown") for pattern, title in drop.items()])
+
+
 def mean(values):
     """The geometric mean."""
     return math.exp(statistics.fmean(map(math.log, values)))
@@ -160,11 +186,12 @@ def headline():
 
 
 TOPICS = {function.__name__: function for function in (
-    instructions, footprint, c_level_instructions, c_level, heaps, suite)}
+    instructions, footprint, c_level_instructions, c_level, heaps, suite, survivors, forked)}
+RECORDS = {"survivors": "memory", "forked": "memory"}   # where it is not the topic's own
 
 
 def newest(topic):
-    found = record.newest(topic)
+    found = record.newest(RECORDS.get(topic, topic))
     if found is None:
         sys.exit("no record of %s in bench/records" % topic)
     return found

@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import subprocess
 import sys
 
@@ -64,8 +65,8 @@ def write(topic, rows, **more):
     """Writes a record: `rows` are dicts of plain values. Returns its path from the root."""
     about = {"topic": topic, "date": datetime.date.today().isoformat(),
              "commit": said("git", "describe", "--always", "--dirty"),
-             "command": "python3 " + " ".join([os.path.relpath(sys.argv[0], pairs.ROOT)]
-                                              + without_library(sys.argv[1:])),
+             "command": shlex.join(["python3", os.path.relpath(sys.argv[0], pairs.ROOT)]
+                                   + without_library(sys.argv[1:])),
              "machine": machine(), "versions": versions()}
     path = os.path.join(FOLDER, "%s-%s.json" % (about["date"], topic))
     os.makedirs(FOLDER, exist_ok=True)
