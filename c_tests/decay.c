@@ -225,12 +225,6 @@ static void *have_much_at_hand(void *argument)
     return argument;
 }
 
-static long long free_and_resident(void)
-{
-    read_stats();
-    return stat_of("resident", "free_in_pools") + stat_of("resident", "empty_pools");
-}
-
 static void threads_that_end(void)
 {
     pthread_t threads[ENDING];

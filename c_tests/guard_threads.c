@@ -116,14 +116,6 @@ static void child(void *unused)
     _exit(20);
 }
 
-static int count(const char *said, const char *what)
-{
-    int n = 0;
-    for (; (said = strstr(said, what)); said++)
-        n++;
-    return n;
-}
-
 TEST_MAIN
 {
     setenv("OBMALLOC_GUARD", "1", 1); /* read at the first call, by each child */

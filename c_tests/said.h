@@ -23,6 +23,15 @@ static MAYBE_UNUSED int said_in_child(void (*body)(void *), void *argument, char
     return status;
 }
 
+/* How often it says this. */
+static MAYBE_UNUSED int count(const char *said, const char *what)
+{
+    int n = 0;
+    for (; (said = strstr(said, what)); said++)
+        n++;
+    return n;
+}
+
 /* The library's end of a process it cannot go on with: a line, and abort. */
 static MAYBE_UNUSED bool ended_in_one_line(int status, const char *said)
 {

@@ -261,14 +261,10 @@ static void by_stripes(void *(*body)(void *))
 
 /* ---- what is live ---- */
 
-static long long in_pools, below;
-
 static long long live(void)
 {
     read_stats();
-    in_pools = total_of_classes("blocks_live");
-    below = stat_of("large", "blocks_live");
-    return in_pools + below;
+    return total_of_classes("blocks_live") + stat_of("large", "blocks_live");
 }
 
 /* Whether the ledger's live blocks are the survivors, to the last one. (What the helper
@@ -282,7 +278,7 @@ static void must_be_live(const char *when)
     if (!COMES(live() == held, 5)) {
         failures++;
         fprintf(stderr, "%s: %lld blocks are held, live are %lld in pools and %lld below\n", when,
-                held, in_pools, below);
+                held, total_of_classes("blocks_live"), stat_of("large", "blocks_live"));
         for (const char *c = NULL; held == 0 && (c = next_class(c));)
             if (in_class(c, "blocks_live") != 0)
                 fprintf(stderr, "    %lld of %lld bytes\n", in_class(c, "blocks_live"),
@@ -345,12 +341,6 @@ static long setting(const char *name, long by_default)
 {
     const char *text = getenv(name);
     return text ? atol(text) : by_default;
-}
-
-static long long free_and_resident(void)
-{
-    read_stats();
-    return stat_of("resident", "free_in_pools") + stat_of("resident", "empty_pools");
 }
 
 /* What the library keeps though it is free, if time has passed. */
