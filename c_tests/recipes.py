@@ -11,7 +11,6 @@ made there; and the same program without it has to say that there is none. A lin
 each recipe; the last words of it are the proof.
 """
 import argparse
-import collections
 import json
 import os
 import re
@@ -415,29 +414,11 @@ def main():
     found.sort(key=lambda python: not python.shared)
     if not found:
         sys.exit('no Python %s here' % options.python)
-    count, failed = collections.Counter(), []
+    verdicts = base.Verdicts()
     for name, check in RECIPES:
-        if options.only and name not in options.only:
-            continue
-        start = time.time()
-        try:
-            verdict, words = 'ok', check(found[0])
-        except Skip as reason:
-            verdict, words = 'skip', str(reason)
-        except Fails as complaint:
-            verdict, words = 'FAIL', str(complaint)
-        except Exception as error:      # of the check itself: one line, and the others go on
-            verdict, words = 'FAIL', '%s: %s' % (type(error).__name__, error)
-        count[verdict] += 1
-        said = '%-5s %-12s %4.0f s  %s' % (verdict, name, time.time() - start,
-                                           words.strip().replace('\n', '\n        '))
-        print(said, flush=True)
-        if verdict == 'FAIL':
-            failed.append(said)
-    if failed:
-        print('\n'.join(['what failed, again:'] + failed))
-    print('%d passed, %d failed, %d skipped' % (count['ok'], count['FAIL'], count['skip']))
-    return 1 if count['FAIL'] or not count['ok'] else 0
+        if not options.only or name in options.only:
+            verdicts.of('%-12s' % name, check, found[0])
+    return verdicts.end()
 
 
 if __name__ == '__main__':

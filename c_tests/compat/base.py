@@ -1,5 +1,6 @@
 """What the environments share: how they are listed, packages in virtual environments,
 and what a process says of us. How a program is run is the preload checks' own."""
+import collections
 import os
 import re
 import shutil
@@ -27,6 +28,41 @@ class Skip(Exception):
 
 class Fails(Exception):
     """It is not as it is without us."""
+
+
+class Verdicts:
+    """A line for each check that is made; at the end what failed once more, since a log may
+    be cut at its beginning, and how many they were."""
+
+    def __init__(self):
+        self.count, self.failed = collections.Counter(), []
+
+    def of(self, where, check, *arguments):
+        """(verdict, words) of a check, printed behind what tells it from others."""
+        start = time.time()
+        try:
+            verdict, words = 'ok', check(*arguments)
+        except Skip as reason:
+            verdict, words = 'skip', str(reason)
+        except Fails as complaint:
+            verdict, words = 'FAIL', str(complaint)
+        except Exception as error:      # of the check itself: one line, and the others go on
+            verdict, words = 'FAIL', '%s: %s' % (type(error).__name__, error)
+        said = '%-5s %s %5.0f s  %s' % (verdict, where, time.time() - start,
+                                        words.strip().replace('\n', '\n        '))
+        print(said, flush=True)
+        self.count[verdict] += 1
+        if verdict == 'FAIL':
+            self.failed.append(said)
+        return verdict, words
+
+    def end(self):
+        """The exit status: 1 if one failed, or if none was made."""
+        if self.failed:
+            print('\n'.join(['what failed, again:'] + self.failed))
+        count = self.count
+        print('%d passed, %d failed, %d skipped' % (count['ok'], count['FAIL'], count['skip']))
+        return 1 if count['FAIL'] or not count['ok'] else 0
 
 
 class Environment(NamedTuple):

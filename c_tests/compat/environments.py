@@ -11,7 +11,6 @@ had is skipped, and said. A line for each: verdict, environment, interpreter, se
 what was found. Fails if one fails, or if none was made.
 """
 import argparse
-import collections
 import os
 import subprocess
 import sys
@@ -29,18 +28,6 @@ import newer            # noqa: F401
 
 # Interpreters by default: the distribution's static one, and two shared ones.
 USUAL = ['static', '3.12', '3.13']
-
-
-def attempt(each, python):
-    """(verdict, words) of one environment with one interpreter."""
-    try:
-        return 'ok', each.check(python) if python else each.check()
-    except base.Skip as reason:
-        return 'skip', str(reason)
-    except base.Fails as complaint:
-        return 'FAIL', str(complaint)
-    except Exception as error:      # of the check itself: one line, and the others go on
-        return 'FAIL', '%s: %s' % (type(error).__name__, error)
 
 
 def record(name, found, seconds):
@@ -75,7 +62,7 @@ def main():
     os.makedirs(base.FOLDER, exist_ok=True)
     found = [each for each in pythons.find()[0] if pythons.matches(each, options.pythons)]
 
-    count, failed = collections.Counter(), []
+    verdicts = base.Verdicts()
     for each in base.EVERY:
         if each.name not in options.only:
             if not options.only and each.only_asked:
@@ -88,24 +75,14 @@ def main():
         if each.applies and not several:
             print('skip  %-18s no interpreter for it among those chosen' % each.name)
         for python in several if each.applies else [None]:
-            start = time.time()
-            verdict, words = attempt(each, python)
-            count[verdict] += 1
             label = python.label if python else ''
-            said = '%-5s %-18s %-14s %5.0f s  %s' % (
-                verdict, each.name, label, time.time() - start,
-                words.strip().replace('\n', '\n        '))
-            print(said, flush=True)
-            if verdict == 'FAIL':
-                failed.append(said)
+            verdict, words = verdicts.of('%-18s %-14s' % (each.name, label), each.check,
+                                         *[python] if python else [])
             if verdict == 'ok':
                 passed.append((label, words))
-        if options.record and passed and count['FAIL'] == 0:
+        if options.record and passed and verdicts.count['FAIL'] == 0:
             record(each.name, passed, time.time() - begun)
-    if failed:
-        print('\n'.join(['what failed, again:'] + failed))
-    print('%d passed, %d failed, %d skipped' % (count['ok'], count['FAIL'], count['skip']))
-    return 1 if count['FAIL'] or not count['ok'] else 0
+    return verdicts.end()
 
 
 if __name__ == '__main__':
