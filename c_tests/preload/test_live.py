@@ -133,7 +133,7 @@ class Live(support.PythonCase):
                          % (self.python.label, len(found), min(each[1] for each in found) / 2**20,
                             how, 100 * min(off), 100 * max(off)))
         self.assertGreaterEqual(len(found), 3)
-        self.assertGreater(min(counted for _, counted in found), 64 << 20)
+        self.assertGreater(min(counted for _, counted in found), 100 << 20)
         self.assertLess(max(map(abs, off)), 0.02)
 
     def test_forks_and_no_warning(self):

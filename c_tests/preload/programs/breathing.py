@@ -20,13 +20,13 @@ def breathe(seed):
             kept[number] = random.choice((
                 lambda: [number], lambda: 'text %d' % number * 3, lambda: {'n': number},
                 lambda: (number, [None] * (number % 60)), lambda: float(number)))()
-        while len(kept) > 1200000 // THREADS:
+        while len(kept) > 1350000 // THREADS:
             # Half of the time whole stretches go, else one here and there.
             first = min(kept)
             step = random.choice((1, 3))
             for each in range(first, first + 400000 // THREADS, step):
                 kept.pop(each, None)
-        if len(kept) > 800000 // THREADS and not READY:
+        if len(kept) > 950000 // THREADS and not READY:
             READY.append(1)
             sys.stdout.write('ready\n')
             sys.stdout.flush()
