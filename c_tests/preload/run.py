@@ -5,7 +5,8 @@
 
 Runs the methods of the test_*.py files beside it, once for each interpreter on
 this machine where the topic depends on one.  One line for each check; at the end
-what failed once more, and the last line counts them.  Fails if a check fails or if none was made.
+what failed once more, and the last line counts them.  Fails if a check fails or if none
+was made.
 """
 import sys
 sys.dont_write_bytecode = True      # before the modules beside us are imported
