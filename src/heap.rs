@@ -132,15 +132,15 @@ impl Heap {
         &self.slots[lane.index()][class.index()]
     }
 
+    fn class(&self, lane: Lane, class: SizeClass) -> &Class {
+        &self.classes[lane.index()][place(class)]
+    }
+
     /// The used pools of a class, under its lock.
     pub(crate) fn used(&self, lane: Lane, class: SizeClass) -> Held<'_, UsedPools> {
         let class = self.class(lane, class);
         class.touched.store(true, Relaxed);
         class.used.lock()
-    }
-
-    fn class(&self, lane: Lane, class: SizeClass) -> &Class {
-        &self.classes[lane.index()][place(class)]
     }
 
     /// The same, if the class was ever asked for in the lane. For walks over all of them,

@@ -14,10 +14,10 @@
 //! read it, taking it back does not write it, what is written into it is never followed.
 //!
 //! The bottom slot holds null, so an empty half needs no count: pop reads the top and
-//! finds null. A thread that has no magazines yet has some without slots: every pop finds null,
-//! every push finds itself at the limit, and both go the slow way, where the thread gets
-//! magazines of its own. So does what has class 0, "in no pool", for which no thread has
-//! slots: a pointer that is not ours, a request for nothing.
+//! finds null. A thread that has no magazines yet has some without slots (`mine.rs`):
+//! every pop finds null, every push finds itself at the limit, and both go the slow way,
+//! where the thread gets magazines of its own. So does what has class 0, "in no pool",
+//! for which no thread has slots: a pointer that is not ours, a request for nothing.
 //!
 //! At either end of the half in use the halves change places. Only when the spare
 //! half is of no use, blocks travel: a run of them, as many as a half holds, comes

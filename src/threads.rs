@@ -209,12 +209,12 @@ fn shorter(number: usize) -> u32 {
     }
 }
 
-/// Bytes that the kernel gives for one record.
 /// A record, and those that were made before it.
 fn from(newest: Option<&'static Record>) -> impl Iterator<Item = &'static Record> {
     core::iter::successors(newest, |record| record.next.get())
 }
 
+/// Bytes that the kernel gives for one record.
 fn record_bytes() -> usize {
     size_of::<Record>().next_multiple_of(memory::page_size())
 }
