@@ -266,10 +266,8 @@ int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*
 static void by_ticks(void)
 {
     const size_t peak = come_and_go();
-    struct patience patience = {seconds() + PATIENCE, 1000}; /* 200 are enough */
-    for (; resident() + 24 * MIB > peak && is_patient(&patience); usleep(1000))
-        some_come_and_go();
-    CHECK(resident() + 24 * MIB < peak);
+    CHECK(COMES_BY(some_come_and_go(), 1000, resident() + 24 * MIB < peak, PATIENCE,
+                   1000)); /* 200 times are enough */
     CHECK(threads_now() == 1);
     CHECK(crowd_holds(&crowd));
 }

@@ -82,25 +82,32 @@ static void one_thread(void)
     }
 }
 
+static void fork_once(void)
+{
+    const pid_t pid = fork();
+    if (pid == 0)
+        _exit(0);
+    CHECK(status_of(pid) == 0);
+}
+
+static void fork_and_go_on(void)
+{
+    fork_once();
+    CHECK(threads_now() == 1);
+    void *p[1000];
+    for (int i = 0; i < 1000; i++)
+        p[i] = obj.malloc(400);
+    for (int i = 0; i < 1000; i++)
+        obj.free(p[i]);
+}
+
 /* Who forks again and again hardly has a helper; pages go back all the same. */
 static void a_fork_now_and_then(void)
 {
     join_crowd(&crowd, 48 * MIB, 100, 1000);
     const size_t peak = resident();
     leave_crowd(&crowd, 10);
-    struct patience patience = {seconds() + PATIENCE, 300};
-    for (; resident() + 24 * MIB > peak && is_patient(&patience); usleep(50000)) {
-        const pid_t pid = fork();
-        if (pid == 0)
-            _exit(0);
-        CHECK(status_of(pid) == 0 && threads_now() == 1);
-        void *p[1000];
-        for (int i = 0; i < 1000; i++)
-            p[i] = obj.malloc(400);
-        for (int i = 0; i < 1000; i++)
-            obj.free(p[i]);
-    }
-    CHECK(resident() + 24 * MIB < peak);
+    CHECK(COMES_BY(fork_and_go_on(), 50000, resident() + 24 * MIB < peak, PATIENCE, 300));
     CHECK(crowd_holds(&crowd));
 }
 
@@ -109,14 +116,6 @@ static void must_go_back(size_t peak)
 {
     CHECK(COMES(resident() + 24 * MIB < peak, PATIENCE));
     CHECK(crowd_holds(&crowd));
-}
-
-static void fork_once(void)
-{
-    const pid_t pid = fork();
-    if (pid == 0)
-        _exit(0);
-    CHECK(status_of(pid) == 0);
 }
 
 /* The second fork comes long before an interval has passed, and ends the helper. */

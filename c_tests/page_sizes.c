@@ -147,16 +147,17 @@ static void at_once(void)
     nobody_is_harmed();
 }
 
+static void some_come_and_go(void)
+{
+    join_crowd(&crowd, MIB / 4, 300, 500);
+    leave_crowd(&crowd, 0);
+}
+
 static void by_ticks(void)
 {
     everybody_comes();
     most_leave();
-    struct patience patience = {seconds() + PATIENCE, 1000};
-    for (; count_pages().surplus > 4 * MIB && is_patient(&patience); usleep(1000)) {
-        join_crowd(&crowd, MIB / 4, 300, 500);
-        leave_crowd(&crowd, 0);
-    }
-    CHECK(count_pages().surplus <= 4 * MIB);
+    CHECK(COMES_BY(some_come_and_go(), 1000, count_pages().surplus <= 4 * MIB, PATIENCE, 1000));
     compare("some ticks later");
     nobody_is_harmed();
 }

@@ -57,17 +57,18 @@ static MAYBE_UNUSED double seconds(void)
         came_;                                                    \
     })
 
-/* Whether to go on waiting for what the program's own calls bring about, in a loop that
- * makes them: some seconds, but on a busy machine for so many rounds at the least. */
-struct patience {
-    double until;
-    int rounds;
-};
-
-static MAYBE_UNUSED bool is_patient(struct patience *patience)
-{
-    return patience->rounds-- > 0 || seconds() < patience->until;
-}
+/* The same for what the program's own calls bring about: makes them and pauses, again
+ * and again, within so many seconds, but on a busy machine so many times at the least. */
+#define COMES_BY(call, pause, condition, limit, times)            \
+    ({                                                            \
+        const double until_ = seconds() + (limit);                \
+        int times_ = (times);                                     \
+        bool came_;                                               \
+        for (; !(came_ = (condition)) &&                          \
+               (times_-- > 0 || seconds() < until_); usleep(pause)) \
+            (call);                                               \
+        came_;                                                    \
+    })
 
 /* ---- threads, as the kernel sees them ---- */
 
