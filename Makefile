@@ -131,13 +131,9 @@ OPS ?= 1e9
 PARANOID_OPS ?= 1e6
 MINUTES ?= 30
 JOBS ?= 2
-# cargo-fuzz needs a nightly toolchain: cargo install cargo-fuzz
 fuzz: ## the model at length: OPS= and PARANOID_OPS= operations, then MINUTES= of libFuzzer
-	$(MODEL) --release -- --runs --ops $(OPS) --jobs $(JOBS)
-	$(MODEL) --profile paranoid -- --runs --ops $(PARANOID_OPS) --each 1e5 --jobs $(JOBS)
-	cd fuzz && OBMALLOC_THREAD=0 cargo +nightly fuzz run --fuzz-dir . --sanitizer none \
-	  --features libfuzzer operations -- -max_len=4096 -len_control=20 -rss_limit_mb=8192 \
-	  -jobs=$(JOBS) -workers=$(JOBS) -max_total_time=$$(($(MINUTES) * 60))
+	$(PYTHON3) fuzz/run.py --ops $(OPS) --paranoid-ops $(PARANOID_OPS) --minutes $(MINUTES) \
+	  --jobs $(JOBS)
 
 test-relinked-slice: all ## a part of them, on interpreters linked with the archive
 	$(PYTHON3) c_tests/cpython/compare.py --relinked --slice --pythons $(RELINKED)
