@@ -70,7 +70,7 @@ def main():
                       ' by --only' % each.name)
             if options.only or each.only_asked:
                 continue
-        passed, begun = [], time.time()
+        passed, failed, begun = [], verdicts.count['FAIL'], time.time()
         several = [python for python in found if each.applies and each.applies(python)]
         if each.applies and not several:
             print('skip  %-18s no interpreter for it among those chosen' % each.name)
@@ -80,7 +80,7 @@ def main():
                                          *[python] if python else [])
             if verdict == 'ok':
                 passed.append((label, words))
-        if options.record and passed and verdicts.count['FAIL'] == 0:
+        if options.record and passed and verdicts.count['FAIL'] == failed:
             record(each.name, passed, time.time() - begun)
     return verdicts.end()
 
