@@ -38,18 +38,27 @@ def both(python, look, seconds=6):
 
 # ---- gdb ----
 
-def calls_into(pid):
-    """Whether gdb can call into a process here, and what it said last. (An older gdb cannot
-    restore the registers of a newer processor.)"""
+def call_into(pid):
+    """Whether gdb can call into the process, and what it said last."""
     done = support.run(['gdb', '-batch', '-nx', '-p', str(pid), '-ex', 'call (int)getppid()'],
                        timeout=100)
     return bool(re.search(r'^\$1 = \d+', done.out, re.M)), last_line(done.err)
+
+
+def cannot_call():
+    """Why gdb can call into no process here, '' if it can. (An older gdb cannot restore the
+    registers of a newer processor, and leaves the process with wrong ones.)"""
+    with subprocess.Popen(['sleep', '100'], stderr=subprocess.DEVNULL) as sleeper:
+        can, said = call_into(sleeper.pid)
+        sleeper.kill()
+    return '' if can else said
 
 
 @environment('gdb', since(3, 6))
 def gdb(python):
     """Attaches, shows all threads, calls into the process, and lets it go."""
     need('gdb')
+    cannot = cannot_call()
 
     def look(pid):
         done = support.run(['gdb', '-batch', '-nx', '-p', str(pid), '-ex',
@@ -59,11 +68,11 @@ def gdb(python):
         ran(done)
         frames = set(re.findall(r'\b(_?PyEval_EvalFrame\w*|Py_RunMain)\b', done.out))
         demand(len(re.findall(r'^Thread \d+', done.out, re.M)) >= 3, 'threads\n' + done.report)
-        return (frames, 'libobmalloc' in done.out) + calls_into(pid)
+        return frames, 'libobmalloc' in done.out, not cannot and call_into(pid)[0]
     ours, stock = both(python, look)
     same((ours[1], stock[1]), (True, False), 'gdb sees the library')
-    same(ours[2], stock[2], 'a call into the process')
-    call = 'a call' if stock[2] else 'no call (without us, too: %s)' % stock[3]
+    demand(cannot or ours[2] and stock[2], 'a call into the process', ours[2], stock[2])
+    call = 'no call (into any process here: %s)' % cannot if cannot else 'a call'
     demand('_PyEval_EvalFrameDefault' in ours[0] & stock[0], 'frames:', ours[0], stock[0])
     crash = []
     for env in sides():
@@ -178,11 +187,9 @@ def memray_attach(python):
     need('gdb')
     memray = os.path.join(virtual(python, 'memray'), 'memray')
     inside_of = pythons.probe(os.path.join(os.path.dirname(memray), 'python'))
-    with subprocess.Popen(['sleep', '100']) as sleeper:
-        can_call, said = calls_into(sleeper.pid)
-        sleeper.kill()
-    if not can_call:
-        raise Skip('gdb can call into no process here: ' + said)
+    cannot = cannot_call()
+    if cannot:
+        raise Skip('gdb can call into no process here: ' + cannot)
 
     def look(pid):
         path = support.scratch('attached-%d' % pid)
