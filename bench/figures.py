@@ -28,7 +28,7 @@ import record
 from suite import SUMS
 from suite_benchmarks import ALLOCATION, ASYNC_TREE, PARTS
 
-PAGES = ("docs/figures.md", "docs/complaints.md", "README.md")
+PAGES = ("docs/figures.md", "docs/complaints.md", "docs/command.md", "README.md")
 MARKED = re.compile(r"(<!-- figures: (\w+) -->\n)(.*?)(<!-- end of figures -->)", re.S)
 PEERS = ("mimalloc", "jemalloc", "tcmalloc", "glibc")
 
@@ -135,6 +135,13 @@ def forked(rows):
                  [[title] + mib(rows, pattern, "grown") for pattern, title in drop.items()])
 
 
+def first_minute(rows):
+    sums = [["*%s, in all*" % route, "%.1f" % sum(row["seconds"] for row in only(rows, route=route))]
+            for route in order(rows, "route")]
+    return table(["", "seconds"],
+                 [[row["step"], "%.1f" % row["seconds"]] for row in rows] + sums)
+
+
 def mean(values):
     """The geometric mean."""
     return math.exp(statistics.fmean(map(math.log, values)))
@@ -186,7 +193,7 @@ def headline():
 
 
 TOPICS = {function.__name__: function for function in (
-    instructions, footprint, c_level_instructions, c_level, heaps, suite, survivors, forked)}
+    instructions, footprint, c_level_instructions, c_level, heaps, suite, survivors, forked, first_minute)}
 RECORDS = {"survivors": "memory", "forked": "memory"}   # where it is not the topic's own
 
 
@@ -204,7 +211,7 @@ def made(topic):
     if topic not in TOPICS:
         sys.exit("no figures are called %s" % topic)
     found = newest(topic)
-    head = "`%s`, %s, commit %s:" % (found["command"].replace("python3 ", ""), found["date"],
+    head = "`%s`, %s, commit %s:" % (re.sub("^python3 ", "", found["command"]), found["date"],
                                      found["commit"])
     return "\n".join([head, ""] + TOPICS[topic](found["rows"])) + "\n"
 
