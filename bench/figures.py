@@ -28,7 +28,8 @@ import record
 from suite import SUMS
 from suite_benchmarks import ALLOCATION, ASYNC_TREE, PARTS
 
-PAGES = ("docs/figures.md", "docs/complaints.md", "docs/command.md", "README.md")
+PAGES = ("docs/figures.md", "docs/complaints.md", "docs/command.md",
+         "docs/metrics.md", "README.md")
 MARKED = re.compile(r"(<!-- figures: (\w+) -->\n)(.*?)(<!-- end of figures -->)", re.S)
 PEERS = ("mimalloc", "jemalloc", "tcmalloc", "glibc")
 
@@ -142,6 +143,13 @@ def first_minute(rows):
                  [[row["step"], "%.1f" % row["seconds"]] for row in rows] + sums)
 
 
+def watched(rows):
+    return table(["", "looks", "µs for each", "at one a second, per cent of a processor",
+                  "the program's own work, by that of one that nobody watches"],
+                 [[row["interpreter"], row["looks"], "%.0f" % row["us"], "%.4f" % (row["us"] / 1e4),
+                   "%s (%s)" % pairs.spread(row["ratios"])] for row in rows])
+
+
 def mean(values):
     """The geometric mean."""
     return math.exp(statistics.fmean(map(math.log, values)))
@@ -193,7 +201,7 @@ def headline():
 
 
 TOPICS = {function.__name__: function for function in (
-    instructions, footprint, c_level_instructions, c_level, heaps, suite, survivors, forked, first_minute)}
+    instructions, footprint, c_level_instructions, c_level, heaps, suite, survivors, forked, first_minute, watched)}
 RECORDS = {"survivors": "memory", "forked": "memory"}   # where it is not the topic's own
 
 

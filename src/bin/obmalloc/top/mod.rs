@@ -22,7 +22,7 @@ use watch::Watch;
 /// Watch where a process's memory is, live: its parts, size classes, rates
 ///
 /// Of a process that runs with OBMALLOC_LIVE=1 (`obmalloc run --live`). Each look costs it
-/// some ten microseconds in a thread of its own; it is not stopped.
+/// some 40 microseconds in a thread of its own; it is not stopped.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Options {
