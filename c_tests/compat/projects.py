@@ -109,7 +109,7 @@ PROJECTS = [
     Project("pybind11", "3.1.0", ["tests"], root="{TESTS}", keep=["tests"],
             part="all but Eigen's, the embedding and the CMake tests",
             options=["--ignore={ROOT}/tests/test_cmake_build", "--ignore={ROOT}/tests/extra_python_package",
-                     "--ignore={ROOT}/tests/extra_setuptools"],
+                     "--ignore={ROOT}/tests/extra_setuptools", "--ignore={ROOT}/tests/test_with_catch"],
             needs=CMAKE_TOOLS + ["numpy==2.4.6"], settings={"PYTHONPATH": "{BUILD}"},
             build=[["cmake", "-S", "{TESTS}/tests", "-Dpybind11_DIR={PACKAGES}/pybind11/share/cmake/pybind11",
                     "-DPYBIND11_FINDPYTHON=ON"] + CMAKE, ["ninja", "-C", "{BUILD}", "-j2"]]),
