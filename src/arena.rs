@@ -26,6 +26,8 @@
 //! back to the kernel: a reference to one stays good. `pools` are touched as
 //! `pool.rs` says.
 
+use core::ptr::NonNull;
+
 use crate::arena_source::Land;
 use crate::claim::Claim;
 use crate::geometry::{POOL_BITS, POOL_SIZE, POOLS_PER_ARENA};
@@ -34,7 +36,7 @@ use crate::pages::Pages;
 use crate::pool::Pool;
 use crate::sync::{AtomicBool, Cell, Ordering::Relaxed};
 
-/// The record of an arena. All zero is a record without an arena.
+/// The record of an arena. All zero is a record without an arena, but for `land`.
 #[repr(C)]
 pub struct Arena {
     links: Links<Arena>,
@@ -69,6 +71,18 @@ impl Linked for Arena {
 }
 
 impl Arena {
+    /// Makes a record that is in charge of nothing of what is all zero.
+    ///
+    /// # Safety
+    /// `at` is aligned, zero, nobody else's, and never unmapped.
+    pub unsafe fn begin(at: NonNull<Arena>) -> &'static Arena {
+        // SAFETY: the caller's promise. (Which bytes say that there is no land is the
+        // compiler's choice.)
+        unsafe { (&raw mut (*at.as_ptr()).land).write(Cell::new(None)) };
+        // SAFETY: the caller's promise; zero is valid for all the rest.
+        unsafe { at.as_ref() }
+    }
+
     /// Puts the record in charge of an arena on `land`, all of it empty.
     pub fn place(&self, land: Land) {
         self.land.set(Some(land));

@@ -28,6 +28,7 @@ use crate::size_class::{SizeClass, TABLE_LEN};
 
 /// Who claims an arena: a class in a lane.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(transparent)] // so that zero is nobody's
 pub struct Claim(NonZeroU16);
 
 impl Claim {

@@ -90,7 +90,7 @@ impl Records {
         self.fresh.set(Some(unsafe { record.add(1) }));
         // SAFETY: mapped zero, aligned to the OS page and so to the record,
         // handed out once, and never unmapped.
-        let record: &'static Arena = unsafe { record.as_ref() };
+        let record = unsafe { Arena::begin(record) };
         record.follow(self.newest.replace(Some(record)));
         Some(record)
     }

@@ -8,8 +8,13 @@
 use core::ffi::{c_int, c_void};
 use core::ptr::{self, NonNull};
 
+#[cfg(not(miri))]
+use libc::{madvise, mincore, munmap};
+
 #[cfg(feature = "model")]
 use super::faults;
+#[cfg(miri)]
+use super::interpreted::{madvise, mincore, munmap};
 use crate::sync::{AtomicUsize, Ordering::Relaxed};
 
 /// Bytes in an OS page.
@@ -105,7 +110,7 @@ pub fn map_wiped_in_children() -> Option<NonNull<u8>> {
     let (size, advice) = (page_size(), libc::MADV_WIPEONFORK);
     let page = map(size)?;
     // SAFETY: a page that nobody has seen.
-    if unsafe { libc::madvise(page.as_ptr().cast(), size, advice) } == 0 {
+    if unsafe { madvise(page.as_ptr().cast(), size, advice) } == 0 {
         return Some(page);
     }
     // SAFETY: as above.
@@ -126,7 +131,7 @@ pub unsafe fn unmap(base: NonNull<u8>, size: usize) {
     }
     // SAFETY: the caller's promise. Failure (ENOMEM when a mapping would have
     // to be split in too many) leaves it mapped, which harms nobody.
-    unsafe { libc::munmap(base.as_ptr().cast(), size) };
+    unsafe { munmap(base.as_ptr().cast(), size) };
 }
 
 /// Maps `size` bytes at a multiple of `size`, a power of two.
@@ -168,7 +173,7 @@ unsafe fn advise(start: *mut c_void, size: usize, advice: c_int) -> bool {
         return false;
     }
     // SAFETY: the caller's promise.
-    unsafe { libc::madvise(start, size, advice) == 0 }
+    unsafe { madvise(start, size, advice) == 0 }
 }
 
 /// Gives the memory of `size` bytes at `address` back, and keeps the addresses:
@@ -189,7 +194,7 @@ pub fn is_unmapped(address: usize) -> bool {
     let start = ptr::with_exposed_provenance_mut(page);
     let mut resident = [0];
     // SAFETY: a question about one page, and a place for the answer.
-    let refused = unsafe { libc::mincore(start, page_size(), resident.as_mut_ptr()) } != 0;
+    let refused = unsafe { mincore(start, page_size(), resident.as_mut_ptr()) } != 0;
     // SAFETY: the thread's own errno.
     refused && unsafe { *libc::__errno_location() } == libc::ENOMEM
 }

@@ -4,6 +4,9 @@
 #[cfg(feature = "model")]
 pub mod faults;
 
+#[cfg(miri)]
+pub mod interpreted;
+
 pub mod memory;
 
 pub mod text;

@@ -13,10 +13,14 @@
 
 use core::ptr::NonNull;
 
+#[cfg(miri)]
+use super::interpreted::WORD;
+
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 compile_error!("the thread word is written for x86-64 Linux so far");
 
 /// Defines the word, as the address of the static that is named.
+#[cfg(not(miri))]
 macro_rules! start_at {
     ($start:path) => {
         core::arch::global_asm!(
@@ -32,6 +36,15 @@ macro_rules! start_at {
         );
     };
 }
+#[cfg(miri)]
+macro_rules! start_at {
+    ($start:path) => {
+        #[unsafe(no_mangle)]
+        extern "Rust" fn obmalloc_thread_word() -> core::ptr::NonNull<()> {
+            core::ptr::NonNull::from(&$start).cast()
+        }
+    };
+}
 pub(crate) use start_at;
 
 /// The word of the calling thread.
@@ -42,6 +55,15 @@ pub fn get() -> NonNull<()> {
     if let Some(word) = crate::sync::execution::word() {
         return word;
     }
+    #[cfg(miri)]
+    return WORD.get();
+    #[cfg(not(miri))]
+    read()
+}
+
+#[cfg(not(miri))]
+#[inline(always)]
+fn read() -> NonNull<()> {
     let word: *mut ();
     // SAFETY: reads the word: its offset from the GOT, then its value relative
     // to the thread pointer. `readonly`, not `nomem`: `set` changes it.
@@ -62,7 +84,9 @@ pub fn get() -> NonNull<()> {
 pub fn set(word: NonNull<()>) {
     #[cfg(all(test, loom))]
     return crate::sync::execution::set_word(word);
-    #[cfg(not(all(test, loom)))]
+    #[cfg(miri)]
+    return WORD.set(word);
+    #[cfg(not(any(all(test, loom), miri)))]
     // SAFETY: writes the word, as `get` reads it. Without `pure` and
     // `readonly` the compiler keeps it apart from reads of the word.
     unsafe {

@@ -9,6 +9,7 @@ use core::ffi::c_void;
 use core::ptr::NonNull;
 
 /// The address of the symbol `$name`, if something defines it.
+#[cfg(not(miri))]
 macro_rules! weak_symbol {
     ($name:literal) => {{
         let address: *mut core::ffi::c_void;
@@ -24,6 +25,13 @@ macro_rules! weak_symbol {
         }
         core::ptr::NonNull::new(address)
     }};
+}
+/// Miri has no symbols but the sources' own.
+#[cfg(miri)]
+macro_rules! weak_symbol {
+    ($name:literal) => {
+        None::<core::ptr::NonNull<core::ffi::c_void>>
+    };
 }
 pub(crate) use weak_symbol;
 

@@ -23,8 +23,8 @@ mod order;
 pub(crate) fn lone_arena() -> &'static Arena {
     let size = size_of::<Arena>().next_multiple_of(memory::page_size());
     let record: NonNull<Arena> = memory::map(size).unwrap().cast();
-    // SAFETY: mapped zero, which is a record without an arena.
-    let arena = unsafe { record.as_ref() };
+    // SAFETY: mapped zero for it.
+    let arena = unsafe { Arena::begin(record) };
     arena.place(Land::take().unwrap());
     assert!(MAP.add_arena(arena));
     arena

@@ -1,0 +1,45 @@
+//! What Miri cannot interpret, said in Rust: calls of the kernel that it does not know, and
+//! the word that is defined in assembly. Only there under Miri (`make miri`).
+
+use core::cell::Cell;
+use core::ffi::{c_int, c_uchar, c_void};
+use core::ptr::NonNull;
+
+unsafe extern "Rust" {
+    /// What the thread word starts as (`start_at!`).
+    safe fn obmalloc_thread_word() -> NonNull<()>;
+}
+
+std::thread_local! {
+    /// The thread word.
+    pub static WORD: Cell<NonNull<()>> = Cell::new(obmalloc_thread_word());
+}
+
+/// Nothing is unmapped: Miri can only give a mapping back as a whole.
+///
+/// # Safety
+/// As the kernel's.
+pub unsafe fn munmap(_: *mut c_void, _: usize) -> c_int {
+    0
+}
+
+/// Pages that nobody needs are zero. No other advice is taken.
+///
+/// # Safety
+/// As the kernel's.
+pub unsafe fn madvise(start: *mut c_void, size: usize, advice: c_int) -> c_int {
+    if advice != libc::MADV_DONTNEED {
+        return -1;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { start.write_bytes(0, size) };
+    0
+}
+
+/// Whatever is asked about is mapped.
+///
+/// # Safety
+/// As the kernel's.
+pub unsafe fn mincore(_: *mut c_void, _: usize, _: *mut c_uchar) -> c_int {
+    0
+}
