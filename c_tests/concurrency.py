@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""The long runs about what threads do at once, each with a record of what it has proved.
+"""The long runs about what threads do at once and what the sources may do at all, each with
+a record of what it has proved.
 
     c_tests/concurrency.py loom       the models of src/tests/loom/, all orders
     c_tests/concurrency.py stepper    fork_anywhere.c, a fork at each instruction
     c_tests/concurrency.py tsan       C tests of threads with ThreadSanitizer
+    c_tests/concurrency.py miri       tests beside the sources, interpreted (nightly, miri)
 
 `c_tests/proven.py` keeps the records.
 """
@@ -20,6 +22,12 @@ ROOT = HERE.parent
 # Loom's own build of the library's tests; the Makefile's LOOM is the same.
 LOOM = {"RUSTFLAGS": "--cfg loom", "CARGO_PROFILE_TEST_OPT_LEVEL": "2",
         "CARGO_PROFILE_TEST_DEBUG": "line-tables-only"}
+
+
+# What Miri can follow in minutes: tests without /proc, processes, signals and other calls that
+# it does not know. Blocks are made of addresses, so provenance may be exposed.
+MIRI = ["TO BE FILLED"]
+MIRI_FLAGS = "-Zmiri-permissive-provenance -Zmiri-disable-isolation -Zmiri-ignore-leaks"
 
 
 def compile_stepper(archive, program):
@@ -70,8 +78,17 @@ def tsan():
     return f"{passed} programs of threads", rustc.stdout.strip()
 
 
+def miri():
+    said = run([os.environ.get("CARGO", "cargo"), "+nightly", "miri", "test", "--lib",
+                "--target-dir", "target/miri", "--", *MIRI], MIRIFLAGS=MIRI_FLAGS)
+    passed = re.search(r"(\d+) passed", said).group(1)
+    version = subprocess.run(["cargo", "+nightly", "miri", "--version"], stdout=subprocess.PIPE,
+                             text=True)
+    return f"{passed} tests of {', '.join(MIRI)}", version.stdout.strip()
+
+
 def main():
-    kinds = {"loom": loom, "stepper": stepper, "tsan": tsan}
+    kinds = {"loom": loom, "stepper": stepper, "tsan": tsan, "miri": miri}
     if len(sys.argv) != 2 or sys.argv[1] not in kinds:
         sys.exit(__doc__)
     name, began = sys.argv[1], time.monotonic()
