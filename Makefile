@@ -21,7 +21,7 @@ COMMAND := $(RELEASE)/obmalloc
 PYTHONS := $(RELEASE)/libobmalloc_pythons.so
 MANPAGES := $(RELEASE)/man
 
-.PHONY: all run test test-all test-rust test-loom loom stepper tsan mutants test-model test-c \
+.PHONY: all run test test-all test-rust test-loom loom stepper tsan miri mutants test-model test-c \
         test-preload test-preload-sample test-cpython-slice test-cpython fuzz \
         test-relinked-slice test-relinked test-relinked-all test-extensions compat test-soak \
         soak forks relink check header asm instructions footprint bench bench-suite bench-whole \
@@ -63,7 +63,7 @@ run: all ## run a real Python program with the library, and without
 test: test-rust test-loom test-model bench-quick test-c test-soak test-preload-sample test-command-sample test-cpython-slice test-relinked-slice ## the short form of all tests
 	@echo "left out of make test: what make test-preload, test-command, test-packaging,"
 	@echo "test-cpython, test-relinked and test-relinked-all run (make test-all does); long"
-	@echo "runs: make soak, forks, loom, stepper, tsan, mutants, fuzz; packages: make"
+	@echo "runs: make soak, forks, loom, stepper, tsan, miri, mutants, fuzz; packages: make"
 	@echo "test-extensions, compat"
 
 test-all: test test-preload test-command test-packaging test-cpython test-relinked test-relinked-all ## all of them, which takes hours
@@ -86,6 +86,9 @@ stepper: all ## a fork at each instruction of malloc, free, trim and a thread's 
 
 tsan: ## C tests of threads with ThreadSanitizer (a nightly rustc is needed); with a record
 	$(PYTHON3) c_tests/concurrency.py tsan
+
+miri: ## tests beside the sources under Miri (a nightly rustc with it is needed); with a record
+	$(PYTHON3) c_tests/concurrency.py miri
 
 mutants: all ## whether these three find faults that are planted
 	$(PYTHON3) c_tests/mutants.py

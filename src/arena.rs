@@ -282,3 +282,18 @@ const _: () = assert!(
     POOLS_PER_ARENA == 32,
     "an arena's free pools are bits of a u32"
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::os::memory;
+
+    #[test]
+    fn a_new_record_has_no_land() {
+        let size = size_of::<Arena>().next_multiple_of(memory::page_size());
+        // SAFETY: mapped zero for it.
+        let record = unsafe { Arena::begin(memory::map(size).unwrap().cast()) };
+        assert_eq!((record.size(), record.is_programs()), (0, false));
+        assert!(record.leave().is_none());
+    }
+}
