@@ -17,6 +17,8 @@ import sys
 import time
 from pathlib import Path
 
+import proven
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 # Loom's own build of the library's tests; the Makefile's LOOM is the same.
@@ -37,11 +39,11 @@ def compile_stepper(archive, program):
             "c_tests/fork_anywhere.c", "-o", program, archive, "-lpthread", "-ldl"]
 
 
-def run(command, **env):
+def run(command, cwd=ROOT, **env):
     """What a command said, which is shown, too. Ends with it if it fails."""
-    process = subprocess.Popen([str(part) for part in command], cwd=ROOT, text=True,
-                               env={**os.environ, **env}, stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT)
+    process = subprocess.Popen([str(part) for part in command], cwd=cwd, text=True,
+                               errors="replace", env={**os.environ, **env},
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     said = []
     for line in process.stdout:
         print(line, end="", flush=True)
@@ -96,12 +98,7 @@ def main():
     amount, versions = kinds[name]()
     seconds = round(time.monotonic() - began)
     print(f"{name}: {amount} in {seconds} s, no finding")
-    if (HERE / "proven.py").exists():
-        run([sys.executable, "c_tests/proven.py", "record", name, "--command", f"make {name}",
-             "--amount", amount, "--seconds", seconds, "--versions", versions,
-             "--result", "no finding"])
-    else:
-        print("no c_tests/proven.py: not recorded")
+    proven.keep(name, f"make {name}", amount, seconds, versions, "no finding")
 
 
 if __name__ == "__main__":

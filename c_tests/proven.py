@@ -5,8 +5,9 @@ A run that takes half an hour or a night is not part of `make test`; what it fou
 kept here: one file for each kind of run, c_tests/proven/NAME.json, the newest run in the
 place of the one before, and c_tests/PROVEN.md, a table of all of them.
 
-    c_tests/proven.py record NAME --command "make fuzz" --amount "1.3e9 operations" \\
-        --seconds 1800 --versions "..." --result "no finding"
+    proven.keep(NAME, command="make fuzz", amount="1.3e9 operations", seconds=1800,
+                versions="...", result="no finding")    in the program that ran it
+    c_tests/proven.py record NAME --command "make fuzz" ...     by hand, in the same words
     c_tests/proven.py            writes the table (after a merge, for one)
     c_tests/proven.py --check    fails if the table is not what the records say
 
@@ -17,6 +18,7 @@ one machine or service in it, since it is to be repeated on another.
 import argparse
 import datetime
 import json
+import math
 import os
 import platform
 import re
@@ -179,18 +181,18 @@ def check():
     print("ok: %d long runs, as their records say" % len(load()))
 
 
-def add(options):
-    record = {"name": options.name, "command": options.command, "amount": options.amount,
-              "seconds": round(options.seconds), "versions": options.versions,
-              "result": options.result, "date": datetime.date.today().isoformat(),
-              "commit": commit(), "machine": machine()}
-    if options.what:
-        record["what"] = options.what
-    wrong = complaint(record, options.name)
+def keep(name, command, amount, seconds, versions, result, what=None):
+    """Keeps a run, and writes the table; ends the program if that is no record."""
+    record = {"name": name, "command": command, "amount": amount, "seconds": math.ceil(seconds),
+              "versions": versions, "result": result,
+              "date": datetime.date.today().isoformat(), "commit": commit(), "machine": machine()}
+    if what:
+        record["what"] = what
+    wrong = complaint(record, name)
     if wrong:
-        sys.exit("no record of %s: %s" % (options.name, wrong))
+        sys.exit("no record of %s: %s" % (name, wrong))
     os.makedirs(RECORDS, exist_ok=True)
-    with open(os.path.join(RECORDS, options.name + ".json"), "w", encoding="utf-8") as stream:
+    with open(os.path.join(RECORDS, name + ".json"), "w", encoding="utf-8") as stream:
         stream.write(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     write_table()
 
@@ -212,7 +214,8 @@ def main():
     if options.check:
         check()
     elif options.word == "record":
-        add(options)
+        keep(**{key: value for key, value in vars(options).items()
+                if key not in ("check", "word")})
     else:
         write_table()
 

@@ -14,32 +14,20 @@ import argparse
 import glob
 import os
 import re
-import shlex
-import subprocess
 import sys
 import tempfile
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-ROOT = os.path.dirname(HERE)
+sys.path.insert(0, os.path.join(os.path.dirname(HERE), "c_tests"))
+
+import proven  # noqa: E402
+from concurrency import run  # noqa: E402
+
 CARGO = os.environ.get("CARGO", "cargo")
 MODEL = [CARGO, "run", "--quiet", "--manifest-path", os.path.join(HERE, "Cargo.toml"),
          "--bin", "model"]
 FUZZER = ["--fuzz-dir", ".", "--sanitizer", "none", "--features", "libfuzzer", "operations"]
-
-
-def run(command, **options):
-    """What it prints, shown as it comes; ends the program if that fails."""
-    print(shlex.join(command), flush=True)
-    said = []
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                               text=True, errors="replace", **options)
-    for line in process.stdout:
-        print(line, end="", flush=True)
-        said.append(line)
-    if process.wait() != 0:
-        sys.exit(process.returncode if process.returncode > 0 else 1)
-    return "".join(said)
 
 
 def model(profile, operations, options, *more):
@@ -58,19 +46,18 @@ def fuzzer(options, folder):
     # It goes by the wall clock, which somebody may set meanwhile: then it goes on.
     while (left := end - time.monotonic()) > 0:
         said += run([CARGO, "+nightly", "fuzz", "run", *FUZZER, corpus, "--", *limits,
-                     "-max_total_time=%d" % (left + 1)], cwd=HERE,
-                    env=dict(os.environ, OBMALLOC_THREAD="0"))
+                     "-max_total_time=%d" % (left + 1)], HERE,
+                    OBMALLOC_THREAD="0")
     for path in glob.glob(os.path.join(HERE, "fuzz-*.log")):
         os.remove(path)
     inputs = sum(map(int, re.findall(r"stat::number_of_executed_units:\s*(\d+)", said)))
     return inputs, max(map(int, re.findall(r"cov: (\d+)", said)), default=0)
 
 
-def record(name, command, amount, began, result):
-    subprocess.run([sys.executable, os.path.join(ROOT, "c_tests", "proven.py"), "record", name,
-                    "--command", command, "--amount", amount, "--seconds",
-                    "%d" % (time.monotonic() - began), "--versions",
-                    "Rust, the library's sources", "--result", result], check=True)
+def record(name, options, ops, minutes, amount, began, result):
+    command = "make fuzz OPS=%s PARANOID_OPS=0 MINUTES=%g JOBS=%d" % (ops, minutes, options.jobs)
+    proven.keep(name, command, amount, time.monotonic() - began, "Rust, the library's sources",
+                result)
 
 
 def arguments():
@@ -89,8 +76,7 @@ def main():
         began = time.monotonic()
         said = model(["--release"], options.ops, options)
         amount = re.search(r"(\S+ operations in \d+ runs) .*, (from seed \d+ on)", said)
-        record("model", "make fuzz OPS=%s PARANOID_OPS=0 MINUTES=0 JOBS=%d"
-               % (options.ops, options.jobs),
+        record("model", options, options.ops, 0,
                "%s, settings drawn for each, %s; memory looked over at each run's end"
                % amount.groups(), began, "no difference from the model")
     if float(options.paranoid_ops):
@@ -101,8 +87,7 @@ def main():
             inputs, edges = fuzzer(options, folder)
         if inputs == 0:
             sys.exit("the fuzzer has tried nothing")
-        record("fuzz", "make fuzz OPS=0 PARANOID_OPS=0 MINUTES=%g JOBS=%d"
-               % (options.minutes, options.jobs),
+        record("fuzz", options, 0, options.minutes,
                "%d inputs of libFuzzer, from none; coverage %d edges" % (inputs, edges),
                began, "no finding")
 

@@ -15,8 +15,9 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 PROGRAMS = os.path.join(HERE, 'programs')
 FOLDER = os.path.join(ROOT, 'target', 'compat')
-sys.path.insert(0, os.path.join(ROOT, 'c_tests', 'preload'))
+sys.path[:0] = [os.path.join(ROOT, 'c_tests', 'preload'), os.path.join(ROOT, 'c_tests')]
 
+import proven       # noqa: E402
 import pythons      # noqa: E402
 import support      # noqa: E402
 from fetch import last_line     # noqa: E402

@@ -12,13 +12,12 @@ what was found. Fails if one fails, or if none was made.
 """
 import argparse
 import os
-import subprocess
 import sys
 import time
 sys.dont_write_bytecode = True      # before the modules beside us are imported
 
 import base
-from base import pythons, support
+from base import proven, pythons, support
 
 import servers          # noqa: F401  each lists its environments
 import tools            # noqa: F401
@@ -31,17 +30,11 @@ USUAL = ['static', '3.12', '3.13']
 
 
 def record(name, found, seconds):
-    """One line of c_tests/PROVEN.md, made by the program that keeps it, if it is there."""
-    program = os.path.join(base.ROOT, 'c_tests', 'proven.py')
-    if not os.path.exists(program):
-        return
-    subprocess.check_call([
-        sys.executable, program, 'record', 'env-' + name,
-        '--command', 'c_tests/compat/environments.py --only ' + name,
-        '--amount', '; '.join(sorted({words for _, words in found})),
-        '--seconds', '%.0f' % seconds,
-        '--versions', ', '.join(label for label, _ in found if label) or 'as said',
-        '--what', 'environment ' + name, '--result', 'as without us'])
+    """One line of c_tests/PROVEN.md."""
+    proven.keep('env-' + name, 'c_tests/compat/environments.py --only ' + name,
+                '; '.join(sorted({words for _, words in found})), seconds,
+                ', '.join(label for label, _ in found if label) or 'as said', 'as without us',
+                what='environment ' + name)
 
 
 def main():

@@ -22,16 +22,16 @@ import dataclasses
 import hashlib
 import json
 import os
-import subprocess
 import sys
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
-for folder in ("preload", "cpython"):
+for folder in ("preload", "cpython", ""):
     sys.path.append(os.path.join(ROOT, "c_tests", folder))
 
 import fetch  # noqa: E402
+import proven  # noqa: E402
 import pythons  # noqa: E402
 import runner  # noqa: E402
 from projects import INTERPRETERS, KNOWN, PROJECTS, QUICK  # noqa: E402
@@ -209,17 +209,11 @@ def choose(wishes):
 
 
 def keep_record(project, labels, tests, seconds, result):
-    """One record of a project, where there is a table of them."""
-    script = os.path.join(ROOT, "c_tests", "proven.py")
-    if not os.path.exists(script):
-        print("no record: c_tests/proven.py is not here")
-        return
-    subprocess.run([sys.executable, script, "record", "compat-" + named(project),
-                    "--command", "c_tests/compat/packages.py --only " + named(project),
-                    "--amount", "%d outcomes compared" % tests,
-                    "--seconds", "%.0f" % seconds, "--versions",
-                    "%s %s; CPython %s" % (project.name, project.version, ", ".join(labels)),
-                    "--result", result], check=True)
+    """One record of a project."""
+    proven.keep("compat-" + named(project),
+                "c_tests/compat/packages.py --only " + named(project),
+                "%d outcomes compared" % tests, seconds,
+                "%s %s; CPython %s" % (project.name, project.version, ", ".join(labels)), result)
 
 
 def one_project(project, interpreters, options):

@@ -15,6 +15,9 @@ import sys
 import time
 
 TESTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, TESTS)
+import proven  # noqa: E402
+
 SETTINGS = 6        # parts of fork_storm.c
 
 
@@ -33,13 +36,11 @@ def main():
         passed += bool(re.match(r"fork_storm +\w+ +ok", line))
     if process.wait() != 0 or passed != len(options.ways.split(",")):
         return 1
-    command = "make forks FORKS=%d WAYS=%s" % (options.forks, options.ways)
-    return subprocess.call(
-        [sys.executable, os.path.join(TESTS, "proven.py"), "record", "forks", "--command", command,
-         "--amount", "%d forks while four threads work: %d in each of %d settings, linked as %s" % (
-             passed * SETTINGS * options.forks, options.forks, SETTINGS, options.ways),
-         "--seconds", "%d" % (time.monotonic() - began), "--versions", "C", "--result",
-         "no child hung or failed; nothing live at the end"])
+    proven.keep("forks", "make forks FORKS=%d WAYS=%s" % (options.forks, options.ways),
+                "%d forks while four threads work: %d in each of %d settings, linked as %s" % (
+                    passed * SETTINGS * options.forks, options.forks, SETTINGS, options.ways),
+                time.monotonic() - began, "C", "no child hung or failed; nothing live at the end")
+    return 0
 
 
 if __name__ == "__main__":

@@ -32,7 +32,8 @@ sys.dont_write_bytecode = True
 HERE = os.path.dirname(os.path.abspath(__file__))
 TESTS = os.path.dirname(HERE)
 ROOT = os.path.dirname(TESTS)
-sys.path.insert(0, os.path.join(TESTS, "preload"))
+sys.path[:0] = [os.path.join(TESTS, "preload"), TESTS]
+import proven
 import pythons
 from support import clean_environment
 
@@ -334,10 +335,8 @@ def record(options, amount, cycles, took, found):
                 amount["threads"], amount["forks"] + amount["processes"], amount["execs"],
                 amount["interpreters"], amount["trims"], amount["refused"]))
     versions = ", ".join(["C"] + ["CPython " + python.label for python in found])
-    subprocess.run([sys.executable, os.path.join(TESTS, "proven.py"), "record", "soak",
-                    "--command", "make soak %s SEED=%d" % (name, options.seed),
-                    "--amount", text, "--seconds", "%d" % took, "--versions", versions,
-                    "--result", "no block changed or lost; nothing grew"], check=True)
+    proven.keep("soak", "make soak %s SEED=%d" % (name, options.seed), text, took, versions,
+                "no block changed or lost; nothing grew")
 
 
 if __name__ == "__main__":
