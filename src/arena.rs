@@ -285,14 +285,11 @@ const _: () = assert!(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::os::memory;
+    use crate::tests::lone_record;
 
     #[test]
     fn a_new_record_has_no_land() {
-        let size = size_of::<Arena>().next_multiple_of(memory::page_size());
-        // SAFETY: mapped zero for it.
-        let record = unsafe { Arena::begin(memory::map(size).unwrap().cast()) };
+        let record = lone_record();
         assert_eq!((record.size(), record.is_programs()), (0, false));
         assert!(record.leave().is_none());
     }

@@ -2,7 +2,7 @@
 //! the word that is defined in assembly. Only there under Miri (`make miri`).
 
 use core::cell::Cell;
-use core::ffi::{c_int, c_uchar, c_void};
+use core::ffi::{c_char, c_int, c_uchar, c_void};
 use core::ptr::NonNull;
 
 unsafe extern "Rust" {
@@ -42,4 +42,12 @@ pub unsafe fn madvise(start: *mut c_void, size: usize, advice: c_int) -> c_int {
 /// As the kernel's.
 pub unsafe fn mincore(_: *mut c_void, _: usize, _: *mut c_uchar) -> c_int {
     0
+}
+
+/// Mappings have no names.
+///
+/// # Safety
+/// As the kernel's.
+pub unsafe fn prctl(_: c_int, _: usize, _: *mut u8, _: usize, _: *const c_char) -> c_int {
+    -1
 }

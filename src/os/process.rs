@@ -3,7 +3,12 @@
 use core::ffi::CStr;
 use core::ptr;
 
+#[cfg(not(miri))]
+use libc::prctl;
+
 use super::file::read;
+#[cfg(miri)]
+use super::interpreted::prctl;
 use super::memory::page_size;
 use super::weak::{function, weak_symbol};
 
@@ -49,12 +54,9 @@ pub fn libc_memory() -> Option<LibcMemory> {
 pub fn name_mapping(start: ptr::NonNull<u8>, size: usize, name: &'static CStr) {
     const PR_SET_VMA: i32 = 0x5356_4d41;
     const PR_SET_VMA_ANON_NAME: usize = 0;
-    if cfg!(miri) {
-        return;
-    }
     // SAFETY: a name changes no memory; a kernel without such says EINVAL.
     unsafe {
-        libc::prctl(
+        prctl(
             PR_SET_VMA,
             PR_SET_VMA_ANON_NAME,
             start.as_ptr(),

@@ -19,12 +19,17 @@ mod object;
 
 mod order;
 
-/// An arena that is mapped and in the address map, and in no heap.
-pub(crate) fn lone_arena() -> &'static Arena {
+/// A record that is in charge of nothing, and in no heap.
+pub(crate) fn lone_record() -> &'static Arena {
     let size = size_of::<Arena>().next_multiple_of(memory::page_size());
     let record: NonNull<Arena> = memory::map(size).unwrap().cast();
     // SAFETY: mapped zero for it.
-    let arena = unsafe { Arena::begin(record) };
+    unsafe { Arena::begin(record) }
+}
+
+/// An arena that is mapped and in the address map, and in no heap.
+pub(crate) fn lone_arena() -> &'static Arena {
+    let arena = lone_record();
     arena.place(Land::take().unwrap());
     assert!(MAP.add_arena(arena));
     arena
