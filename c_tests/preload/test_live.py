@@ -126,7 +126,6 @@ class Live(support.PythonCase):
             self.assertLess(abs(sum(each['taken_bytes'] for each in snapshot.pages) - taken), 65536)
             self.assertEqual(len(snapshot.pools), sum(each['pools'] for each in snapshot.arenas))
 
-    @support.takes_long
     def test_the_ledger_is_what_the_kernel_counts(self):
         found, how, _ = ledger.compare(self.python.path, support.LIBRARY, 30)
         off = [said / counted - 1 for said, counted in found]
