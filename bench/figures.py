@@ -137,10 +137,10 @@ def forked(rows):
 
 
 def first_minute(rows):
-    sums = [["*%s, in all*" % route, "%.1f" % sum(row["seconds"] for row in only(rows, route=route))]
+    sums = [["*%s, in all*" % route, "%.2f" % sum(row["seconds"] for row in only(rows, route=route))]
             for route in order(rows, "route")]
     return table(["", "seconds"],
-                 [[row["step"], "%.1f" % row["seconds"]] for row in rows] + sums)
+                 [[row["step"], "%.2f" % row["seconds"]] for row in rows] + sums)
 
 
 def watched(rows):
@@ -201,7 +201,8 @@ def headline():
 
 
 TOPICS = {function.__name__: function for function in (
-    instructions, footprint, c_level_instructions, c_level, heaps, suite, survivors, forked, first_minute, watched)}
+    instructions, footprint, c_level_instructions, c_level, heaps, suite, survivors, forked,
+    first_minute, watched)}
 RECORDS = {"survivors": "memory", "forked": "memory"}   # where it is not the topic's own
 
 

@@ -92,7 +92,7 @@ def main():
         for route in by_wheel, by_install:
             rows += route(folder, host.path, environment)
     pairs.table(["route", "step", "seconds"],
-                [[row["route"], row["step"], "%.1f" % row["seconds"]] for row in rows])
+                [[row["route"], row["step"], "%.2f" % row["seconds"]] for row in rows])
     if options.record:
         print(record.write("first_minute", rows, interpreter=host.name))
     return 0

@@ -64,9 +64,11 @@ static MAYBE_UNUSED double seconds(void)
         const double until_ = seconds() + (limit);                \
         int times_ = (times);                                     \
         bool came_;                                               \
-        for (; !(came_ = (condition)) &&                          \
-               (times_-- > 0 || seconds() < until_); usleep(pause)) \
-            (call);                                               \
+        while (!(came_ = (condition)) &&                          \
+               (times_-- > 0 || seconds() < until_)) {            \
+            call;                                                 \
+            usleep(pause);                                        \
+        }                                                         \
         came_;                                                    \
     })
 
