@@ -169,45 +169,9 @@ def run_all(place, environment, chosen, options):
     return results, complaints
 
 
-def arguments():
-    parser = hosts.parser(__doc__, "3.11,3.13,distribution")
-    parser.add_argument("--relinked", default="", metavar="LIST",
-                        help="versions of which relinked pairs are measured, too")
-    parser.add_argument("--archive", metavar="FILE", type=os.path.abspath, help="for these "
-                        "(target/release's)",
-                        default=os.path.join(hosts.ROOT, "target", "release", "libobmalloc.a"))
-    parser.add_argument("--out", metavar="FOLDER", type=os.path.abspath, help="where "
-                        "relink.py keeps the interpreters (target/relink)",
-                        default=os.path.join(hosts.ROOT, "target", "relink"))
-    parser.add_argument("--only", default="", metavar="LIST", help="benchmarks, scripts, or "
-                        "parts: " + ", ".join(suite_benchmarks.PARTS))
-    parser.add_argument("--rounds", type=int, default=5, help="(%(default)s)")
-    parser.add_argument("--values", type=int, default=3,
-                        help="of a side in a round (%(default)s)")
-    parser.add_argument("--side", action="append", default=[], metavar="NAME:VAR=VALUE,...",
-                        help="one more side: with the library, and these variables")
-    parser.add_argument("--packed", action="store_true", help="--side packed:OBMALLOC_ALIGN=8")
-    parser.add_argument("--malloc", action="store_true",
-                        help="one more: stock with PYTHONMALLOC=malloc")
-    parser.add_argument("--mimalloc", action="store_true",
-                        help="one more, from 3.13 on: stock with PYTHONMALLOC=mimalloc")
-    parser.add_argument("--cpu", action="store_true", help="CPU time of the process in place of "
-                        "the time that passes: for a machine with more to do than cores")
-    parser.add_argument("--quick", action="store_true",
-                        help="one round of one value of one loop: whether it all works")
-    parser.add_argument("--record", action="store_true", help="write bench/records/DATE-suite.json")
-    options = parser.parse_args()
-    if options.quick:
-        options.rounds = options.values = 1
-    return options
-
-
-def main():
-    options = arguments()
-    pairs.reproduce()
-    hosts.library(options.library)
-    chosen = suite_benchmarks.chosen(options.only)
-    recorded, packages, complaints = [], {}, []
+def prepared(options):
+    """(Place, Environment) of each place that can be measured; says which cannot. An
+    interpreter that is made anew while it is measured ends the run."""
     for place in places(options):
         environment = suite_benchmarks.Environment(place.original, place.version)
         try:
@@ -219,10 +183,59 @@ def main():
             print("skip: %s: %s" % (place.name, reason), flush=True)
             continue
         before = [hosts.fingerprint(side.python) for side in place.sides]
+        yield place, environment
+        if before != [hosts.fingerprint(side.python) for side in place.sides]:
+            hosts.stop("%s was made anew during the measurement" % place.name)
+
+
+def parser(text):
+    """What says which benchmarks of which sides."""
+    result = hosts.parser(text, "3.11,3.13,distribution")
+    result.add_argument("--relinked", default="", metavar="LIST",
+                        help="versions of which relinked pairs are measured, too")
+    result.add_argument("--archive", metavar="FILE", type=os.path.abspath, help="for these "
+                        "(target/release's)",
+                        default=os.path.join(hosts.ROOT, "target", "release", "libobmalloc.a"))
+    result.add_argument("--out", metavar="FOLDER", type=os.path.abspath, help="where "
+                        "relink.py keeps the interpreters (target/relink)",
+                        default=os.path.join(hosts.ROOT, "target", "relink"))
+    result.add_argument("--only", default="", metavar="LIST", help="benchmarks, scripts, or "
+                        "parts: " + ", ".join(suite_benchmarks.PARTS))
+    result.add_argument("--side", action="append", default=[], metavar="NAME:VAR=VALUE,...",
+                        help="one more side: with the library, and these variables")
+    result.add_argument("--packed", action="store_true", help="--side packed:OBMALLOC_ALIGN=8")
+    result.add_argument("--malloc", action="store_true",
+                        help="one more: stock with PYTHONMALLOC=malloc")
+    result.add_argument("--mimalloc", action="store_true",
+                        help="one more, from 3.13 on: stock with PYTHONMALLOC=mimalloc")
+    return result
+
+
+def arguments():
+    own = parser(__doc__)
+    own.add_argument("--rounds", type=int, default=5, help="(%(default)s)")
+    own.add_argument("--values", type=int, default=3,
+                     help="of a side in a round (%(default)s)")
+    own.add_argument("--cpu", action="store_true", help="CPU time of the process in place of "
+                     "the time that passes: for a machine with more to do than cores")
+    own.add_argument("--quick", action="store_true",
+                     help="one round of one value of one loop: whether it all works")
+    own.add_argument("--record", action="store_true", help="write bench/records/DATE-suite.json")
+    options = own.parse_args()
+    if options.quick:
+        options.rounds = options.values = 1
+    return options
+
+
+def main():
+    options = arguments()
+    pairs.reproduce()
+    hosts.library(options.library)
+    chosen = suite_benchmarks.chosen(options.only)
+    recorded, packages, complaints = [], {}, []
+    for place, environment in prepared(options):
         results, found = run_all(place, environment, chosen, options)
         complaints += found
-        if before != [hosts.fingerprint(side.python) for side in place.sides]:
-            complaints.append("%s was made anew during the measurement" % place.name)
         if results:
             report(results, place)
             recorded += rows(results, place)
