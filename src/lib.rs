@@ -78,7 +78,7 @@
 //!    whether `p` is ours and of which class. Not ours: to what is below.
 //! 2. [`Magazines::push`](magazines::Magazines::push). Done.
 //! 3. The magazine is full: [`Magazines::flush`](magazines::Magazines::flush)
-//!    gives its older half back, [`Heap::flush`](heap::Heap::flush): to the depot. From
+//!    gives its older run back, [`Heap::flush`](heap::Heap::flush): to the depot. From
 //!    there, when it is full, to the pools of its [`lane`]: [`Heap::give`](heap::Heap::give),
 //!    [`Pool::give`](pool::Pool::give): a bit each.
 //! 4. A pool's last block is back: the pool goes to its arena

@@ -1,7 +1,7 @@
-//! A magazine: the half that is in use of a thread's free blocks of one class. It is
-//! all that the hit path touches of them: two words, and the slot that is on top.
+//! A magazine: a thread's free blocks of one class. What is here is all that the hit
+//! path touches of them: two words, and the slot that is on top.
 //!
-//! How it is filled and emptied, and what holds of its fields (M1 to M5), is in
+//! How it is filled and emptied, and what holds of its fields (M1 to M4), is in
 //! `magazines.rs`.
 
 use crate::address_map::FOUND_STEP;

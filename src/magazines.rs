@@ -3,43 +3,41 @@
 //! "is the thread known?".
 //!
 //! ```text
-//!         the half in use                              the spare half
-//!    +------+-------+-------+- ... -+-------+     +------+-------+- ... -+-------+
-//!    | null | block | block |       |       |     | null | block |       | block |
-//!    +------+-------+-------+- ... -+-------+     +------+-------+- ... -+-------+
-//!    bottom   pop <-- top --> push    limit              full, or empty
+//!    +------+-------+-------+- ... -+-------+- ... -+-------+
+//!    | null | block | block |       |       |       |       |   room for two runs
+//!    +------+-------+-------+- ... -+-------+- ... -+-------+
+//!    bottom   pop <-- top --> push                    limit
 //! ```
 //!
 //! Blocks stand in an array beside, not in a list through them: handing one out does not
 //! read it, taking it back does not write it, what is written into it is never followed.
 //!
-//! The bottom slot holds null, so an empty half needs no count: pop reads the top and
+//! The bottom slot holds null, so an empty magazine needs no count: pop reads the top and
 //! finds null. A thread that has no magazines yet has some without slots (`mine.rs`):
 //! every pop finds null, every push finds itself at the limit, and both go the slow way,
 //! where the thread gets magazines of its own. So does what has class 0, "in no pool",
 //! for which no thread has slots: a pointer that is not ours, a request for nothing.
 //!
-//! At either end of the half in use the halves change places. Only when the spare
-//! half is of no use, blocks travel: a run of them, as many as a half holds, comes
-//! from the heap, or the spare half, which is the older one, goes back to it. So
-//! alternating at either boundary never goes there.
+//! At either end blocks travel: an empty magazine gets a run of them from the heap, of a
+//! full one the older run goes back and the newer one moves down. Either way one run is
+//! left, so at least as many calls again go by before the next journey. (It would be less
+//! work to let the run on top go. But then the oldest blocks stay for ever, and keep the
+//! pages on which they lie from going back, and a block freed twice from being found.)
 //!
 //! # Invariants
 //!
-//! M1  `top` points to a slot of the half in use: the bottom, or one that holds a
-//!     free block.
-//! M2  Bottom slots hold null, the slots above up to the top hold free blocks.
-//! M3  `limit` is the last slot of the half in use, or null if the class has no slots.
+//! M1  `top` points to the bottom, or to a slot that holds a free block.
+//! M2  The bottom slot holds null, the slots above up to the top hold free blocks.
+//! M3  `limit` is the last slot, or null if the class has no slots.
 //! M4  At each instruction the slots up to `top` hold blocks that nobody else
-//!     has: fork may copy the thread's memory at any of them. Whoever takes the copy
-//!     over sets the rest right ([`Magazines::settle`]).
-//! M5  The spare half holds `spare` blocks in its lowest slots: none, or a run.
+//!     has: fork may copy the thread's memory at any of them.
 //!
 //! # Threads
 //!
-//! Written by their own thread only; `top` and `spare` may be read by others
-//! (statistics), so they are atomics, used with plain loads and stores.
+//! Written by their own thread only; `top` may be read by others (statistics), so it is
+//! an atomic, used with plain loads and stores.
 
+use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
 use core::slice;
 
@@ -48,30 +46,23 @@ use crate::geometry::PACKED_ALIGNMENT;
 use crate::heap::Heap;
 use crate::lane::Lane;
 use crate::magazine::{Magazine, Slot};
-use crate::size_class::{SHAPES, SMALL_MAX, SizeClass, TABLE_LEN};
+use crate::size_class::{BLOCKS_PER_WORD, SHAPES, SMALL_MAX, SizeClass, TABLE_LEN};
 use crate::sync::{
-    AtomicPtr, AtomicU8, AtomicUsize, Cell,
+    AtomicPtr, AtomicU8, Cell,
     Ordering::{Relaxed, Release, SeqCst},
     compiler_fence,
 };
 use crate::tally::Tally;
-
-/// The rest of what there is about a class.
-struct Halves {
-    /// The bottom of the lower half; null if the class has no slots. Written before
-    /// another thread can see it.
-    start: Cell<*mut Slot>,
-    /// Blocks in the half that is not in use (M5).
-    spare: AtomicUsize,
-}
 
 /// The tables of a thread's magazines; the slots they point to lie behind
 /// them, in the thread's record.
 #[repr(C, align(64))]
 pub struct Magazines {
     /// By class index; the address map knows the offsets in it.
-    in_use: [Magazine; TABLE_LEN],
-    halves: [Halves; TABLE_LEN],
+    table: [Magazine; TABLE_LEN],
+    /// The bottom of each; null if the class has no slots. Written before another thread
+    /// can see it.
+    bottoms: [Cell<*mut Slot>; TABLE_LEN],
     /// Whose pools the thread's blocks come from: the index of its lane.
     lane: AtomicU8,
     /// By how many bits runs are shorter than the longest there are.
@@ -91,11 +82,16 @@ unsafe impl Sync for Bottom {}
 static BOTTOM: Bottom = Bottom(ptr::null_mut());
 const NO_SLOTS: *mut Slot = (&raw const BOTTOM).cast::<Slot>().cast_mut();
 
+/// Slots for two runs and their bottom; none if there are no runs.
+const fn room(run: usize) -> usize {
+    if run > 0 { 2 * run + 1 } else { 0 }
+}
+
 /// Slots of all classes, with their bottoms.
 pub const SLOTS: usize = {
     let (mut sum, mut index) = (0, 1);
     while index < TABLE_LEN {
-        sum += 2 * (SHAPES[index].run as usize + 1);
+        sum += room(SHAPES[index].run as usize);
         index += 1;
     }
     sum
@@ -105,18 +101,13 @@ impl Magazines {
     /// Magazines that are all zero, which nobody may use yet.
     pub const fn zero() -> Magazines {
         Magazines {
-            in_use: [const {
+            table: [const {
                 Magazine {
                     top: AtomicPtr::new(ptr::null_mut()),
                     limit: Cell::new(ptr::null_mut()),
                 }
             }; TABLE_LEN],
-            halves: [const {
-                Halves {
-                    start: Cell::new(ptr::null_mut()),
-                    spare: AtomicUsize::new(0),
-                }
-            }; TABLE_LEN],
+            bottoms: [const { Cell::new(ptr::null_mut()) }; TABLE_LEN],
             lane: AtomicU8::new(0),
             shorter: Cell::new(0),
             tally: Tally::new(),
@@ -128,7 +119,7 @@ impl Magazines {
         let mut magazines = Magazines::zero();
         let mut index = 0;
         while index < TABLE_LEN {
-            magazines.in_use[index].top = AtomicPtr::new(NO_SLOTS);
+            magazines.table[index].top = AtomicPtr::new(NO_SLOTS);
             index += 1;
         }
         magazines
@@ -136,7 +127,7 @@ impl Magazines {
 
     /// Makes such of what is all zero, or is such already.
     pub fn be_without_slots(&self) {
-        for magazine in &self.in_use {
+        for magazine in &self.table {
             magazine.top.store(NO_SLOTS, Relaxed);
         }
     }
@@ -151,7 +142,7 @@ impl Magazines {
         self.lane.store(lane.index() as u8, Relaxed);
     }
 
-    /// How many blocks of a class travel at once: what a half has room for.
+    /// How many blocks of a class travel at once.
     fn run(&self, class: SizeClass) -> usize {
         let most = class.shape().run as usize;
         (most >> self.shorter.get()).max(most.min(1))
@@ -167,67 +158,34 @@ impl Magazines {
     pub unsafe fn lay_out(&self, slots: NonNull<Slot>, lane: Lane, shorter: u32) {
         self.set_lane(lane);
         self.shorter.set(shorter);
-        let mut start = slots.as_ptr();
+        self.be_without_slots();
+        let mut bottom = slots.as_ptr();
         // Those of packed classes last: where nothing is packed, nobody touches them.
         let those = |packed| SizeClass::all().filter(move |class| class.is_packed() == packed);
         for class in those(false).chain(those(true)) {
             let run = self.run(class);
             if run > 0 {
-                self.halves[class.index()].start.set(start);
+                let Magazine { top, limit } = &self.table[class.index()];
+                self.bottoms[class.index()].set(bottom);
+                top.store(bottom, Relaxed);
                 // SAFETY: SLOTS is the sum of these steps, at their longest.
-                start = unsafe { start.add(2 * (run + 1)) };
+                let next = unsafe { bottom.add(room(run)) };
+                limit.set(next.wrapping_sub(1));
+                bottom = next;
             }
         }
-        self.settle();
     }
 
-    /// Makes what is not said by `top` and by `spare` follow from them: at the start,
-    /// and when a thread takes magazines over whose thread a fork has ended,
-    /// perhaps in the midst of changing them.
-    pub fn settle(&self) {
-        self.in_use[0].top.store(NO_SLOTS, Relaxed);
-        for class in SizeClass::all() {
-            let (Magazine { top, limit }, run) = (&self.in_use[class.index()], self.run(class));
-            let Some(start) = NonNull::new(self.halves[class.index()].start.get()) else {
-                top.store(NO_SLOTS, Relaxed);
-                continue;
-            };
-            if top.load(Relaxed).is_null() {
-                top.store(start.as_ptr(), Relaxed);
-            }
-            // SAFETY: a half of the class has so many slots above its bottom.
-            limit.set(unsafe { self.half(class, start).0.add(run) }.as_ptr());
-        }
-    }
-
-    /// The bottom of the half in use of `class`, whose lower half begins at `start`,
-    /// and that of the other.
+    /// The bottom of `class`, if it has slots.
     #[inline]
-    fn half(&self, class: SizeClass, start: NonNull<Slot>) -> (NonNull<Slot>, NonNull<Slot>) {
-        self.half_of(class, start, self.in_use[class.index()].top.load(Relaxed))
-    }
-
-    /// The same while `top` is the top.
-    #[inline]
-    fn half_of(
-        &self,
-        class: SizeClass,
-        start: NonNull<Slot>,
-        top: *mut Slot,
-    ) -> (NonNull<Slot>, NonNull<Slot>) {
-        // SAFETY: the lower half has a run of slots above its bottom.
-        let upper = unsafe { start.add(self.run(class) + 1) };
-        if top < upper.as_ptr() {
-            (start, upper)
-        } else {
-            (upper, start)
-        }
+    fn bottom(&self, class: SizeClass) -> Option<NonNull<Slot>> {
+        NonNull::new(self.bottoms[class.index()].get())
     }
 
     /// Takes the block of `class` that was freed last; null if there is none.
     #[inline(always)]
     pub fn pop(&self, class: SizeClass) -> *mut u8 {
-        self.in_use[class.index()].pop()
+        self.table[class.index()].pop()
     }
 
     /// The same for a request of `n` bytes, [`SMALL_MAX`] at the most, rounded up to
@@ -249,63 +207,38 @@ impl Magazines {
     /// The offset of an entry.
     #[inline(always)]
     unsafe fn at(&self, offset: usize) -> &Magazine {
-        let table = (&raw const self.in_use).cast::<Magazine>();
+        let table = (&raw const self.table).cast::<Magazine>();
         // SAFETY: the caller's promise.
         unsafe { &*table.byte_add(offset) }
     }
 
     /// Puts `block`, free and of the class that was found, on top. False, and
-    /// nothing done, if the half in use is full or `found` is no class.
+    /// nothing done, if the magazine is full or `found` is no class.
     #[inline(always)]
     pub fn push(&self, found: Found, block: Slot) -> bool {
         // SAFETY: what an address map finds is such an offset.
         unsafe { self.at(found.offset()) }.push(block)
     }
 
-    /// Blocks in the magazines of `class`. Anyone may ask.
+    /// Blocks in the magazine of `class`. Anyone may ask.
     pub fn held(&self, class: SizeClass) -> usize {
-        let Some(start) = NonNull::new(self.halves[class.index()].start.get()) else {
+        let bottom = self.bottoms[class.index()].get();
+        let top = self.table[class.index()].top.load(Relaxed);
+        if bottom.is_null() {
             return 0;
-        };
-        // One look: the thread may have its halves change places at any moment.
-        let top = self.in_use[class.index()].top.load(Relaxed);
-        let (bottom, _) = self.half_of(class, start, top);
-        let in_use = top.addr().saturating_sub(bottom.addr().get()) / size_of::<Slot>();
-        in_use + self.halves[class.index()].spare.load(Relaxed)
+        }
+        top.addr().saturating_sub(bottom.addr()) / size_of::<Slot>()
     }
 
-    /// Has the halves of `class` change places. The half in use holds `leaving`
-    /// blocks, none or a run; the other `coming`, none or a run.
-    fn change_places(&self, class: SizeClass, start: NonNull<Slot>, leaving: usize, coming: usize) {
-        let (Magazine { top, limit }, run) = (&self.in_use[class.index()], self.run(class));
-        let (_, other) = self.half(class, start);
-        let spare = &self.halves[class.index()].spare;
-        // M4: in a copy that a fork makes in between, blocks may be missing; none
-        // is there twice.
-        spare.store(0, Relaxed);
-        compiler_fence(SeqCst);
-        // SAFETY: slots of the other half.
-        top.store(unsafe { other.add(coming) }.as_ptr(), Release);
-        compiler_fence(SeqCst);
-        // SAFETY: as above: its last.
-        limit.set(unsafe { other.add(run) }.as_ptr());
-        spare.store(leaving, Release);
-    }
-
-    /// Fills the half in use of `class`, which is empty, and takes one block of it;
-    /// null if there is no memory. The lowest address is handed out first, so that
+    /// Fills the magazine of `class`, which is empty, with a run, and takes one block of
+    /// it; null if there is no memory. The lowest address is handed out first, so that
     /// neighbours in time are neighbours in space.
     #[inline(never)]
     pub fn refill(&self, heap: &Heap, class: SizeClass, request: usize) -> *mut u8 {
-        let Some(start) = NonNull::new(self.halves[class.index()].start.get()) else {
+        let Some(bottom) = self.bottom(class) else {
             return heap.take_one(self.lane(), class, request);
         };
-        let spare = self.halves[class.index()].spare.load(Relaxed);
-        if spare > 0 {
-            self.change_places(class, start, 0, spare);
-            return self.pop(class);
-        }
-        let (run, (bottom, _)) = (self.run(class), self.half(class, start));
+        let run = self.run(class);
         // SAFETY: M3; M4: what stands above the top is nobody's.
         let slots = unsafe { slice::from_raw_parts_mut(bottom.as_ptr().add(1), run) };
         let taken = heap.refill(self.lane(), class, request, slots);
@@ -318,64 +251,55 @@ impl Magazines {
         // Release as in `push`.
         // SAFETY: `rest` slots above the bottom hold blocks.
         let top = unsafe { bottom.add(rest) };
-        self.in_use[class.index()].top.store(top.as_ptr(), Release);
+        self.table[class.index()].top.store(top.as_ptr(), Release);
         slots[rest]
     }
 
-    /// Makes room in the magazines of `class`, where the half in use is full: its
-    /// spare half, if full too, goes back. Returns how many blocks that is.
+    /// Makes room in the magazine of `class`, which is full: the older run goes back.
+    /// Returns how many blocks that is; none if the class has no slots.
     #[inline(never)]
     pub fn flush(&self, heap: &Heap, class: SizeClass) -> usize {
-        let Some(start) = NonNull::new(self.halves[class.index()].start.get()) else {
+        let Some(bottom) = self.bottom(class) else {
             return 0;
         };
-        let back = self.take_spare(class, start).map_or(0, |spare| {
-            heap.flush(class, spare);
-            spare.len()
-        });
-        self.change_places(class, start, self.run(class), 0);
-        back
-    }
-
-    /// The blocks of the spare half, if it has some: they are the caller's from now on,
-    /// and their slots while the halves stay where they are.
-    fn take_spare(&self, class: SizeClass, start: NonNull<Slot>) -> Option<&[Slot]> {
-        let held = self.halves[class.index()].spare.load(Relaxed);
-        if held == 0 {
-            return None;
-        }
-        // M4: while its blocks are on their way, the half is empty.
-        self.halves[class.index()].spare.store(0, Relaxed);
+        let (top, run) = (&self.table[class.index()].top, self.run(class));
+        let mut away = [MaybeUninit::<Slot>::uninit(); BLOCKS_PER_WORD];
+        // SAFETY: M3.
+        let slots = unsafe { slice::from_raw_parts_mut(bottom.as_ptr().add(1), 2 * run) };
+        let (older, newer) = slots.split_at_mut(run);
+        // SAFETY: S4.
+        unsafe { (older.as_ptr()).copy_to_nonoverlapping(away.as_mut_ptr().cast(), run) };
+        // SAFETY: so many were written just now.
+        let away = unsafe { slice::from_raw_parts(away.as_ptr().cast::<Slot>(), run) };
+        // M4: in a copy that a fork makes in between, blocks are missing; none is there
+        // twice.
+        top.store(bottom.as_ptr(), Relaxed);
         compiler_fence(SeqCst);
-        let (_, other) = self.half(class, start);
-        // SAFETY: M5: so many slots above the bottom held blocks just now.
-        Some(unsafe { slice::from_raw_parts(other.as_ptr().add(1), held) })
+        older.copy_from_slice(newer);
+        compiler_fence(SeqCst);
+        // SAFETY: so many slots hold blocks now.
+        top.store(unsafe { bottom.add(run) }.as_ptr(), Release);
+        heap.flush(class, away);
+        run
     }
 
     /// Gives every block of every class back to its pool. Returns their bytes.
     pub fn empty(&self, heap: &Heap) -> usize {
         let mut bytes = 0;
         for class in SizeClass::all() {
-            let Some(start) = NonNull::new(self.halves[class.index()].start.get()) else {
+            let (held, Some(bottom)) = (self.held(class), self.bottom(class)) else {
                 continue;
             };
-            if let Some(run) = self.take_spare(class, start) {
-                heap.give(class, run);
-                bytes += run.len() * class.size();
-            }
-            let held = self.held(class);
-            bytes += held * class.size();
-            let (bottom, _) = self.half(class, start);
-            // As in `take_spare`.
-            self.in_use[class.index()]
-                .top
-                .store(bottom.as_ptr(), Relaxed);
+            let top = &self.table[class.index()].top;
+            // M4: they are off before anyone else gets them.
+            top.store(bottom.as_ptr(), Relaxed);
             compiler_fence(SeqCst);
             if held > 0 {
-                // SAFETY: M2, as above.
-                let slots = unsafe { slice::from_raw_parts(bottom.as_ptr().add(1), held) };
-                heap.give(class, slots);
+                // SAFETY: M2: these held blocks just now.
+                let all = unsafe { slice::from_raw_parts(bottom.as_ptr().add(1), held) };
+                heap.give(class, all);
             }
+            bytes += held * class.size();
         }
         bytes
     }
@@ -383,18 +307,17 @@ impl Magazines {
     /// Asserts the invariants, for tests, and says which blocks there are.
     #[cfg(any(test, feature = "model"))]
     pub fn check(&self, class: SizeClass) -> std::vec::Vec<Slot> {
-        let (Magazine { top, limit }, run) = (&self.in_use[class.index()], self.run(class));
-        let Some(start) = NonNull::new(self.halves[class.index()].start.get()) else {
+        let Magazine { top, limit } = &self.table[class.index()];
+        let Some(bottom) = self.bottom(class) else {
             assert!(limit.get().is_null() && top.load(Relaxed) == NO_SLOTS, "M3");
             return std::vec::Vec::new();
         };
-        let ((bottom, other), held) = (self.half(class, start), self.held(class));
-        let spare = self.halves[class.index()].spare.load(Relaxed);
-        assert!([0, run].contains(&spare) && held <= spare + run, "M1, M5");
-        // SAFETY: a half has so many slots with its bottom.
-        let all = |half: NonNull<_>| unsafe { slice::from_raw_parts(half.as_ptr(), run + 1) };
-        assert!(ptr::eq(limit.get(), &raw const all(bottom)[run]), "M3");
-        assert!(all(bottom)[0].is_null() && all(other)[0].is_null(), "M2");
-        [&all(bottom)[1..=held - spare], &all(other)[1..=spare]].concat()
+        let room = 2 * self.run(class);
+        // SAFETY: so many slots it has, with its bottom.
+        let all = unsafe { slice::from_raw_parts(bottom.as_ptr(), room + 1) };
+        assert!(self.held(class) <= room, "M1");
+        assert!(ptr::eq(limit.get(), &raw const all[room]), "M3");
+        assert!(all[0].is_null(), "M2");
+        all[1..=self.held(class)].to_vec()
     }
 }

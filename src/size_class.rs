@@ -35,6 +35,7 @@
 //! S2  `size(of(n)) >= n`, and the next smaller class is too small for `n`.
 //! S3  A pool has room for two blocks at least, so it is never at once full
 //!     and empty, and for [`BLOCKS_MAX`] at the most.
+//! S4  A run is [`BLOCKS_PER_WORD`] blocks at the most.
 use crate::geometry::{ALIGNMENT, FIRST_SMALL_BLOCK, PACKED_ALIGNMENT, PIECE, POOL_SIZE};
 
 /// The largest request that small classes serve, in bytes.
@@ -103,6 +104,7 @@ impl Shape {
             blocks = (end - first) / size;
         }
         assert!(blocks >= 2, "S3");
+        assert!(run(size) <= u64::BITS, "S4");
         Shape {
             size: size as u32,
             reciprocal: (1u64 << 32).div_ceil(size as u64) as u32,

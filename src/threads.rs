@@ -153,7 +153,6 @@ impl Threads {
             return None;
         }
         record.generation.set(self.generation.get());
-        record.magazines.settle();
         Some(record)
     }
 

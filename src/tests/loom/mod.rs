@@ -10,8 +10,7 @@
 //! | `Lock`, `FORKING` | `lock.rs`, the word and the futex calls with it |
 //! | `MAP`: leaves, arenas, `start`, entries | `address_map.rs` |
 //! | a pool's `home`, against the helper thread's looks | `purge.rs` |
-//! | `top`, `spare`, against statistics | `magazines.rs` |
-//! | `top`, `spare`, against a fork (M4) | `c_tests/fork_anywhere.c`, which stops the built library at each instruction |
+//! | `top`, against a fork (M4) | `c_tests/fork_anywhere.c`, which stops the built library at each instruction |
 //! | the helper thread: `word`, `id`, `left`, against forks | `helper.rs` |
 //! | `REGISTERED`, `READ` | `once.rs` |
 //! | `HAPPENED` | a swap: one thread tells; those that see it set have been through `REGISTERED` or see it by Acquire |
@@ -19,7 +18,7 @@
 //! | `THREADS`: records, adoption, generations | its lock; `forked` runs while the child has one thread |
 //! | a record's `lane`; `OPEN` | written under `THREADS`. Whoever has a block of a lane has it from a thread that saw it open; who sees less than that looks again (`take_back`) |
 //! | `STIRRED` | set before the helper's lock is taken to see whether the thread is there, and looked at under it before that leaves: one of the two sees the other |
-//! | `NEXT`, `BACK`, `SINCE`, `COUNTED`, `WAITS`, `GREW`, `AT_ONCE`, limits' numbers, cutoffs, counts | each a number of its own: an old value costs a look more or less, and nothing is read on the strength of it |
+//! | `top`, against statistics; `NEXT`, `BACK`, `SINCE`, `COUNTED`, `WAITS`, `GREW`, `AT_ONCE`, limits' numbers, cutoffs, counts | each a number of its own: an old value costs a look more or less, and nothing is read on the strength of it |
 //! | `ROUTE`, `TELL`, `ASK`, `SIZE` | Release and Acquire around one pointer or number each, to statics |
 //! | tables of domains, a program's arena allocator | as CPython has it: before threads, or under the GIL |
 //! | settings | plain memory only within `READ` |
@@ -41,8 +40,6 @@ mod address_map;
 mod helper;
 
 mod lock;
-
-mod magazines;
 
 mod once;
 
