@@ -19,6 +19,7 @@ impl Heap {
     /// A run of free blocks of `class` for a thread that has none: what came to the
     /// depot last, else as `take`.
     #[inline(never)]
+    #[unsafe(link_section = ".text.hot.rest")]
     pub fn refill(
         &self,
         lane: Lane,
@@ -40,6 +41,7 @@ impl Heap {
     /// the lane that the first one belongs to; if that is full, as many of its older
     /// blocks, or these, go to the pools.
     #[inline(never)]
+    #[unsafe(link_section = ".text.hot.rest")]
     pub fn flush(&self, class: SizeClass, run: &[*mut u8]) {
         if heap::at_once() {
             return self.give(class, run);

@@ -234,6 +234,7 @@ impl Magazines {
     /// it; null if there is no memory. The lowest address is handed out first, so that
     /// neighbours in time are neighbours in space.
     #[inline(never)]
+    #[unsafe(link_section = ".text.hot.rest")]
     pub fn refill(&self, heap: &Heap, class: SizeClass, request: usize) -> *mut u8 {
         let Some(bottom) = self.bottom(class) else {
             return heap.take_one(self.lane(), class, request);
@@ -258,6 +259,7 @@ impl Magazines {
     /// Makes room in the magazine of `class`, which is full: the older run goes back.
     /// Returns how many blocks that is; none if the class has no slots.
     #[inline(never)]
+    #[unsafe(link_section = ".text.hot.rest")]
     pub fn flush(&self, heap: &Heap, class: SizeClass) -> usize {
         let Some(bottom) = self.bottom(class) else {
             return 0;

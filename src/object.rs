@@ -56,6 +56,7 @@ pub unsafe fn malloc<const ALIGN: usize>(below: &Allocator, n: usize) -> *mut c_
 /// small ones falls through to its end. A jump that is taken costs it two cycles.)
 #[cold]
 #[inline(never)]
+#[unsafe(link_section = ".text.hot.rest")]
 unsafe fn beyond_small(below: &Allocator, n: usize) -> *mut c_void {
     let Some(class) = cutoff::class_of(n) else {
         if n > REQUEST_MAX {
@@ -76,6 +77,7 @@ unsafe fn beyond_small(below: &Allocator, n: usize) -> *mut c_void {
 /// request that pools serve.
 #[cold]
 #[inline(never)]
+#[unsafe(link_section = ".text.hot.rest")]
 unsafe fn miss<const ALIGN: usize>(below: &Allocator, n: usize) -> *mut c_void {
     let Some(class) = SizeClass::aligned::<ALIGN>(n) else {
         return ptr::null_mut();
@@ -98,6 +100,7 @@ unsafe fn miss<const ALIGN: usize>(below: &Allocator, n: usize) -> *mut c_void {
 }
 
 /// A block of `class` from the pools, for a request for `n` bytes.
+#[unsafe(link_section = ".text.hot.rest")]
 fn take(class: SizeClass, n: usize) -> *mut u8 {
     match below::magazines_of_this_thread() {
         Some(magazines) => match magazines.pop(class) {
@@ -121,6 +124,7 @@ fn take(class: SizeClass, n: usize) -> *mut u8 {
 /// # Safety
 /// `below` keeps T1.
 #[inline]
+#[unsafe(link_section = ".text.hot.rest")]
 pub unsafe fn calloc<const ALIGN: usize>(
     below: &Allocator,
     nelem: usize,
@@ -186,6 +190,7 @@ pub unsafe fn free(below: &Allocator, p: *mut c_void) {
 /// the first arena.
 #[cold]
 #[inline(never)]
+#[unsafe(link_section = ".text.hot.rest")]
 unsafe fn not_pushed(below: &Allocator, p: *mut c_void) {
     let found = MAP.find(p.addr());
     let Some(class) = found.class() else {

@@ -61,6 +61,7 @@ pub unsafe fn realloc<const ALIGN: usize>(
 /// The same for a pointer that is null, foreign, or far from the first arena.
 #[cold]
 #[inline(never)]
+#[unsafe(link_section = ".text.hot.rest")]
 unsafe fn realloc_far<const ALIGN: usize>(
     below: &Allocator,
     p: *mut c_void,
@@ -82,6 +83,7 @@ unsafe fn realloc_far<const ALIGN: usize>(
 /// Realloc of what does not simply stay: a block of ours of `size` bytes, or, if that is
 /// 0, what is not ours.
 #[inline(never)]
+#[unsafe(link_section = ".text.hot.rest")]
 unsafe fn change<const ALIGN: usize>(
     below: &Allocator,
     p: *mut c_void,
@@ -101,6 +103,7 @@ unsafe fn change<const ALIGN: usize>(
 
 /// What is not ours, or is to be of more than a small size.
 #[inline(never)]
+#[unsafe(link_section = ".text.hot.rest")]
 unsafe fn beyond_small<const ALIGN: usize>(
     below: &Allocator,
     p: *mut c_void,

@@ -68,6 +68,7 @@ pub fn is_ours(table: &Allocator) -> bool {
 
 /// # Safety
 /// As [`object::malloc`], for any context; so the three that follow.
+#[unsafe(link_section = ".text.hot.rest")]
 pub unsafe extern "C" fn malloc<const ALIGN: usize>(_: *mut c_void, n: usize) -> *mut c_void {
     // SAFETY: T1.
     unsafe { object::malloc::<ALIGN>(&WHATEVER_IS_IN_RAW, n) }
@@ -75,6 +76,7 @@ pub unsafe extern "C" fn malloc<const ALIGN: usize>(_: *mut c_void, n: usize) ->
 
 /// # Safety
 /// As [`object::calloc`].
+#[unsafe(link_section = ".text.hot.rest")]
 pub unsafe extern "C" fn calloc<const ALIGN: usize>(
     _: *mut c_void,
     nelem: usize,
@@ -86,6 +88,7 @@ pub unsafe extern "C" fn calloc<const ALIGN: usize>(
 
 /// # Safety
 /// As [`realloc::realloc`].
+#[unsafe(link_section = ".text.hot.rest")]
 pub unsafe extern "C" fn realloc<const ALIGN: usize>(
     _: *mut c_void,
     p: *mut c_void,
@@ -97,6 +100,7 @@ pub unsafe extern "C" fn realloc<const ALIGN: usize>(
 
 /// # Safety
 /// As [`object::free`].
+#[unsafe(link_section = ".text.hot.rest")]
 pub unsafe extern "C" fn free(_: *mut c_void, p: *mut c_void) {
     // SAFETY: T1; the pointer's contract is the caller's.
     unsafe { object::free(&WHATEVER_IS_IN_RAW, p) }

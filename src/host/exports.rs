@@ -107,18 +107,22 @@ pub struct Exports {
 /// a table below.
 macro_rules! straight_over {
     ($object:ident, $realloc:ident, $below:expr, $align:expr) => {{
+        #[unsafe(link_section = ".text.hot.rest")]
         unsafe extern "C" fn malloc(n: usize) -> *mut c_void {
             // SAFETY: T1 holds for this table.
             unsafe { crate::$object::malloc::<{ $align }>($below, n) }
         }
+        #[unsafe(link_section = ".text.hot.rest")]
         unsafe extern "C" fn calloc(nelem: usize, elsize: usize) -> *mut c_void {
             // SAFETY: as above.
             unsafe { crate::$object::calloc::<{ $align }>($below, nelem, elsize) }
         }
+        #[unsafe(link_section = ".text.hot.rest")]
         unsafe extern "C" fn realloc(p: *mut c_void, n: usize) -> *mut c_void {
             // SAFETY: as above; the pointer's contract is the caller's.
             unsafe { crate::$realloc::realloc::<{ $align }>($below, p, n) }
         }
+        #[unsafe(link_section = ".text.hot.rest")]
         unsafe extern "C" fn free(p: *mut c_void) {
             // SAFETY: as above.
             unsafe { crate::$object::free($below, p) }

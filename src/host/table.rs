@@ -40,11 +40,13 @@ unsafe impl Sync for Below {}
 static BELOW_MEM: Below = Below(UnsafeCell::new(LIBC));
 static BELOW_OBJ: Below = Below(UnsafeCell::new(LIBC));
 
+#[unsafe(link_section = ".text.hot.malloc")]
 unsafe extern "C" fn malloc<const ALIGN: usize>(ctx: *mut c_void, n: usize) -> *mut c_void {
     // SAFETY: our table's context is a `Below`; K1, T1.
     unsafe { object::malloc::<ALIGN>(&*ctx.cast(), n) }
 }
 
+#[unsafe(link_section = ".text.hot.rest")]
 unsafe extern "C" fn calloc<const ALIGN: usize>(
     ctx: *mut c_void,
     nelem: usize,
@@ -54,6 +56,7 @@ unsafe extern "C" fn calloc<const ALIGN: usize>(
     unsafe { object::calloc::<ALIGN>(&*ctx.cast(), nelem, elsize) }
 }
 
+#[unsafe(link_section = ".text.hot.realloc")]
 unsafe extern "C" fn realloc<const ALIGN: usize>(
     ctx: *mut c_void,
     p: *mut c_void,
@@ -63,6 +66,7 @@ unsafe extern "C" fn realloc<const ALIGN: usize>(
     unsafe { realloc::realloc::<ALIGN>(&*ctx.cast(), p, n) }
 }
 
+#[unsafe(link_section = ".text.hot.free")]
 unsafe extern "C" fn free(ctx: *mut c_void, p: *mut c_void) {
     // SAFETY: as in `realloc`.
     unsafe { object::free(&*ctx.cast(), p) }
