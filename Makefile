@@ -72,11 +72,10 @@ test-rust: ## the tests beside the sources
 	$(CARGO) test --quiet
 
 # Loom's own build of the library's tests: the models see the very code that is shipped.
-LOOM = RUSTFLAGS="--cfg loom" CARGO_PROFILE_TEST_OPT_LEVEL=2 CARGO_PROFILE_TEST_DEBUG=line-tables-only \
-       $(CARGO) test --quiet --lib --target-dir target/loom loom:: -- --test-threads=1
-
+# The short form is not optimized: it takes seconds, and optimizing would take a minute.
 test-loom: ## the models of what threads do at once, with few changes between them
-	MODELS=short $(LOOM)
+	MODELS=short RUSTFLAGS="--cfg loom" CARGO_PROFILE_DEV_DEBUG=0 \
+	  $(CARGO) test --quiet --lib --target-dir target/loom loom:: -- --test-threads=2
 
 loom: ## the models, in all orders that are asked for; with a record
 	$(PYTHON3) c_tests/concurrency.py loom
@@ -125,7 +124,7 @@ test-recipes: command ## what docs/recipes.md says, with real servers from PyPI
 	$(PYTHON3) c_tests/recipes.py
 
 test-cpython-slice: all ## a part of CPython's own suites, without and with us
-	$(PYTHON3) c_tests/cpython/compare.py --slice
+	$(PYTHON3) c_tests/cpython/compare.py --slice --jobs 4
 
 test-cpython: all ## all of them, on every interpreter; writes the table
 	$(PYTHON3) c_tests/cpython/compare.py --table c_tests/cpython/RESULTS.md
@@ -139,7 +138,7 @@ fuzz: ## the model at length: OPS= and PARANOID_OPS= operations, then MINUTES= o
 	  --jobs $(JOBS)
 
 test-relinked-slice: all ## a part of them, on interpreters linked with the archive
-	$(PYTHON3) c_tests/cpython/compare.py --relinked --slice --pythons $(RELINKED)
+	$(PYTHON3) c_tests/cpython/compare.py --relinked --slice --jobs 4 --pythons $(RELINKED)
 
 test-relinked: all ## CPython's memory tests, on interpreters linked with the archive
 	$(PYTHON3) c_tests/cpython/compare.py --relinked --memory --pythons $(RELINKED)

@@ -21,7 +21,7 @@ import proven
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-# Loom's own build of the library's tests; the Makefile's LOOM is the same.
+# Loom's own build of the library's tests, optimized: in all orders they take long.
 LOOM = {"RUSTFLAGS": "--cfg loom", "CARGO_PROFILE_TEST_OPT_LEVEL": "2",
         "CARGO_PROFILE_TEST_DEBUG": "line-tables-only"}
 

@@ -1,7 +1,9 @@
 //! A thread of the library's own, as the kernel and the C library know it: with all
 //! signals blocked and a small stack. (In the models of `tests/loom/` it is loom's.)
 
-use core::ffi::{CStr, c_void};
+#[cfg(not(all(test, loom)))]
+use core::ffi::CStr;
+use core::ffi::c_void;
 #[cfg(not(all(test, loom)))]
 use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
