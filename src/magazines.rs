@@ -270,7 +270,7 @@ impl Magazines {
         let slots = unsafe { slice::from_raw_parts_mut(bottom.as_ptr().add(1), 2 * run) };
         let (older, newer) = slots.split_at_mut(run);
         // SAFETY: S4.
-        unsafe { (older.as_ptr()).copy_to_nonoverlapping(away.as_mut_ptr().cast(), run) };
+        unsafe { ptr::copy_nonoverlapping(older.as_ptr(), away.as_mut_ptr().cast(), run) };
         // SAFETY: so many were written just now.
         let away = unsafe { slice::from_raw_parts(away.as_ptr().cast::<Slot>(), run) };
         // M4: in a copy that a fork makes in between, blocks are missing; none is there
