@@ -21,12 +21,13 @@ COMMAND := $(RELEASE)/obmalloc
 PYTHONS := $(RELEASE)/libobmalloc_pythons.so
 MANPAGES := $(RELEASE)/man
 
-.PHONY: all run test test-all test-rust test-loom loom stepper tsan miri mutants test-model test-c \
-        test-preload test-preload-sample test-cpython-slice test-cpython fuzz \
-        test-relinked-slice test-relinked test-relinked-all test-extensions compat test-soak \
-        soak forks relink check header asm instructions footprint bench bench-suite bench-whole \
-        bench-quick bench-memory plot-memory figures settings proven install uninstall clean help \
-        command test-command test-command-sample test-packaging test-recipes wheel deb
+.PHONY: all run test test-all test-rust test-loom loom stepper tsan miri mutants \
+        test-model test-c test-preload test-preload-sample test-cpython-slice test-cpython \
+        fuzz test-relinked-slice test-relinked test-relinked-all test-extensions compat \
+        test-soak soak forks relink check header asm instructions footprint bench \
+        bench-suite bench-simulated bench-whole bench-quick bench-memory plot-memory \
+        figures settings proven install uninstall clean help command test-command \
+        test-command-sample test-packaging test-recipes wheel deb
 
 # The archive's names are weak: a host that defines one of them itself (2.7
 # defines PyMem_*) wins. In a shared library it makes no difference. Cargo knows
@@ -220,6 +221,9 @@ bench: all ## all measurements that need no packages, with records
 
 bench-suite: all ## pyperformance's benchmarks (from PyPI), stock, with us, and packed
 	$(PYTHON3) bench/suite.py --packed --record
+
+bench-simulated: all ## the same on a simulated processor: instructions, cache misses
+	$(PYTHON3) bench/simulated.py --packed --record
 
 bench-whole: all ## whole programs, among them docutils and mypy from PyPI
 	$(PYTHON3) bench/whole.py --record

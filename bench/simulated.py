@@ -14,7 +14,7 @@ and which way, within a few per cent, and not what a clock would say.
 Hash seed and loops are the same on all sides; counts of stock repeat to the instruction,
 ours to some 0.01 % (the helper thread looks around by time).
 
-    bench/simulated.py                                  an hour for an interpreter
+    bench/simulated.py                                  half an hour for an interpreter
     bench/simulated.py --interpreters 3.13 --only json_loads,controls --packed --mimalloc
 """
 
@@ -44,7 +44,6 @@ BY_COUNT = ("import ctypes, os, runpy, sys, time; "
             "time.perf_counter.restype = ctypes.c_double; time.perf_counter.argtypes = (); "
             "del sys.argv[0]; sys.path[0] = os.path.dirname(sys.argv[0]); "
             "runpy.run_path(sys.argv[0], run_name='__main__')")
-LIMIT = 1.01        # at the most, of any benchmark: the tables count those above
 
 
 @dataclass
