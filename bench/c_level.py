@@ -123,14 +123,8 @@ def build(program, *more):
     """The program at this path, linked with what is said."""
     sources = sorted(os.path.join(SOURCES, file) for file in os.listdir(SOURCES)
                      if file.endswith(".c"))
-    command = [os.environ.get("CC", "cc")] + FLAGS + sources + ["-o", program] + list(more)
-    try:
-        result = subprocess.run(command + ["-lpthread", "-ldl"], stderr=subprocess.PIPE,
-                                universal_newlines=True)
-    except OSError:
-        hosts.stop("no C compiler: %s" % command[0])
-    if result.returncode != 0:
-        hosts.stop("bench/c_level does not build: %s" % (result.stderr.splitlines() or [""])[0])
+    hosts.compile_c("bench/c_level", FLAGS + sources + ["-o", program] + list(more)
+                    + ["-lpthread", "-ldl"])
     return program
 
 

@@ -10,7 +10,6 @@ functions that are also in CPython's tables, or their twins.
 
 import os
 import re
-import subprocess
 
 import hosts
 
@@ -29,15 +28,9 @@ def build(library, name="hit_path"):
     os.symlink(os.path.relpath(library, folder), link)
     program = os.path.join(hosts.BUILD, name)
     # -fno-plt: the calls go to the library without a stop at a stub of the linker.
-    command = [os.environ.get("CC", "cc"), "-O2", "-Wall", "-Werror", "-fno-plt",
-               os.path.join(hosts.HERE, name + ".c"), "-o", program,
-               library, "-Wl,-rpath,%s" % folder]
-    try:
-        result = subprocess.run(command, stderr=subprocess.PIPE, universal_newlines=True)
-    except OSError:
-        hosts.stop("no C compiler: %s" % command[0])
-    if result.returncode != 0:
-        hosts.stop("%s.c does not build: %s" % (name, (result.stderr.splitlines() or [""])[0]))
+    hosts.compile_c(name + ".c", ["-O2", "-Wall", "-Werror", "-fno-plt",
+                                  os.path.join(hosts.HERE, name + ".c"), "-o", program,
+                                  library, "-Wl,-rpath,%s" % folder])
     return program
 
 

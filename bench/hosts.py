@@ -149,6 +149,18 @@ def pick(name, found):
     return ask(fitting[-1].path) if fitting else None
 
 
+def compile_c(name, arguments):
+    """Has the C compiler do what the arguments say; the end, with a line about `name`, if it
+    cannot. Returns nothing."""
+    command = [os.environ.get("CC", "cc")] + arguments
+    try:
+        result = subprocess.run(command, stderr=subprocess.PIPE, universal_newlines=True)
+    except OSError:
+        stop("no C compiler: %s" % command[0])
+    if result.returncode != 0:
+        stop("%s does not build: %s" % (name, (result.stderr.splitlines() or [""])[0]))
+
+
 def program(name):
     """The path of one of the programs."""
     return os.path.join(PROGRAMS, name + ".py")

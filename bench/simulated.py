@@ -24,7 +24,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import hosts
 import pairs
@@ -38,12 +38,8 @@ CALLGRIND = ["--tool=callgrind", "--callgrind-out-file=" + os.devnull, "--instr-
              "--collect-atstart=no", "--cache-sim=yes"] + CACHES
 EVENTS = re.compile(r"^==\d+== Events\s*: (.*)$", re.M)
 COLLECTED = re.compile(r"^==\d+== Collected\s*: (.*)$", re.M)
-# In place of the script alone: the clock that a benchmark reads is ours.
-BY_COUNT = ("import ctypes, os, runpy, sys, time; "
-            "time.perf_counter = ctypes.PyDLL(sys.argv.pop(1)).read_clock; "
-            "time.perf_counter.restype = ctypes.c_double; time.perf_counter.argtypes = (); "
-            "del sys.argv[0]; sys.path[0] = os.path.dirname(sys.argv[0]); "
-            "runpy.run_path(sys.argv[0], run_name='__main__')")
+BY_COUNT = ("import ctypes; time.perf_counter = ctypes.PyDLL(sys.argv.pop(1)).read_clock; "
+            "time.perf_counter.restype = ctypes.c_double; time.perf_counter.argtypes = ()")
 
 
 @dataclass
@@ -63,7 +59,7 @@ class Simulated:
     """A benchmark's Counts, side by side, the first one stock's."""
     benchmark: suite_benchmarks.Benchmark
     loops: int
-    sides: list = field(default_factory=list)
+    sides: list
 
     def ratio(self, side, key):
         return getattr(self.sides[side], key) / getattr(self.sides[0], key)
@@ -73,15 +69,9 @@ def build_clock():
     """The path of the shared library with the clock."""
     os.makedirs(hosts.BUILD, exist_ok=True)
     path = os.path.join(hosts.BUILD, "simulated.so")
-    command = [os.environ.get("CC", "cc"), "-O2", "-Wall", "-Wextra", "-Werror", "-shared",
-               "-fPIC", os.path.join(hosts.HERE, "simulated.c"), "-o", path]
-    try:
-        result = subprocess.run(command, stderr=subprocess.PIPE, universal_newlines=True)
-    except OSError:
-        hosts.stop("no C compiler: %s" % command[0])
-    if result.returncode != 0:
-        hosts.stop("simulated.c does not build (it needs valgrind's headers): %s"
-                   % (result.stderr.splitlines() or [""])[0])
+    hosts.compile_c("simulated.c, which needs valgrind's headers,",
+                    ["-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC",
+                     os.path.join(hosts.HERE, "simulated.c"), "-o", path])
     return path
 
 
@@ -99,12 +89,10 @@ def read_counts(text):
 
 def count(one, side, packages, loops, clock):
     """The Counts of one side's worker."""
-    arguments, environment = suite_runs.command(one, side, packages, 0,
-                                                ["-l%d" % loops, "-w0", "-n1"], False)
-    python, rest = arguments[0], arguments[1:]
+    arguments, environment = suite_runs.command(
+        one, side, packages, 0, ["-l%d" % loops, "-w0", "-n1"], clock)
     result = subprocess.run(
-        [shutil.which("valgrind")] + CALLGRIND + [python, "-c", BY_COUNT, clock] + rest,
-        env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        [shutil.which("valgrind")] + CALLGRIND + arguments, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, universal_newlines=True)
     if result.returncode != 0:
         raise pairs.Failed("%s under callgrind: %s" % (
@@ -113,9 +101,8 @@ def count(one, side, packages, loops, clock):
     return read_counts(result.stderr)
 
 
-def simulate(one, place, packages, options, clock):
+def simulate(one, place, packages, loops, clock):
     """The Simulated of a benchmark."""
-    loops, _ = suite_runs.calibrate(one, place.sides[0], packages, options)
     return Simulated(one, loops, [count(one, side, packages, loops, clock)
                                   for side in place.sides])
 
@@ -128,18 +115,10 @@ def cells(result, place):
 
 def run_all(place, environment, chosen, options, clock):
     """(results, complaints) of an interpreter; each benchmark has its line when it is done."""
-    wanted, results, complaints = [], [], []
-    for one in chosen:
-        if suite.minor(place.version) < one.since:
-            continue
-        reason = environment.missing(one)
-        if reason:
-            print("skip: %s, %s: %s" % (place.name, one.name, reason), flush=True)
-        else:
-            wanted.append(one)
+    results, complaints = [], []
     with ThreadPoolExecutor(options.jobs) as pool:
-        jobs = [(one, pool.submit(simulate, one, place, environment.packages, options, clock))
-                for one in wanted]
+        jobs = [(one, pool.submit(simulate, one, place, environment.packages, loops, clock))
+                for one, loops, _ in suite.calibrated(place, environment, chosen, options)]
         for one, job in jobs:
             title = "%s, %s" % (place.name, one.name)
             try:
@@ -196,7 +175,7 @@ def main():
         print("skip: no valgrind on PATH")
         return 0
     hosts.library(options.library)
-    clock = build_clock()
+    clock = suite_runs.by_clock(BY_COUNT, build_clock())
     chosen = suite_benchmarks.chosen(options.only)
     recorded, complaints = [], []
     for place, environment in suite.prepared(options):

@@ -143,22 +143,28 @@ def rows(results, place):
                    "rss_ratio": round(one.growth(side), 4)}
 
 
-def run_all(place, environment, chosen, options):
-    """(results, complaints) of an interpreter; says of each benchmark how it went."""
-    results, complaints = [], []
+def calibrated(place, environment, chosen, options):
+    """(benchmark, loops, seconds that they take) of those that can run; says which cannot."""
     for one in chosen:
         if minor(place.version) < one.since:
             continue        # a variant that this version does not have
-        title = "%s, %s" % (place.name, one.name)
         reason = environment.missing(one)
         try:
             if not reason:
-                loops, seconds = calibrate(one, place.sides[0], environment.packages, options)
+                found = calibrate(one, place.sides[0], environment.packages, options)
         except pairs.Failed as problem:
             reason = str(problem)
         if reason:
-            print("skip: %s: %s" % (title, reason), flush=True)
-            continue
+            print("skip: %s, %s: %s" % (place.name, one.name, reason), flush=True)
+        else:
+            yield (one,) + found
+
+
+def run_all(place, environment, chosen, options):
+    """(results, complaints) of an interpreter; says of each benchmark how it went."""
+    results, complaints = [], []
+    for one, loops, seconds in calibrated(place, environment, chosen, options):
+        title = "%s, %s" % (place.name, one.name)
         try:
             results.append(measure(one, place, environment.packages, loops, seconds, options))
         except pairs.Failed as problem:

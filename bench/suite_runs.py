@@ -19,10 +19,18 @@ from suite_benchmarks import Benchmark
 
 # Seconds: what a value takes at least; beyond which there are fewer; and no warm-up.
 SHORT, LONG, VERY_LONG = 0.1, 0.3, 1
-# In place of the script alone: what pyperf's clock shows is the CPU time of the process.
-BY_CPU = ["-c", "import os, runpy, sys, time; time.perf_counter = time.process_time; "
-          "del sys.argv[0]; sys.path[0] = os.path.dirname(sys.argv[0]); "
-          "runpy.run_path(sys.argv[0], run_name='__main__')"]
+
+
+def by_clock(statements, *words):
+    """What stands before a script so that these statements change its clock first; they
+    find the words behind sys.argv[0], and take them away."""
+    return ["-c", "import os, runpy, sys, time; " + statements + "; del sys.argv[0]; "
+            "sys.path[0] = os.path.dirname(sys.argv[0]); "
+            "runpy.run_path(sys.argv[0], run_name='__main__')"] + list(words)
+
+
+# What pyperf's clock shows is the CPU time of the process.
+BY_CPU = by_clock("time.perf_counter = time.process_time")
 SAID = re.compile(r"^obmalloc: .*$", re.M)
 
 
@@ -66,11 +74,12 @@ class Result:
         return statistics.median(one[side] / one[0] for one in self.rss)
 
 
-def command(one, side, packages, seed, arguments, cpu):
-    """What pairs.alternate takes for a worker; its result comes on stdout."""
+def command(one, side, packages, seed, arguments, clock):
+    """What pairs.alternate takes for a worker; its result comes on stdout. Its clock is
+    that of `by_clock`, or as it is if that is empty."""
     environment = dict(hosts.clean_environment(), PYTHONPATH=packages, PYTHONHASHSEED=str(seed),
                        OBMALLOC_VERBOSE="1", **side.settings)
-    return ([side.python] + (BY_CPU if cpu else [])
+    return ([side.python] + clock
             + [one.path(packages), "--worker", "--worker-task=%d" % one.task, "--pipe=1"]
             + arguments + list(one.arguments), environment)
 
@@ -113,7 +122,7 @@ def calibrate(one, stock, packages, options):
     """(loops, seconds that they take) on the stock side."""
     arguments = ["--calibrate-loops", "--min-time=1e-9", "-w0", "-n1"] if options.quick else [
         "--calibrate-loops", "--min-time=%s" % SHORT, "-w1", "-n1"]
-    (run,), = pairs.alternate([command(one, stock, packages, 0, arguments, options.cpu)], 1)
+    (run,), = pairs.alternate([command(one, stock, packages, 0, arguments, BY_CPU if options.cpu else [])], 1)
     metadata, inner = told(one, stock, run)
     loops, value = inner["warmups"][-1]
     return loops, loops * value * metadata.get("inner_loops", 1)
@@ -129,7 +138,7 @@ def measure(one, place, packages, loops, seconds, options):
     result = Result(one, loops, values, [], [])
     for number in range(options.rounds):
         order = list(enumerate(place.sides))[::-1 if number % 2 else 1]
-        runs, = pairs.alternate([command(one, side, packages, number, arguments, options.cpu)
+        runs, = pairs.alternate([command(one, side, packages, number, arguments, BY_CPU if options.cpu else [])
                                  for _, side in order], 1)
         seen = {}
         for (index, side), run in zip(order, runs):
