@@ -177,22 +177,6 @@ def suite(rows):
     return table(["packed in brackets"] + hosts, lines)
 
 
-def simulated(rows):
-    hosts, keys = order(rows, "interpreter"), ("instructions", "cycles")
-    ours = only(rows, side="obmalloc")
-
-    def line(title, parts, taken):
-        found = [[row[key] for row in only(ours, interpreter=host) if row["part"] in parts]
-                 for host in hosts for key in keys]
-        return [title] + ["%.3f" % taken(values) if values else "" for values in found]
-
-    lines = [line(title, parts, mean) for title, parts in SUMS
-             if any(row["part"] in parts for row in ours)]
-    lines += [line("the %s of any" % title, PARTS, taken)
-              for title, taken in (("least", min), ("greatest", max))]
-    return table([""] + ["%s, %s" % (host, key) for host in hosts for key in keys], lines)
-
-
 def headline():
     """Some rows of the other tables, for each interpreter that all of them have."""
     def cells(topic, title):
@@ -217,8 +201,8 @@ def headline():
 
 
 TOPICS = {function.__name__: function for function in (
-    instructions, footprint, c_level_instructions, c_level, heaps, suite, simulated, survivors,
-    forked, first_minute, watched)}
+    instructions, footprint, c_level_instructions, c_level, heaps, suite, survivors, forked,
+    first_minute, watched)}
 RECORDS = {"survivors": "memory", "forked": "memory"}   # where it is not the topic's own
 
 
