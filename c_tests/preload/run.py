@@ -141,7 +141,7 @@ def main(folder=support.HERE, description=__doc__.split('\n')[0]):
     parser.add_argument('--sample', action='store_true',
                         help='most topics with some of the interpreters only')
     parser.add_argument('--library', default=support.LIBRARY, help='another libobmalloc.so')
-    parser.add_argument('--jobs', type=int, default=(os.cpu_count() or 1) + 2,
+    parser.add_argument('--jobs', type=int, default=4,
                         help='checks at a time (%(default)s); many of them wait most of the time')
     options = parser.parse_args()
 
