@@ -165,7 +165,7 @@ static void warm_up(void)
     }
 }
 
-/* Up and down over both ends of both halves, the depot and the pools. */
+/* Up and down over both ends of a magazine, the depot and the pools. */
 static void up_and_down(void)
 {
     warm_up();

@@ -1,8 +1,8 @@
 //! Where the code of the hit path lies: side by side.
 //!
 //! ```text
-//!    .text.hot.malloc | .text.hot.free | .text.hot.realloc | .text.hot.rest
-//!    one line         | two lines      | two lines         | refill, flush, large, ...
+//!    .text.hot.malloc | .text.hot.free | .text.hot.realloc   | .text.hot.rest
+//!    one line, or two | two lines      | two lines, or three | refill, flush, large, ...
 //! ```
 //!
 //! A host's own code is far larger than a processor's first cache, which so loads ours
@@ -12,6 +12,9 @@
 //! CPython's tables have them, stand in sections of their own that begin on a line;
 //! behind them stands what is called once in many times, and the functions that other
 //! ways into the library take.
+//!
+//! (Of the two flavours of malloc and of realloc, plain and packed, the compiler decides
+//! which comes first: that one begins on a line.)
 //!
 //! The order is that in which the assembler first hears of the sections, here.
 

@@ -104,7 +104,7 @@ impl Shape {
             blocks = (end - first) / size;
         }
         assert!(blocks >= 2, "S3");
-        assert!(run(size) <= u64::BITS, "S4");
+        assert!(run(size) as usize <= BLOCKS_PER_WORD, "S4");
         Shape {
             size: size as u32,
             reciprocal: (1u64 << 32).div_ceil(size as u64) as u32,
