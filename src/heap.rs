@@ -33,14 +33,14 @@ use crate::arenas::Arenas;
 use crate::claim::Claim;
 use crate::cutoff;
 use crate::depot::Slots;
-use crate::geometry::{ARENA_SIZE, POOLS_PER_ARENA};
+use crate::geometry::{ALIGNMENT, ARENA_SIZE, POOLS_PER_ARENA};
 use crate::inherited;
 use crate::lane::{LANES, Lane};
 use crate::limits;
 use crate::os::lock::{Held, Lock};
 use crate::os::process;
 use crate::pool::Pool;
-use crate::size_class::{LAST, SizeClass, TABLE_LEN};
+use crate::size_class::{LAST, SHAPES, SizeClass, TABLE_LEN};
 use crate::sync::{AtomicBool, Ordering::Relaxed};
 use crate::used_pools::UsedPools;
 
@@ -67,20 +67,28 @@ impl Class {
     }
 }
 
-/// Where a class stands in a lane: those for packed domains last, so that nobody touches
-/// their memory where nothing is packed.
-#[inline]
-fn place(class: SizeClass) -> usize {
-    if class.is_packed() {
-        LAST - SizeClass::PACKED + class.index() / 2
-    } else {
-        class.number()
+/// Where each class stands in a lane, by its index: those for packed domains last, so that
+/// nobody touches their memory where nothing is packed.
+static PLACES: [u8; TABLE_LEN] = {
+    let (mut places, mut index) = ([0; TABLE_LEN], 1);
+    let (mut plain, mut packed) = (0, LAST - SizeClass::PACKED);
+    while index < TABLE_LEN {
+        let next = if (SHAPES[index].size as usize).is_multiple_of(ALIGNMENT) {
+            &mut plain
+        } else {
+            &mut packed
+        };
+        places[index] = *next as u8;
+        *next += 1;
+        index += 1;
     }
-}
+    assert!(plain == LAST - SizeClass::PACKED && packed == LAST);
+    places
+};
 
 /// The arenas and the used pools of every class. All zero is a heap without memory.
 pub struct Heap {
-    /// By lane and class, in the order of `place`.
+    /// By lane and class, in the order of [`PLACES`].
     classes: [[Class; LAST]; LANES],
     pub(crate) arenas: Lock<Arenas>,
     /// By lane and class index: used under the class's lock.
@@ -133,10 +141,12 @@ impl Heap {
     }
 
     fn class(&self, lane: Lane, class: SizeClass) -> &Class {
-        &self.classes[lane.index()][place(class)]
+        &self.classes[lane.index()][usize::from(PLACES[class.index()])]
     }
 
     /// The used pools of a class, under its lock.
+    #[inline(never)]
+    #[unsafe(link_section = ".text.hot.rest")]
     pub(crate) fn used(&self, lane: Lane, class: SizeClass) -> Held<'_, UsedPools> {
         let class = self.class(lane, class);
         class.touched.store(true, Relaxed);
