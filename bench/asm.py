@@ -18,7 +18,7 @@ import sys
 import hosts
 import pairs
 
-NAMES = ("host::table::malloc", "host::table::free")
+NAMES = ("host::table::PLAIN::malloc", "host::table::free")
 HASH = re.compile(r"::h[0-9a-f]{16}$")
 HEADING = re.compile(r"^([0-9a-f]+) <(.*)>:$")
 LINE = re.compile(r"^\s+([0-9a-f]+):\s+(.*?)\s*$")

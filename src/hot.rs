@@ -1,8 +1,11 @@
 //! Where the code of the hit path lies: side by side.
 //!
 //! ```text
-//!    .text.hot.malloc | .text.hot.free | .text.hot.realloc   | .text.hot.rest
-//!    one line, or two | two lines      | two lines, or three | refill, flush, large, ...
+//!    .text.hot.malloc | .text.hot.free | .text.hot.calloc | .text.hot.realloc
+//!         one line         two lines        two lines          two lines
+//!
+//!    .text.hot.packed.malloc | ...         the same of packed domains, but for free
+//!    .text.hot.rest                        refill, flush, large, ...
 //! ```
 //!
 //! A host's own code is far larger than a processor's first cache, which so loads ours
@@ -13,22 +16,15 @@
 //! behind them stands what is called once in many times, and the functions that other
 //! ways into the library take.
 //!
-//! (Of the two flavours of malloc and of realloc, plain and packed, the compiler decides
-//! which comes first: that one begins on a line.)
-//!
 //! The order is that in which the assembler first hears of the sections, here.
 
 #[cfg(not(miri))]
 core::arch::global_asm!(
-    ".pushsection .text.hot.malloc,\"ax\",@progbits",
+    ".irp name, malloc, free, calloc, realloc, packed.malloc, packed.calloc, packed.realloc",
+    ".pushsection .text.hot.\\name,\"ax\",@progbits",
     ".p2align 6",
     ".popsection",
-    ".pushsection .text.hot.free,\"ax\",@progbits",
-    ".p2align 6",
-    ".popsection",
-    ".pushsection .text.hot.realloc,\"ax\",@progbits",
-    ".p2align 6",
-    ".popsection",
+    ".endr",
     ".pushsection .text.hot.rest,\"ax\",@progbits",
     ".popsection",
 );

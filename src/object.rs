@@ -123,27 +123,62 @@ fn take(class: SizeClass, n: usize) -> *mut u8 {
 ///
 /// # Safety
 /// `below` keeps T1.
-#[inline]
-#[unsafe(link_section = ".text.hot.rest")]
+#[inline(always)]
 pub unsafe fn calloc<const ALIGN: usize>(
     below: &Allocator,
     nelem: usize,
     elsize: usize,
 ) -> *mut c_void {
-    let Some(n) = nelem.checked_mul(elsize) else {
+    let Some(n @ ..=SMALL_MAX) = nelem.checked_mul(elsize) else {
+        // SAFETY: the caller's promise.
+        return unsafe { calloc_beyond_small(below, nelem, elsize) };
+    };
+    let block = mine::magazines().pop_small::<ALIGN>(n);
+    if block.is_null() {
+        // SAFETY: the caller's promise.
+        return unsafe { calloc_miss::<ALIGN>(below, n) };
+    }
+    // SAFETY: at least `n` bytes, which nobody else has.
+    unsafe { clear(block, n) };
+    block.cast()
+}
+
+/// What is medium, large, or more than there can be.
+#[cold]
+#[inline(never)]
+#[unsafe(link_section = ".text.hot.rest")]
+unsafe fn calloc_beyond_small(below: &Allocator, nelem: usize, elsize: usize) -> *mut c_void {
+    let Some(n @ ..=REQUEST_MAX) = nelem.checked_mul(elsize) else {
         return ptr::null_mut();
     };
-    if n > SMALL_MAX && cutoff::class_of(n).is_none() {
-        if n > REQUEST_MAX {
-            return ptr::null_mut();
-        }
+    if cutoff::class_of(n).is_none() {
         // SAFETY: T1.
         return below::make(n, || unsafe { (below.calloc)(below.ctx, nelem, elsize) });
     }
     // SAFETY: the caller's promise.
-    let block = unsafe { malloc::<ALIGN>(below, n) };
+    let block = unsafe { beyond_small(below, n) };
+    // SAFETY: as in `calloc`.
+    unsafe { cleared(block, n) }
+}
+
+/// As [`miss`].
+#[cold]
+#[inline(never)]
+#[unsafe(link_section = ".text.hot.rest")]
+unsafe fn calloc_miss<const ALIGN: usize>(below: &Allocator, n: usize) -> *mut c_void {
+    // SAFETY: the caller's promise.
+    let block = unsafe { miss::<ALIGN>(below, n) };
+    // SAFETY: as in `calloc`.
+    unsafe { cleared(block, n) }
+}
+
+/// The block with its first `n` bytes cleared, if there is one.
+///
+/// # Safety
+/// As for [`clear`].
+unsafe fn cleared(block: *mut c_void, n: usize) -> *mut c_void {
     if !block.is_null() {
-        // SAFETY: at least `n` bytes, which nobody else has.
+        // SAFETY: the caller's promise.
         unsafe { clear(block.cast(), n) };
     }
     block

@@ -40,51 +40,53 @@ unsafe impl Sync for Below {}
 static BELOW_MEM: Below = Below(UnsafeCell::new(LIBC));
 static BELOW_OBJ: Below = Below(UnsafeCell::new(LIBC));
 
-#[unsafe(link_section = ".text.hot.malloc")]
-unsafe extern "C" fn malloc<const ALIGN: usize>(ctx: *mut c_void, n: usize) -> *mut c_void {
-    // SAFETY: our table's context is a `Below`; K1, T1.
-    unsafe { object::malloc::<ALIGN>(&*ctx.cast(), n) }
-}
-
-#[unsafe(link_section = ".text.hot.rest")]
-unsafe extern "C" fn calloc<const ALIGN: usize>(
-    ctx: *mut c_void,
-    nelem: usize,
-    elsize: usize,
-) -> *mut c_void {
-    // SAFETY: as in `malloc`.
-    unsafe { object::calloc::<ALIGN>(&*ctx.cast(), nelem, elsize) }
-}
-
-#[unsafe(link_section = ".text.hot.realloc")]
-unsafe extern "C" fn realloc<const ALIGN: usize>(
-    ctx: *mut c_void,
-    p: *mut c_void,
-    n: usize,
-) -> *mut c_void {
-    // SAFETY: as in `malloc`; the pointer's contract is the host's.
-    unsafe { realloc::realloc::<ALIGN>(&*ctx.cast(), p, n) }
+/// Our table, but for its context, for a domain that is aligned to so many bytes. Its
+/// functions lie where `hot.rs` says.
+macro_rules! table {
+    ($align:ident, $malloc:literal, $calloc:literal, $realloc:literal) => {{
+        #[unsafe(link_section = $malloc)]
+        unsafe extern "C" fn malloc(ctx: *mut c_void, n: usize) -> *mut c_void {
+            // SAFETY: our table's context is a `Below`; K1, T1.
+            unsafe { object::malloc::<$align>(&*ctx.cast(), n) }
+        }
+        #[unsafe(link_section = $calloc)]
+        unsafe extern "C" fn calloc(ctx: *mut c_void, nelem: usize, elsize: usize) -> *mut c_void {
+            // SAFETY: as in `malloc`.
+            unsafe { object::calloc::<$align>(&*ctx.cast(), nelem, elsize) }
+        }
+        #[unsafe(link_section = $realloc)]
+        unsafe extern "C" fn realloc(ctx: *mut c_void, p: *mut c_void, n: usize) -> *mut c_void {
+            // SAFETY: as in `malloc`; the pointer's contract is the host's.
+            unsafe { realloc::realloc::<$align>(&*ctx.cast(), p, n) }
+        }
+        Allocator {
+            ctx: ptr::null_mut(),
+            malloc,
+            calloc,
+            realloc,
+            free,
+        }
+    }};
 }
 
 #[unsafe(link_section = ".text.hot.free")]
 unsafe extern "C" fn free(ctx: *mut c_void, p: *mut c_void) {
-    // SAFETY: as in `realloc`.
+    // SAFETY: as in `table!`.
     unsafe { object::free(&*ctx.cast(), p) }
 }
 
-/// Our table, but for its context, for a domain that is not packed and for one that is.
-const PLAIN: Allocator = functions::<ALIGNMENT>();
-const PACKED: Allocator = functions::<PACKED_ALIGNMENT>();
-
-const fn functions<const ALIGN: usize>() -> Allocator {
-    Allocator {
-        ctx: ptr::null_mut(),
-        malloc: malloc::<ALIGN>,
-        calloc: calloc::<ALIGN>,
-        realloc: realloc::<ALIGN>,
-        free,
-    }
-}
+const PLAIN: Allocator = table!(
+    ALIGNMENT,
+    ".text.hot.malloc",
+    ".text.hot.calloc",
+    ".text.hot.realloc"
+);
+const PACKED: Allocator = table!(
+    PACKED_ALIGNMENT,
+    ".text.hot.packed.malloc",
+    ".text.hot.packed.calloc",
+    ".text.hot.packed.realloc"
+);
 
 /// The host's tables, and its functions to read and write them.
 struct Tables {
