@@ -24,7 +24,7 @@ use crate::address_map::MAP;
 use crate::allocator::Allocator;
 use crate::below;
 use crate::cutoff;
-use crate::geometry::REQUEST_MAX;
+use crate::geometry::{ALIGNMENT, REQUEST_MAX};
 use crate::object::{free, malloc};
 use crate::size_class::SMALL_MAX;
 
@@ -92,7 +92,7 @@ unsafe fn change<const ALIGN: usize>(
 ) -> *mut c_void {
     if size == 0 || n > SMALL_MAX {
         // SAFETY: the caller's promises.
-        return unsafe { beyond_small::<ALIGN>(below, p, n, size) };
+        return unsafe { beyond_small(below, p, n, size) };
     }
     if (n.max(1) + (ALIGN - 1)) & !(ALIGN - 1) == size {
         return p; // it is of the right class
@@ -104,12 +104,7 @@ unsafe fn change<const ALIGN: usize>(
 /// What is not ours, or is to be of more than a small size.
 #[inline(never)]
 #[unsafe(link_section = ".text.hot.rest")]
-unsafe fn beyond_small<const ALIGN: usize>(
-    below: &Allocator,
-    p: *mut c_void,
-    n: usize,
-    size: usize,
-) -> *mut c_void {
+unsafe fn beyond_small(below: &Allocator, p: *mut c_void, n: usize, size: usize) -> *mut c_void {
     if n > REQUEST_MAX {
         return ptr::null_mut();
     }
@@ -127,8 +122,9 @@ unsafe fn beyond_small<const ALIGN: usize>(
         // SAFETY: T1.
         below::make(n, || unsafe { (below.malloc)(below.ctx, n) })
     } else {
+        // Medium, so packed nowhere.
         // SAFETY: as above.
-        unsafe { malloc::<ALIGN>(below, n) }
+        unsafe { malloc::<ALIGNMENT>(below, n) }
     };
     // SAFETY: as above.
     unsafe { into(block, p, size, n, || free(below, p)) }
