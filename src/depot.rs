@@ -2,15 +2,22 @@
 //! to the next refill, without going through the pools.
 //!
 //! ```text
-//!    flush  -->  | run | run | run | run |      |  -->  refill: the run that came last
-//!                   |
-//!                   v  when it is full: by turns, to the pools; or the run itself,
-//!                      while nobody takes any
+//!    a ring of rows, with room for a run each
+//!
+//!        +-----+-----+-----+-----+-----+-----+- ... -+-----+
+//!        |     | run | run | run | part|     |       |     |
+//!        +-----+-----+-----+-----+-----+-----+- ... -+-----+
+//!                 ^                 ^
+//!              oldest            newest: a flush fills it up, then begins the next;
+//!       goes to the pools        a refill takes from it
+//!       when a run comes and
+//!       all rows are taken
 //! ```
 //!
 //! What one thread makes another may drop, and many programs build and drop a few
 //! hundred objects again and again: a run that is handed on as it is costs a copy of
-//! its addresses, where the pools would note each block twice.
+//! its addresses, where the pools would note each block twice. And what was freed last
+//! is what a processor's caches still have.
 //!
 //! The bound is a pool's worth of blocks, so that a depot never decides where a
 //! program's objects lie: blocks come from it in the order in which they were freed,
@@ -19,9 +26,10 @@
 //!
 //! # Invariants
 //!
-//! D1  The first `len` slots hold blocks of the class that nobody else has; their
-//!     pools count them as taken.
-//! D2  `least` is the smallest `len` since it was asked for.
+//! D1  The rows from the oldest to the newest hold as many blocks as `lens` says, at least
+//!     one each, that nobody else has; their pools count them as taken. The others
+//!     hold none, and 0 is their length.
+//! D2  `least` is the smallest number of rows in use since it was asked for.
 //!
 //! # Threads
 //!
@@ -30,32 +38,11 @@
 use core::mem::MaybeUninit;
 use core::ptr;
 
-use crate::geometry::POOL_SIZE;
-use crate::size_class::{SMALL_MAX, SizeClass};
+use crate::size_class::{BLOCKS_PER_WORD, SMALL_MAX, SizeClass};
 use crate::sync::Cell;
 
-/// Blocks that the depot of any class has room for at the most.
-const ROOM: usize = 1024;
-
-/// A number of blocks in a depot, kept short: what a class has lies on few cache lines.
-struct Few(Cell<u16>);
-
-impl Few {
-    const fn new() -> Few {
-        Few(Cell::new(0))
-    }
-
-    #[inline]
-    fn get(&self) -> usize {
-        self.0.get().into()
-    }
-
-    #[inline]
-    fn set(&self, n: usize) {
-        debug_assert!(n <= ROOM);
-        self.0.set(n as u16);
-    }
-}
+/// Rows of each depot. A run has some 4 KiB of blocks, so they hold a pool's worth.
+const ROWS: usize = 16;
 
 /// Runs that come before a depot begins to keep them: a program that does little
 /// need not touch its slots.
@@ -63,7 +50,7 @@ const BEGINS: u8 = 64;
 
 /// The slots of a class's depot. They lie apart, so that who only counts does not touch
 /// them.
-pub struct Slots([Cell<*mut u8>; ROOM]);
+pub struct Slots([[Cell<*mut u8>; BLOCKS_PER_WORD]; ROWS]);
 
 // SAFETY: used under the class's lock.
 unsafe impl Sync for Slots {}
@@ -75,7 +62,7 @@ impl Slots {
         reason = "made in constants, where Default cannot be"
     )]
     pub const fn new() -> Slots {
-        Slots([const { Cell::new(ptr::null_mut()) }; ROOM])
+        Slots([const { [const { Cell::new(ptr::null_mut()) }; BLOCKS_PER_WORD] }; ROWS])
     }
 }
 
@@ -83,12 +70,12 @@ impl Slots {
 pub struct Depot {
     /// Runs that came, up to [`BEGINS`].
     came: Cell<u8>,
-    len: Few,
-    least: Few,
-    /// Where the next run that is to leave begins.
-    turn: Few,
-    /// Whether blocks were taken since older ones left.
-    asked: Cell<bool>,
+    /// The row in which blocks came last.
+    newest: Cell<u8>,
+    /// Rows in use.
+    rows: Cell<u8>,
+    least: Cell<u8>,
+    lens: [Cell<u8>; ROWS],
 }
 
 /// What leaves a depot when a run comes.
@@ -96,18 +83,17 @@ pub struct Depot {
 pub enum Left {
     /// There was room.
     Nothing,
-    /// The run itself: the depot is full and nobody takes anything, or it has not begun,
-    /// or has no room at all.
+    /// The run itself: the depot has not begun, or has no room at all.
     Run,
-    /// So many older blocks, by turns: the depot is full and in use.
-    Older(usize),
+    /// So many blocks, those that have been there for longest.
+    Oldest(usize),
 }
 
-/// How many blocks of `class` its depot has room for. Medium ones have none: what a
+/// How many blocks of `class` a row has room for. Of medium ones, for none: what a
 /// depot keeps keeps pages, and a lock costs little beside filling such a block.
 fn room(class: SizeClass) -> usize {
-    match class.size() {
-        size @ ..=SMALL_MAX => (POOL_SIZE / size).min(ROOM),
+    match class.shape() {
+        shape if shape.size as usize <= SMALL_MAX => shape.run as usize,
         _ => 0,
     }
 }
@@ -121,84 +107,140 @@ impl Depot {
     pub const fn new() -> Depot {
         Depot {
             came: Cell::new(0),
-            len: Few::new(),
-            least: Few::new(),
-            turn: Few::new(),
-            asked: Cell::new(false),
+            newest: Cell::new(0),
+            rows: Cell::new(0),
+            least: Cell::new(0),
+            lens: [const { Cell::new(0) }; ROWS],
         }
     }
 
     /// Blocks in it.
     pub fn held(&self) -> usize {
-        self.len.get()
+        self.lens.iter().map(|len| usize::from(len.get())).sum()
     }
 
-    /// Puts a run of blocks of `class` in. What has no room leaves: see [`Left`]; older
-    /// blocks stand at the start of `out` then.
+    /// Rows in use.
+    pub fn rows(&self) -> usize {
+        self.rows.get().into()
+    }
+
+    /// The index of the newest row.
+    fn newest(&self) -> usize {
+        usize::from(self.newest.get()) % ROWS
+    }
+
+    fn len(&self, row: usize) -> usize {
+        usize::from(self.lens[row].get()).min(BLOCKS_PER_WORD)
+    }
+
+    fn set_len(&self, row: usize, len: usize) {
+        self.lens[row].set(len as u8);
+    }
+
+    /// Puts a run of blocks of `class` in. What has no room leaves: see [`Left`]; the
+    /// oldest blocks stand at the start of `out` then.
     #[inline]
     pub fn put(
         &self,
         slots: &Slots,
         class: SizeClass,
         run: &[*mut u8],
-        out: &mut [MaybeUninit<*mut u8>],
+        out: &mut [MaybeUninit<*mut u8>; BLOCKS_PER_WORD],
     ) -> Left {
-        let (len, n) = (self.len.get(), run.len());
         if self.came.get() < BEGINS {
             self.came.set(self.came.get() + 1);
             return Left::Run;
         }
-        if len + n <= room(class) {
-            for (slot, block) in slots.0[len..len + n].iter().zip(run) {
-                slot.set(*block);
+        let (mut row, mut left) = (self.newest(), Left::Nothing);
+        let mut len = self.len(row);
+        if len + run.len() > room(class) {
+            if run.len() > room(class) {
+                return Left::Run;
             }
-            self.len.set(len + n);
-            return Left::Nothing;
+            row = (row + 1) % ROWS;
+            // D1: none, if the row is not in use.
+            len = self.len(row);
+            if len > 0 {
+                for (to, slot) in out.iter_mut().zip(&slots.0[row][..len]) {
+                    to.write(slot.get());
+                }
+                left = Left::Oldest(len);
+                self.rows.set(self.rows.get() - 1);
+                len = 0;
+            }
+            self.newest.set(row as u8);
         }
-        if n > len || !self.asked.replace(false) {
-            return Left::Run;
+        if len == 0 {
+            self.rows.set(self.rows.get() + 1);
         }
-        let turn = self.turn.get();
-        let at = if turn + n <= len { turn } else { 0 };
-        let leaving = slots.0[at..at + n].iter();
-        for ((slot, block), older) in leaving.zip(run).zip(out) {
-            older.write(slot.replace(*block));
+        for (slot, block) in slots.0[row][len..].iter().zip(run) {
+            slot.set(*block);
         }
-        self.turn.set(at + n);
-        Left::Older(n)
+        self.set_len(row, len + run.len());
+        left
     }
 
     /// Takes the blocks that came last, in the order in which they came, as many as
-    /// there are and `out` has room for. They fill the end of `out`. Returns how many.
+    /// the newest row has and `out` has room for. They fill the end of `out`. Returns how
+    /// many.
     #[inline]
     pub fn take(&self, slots: &Slots, out: &mut [*mut u8]) -> usize {
-        let len = self.len.get();
+        let row = self.newest();
+        let len = self.len(row);
         let n = out.len().min(len);
-        let rest = len - n;
-        let room = out.len() - n;
-        for (to, slot) in out[room..].iter_mut().zip(&slots.0[rest..len]) {
+        if n == 0 {
+            return 0;
+        }
+        let (rest, room) = (len - n, out.len() - n);
+        for (to, slot) in out[room..].iter_mut().zip(&slots.0[row][rest..len]) {
             *to = slot.get();
         }
-        self.len.set(rest);
-        self.asked.set(true);
-        self.least.set(self.least.get().min(rest));
+        self.set_len(row, rest);
+        if rest == 0 {
+            self.newest.set(((row + ROWS - 1) % ROWS) as u8);
+            self.drop_row();
+        }
         n
     }
 
-    /// How many blocks nobody has taken since this was asked the last time.
+    /// Takes the blocks that have been there for longest, a row of them. They stand at the
+    /// start of `out`. Returns how many.
+    pub fn take_oldest(&self, slots: &Slots, out: &mut [*mut u8; BLOCKS_PER_WORD]) -> usize {
+        let row = (self.newest() + ROWS + 1 - self.rows()) % ROWS;
+        let len = self.len(row);
+        if self.rows() == 0 {
+            return 0;
+        }
+        for (to, slot) in out.iter_mut().zip(&slots.0[row][..len]) {
+            *to = slot.get();
+        }
+        self.set_len(row, 0);
+        self.drop_row();
+        len
+    }
+
+    fn drop_row(&self) {
+        let rows = self.rows.get() - 1;
+        self.rows.set(rows);
+        self.least.set(self.least.get().min(rows));
+    }
+
+    /// How many rows nobody has taken from since this was asked the last time.
     pub fn unused(&self) -> usize {
-        let unused = self.least.get();
-        self.least.set(self.len.get());
-        unused
+        self.least.replace(self.rows.get()).into()
     }
 
     /// Asserts the invariants, for tests, and says which blocks it has.
     #[cfg(any(test, feature = "model"))]
     pub fn check(&self, slots: &Slots, class: SizeClass) -> std::vec::Vec<*mut u8> {
-        let len = self.len.get();
-        assert!(len <= room(class), "D1");
-        assert!(self.least.get() <= len, "D2");
-        slots.0[..len].iter().map(Cell::get).collect()
+        assert!(self.least.get() <= self.rows.get(), "D2");
+        let in_use = |row: usize| (self.newest() + ROWS - row) % ROWS < self.rows();
+        let all = slots.0.iter().enumerate().flat_map(|(row, slots)| {
+            let len = self.len(row);
+            assert!(len <= room(class) && (len > 0) == in_use(row), "D1");
+            &slots[..len]
+        });
+        all.map(Cell::get).collect()
     }
 }
 
@@ -208,103 +250,154 @@ mod tests {
     use crate::tests::*;
 
     fn blocks(numbers: core::ops::Range<usize>) -> Vec<*mut u8> {
-        numbers.map(ptr::without_provenance_mut).collect()
-    }
-
-    fn init(out: &[MaybeUninit<*mut u8>]) -> Vec<*mut u8> {
-        // SAFETY: the caller names those that were written.
-        out.iter()
-            .map(|block| unsafe { block.assume_init() })
+        numbers
+            .map(|n| ptr::without_provenance_mut(n + 1))
             .collect()
     }
 
-    fn begun() -> Depot {
+    struct Begun {
+        depot: Depot,
+        slots: Slots,
+        class: SizeClass,
+    }
+
+    /// A depot that has begun.
+    fn begun(size: usize) -> Begun {
         let depot = Depot::new();
         depot.came.set(BEGINS);
-        depot
+        Begun {
+            depot,
+            slots: Slots::new(),
+            class: SizeClass::of(size).unwrap(),
+        }
+    }
+
+    impl Begun {
+        /// What leaves when these come.
+        fn put(&self, run: &[*mut u8]) -> Vec<*mut u8> {
+            let mut oldest = [MaybeUninit::uninit(); BLOCKS_PER_WORD];
+            let left = match self.depot.put(&self.slots, self.class, run, &mut oldest) {
+                Left::Nothing => Vec::new(),
+                Left::Run => run.to_vec(),
+                // SAFETY: so many were written.
+                Left::Oldest(n) => oldest[..n]
+                    .iter()
+                    .map(|block| unsafe { block.assume_init() })
+                    .collect(),
+            };
+            self.depot.check(&self.slots, self.class);
+            left
+        }
+
+        /// Up to `n` blocks, taken.
+        fn take(&self, n: usize) -> Vec<*mut u8> {
+            let mut out = vec![ptr::null_mut(); n];
+            let taken = self.depot.take(&self.slots, &mut out);
+            self.depot.check(&self.slots, self.class);
+            out.split_off(n - taken)
+        }
+
+        fn take_oldest(&self) -> Vec<*mut u8> {
+            let mut out = [ptr::null_mut(); BLOCKS_PER_WORD];
+            let taken = self.depot.take_oldest(&self.slots, &mut out);
+            self.depot.check(&self.slots, self.class);
+            out[..taken].to_vec()
+        }
     }
 
     #[test]
     fn it_begins_when_runs_keep_coming() {
-        let (depot, slots, class) = (Depot::new(), Slots::new(), SizeClass::of(64).unwrap());
-        let mut out = [MaybeUninit::uninit(); 64];
+        let new = begun(64);
+        new.depot.came.set(0);
         for _ in 0..BEGINS {
-            assert_eq!(depot.put(&slots, class, &blocks(1..5), &mut out), Left::Run);
+            assert_eq!(new.put(&blocks(1..5)), blocks(1..5));
         }
-        assert_eq!(
-            depot.put(&slots, class, &blocks(1..5), &mut out),
-            Left::Nothing
-        );
-        assert_eq!(depot.held(), 4);
+        assert!(new.put(&blocks(1..5)).is_empty());
+        assert_eq!(new.depot.held(), 4);
     }
 
     #[test]
     fn the_run_that_came_last_goes_first() {
-        let (depot, slots, class) = (begun(), Slots::new(), SizeClass::of(512).unwrap());
-        let mut older = [MaybeUninit::uninit(); 64];
+        let it = begun(64);
         for run in [0..60, 60..120] {
-            assert_eq!(
-                depot.put(&slots, class, &blocks(run), &mut older),
-                Left::Nothing
-            );
+            assert!(it.put(&blocks(run)).is_empty());
         }
-        let mut out = [ptr::null_mut(); 30];
-        assert_eq!(depot.take(&slots, &mut out), 30);
-        assert_eq!(out.to_vec(), blocks(90..120));
-        let mut rest = [ptr::null_mut(); 100];
-        assert_eq!((depot.held(), depot.take(&slots, &mut rest)), (90, 90));
-        assert_eq!(rest[10..].to_vec(), blocks(0..90));
-        assert_eq!(depot.take(&slots, &mut rest), 0);
+        assert_eq!(it.take(30), blocks(90..120));
+        assert_eq!((it.depot.held(), it.depot.rows()), (90, 2));
+        assert_eq!(
+            it.take(100),
+            blocks(60..90),
+            "no more than the newest row has"
+        );
+        assert_eq!(it.take(100), blocks(0..60));
+        assert_eq!((it.take(100), it.depot.rows()), (vec![], 0));
     }
 
     #[test]
-    fn a_full_one_lets_older_blocks_go_and_loses_none() {
-        for size in [16, 48, 512, 576] {
-            let (depot, slots, class) = (begun(), Slots::new(), SizeClass::of(size).unwrap());
-            let (mut older, mut left) = ([MaybeUninit::uninit(); 64], Vec::new());
-            for turn in 0..100 {
-                let run = blocks(turn * 50..turn * 50 + 50);
-                match depot.put(&slots, class, &run, &mut older) {
-                    Left::Nothing => {}
-                    Left::Run => left.extend(run),
-                    Left::Older(n) => left.extend(init(&older[..n])),
+    fn short_runs_share_a_row() {
+        let it = begun(64);
+        it.put(&blocks(0..32));
+        it.put(&blocks(32..64));
+        assert_eq!(it.depot.rows(), 1);
+        it.put(&blocks(64..96));
+        assert_eq!((it.depot.rows(), it.depot.held()), (2, 96));
+        assert_eq!(it.take(64), blocks(64..96));
+        assert_eq!(it.take(64), blocks(0..64));
+    }
+
+    #[test]
+    fn the_oldest_leave_a_full_one() {
+        let it = begun(512);
+        let run = room(it.class);
+        for turn in 0..ROWS {
+            assert!(it.put(&blocks(turn * run..(turn + 1) * run)).is_empty());
+        }
+        for turn in ROWS..3 * ROWS {
+            let left = it.put(&blocks(turn * run..(turn + 1) * run));
+            assert_eq!(left, blocks((turn - ROWS) * run..(turn - ROWS + 1) * run));
+        }
+        assert_eq!(
+            it.take_oldest(),
+            blocks(2 * ROWS * run..(2 * ROWS + 1) * run)
+        );
+        assert_eq!(it.take(run), blocks((3 * ROWS - 1) * run..3 * ROWS * run));
+        assert_eq!(it.depot.rows(), ROWS - 2);
+    }
+
+    #[test]
+    fn it_loses_no_block_whatever_comes_and_goes() {
+        for size in [16, 48, 80, 512, 576] {
+            let (it, mut left, mut next) = (begun(size), Vec::new(), 0);
+            for turn in 0..300 {
+                let run = blocks(next..next + 1 + turn % room(it.class).max(1));
+                next += run.len();
+                left.extend(it.put(&run));
+                match turn % 5 {
+                    1 => left.extend(it.take(7)),
+                    2 if turn > 150 => left.extend(it.take(64)),
+                    3 if turn > 250 => left.extend(it.take_oldest()),
+                    _ => {}
                 }
-                assert!(depot.held() <= room(class));
-                let mut taken = [ptr::null_mut(); 7];
-                if turn % 3 == 0 && depot.held() >= taken.len() {
-                    depot.take(&slots, &mut taken);
-                    left.extend(taken);
-                }
+                assert_eq!(left.len() + it.depot.held(), next);
             }
-            let mut rest = vec![ptr::null_mut(); ROOM];
-            let n = depot.take(&slots, &mut rest);
-            left.extend_from_slice(&rest[ROOM - n..]);
+            while it.depot.rows() > 0 {
+                left.extend(it.take_oldest());
+            }
             left.sort();
-            assert_eq!(left, blocks(0..5000));
+            assert_eq!(left, blocks(0..next));
         }
-    }
-
-    #[test]
-    fn a_full_one_keeps_what_came_last_only_while_some_is_taken() {
-        let (depot, slots, class) = (begun(), Slots::new(), SizeClass::of(512).unwrap());
-        let mut out = [MaybeUninit::uninit(); 64];
-        let mut put = |numbers| depot.put(&slots, class, &blocks(numbers), &mut out);
-        assert_eq!(put(0..64), Left::Nothing);
-        assert_eq!(put(64..room(class)), Left::Nothing);
-        assert_eq!(put(200..250), Left::Run);
-        depot.take(&slots, &mut [ptr::null_mut(); 10]);
-        assert_eq!(put(200..250), Left::Older(50));
-        assert_eq!(put(250..300), Left::Run);
     }
 
     #[test]
     fn what_nobody_takes_is_known() {
-        let (depot, slots, class) = (begun(), Slots::new(), SizeClass::of(64).unwrap());
-        depot.put(&slots, class, &blocks(0..50), &mut []);
-        assert_eq!(depot.unused(), 0);
-        assert_eq!(depot.unused(), 50);
-        depot.take(&slots, &mut [ptr::null_mut(); 20]);
-        depot.put(&slots, class, &blocks(50..90), &mut []);
-        assert_eq!((depot.unused(), depot.held()), (30, 70));
+        let it = begun(64);
+        it.put(&blocks(0..64));
+        it.put(&blocks(64..128));
+        assert_eq!(it.depot.unused(), 0);
+        assert_eq!(it.depot.unused(), 2);
+        it.take(64);
+        it.put(&blocks(64..128));
+        assert_eq!((it.depot.unused(), it.depot.rows()), (1, 2));
+        assert_eq!(it.depot.unused(), 2);
     }
 }

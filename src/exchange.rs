@@ -30,8 +30,7 @@ impl Heap {
         let used = self.used(lane, class);
         let taken = used.depot.take(self.slots(lane, class), out);
         if taken == 0 {
-            drop(used);
-            return self.take(lane, class, request, out);
+            return self.take_holding(used, lane, class, request, out);
         }
         used.took(0, request);
         taken
@@ -49,36 +48,30 @@ impl Heap {
         let Some(first) = run.first() else {
             return;
         };
-        let (lane, mut older) = (lane_of(*first), [MaybeUninit::uninit(); BLOCKS_PER_WORD]);
+        let (lane, mut oldest) = (lane_of(*first), [MaybeUninit::uninit(); BLOCKS_PER_WORD]);
         let used = self.used(lane, class);
         let slots = self.slots(lane, class);
-        let left = used.depot.put(slots, class, run, &mut older);
-        drop(used);
-        match left {
-            Left::Nothing => {}
-            Left::Run => self.give(class, run),
-            Left::Older(n) => {
-                // SAFETY: so many were put there.
-                let older = unsafe { slice::from_raw_parts(older.as_ptr().cast(), n) };
-                self.give(class, older);
-            }
-        }
+        let leaving = match used.depot.put(slots, class, run, &mut oldest) {
+            Left::Nothing => return,
+            Left::Run => run,
+            // SAFETY: so many were put there.
+            Left::Oldest(n) => unsafe { slice::from_raw_parts(oldest.as_ptr().cast(), n) },
+        };
+        self.give_holding(used, lane, class, leaving);
     }
 
     /// Gives what is in the depots to the pools: what nobody has taken since this was
     /// called the last time, or `all`. No arena goes back.
     pub fn empty_depots(&self, all: bool) {
         for (lane, class, used) in self.all_used() {
-            let unused = used.depot.unused();
-            let mut rest = if all { used.depot.held() } else { unused };
+            let (all_rows, unused) = (used.depot.rows(), used.depot.unused());
             drop(used);
             let mut run = [ptr::null_mut(); BLOCKS_PER_WORD];
-            while rest > 0 {
-                let wanted = rest.min(run.len());
-                let slots = self.slots(lane, class);
-                let taken = self.used(lane, class).depot.take(slots, &mut run[..wanted]);
-                self.take_back(class, &run[wanted - taken..wanted]);
-                rest = if taken < wanted { 0 } else { rest - taken };
+            for _ in 0..if all { all_rows } else { unused } {
+                let used = self.used(lane, class);
+                let taken = used.depot.take_oldest(self.slots(lane, class), &mut run);
+                drop(used);
+                self.take_back(class, &run[..taken]);
             }
         }
     }

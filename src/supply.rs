@@ -2,7 +2,7 @@
 //!
 //! # Threads
 //!
-//! Any thread, with no lock held.
+//! Any thread, with no lock held but the one that a function is given.
 
 use core::iter;
 use core::ptr;
@@ -12,8 +12,10 @@ use crate::heap::{self, Heap};
 use crate::inherited;
 use crate::lane::Lane;
 use crate::misuse::{self, Misuse};
+use crate::os::lock::Held;
 use crate::os::process;
 use crate::size_class::SizeClass;
+use crate::used_pools::UsedPools;
 
 /// Pools that one refill visits at the most: scattered blocks are gathered
 /// under one lock, but not for ever.
@@ -26,13 +28,44 @@ impl Heap {
     /// fewer than asked when that spares a new pool, none only if there is no
     /// memory.
     pub fn take(&self, lane: Lane, class: SizeClass, request: usize, out: &mut [*mut u8]) -> usize {
-        loop {
-            match self.take_from_pools(lane, class, request, out, false) {
-                0 if self.add_arena() => {}
-                0 => return self.take_what_is_left(lane, class, request, out),
-                taken => return taken,
+        self.take_holding(self.used(lane, class), lane, class, request, out)
+    }
+
+    /// The same for who holds the class's lock, which is open afterwards.
+    pub fn take_holding(
+        &self,
+        used: Held<'_, UsedPools>,
+        lane: Lane,
+        class: SizeClass,
+        request: usize,
+        out: &mut [*mut u8],
+    ) -> usize {
+        let taken = self.take_from_pools(&used, lane, class, request, out, false);
+        drop(used);
+        if taken > 0 {
+            return taken;
+        }
+        self.take_anew(lane, class, request, out)
+    }
+
+    /// As `take`, from an arena that is added.
+    #[cold]
+    fn take_anew(
+        &self,
+        lane: Lane,
+        class: SizeClass,
+        request: usize,
+        out: &mut [*mut u8],
+    ) -> usize {
+        while self.add_arena() {
+            // Others may have taken all of it by now.
+            let used = self.used(lane, class);
+            let taken = self.take_from_pools(&used, lane, class, request, out, false);
+            if taken > 0 {
+                return taken;
             }
         }
+        self.take_what_is_left(lane, class, request, out)
     }
 
     /// As `take`, from wherever there is a block, claimed arenas and other lanes: there
@@ -46,17 +79,19 @@ impl Heap {
         out: &mut [*mut u8],
     ) -> usize {
         let mut lanes = iter::once(lane).chain(Lane::open());
-        let taken = |lane| match self.take_from_pools(lane, class, request, out, true) {
-            0 => None,
-            taken => Some(taken),
+        let taken = |lane| {
+            let used = self.used(lane, class);
+            let taken = self.take_from_pools(&used, lane, class, request, out, true);
+            (taken > 0).then_some(taken)
         };
         lanes.find_map(taken).unwrap_or(0)
     }
 
     /// As `take`, as far as there are pools; if memory is `scarce`, those of arenas that
-    /// others have claimed, too.
+    /// others have claimed, too. `used` are the class's.
     fn take_from_pools(
         &self,
+        used: &UsedPools,
         lane: Lane,
         class: SizeClass,
         request: usize,
@@ -64,7 +99,6 @@ impl Heap {
         scarce: bool,
     ) -> usize {
         let shape = class.shape();
-        let used = self.used(lane, class);
         let mut taken = 0;
         for _ in 0..VISITS {
             let (pool, before) = match used.fullest() {
@@ -74,7 +108,7 @@ impl Heap {
                     used.unseal();
                     continue;
                 }
-                None => match self.begin_pool(&used, lane, class, scarce) {
+                None => match self.begin_pool(used, lane, class, scarce) {
                     Some(pool) => (pool, 0),
                     None => break,
                 },
@@ -103,49 +137,71 @@ impl Heap {
     /// A block that cannot be what it was freed as is reported: it was freed twice or
     /// never allocated, and the next owner of that memory would be damaged. Where the
     /// program goes on after that, such a block is left out.
-    #[inline(never)]
     pub fn give(&self, class: SizeClass, blocks: &[*mut u8]) {
-        if self.take_back(class, blocks) {
+        if let Some(first) = blocks.first() {
+            let lane = lane_of(*first);
+            self.give_holding(self.used(lane, class), lane, class, blocks);
+        }
+    }
+
+    /// The same for who holds the class's lock in `lane`, which is open afterwards.
+    #[inline(never)]
+    pub fn give_holding(
+        &self,
+        used: Held<'_, UsedPools>,
+        lane: Lane,
+        class: SizeClass,
+        blocks: &[*mut u8],
+    ) {
+        let (given, mut pools_ended) = self.take_back_in(&used, lane, class, blocks);
+        drop(used);
+        if given < blocks.len() {
+            pools_ended |= self.take_back(class, &blocks[given..]);
+        }
+        if pools_ended {
             self.give_surplus();
         }
     }
 
-    /// The same, but no arena goes back, whose land may be a program's and go by the
-    /// program's own calls only. Returns whether a pool has become empty.
-    #[inline(always)]
+    /// Takes `blocks` back as `give` does, but no arena goes back, whose land may be a
+    /// program's and go by the program's own calls only. Returns whether a pool has
+    /// become empty.
+    #[inline(never)]
     pub fn take_back(&self, class: SizeClass, blocks: &[*mut u8]) -> bool {
         let (mut rest, mut pools_ended) = (blocks, false);
         while let Some(first) = rest.first() {
             let lane = lane_of(*first);
-            rest = &rest[self.take_back_in(lane, class, rest, &mut pools_ended)..];
+            let (given, ended) = self.take_back_in(&self.used(lane, class), lane, class, rest);
+            rest = &rest[given..];
+            pools_ended |= ended;
         }
         pools_ended
     }
 
-    /// Takes the leading blocks of `blocks` back that are of `lane`. Returns how many,
-    /// and notes whether a pool has become empty.
-    #[inline(always)]
+    /// Takes the leading blocks of `blocks` back that are of `lane`, whose pools of the
+    /// class are `used`. Returns how many, and whether a pool has become empty.
+    #[inline(never)]
     fn take_back_in(
         &self,
+        used: &UsedPools,
         lane: Lane,
         class: SizeClass,
         blocks: &[*mut u8],
-        pools_ended: &mut bool,
-    ) -> usize {
-        let shape = class.shape();
-        let used = self.used(lane, class);
-        let (mut given, mut wrong) = (0, 0);
+    ) -> (usize, bool) {
+        let (shape, at_once) = (class.shape(), heap::at_once());
+        let (mut given, mut wrong, mut pools_ended) = (0, 0, false);
         while let Some(first) = blocks.get(given) {
             let arena = MAP.arena(first.addr());
             let pool = arena.map(|arena| arena.pool(first.addr()));
-            let (Some(arena), Some(pool)) = (arena, pool.filter(|pool| pool.is_of(class))) else {
+            let (Some(arena), Some(pool)) = (arena, pool.filter(|pool| pool.is_at(lane, class)))
+            else {
+                if pool.is_some_and(|pool| pool.is_of(class)) {
+                    break; // another lane's
+                }
                 misuse::report(Some(class), *first, Misuse::NoSuchPool);
                 (given, wrong) = (given + 1, wrong + 1);
                 continue;
             };
-            if pool.lane() != lane {
-                break;
-            }
             let before = pool.free();
             given += pool.give(class, &blocks[given..]).unwrap_or_else(|_| {
                 pool.give_singly(class, &blocks[given..], |block, misuse| {
@@ -153,19 +209,19 @@ impl Heap {
                     wrong += 1;
                 })
             });
-            if heap::at_once() && !arena.is_programs() {
+            if at_once && !arena.is_programs() {
                 used.purge(arena, pool, true);
             }
             if pool.free() < shape.blocks {
                 used.moved(pool, shape, before, pool.free());
             } else {
                 used.moved(pool, shape, before, 0);
-                self.end_pool(&used, pool);
-                *pools_ended = true;
+                self.end_pool(used, pool);
+                pools_ended = true;
             }
         }
         used.got_back(given - wrong);
-        given
+        (given, pools_ended)
     }
 }
 
@@ -173,8 +229,14 @@ impl Heap {
 #[inline]
 pub(crate) fn lane_of(block: *mut u8) -> Lane {
     if Lane::is_one() {
-        return Lane::FIRST;
+        Lane::FIRST
+    } else {
+        lane_of_several(block)
     }
+}
+
+#[inline(never)]
+fn lane_of_several(block: *mut u8) -> Lane {
     let arena = MAP.arena(block.addr());
     arena.map_or(Lane::FIRST, |arena| arena.pool(block.addr()).lane())
 }
