@@ -35,7 +35,7 @@
 //! |---|---|
 //! | words | `sync` what threads share is made of, `hot` where the hit path's code lies, `geometry` the numbers, `size_class` requests and blocks, `allocator` CPython's tables, `list`, `tally`, `listener` what a file above leaves to be called |
 //! | system | `os/`: (`faults` for the model, `interpreted` for Miri,) mappings, lines of text, locks, the thread word, the environment, names that may be there, the clock, helper threads, memory shared with others, the process and its cgroup |
-//! | pools and arenas | `limits` of the process's memory, `inherited` what a forked child leaves alone, `pages` of a pool, `huge_pages`, `lane` who shares pools with whom, `claim` which classes have arenas of their own, `block_bits`, `pool`, `pool_pages`, `arena_source` where arenas come from, `arena` and its record, `records` all of them, `address_map` what lies where, `arenas` which gives, `depot` between threads and pools, `used_pools` which gives, `cutoff` up to which size pools serve, `packing` which domains are aligned to 8 bytes, `misuse` what is said of wrong frees, `pool_mistakes` which they are, `guard/` sampled blocks beside pages that nobody can access, `heap` all of it, `supply` of blocks, `counts`, `exchange` with the threads, `purge` what goes back |
+//! | pools and arenas | `limits` of the process's memory, `inherited` what a forked child leaves alone, `pages` of a pool, `huge_pages`, `lane` who shares pools with whom, `claim` which classes have arenas of their own, `block_bits`, `pool`, `pool_blocks`, `pool_pages`, `arena_source` where arenas come from, `arena` and its record, `records` all of them, `address_map` what lies where, `arenas` which gives, `depot` between threads and pools, `used_pools` which gives, `cutoff` up to which size pools serve, `packing` which domains are aligned to 8 bytes, `misuse` what is said of wrong frees, `pool_mistakes` which they are, `guard/` sampled blocks beside pages that nobody can access, `heap` all of it, `supply` of blocks, `counts`, `exchange` with the threads, `purge` what goes back |
 //! | threads | `magazine` the hit path, `magazines` of all classes, `mine` those of the calling thread, `threads` who has some, `check` all of it for tests, `stats` what all of it holds, `live/` the same for other processes to look at, and the heap page by page, `decay` when free memory goes back, `fork`, `first_use` |
 //! | object allocator | `below` what no pool serves, `object` malloc, calloc and free for every size and pointer, `realloc`, `watch/` the same where guarded blocks or a tool ask for each |
 //! | around it | `config`, statistics written down by `stats_json`, `stats_text` and `stats_table`, `at_exit` |
@@ -164,6 +164,8 @@ pub mod claim;
 pub mod block_bits;
 
 pub mod pool;
+
+pub mod pool_blocks;
 
 pub mod pool_pages;
 

@@ -13,10 +13,8 @@
 //! ```
 //!
 //! A multiplication tells the number of the block that an address lies in, and
-//! whether the address is its first byte (`size_class.rs`). Blocks come and go in
-//! runs, and mostly as neighbours: a word of bits is read once for as many of them
-//! as lie together, and written once. One more word says in which words to look
-//! for free blocks.
+//! whether the address is its first byte (`size_class.rs`). One more word says in which
+//! words to look for free blocks. How blocks come and go is in `pool_blocks.rs`.
 //!
 //! Nothing is ever written into a free block: it carries no link, so an OS
 //! page of free blocks holds nothing and may go back to the kernel at any
@@ -58,17 +56,13 @@
 //! A pool with a class is touched under that class's lock in its lane, an empty one under
 //! the arenas' lock. It passes from the one to the other under both.
 
-use core::hint::assert_unchecked;
-use core::ptr;
-
 use crate::block_bits;
 use crate::geometry::pool_base;
 use crate::inherited;
 use crate::lane::{LANES, Lane};
 use crate::list::{Linked, Links};
-use crate::os::memory;
 use crate::pages::Pages;
-use crate::size_class::{BLOCKS_PER_WORD, INSIDE, Shape, SizeClass, TABLE_LEN, WORDS};
+use crate::size_class::{SizeClass, TABLE_LEN, WORDS};
 use crate::sync::{AtomicU16, AtomicUsize, Cell, Ordering::Relaxed};
 
 /// The descriptor of a pool. All zero is an empty pool without a place.
@@ -81,7 +75,7 @@ pub struct Pool {
     /// Whose it is: indices of the lane and of the size class; 0 while empty (P7).
     home: AtomicU16,
     /// Blocks that are free (P2).
-    free: Cell<u32>,
+    pub(crate) free: Cell<u32>,
     /// The generation of the process when it began.
     generation: Cell<u32>,
     /// Pages that may be in memory (P5).
@@ -92,7 +86,7 @@ pub struct Pool {
     /// resident are still there.
     pub(crate) returned: Cell<Pages>,
     /// Which words have free blocks (P3).
-    words_free: Cell<u32>,
+    pub(crate) words_free: Cell<u32>,
     /// A bit for each block (P1).
     pub(crate) words: [Cell<u64>; WORDS],
 }
@@ -106,10 +100,6 @@ impl Linked for Pool {
         &self.links
     }
 }
-
-/// Of blocks that were to go back to a pool, at least one is no taken block of it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct NotAllTaken;
 
 /// A class in a lane, as `home` names it.
 fn number(lane: Lane, class: SizeClass) -> u16 {
@@ -198,152 +188,6 @@ impl Pool {
         self.home.store(0, Relaxed);
     }
 
-    /// Takes free blocks of the pool, which is of class `class`: those at the
-    /// lowest addresses, as many as there are and `out` has room for. They
-    /// fill `out` from its end: the lowest is the last. Returns how many.
-    #[inline]
-    pub fn take(&self, class: SizeClass, out: &mut [*mut u8]) -> usize {
-        let (shape, wanted, resident) = (class.shape(), out.len(), self.resident.get());
-        let mut room = wanted;
-        // While the pages that are with us are the first ones, the lowest blocks
-        // are on them.
-        if !resident.are_the_first() {
-            room = self.take_where(shape, out, room, |n| {
-                block_bits::on_pages(shape, resident, n)
-            });
-        }
-        room = self.take_where(shape, out, room, |_| u64::MAX);
-        let taken = wanted - room;
-        self.free.set(self.free.get() - taken as u32);
-        taken
-    }
-
-    /// Takes blocks that have a bit in what `may` says of their word. Returns how
-    /// many slots of the `room` are left.
-    #[inline(always)]
-    fn take_where(
-        &self,
-        shape: &Shape,
-        out: &mut [*mut u8],
-        mut room: usize,
-        may: impl Fn(usize) -> u64,
-    ) -> usize {
-        let (base, size) = (self.base(), shape.size as usize);
-        let all_resident = self.resident.get() == Pages::ALL && self.idle.get().is_empty();
-        let mut words = self.words_free.get();
-        while words != 0 && room > 0 {
-            let n = words.trailing_zeros() as usize;
-            words &= words - 1;
-            let (before, start) = (self.words[n].get(), n * BLOCKS_PER_WORD);
-            let free = !before & may(n);
-            let mut left = free;
-            while left != 0 && room > 0 {
-                // A run of neighbours at a time.
-                let low = left.trailing_zeros() as usize;
-                let len = ((!(left >> low)).trailing_zeros() as usize).min(room);
-                let mut address = base + shape.offset(start + low);
-                for slot in out[room - len..room].iter_mut().rev() {
-                    *slot = ptr::with_exposed_provenance_mut(address);
-                    address += size;
-                }
-                room -= len;
-                left &= !block_bits::run(low, len);
-            }
-            let taken = free & !left;
-            self.words[n].set(before | taken);
-            if before | taken == u64::MAX {
-                self.words_free.set(self.words_free.get() & !(1 << n));
-            }
-            if !all_resident {
-                self.touch(shape, start, taken);
-            }
-        }
-        room
-    }
-
-    /// Notes the pages on which the blocks with these bits lie, of those from number
-    /// `start` on, as resident and not idle.
-    #[inline]
-    fn touch(&self, shape: &Shape, start: usize, blocks: u64) {
-        let Some(last) = blocks.checked_ilog2() else {
-            return;
-        };
-        let span = |first: u32, last: u32| {
-            let end = shape.offset(start + last as usize + 1);
-            Pages::spanning(shape.offset(start + first as usize), end - 1)
-        };
-        let (resident, idle) = (self.resident.get(), self.idle.get());
-        let all = span(blocks.trailing_zeros(), last);
-        if (all & (!resident | idle)).is_empty() {
-            return;
-        }
-        let (mut touched, mut rest) = (Pages::NONE, blocks);
-        while rest != 0 {
-            let low = rest.trailing_zeros();
-            let len = (!(rest >> low)).trailing_zeros();
-            touched = touched | span(low, low + len - 1);
-            rest &= !block_bits::run(low as usize, len as usize);
-        }
-        let touched = touched.in_os_pages(memory::page_size());
-        self.resident.set(resident | touched);
-        self.idle.set(idle & !touched);
-    }
-
-    /// Gives back the leading blocks of `blocks`, which are of the pool's class
-    /// `class`, that lie in this pool. Returns how many these are; or that one of them
-    /// cannot be what its caller took it for, as no taken block begins there. Then the
-    /// pool is as it was.
-    #[inline]
-    pub fn give(&self, class: SizeClass, blocks: &[*mut u8]) -> Result<usize, NotAllTaken> {
-        let shape = class.shape();
-        let (size, reciprocal) = (shape.size as usize, u64::from(shape.reciprocal));
-        let (span, span_of_word) = (shape.blocks as usize * size, BLOCKS_PER_WORD * size);
-        let first = self.base() + shape.first as usize;
-        let mut words_free = self.words_free.get();
-        let (mut rest, mut products) = (blocks, 0);
-        while let Some(block) = rest.first() {
-            let behind = block.addr().wrapping_sub(first);
-            if behind >= span {
-                break;
-            }
-            let n = ((behind as u64 * reciprocal) >> 32) as usize / BLOCKS_PER_WORD;
-            // SAFETY: S3: a block of the pool has a word.
-            unsafe { assert_unchecked(n < WORDS) };
-            let bytes = span_of_word.min(span - n * span_of_word);
-            let start = first + n * span_of_word;
-            let (mut word, mut taken, from) = (self.words[n].get(), 0, rest);
-            while let Some((block, others)) = rest.split_first() {
-                let offset = block.addr().wrapping_sub(start);
-                if offset >= bytes {
-                    break;
-                }
-                let product = offset as u64 * reciprocal;
-                products |= product;
-                let bit = (product >> 32) as u32;
-                taken += word.wrapping_shr(bit) as usize & 1;
-                word &= !1u64.wrapping_shl(bit);
-                rest = others;
-            }
-            if taken != from.len() - rest.len() {
-                self.take_again(shape, &blocks[..blocks.len() - from.len()]);
-                return Err(NotAllTaken);
-            }
-            self.words[n].set(word);
-            words_free |= 1 << n;
-        }
-        let given = blocks.len() - rest.len();
-        // In the pool, but where it has no blocks of this class.
-        let beside = rest.first();
-        let beside = beside.is_some_and(|block| pool_base(block.addr()) == self.base());
-        if beside || products as u32 >= INSIDE {
-            self.take_again(shape, &blocks[..given]);
-            return Err(NotAllTaken);
-        }
-        self.words_free.set(words_free);
-        self.free.set(self.free.get() + given as u32);
-        Ok(given)
-    }
-
     /// The pages that may be in memory.
     pub fn resident(&self) -> Pages {
         self.resident.get()
@@ -354,7 +198,7 @@ impl Pool {
     pub fn is_taken(&self, address: usize) -> bool {
         let class = self.class().filter(|_| self.begins_block(address));
         let number = class.and_then(|class| class.shape().number(address - self.base()));
-        number.is_some_and(|n| self.words[n / BLOCKS_PER_WORD].get() >> (n % 64) & 1 == 1)
+        number.is_some_and(|n| self.words[n / 64].get() >> (n % 64) & 1 == 1)
     }
 
     /// Asserts the invariants of one pool, for tests.
@@ -366,7 +210,7 @@ impl Pool {
         let shape = class.shape();
         let (used, unused) = self.words.split_at(shape.words());
         let set: u32 = used.iter().map(|word| word.get().count_ones()).sum();
-        let bits = (used.len() * BLOCKS_PER_WORD) as u32;
+        let bits = 64 * used.len() as u32;
         assert_eq!(bits - set, self.free.get(), "P2");
         assert!(unused.iter().all(|word| word.get() == 0), "P1");
         let none = block_bits::of_no_block(shape, used.len() - 1);
@@ -390,8 +234,9 @@ const _: () = assert!(WORDS == 32, "words_free has a bit for each word");
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use core::ptr;
+
     use super::*;
-    use crate::geometry::POOL_SIZE;
     use crate::tests::*;
 
     /// A descriptor alone: its pool's memory is never touched.
@@ -409,40 +254,5 @@ pub(crate) mod tests {
         let taken = pool.take(class, &mut out);
         pool.check();
         out.split_off(n - taken).into_iter().rev().collect()
-    }
-
-    #[test]
-    fn blocks_come_lowest_first_and_go_back_in_any_order() {
-        for class in SizeClass::all() {
-            let pool = pool(class);
-            let blocks = class.shape().blocks as usize;
-            let all = take(&pool, class, blocks + 10);
-            assert_eq!(all.len(), blocks);
-            assert_eq!(pool.free(), 0);
-            assert!(all.is_sorted());
-            assert!(all.iter().all(|block| pool.begins_block(block.addr())));
-            let odd: Vec<_> = all.iter().copied().skip(1).step_by(2).rev().collect();
-            assert_eq!(pool.give(class, &odd), Ok(odd.len()));
-            pool.check();
-            let mut again = take(&pool, class, odd.len());
-            again.reverse();
-            assert_eq!(again, odd);
-            assert_eq!(pool.give(class, &all), Ok(blocks));
-            assert_eq!(pool.free() as usize, blocks);
-            pool.check();
-            pool.end();
-            pool.check_empty();
-        }
-    }
-
-    #[test]
-    fn only_the_blocks_of_this_pool_are_taken_back() {
-        let class = SizeClass::of(64).unwrap();
-        let pool = pool(class);
-        let blocks = take(&pool, class, 3);
-        let elsewhere = ptr::without_provenance_mut(pool.base() + POOL_SIZE + 48);
-        assert_eq!(pool.give(class, &[blocks[0], elsewhere, blocks[1]]), Ok(1));
-        assert_eq!(pool.free(), class.shape().blocks - 2);
-        pool.check();
     }
 }

@@ -13,8 +13,6 @@
 //!
 //! As for the pool itself (`pool.rs`).
 
-use core::slice;
-
 use crate::geometry::pool_base;
 use crate::misuse::Misuse;
 use crate::pool::Pool;
@@ -56,7 +54,7 @@ impl Pool {
         let mut seen = 0;
         for block in blocks.iter().take_while(here) {
             seen += 1;
-            if self.give(class, slice::from_ref(block)).is_ok() {
+            if self.give_one(class.shape(), *block).is_ok() {
                 continue;
             }
             let misuse = if self.begins_block(block.addr()) {
@@ -73,8 +71,8 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pool::NotAllTaken;
     use crate::pool::tests::{pool, take};
+    use crate::pool_blocks::NotAllTaken;
     use crate::tests::*;
 
     #[test]

@@ -8,12 +8,15 @@ use core::iter;
 use core::ptr;
 
 use crate::address_map::MAP;
+use crate::geometry::pool_base;
 use crate::heap::{self, Heap};
 use crate::inherited;
 use crate::lane::Lane;
 use crate::misuse::{self, Misuse};
 use crate::os::lock::Held;
 use crate::os::process;
+use crate::pool::Pool;
+use crate::pool_blocks::NotAllTaken;
 use crate::size_class::SizeClass;
 use crate::used_pools::UsedPools;
 
@@ -203,12 +206,24 @@ impl Heap {
                 continue;
             };
             let before = pool.free();
-            given += pool.give(class, &blocks[given..]).unwrap_or_else(|_| {
-                pool.give_singly(class, &blocks[given..], |block, misuse| {
-                    misuse::report(Some(class), block, misuse);
-                    wrong += 1;
-                })
-            });
+            let rest = &blocks[given..];
+            // Programs that drop what they have sorted or hashed drop it all over the place.
+            let is_alone = rest
+                .get(1)
+                .is_none_or(|next| pool_base(next.addr()) != pool.base());
+            let gave = if is_alone {
+                pool.give_one(shape, *first).map(|()| 1)
+            } else {
+                pool.give(class, rest)
+            };
+            given += match gave {
+                Ok(len) => len,
+                Err(NotAllTaken) => {
+                    let (len, mistakes) = give_with_mistakes(pool, class, rest);
+                    wrong += mistakes;
+                    len
+                }
+            };
             if at_once && !arena.is_programs() {
                 used.purge(arena, pool, true);
             }
@@ -223,6 +238,18 @@ impl Heap {
         used.got_back(given - wrong);
         (given, pools_ended)
     }
+}
+
+/// As [`Pool::give`] where something is wrong, which is reported. Returns how many blocks lie
+/// in the pool, and how many of them were left out.
+#[cold]
+fn give_with_mistakes(pool: &Pool, class: SizeClass, blocks: &[*mut u8]) -> (usize, usize) {
+    let mut mistakes = 0;
+    let len = pool.give_singly(class, blocks, |block, misuse| {
+        misuse::report(Some(class), block, misuse);
+        mistakes += 1;
+    });
+    (len, mistakes)
 }
 
 /// The lane that a block belongs to, as far as a look without a lock can tell.

@@ -240,6 +240,7 @@ impl UsedPools {
     /// Gives the pages of `pool`, which belongs to the class and lies in `arena`,
     /// one of the kernel's, back that are due: see [`Pool::due_pages`]. Returns how
     /// many bytes.
+    #[inline(never)]
     pub fn purge(&self, arena: &Arena, pool: &Pool, at_once: bool) -> usize {
         let before = pool.resident();
         let due = pool.due_pages(memory::page_size(), at_once);
@@ -252,12 +253,15 @@ impl UsedPools {
     /// has just joined or is about to leave is on none either.
     #[inline(always)]
     pub fn moved(&self, pool: &'static Pool, shape: &Shape, before: u32, after: u32) {
-        let (from, to) = (shelf(shape, before), shelf(shape, after));
-        if from != to {
-            self.change_shelf(pool, from, to);
+        // The same for `None` as for a shelf that there is not.
+        let number = |free: u32| free.wrapping_sub(1) >> shape.shelf_bits;
+        if number(before) != number(after) {
+            self.change_shelf(pool, shelf(shape, before), shelf(shape, after));
         }
     }
 
+    #[inline(never)]
+    #[unsafe(link_section = ".text.hot.rest")]
     fn change_shelf(&self, pool: &'static Pool, from: Option<usize>, to: Option<usize>) {
         let shelves = self.shelves_of(pool);
         if let Some(from) = from {
