@@ -192,6 +192,8 @@ check: all ## formatting, lints, header, symbols, the hit path's length
 	$(PYTHON3) bench/figures.py --check
 	$(PYTHON3) docs/settings.py --check
 	$(PYTHON3) c_tests/proven.py --check
+	$(PYTHON3) fuzz/mutants.py --check
+	$(PYTHON3) c_tests/mutants.py --check
 	$(MAKE) --no-print-directory asm
 
 HEADER_MADE = "$$(ls -t $(RELEASE)/build/obmalloc-*/out/obmalloc.h | head -n 1)"

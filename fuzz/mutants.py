@@ -4,6 +4,7 @@ form (`make test-model`) notices. A mutant that lives is a hole in the tests.
 
     fuzz/mutants.py             all of them
     fuzz/mutants.py NAME ...    those whose names have one of these words in them
+    fuzz/mutants.py --check     only whether what is to be broken still stands there
 """
 
 import argparse
@@ -19,11 +20,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Name, file in src/, what stands there, what stands there instead.
 MUTANTS = [
-    ("give clears the neighbour's bit", "pool.rs",
+    ("give clears the neighbour's bit", "pool_blocks.rs",
      "word &= !1u64.wrapping_shl(bit);", "word &= !1u64.wrapping_shl(bit ^ 1);"),
-    ("take leaves a bit clear", "pool.rs",
+    ("take leaves a bit clear", "pool_blocks.rs",
      "self.words[n].set(before | taken);", "self.words[n].set(before | taken & (taken - 1));"),
-    ("a page is not noted as touched", "pool.rs",
+    ("a page is not noted as touched", "pool_blocks.rs",
      "self.resident.set(resident | touched);", "let _ = resident | touched;"),
     ("17 bytes get 16", "magazines.rs",
      "(n + (ALIGN - 1)) & !(ALIGN - 1)", "(n + (ALIGN - 2)) & !(ALIGN - 1)"),
@@ -46,20 +47,22 @@ MUTANTS = [
      "            self.take();\n        }\n        Held", "        }\n        Held"),
     ("a fork takes no locks of the heap", "fork.rs",
      "    HEAP.hold_for_fork();\n", ""),
-    ("a spare half is given twice", "magazines.rs",
-     "self.halves[class.index()].spare.store(0, Relaxed);", ""),
+    ("one alone leaves the neighbour's bit clear", "pool_blocks.rs",
+     "self.words[n].set(word & !bit);", "self.words[n].set(word & !(bit | bit << 1));"),
+    ("a run that goes back stays at hand", "magazines.rs",
+     "older.copy_from_slice(newer);", ""),
     ("a short refill is not moved down", "magazines.rs",
      "slots.copy_within(run - taken.., 0);", ""),
     ("the limit is one slot too far", "magazine.rs",
      "if above > self.limit.get() {", "if above > self.limit.get().wrapping_add(1) {"),
     ("the depot gives and keeps", "depot.rs",
-     "        self.len.set(rest);\n        self.asked", "        self.asked"),
-    ("the depot forgets an older block", "depot.rs",
-     "older.write(slot.replace(*block));", "older.write(slot.get());"),
+     "        self.set_len(row, rest);\n        if rest == 0", "        if rest == 0"),
+    ("the depot forgets its oldest run", "depot.rs",
+     "left = Left::Oldest(len);", "left = Left::Nothing;"),
     ("a thread ends with full magazines", "threads.rs",
-     "    record.magazines.empty(&HEAP);\n", ""),
+     "record.magazines.empty(&HEAP);", "0;"),
     ("blocks go back to another lane", "supply.rs",
-     "if pool.lane() != lane {", "if false {"),
+     "pool.is_at(lane, class)", "pool.is_of(class)"),
     ("an empty pool keeps its class in the map", "heap.rs",
      "        MAP.set_class(pool.base(), None);\n", ""),
     ("an arena that went stays in the map", "arenas.rs",
@@ -72,7 +75,7 @@ MUTANTS = [
     ("pages go back with blocks on them", "pool_pages.rs",
      "let free = (self.free_pages() & self.resident.get()).whole(page);",
      "let free = self.resident.get().whole(page);"),
-    ("a page goes back although it was used in between", "pool.rs",
+    ("a page goes back although it was used in between", "pool_blocks.rs",
      "self.idle.set(idle & !touched);", "let _ = idle;"),
     ("what goes below is not counted back", "below.rs",
      "    count(Event::Freed);\n", ""),
@@ -86,8 +89,8 @@ MUTANTS = [
      "        // SAFETY: T1.\n        return below::make(n, || unsafe { (below.malloc)",
      "        // SAFETY: T1.\n        return below::make(n, || unsafe { (below.malloc)"),
     ("calloc's product may overflow", "object.rs",
-     "let Some(n) = nelem.checked_mul(elsize) else {\n        return ptr::null_mut();\n    };",
-     "let n = nelem.wrapping_mul(elsize);"),
+     "let Some(n @ ..=SMALL_MAX) = nelem.checked_mul(elsize) else",
+     "let Some(n @ ..=SMALL_MAX) = Some(nelem.wrapping_mul(elsize)) else"),
     ("land goes back twice", "heap.rs",
      "Some(land) => land.give_back(),\n                None => return released,",
      "Some(land) => { land.give_back(); land.give_back() }\n                None => return released,"),
@@ -115,12 +118,20 @@ def said(text):
     return text.strip().splitlines()[-1][:90] if text.strip() else "?"
 
 
+def stale(mutant):
+    """What is wrong with the mutant itself, if anything is."""
+    _, file, old, _ = mutant
+    if old not in (ROOT / "src" / file).read_text():
+        return f"`{old.strip()}` is not in {file} any more"
+    return None
+
+
 def try_one(folder, mutant):
     name, file, old, new = mutant
     path = folder / "src" / file
     before = path.read_text()
-    if before.count(old) < 1:
-        return f"{name}: `{old.strip()}` is not in {file} any more", False
+    if old not in before:
+        return f"{name}: {stale(mutant)}", False
     path.write_text(before.replace(old, new))
     try:
         build = ["cargo", "build", "--quiet", "--profile", "paranoid", "--bin", "model",
@@ -145,8 +156,14 @@ def try_one(folder, mutant):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("words", nargs="*")
-    words = parser.parse_args().words
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    words = options.words
     chosen = [m for m in MUTANTS if not words or any(word in m[0] for word in words)]
+    if options.check:
+        wrong = [f"{mutant[0]}: {stale(mutant)}" for mutant in chosen if stale(mutant)]
+        print("\n".join(wrong) or f"{len(chosen)} mutants can be made")
+        return bool(wrong)
     lives = 0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
