@@ -1,12 +1,13 @@
 //! Up to which size requests are served from pools.
 //!
-//! Small ones always. Medium ones, up to [`DEFAULT`], once the program is not a
-//! small one: each medium class in use keeps pages of its own, 48 of them some
-//! 300 KiB in all, which a program of a few megabytes would notice (`make
-//! footprint`); the C library, where such blocks come from until then, shares
-//! its pages between sizes. A program counts as large when its heap has
-//! [`LARGE_HEAP`] bytes, or when it has made [`MANY_REQUESTS`] medium requests.
-//! A block is freed to where it came from, whatever the cutoff is by then.
+//! Small ones always. Medium ones, up to [`DEFAULT`], once the program is a large one:
+//! each medium class in use keeps pages of its own, 48 of them some 300 KiB in all, and
+//! more in a program that does one thing after the other; the C library, where such
+//! blocks come from until then, shares its pages between sizes. (With 16 MiB in place of
+//! [`LARGE`], the peak of `bench/heaps/mixed.py` was 2.0 MiB above stock's 58, not 0.6.)
+//! A program is large when its heap has so many bytes, or when so many are in memory,
+//! which is asked now and then while requests are refused. A block is freed to where it
+//! came from, whatever the cutoff is by then.
 //!
 //! Not up to [`MEDIUM_MAX`] unless that is asked for: the compiler's and the
 //! parser's own blocks of 8 KiB and a little fall into a class of 9 KiB, and the
@@ -17,14 +18,15 @@
 //! Atomics that any thread may read and write at any time.
 #![forbid(unsafe_code)]
 
+use crate::os::process;
 use crate::size_class::{MEDIUM_MAX, SMALL_MAX, SizeClass};
 use crate::sync::{AtomicUsize, Ordering::Relaxed};
 
-/// Bytes of arenas from which on a program counts as large.
-const LARGE_HEAP: usize = 16 << 20;
-/// Medium requests from which on it does. Starting an interpreter takes 800
-/// (CPython 3.13) to 2500 (3.11).
-const MANY_REQUESTS: usize = 4_000;
+/// A program that has so many bytes is large.
+const LARGE: usize = 64 << 20;
+/// After so many refused requests it is asked whether it does. Starting an interpreter
+/// takes 800 (CPython 3.13) to 2500 (3.11).
+const ASK_AFTER: usize = 4_000;
 
 /// The cutoff of a large program unless another is asked for, in bytes.
 const DEFAULT: usize = 8 * 1024;
@@ -32,14 +34,14 @@ const DEFAULT: usize = 8 * 1024;
 /// The cutoff now, in bytes.
 static NOW: AtomicUsize = AtomicUsize::new(SMALL_MAX);
 /// The cutoff of a large program, in bytes.
-static LARGE: AtomicUsize = AtomicUsize::new(DEFAULT);
+static RISEN: AtomicUsize = AtomicUsize::new(DEFAULT);
 /// Medium requests that the cutoff has kept from the pools.
 static REFUSED: AtomicUsize = AtomicUsize::new(0);
 
 /// Sets the cutoff to `bytes`, for programs of any size.
 pub fn set(bytes: usize) {
     let bytes = bytes.clamp(SMALL_MAX, MEDIUM_MAX);
-    LARGE.store(bytes, Relaxed);
+    RISEN.store(bytes, Relaxed);
     NOW.store(bytes, Relaxed);
 }
 
@@ -50,13 +52,13 @@ pub fn now() -> usize {
 
 /// To be told that the heap's arenas have so many bytes.
 pub fn heap_has(bytes: usize) {
-    if bytes >= LARGE_HEAP {
+    if bytes >= LARGE {
         rise();
     }
 }
 
 fn rise() {
-    NOW.store(LARGE.load(Relaxed), Relaxed);
+    NOW.store(RISEN.load(Relaxed), Relaxed);
 }
 
 /// The class that serves `n` bytes, unless they are served below.
@@ -75,7 +77,8 @@ fn refuse() {
     // Not exact when threads race, which is no matter for a threshold.
     let refused = REFUSED.load(Relaxed) + 1;
     REFUSED.store(refused, Relaxed);
-    if refused > MANY_REQUESTS {
+    // Where nobody can tell, the number of requests has to do.
+    if refused.is_multiple_of(ASK_AFTER) && process::resident().is_none_or(|bytes| bytes >= LARGE) {
         rise();
     }
 }

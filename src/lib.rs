@@ -113,7 +113,7 @@
 //! | `SOFT`, `HARD`, `GROUP`, `NEAR`, `OVER`, `GRACE`, `ASKED` | limits | atomics, or written at start | as they are |
 //! | `RULE`, `GENERATION`, `PARENT` | inherited | atomics | one generation more |
 //! | `WANTED`; `TURNS`, `OPEN` | huge_pages; lane | atomics; `OPEN` is written under `THREADS` | as they are |
-//! | `NOW`, `LARGE`, `REFUSED`; `MEM`, `OBJ` | cutoff; packing | atomics | as they are |
+//! | `NOW`, `RISEN`, `REFUSED`; `MEM`, `OBJ` | cutoff; packing | atomics | as they are |
 //! | `DECAY` | arenas | atomic, written at start | as it is |
 //! | `CURRENT`, `SIZE`, `TELL` | arena_source | written at start, or under the GIL | as they are |
 //! | `RAW`, `MEM`, `OBJ`, `HOOKED`, `SERIAL`, `VERSION` | domains/ | atomics, or written under the GIL | as they are |

@@ -40,10 +40,14 @@ class Setting(support.PythonCase):
 
     @support.since(3, 6)
     def test_default_rises_with_the_program(self):
-        """A large program's 600 bytes are ours, but for the first 4000 requests
-        (of which its start has made some); its 10 000 bytes are layer 0's."""
+        """A large program's 600 bytes are ours, once it has 64 MiB in memory; its 10 000
+        bytes are layer 0's, and a small one's 600."""
         (below, live, largest), done = self.keep(600, 30000)
-        self.assertTrue(below < 4500 and live > 25000 and 600 < largest <= 8192, done.report)
+        self.assertTrue(below >= 30000 and live < 3000, done.report)
+        (below, live, largest), done = self.keep(600, 150000)
+        # Each item takes two requests.
+        self.assertTrue(100000 < below < 220000 and live > 40000, done.report)
+        self.assertTrue(600 < largest <= 8192, done.report)
         (below, live, largest), done = self.keep(10000, 6000)
         self.assertTrue(below >= 6000 and live < 3000 and largest <= 8192, done.report)
         (below, live, largest), done = self.keep(400, 60000)
