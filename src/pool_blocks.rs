@@ -69,16 +69,22 @@ impl Pool {
             let free = !before & may(n);
             let mut left = free;
             while left != 0 && room > 0 {
-                // A run of neighbours at a time.
+                // A run of neighbours at a time: added to, its bits carry beyond it.
                 let low = left.trailing_zeros() as usize;
-                let len = ((!(left >> low)).trailing_zeros() as usize).min(room);
+                let beyond = left.wrapping_add(left & left.wrapping_neg());
+                let mut len = beyond.trailing_zeros() as usize - low;
+                if len <= room {
+                    left &= beyond;
+                } else {
+                    len = room;
+                    left &= !block_bits::run(low, len);
+                }
                 let mut address = base + shape.offset(start + low);
                 for slot in out[room - len..room].iter_mut().rev() {
                     *slot = ptr::with_exposed_provenance_mut(address);
                     address += size;
                 }
                 room -= len;
-                left &= !block_bits::run(low, len);
             }
             let taken = free & !left;
             self.words[n].set(before | taken);
