@@ -52,7 +52,7 @@ pub unsafe extern "C" fn realloc(_: *mut c_void, p: *mut c_void, n: usize) -> *m
 /// Free of the C library, for any pointer.
 ///
 /// # Safety
-/// As for [`realloc`].
+/// As for [`realloc`](fn@realloc).
 pub unsafe extern "C" fn free(_: *mut c_void, p: *mut c_void) {
     if MAP.find(p.addr()).class().is_some() {
         // SAFETY: T1; the pointer is a block of ours.
