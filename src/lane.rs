@@ -35,7 +35,7 @@ pub const LANES: usize = 16;
 /// Locks found held, within a quarter of the decay interval, by which it shows that
 /// threads do not take turns: two interpreters that do nothing but allocate came to 2500,
 /// a GIL's threads beside the helper thread to 6.
-const CROWD: usize = 250;
+const CROWD: usize = 100;
 
 /// Whether threads take turns.
 static TURNS: AtomicBool = AtomicBool::new(false);
