@@ -93,7 +93,7 @@ pub static SETTINGS: &[Setting] = table![
     Setting {
         name: "SMALL_MAX",
         values: "bytes from 512 to 32768, K allowed; by heap size",
-        meaning: "the largest request that is served from pools; unset: 512, CPython's own rule, and 8192 once the heap, or the whole program in memory, has 64 MiB",
+        meaning: "the largest request that is served from pools; unset: 512, CPython's own rule, and 8192 once the heap, or the whole program in memory, has 64 MiB, or 100000 larger requests were made",
         apply: |value| match size(value) {
             Some(n @ SMALL_MAX..=MEDIUM_MAX) => {
                 cutoff::set(n);

@@ -6,8 +6,8 @@
 //! blocks come from until then, shares its pages between sizes. (With 16 MiB in place of
 //! [`LARGE`], the peak of `bench/heaps/mixed.py` was 2.0 MiB above stock's 58, not 0.6.)
 //! A program is large when its heap has so many bytes, or when so many are in memory,
-//! which is asked now and then while requests are refused. A block is freed to where it
-//! came from, whatever the cutoff is by then.
+//! which is asked now and then while requests are refused, or when it has made [`MANY`].
+//! A block is freed to where it came from, whatever the cutoff is by then.
 //!
 //! Not up to [`MEDIUM_MAX`] unless that is asked for: the compiler's and the
 //! parser's own blocks of 8 KiB and a little fall into a class of 9 KiB, and the
@@ -24,9 +24,12 @@ use crate::sync::{AtomicUsize, Ordering::Relaxed};
 
 /// A program that has so many bytes is large.
 const LARGE: usize = 64 << 20;
-/// After so many refused requests it is asked whether it does. Starting an interpreter
-/// takes 800 (CPython 3.13) to 2500 (3.11).
+/// After each so many refused requests it is asked whether it does. Starting an
+/// interpreter takes 800 (CPython 3.13) to 2500 (3.11).
 const ASK_AFTER: usize = 4_000;
+/// A program that makes so many is to have them fast, whatever its size: pools take half
+/// of the time.
+const MANY: usize = 100_000;
 
 /// The cutoff of a large program unless another is asked for, in bytes.
 const DEFAULT: usize = 8 * 1024;
@@ -77,8 +80,11 @@ fn refuse() {
     // Not exact when threads race, which is no matter for a threshold.
     let refused = REFUSED.load(Relaxed) + 1;
     REFUSED.store(refused, Relaxed);
-    // Where nobody can tell, the number of requests has to do.
-    if refused.is_multiple_of(ASK_AFTER) && process::resident().is_none_or(|bytes| bytes >= LARGE) {
+    if !refused.is_multiple_of(ASK_AFTER) {
+        return;
+    }
+    // Where nobody can tell, it is large.
+    if refused >= MANY || process::resident().is_none_or(|bytes| bytes >= LARGE) {
         rise();
     }
 }

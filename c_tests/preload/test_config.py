@@ -40,14 +40,15 @@ class Setting(support.PythonCase):
 
     @support.since(3, 6)
     def test_default_rises_with_the_program(self):
-        """A large program's 600 bytes are ours, once it has 64 MiB in memory; its 10 000
-        bytes are layer 0's, and a small one's 600."""
+        """A program's 6000 bytes are ours once it has 64 MiB in memory, its 600 once it has
+        asked for 100 000 such; a large one's 10 000 are layer 0's, and a small one's 600.
+        (Each item takes two requests.)"""
         (below, live, largest), done = self.keep(600, 30000)
         self.assertTrue(below >= 30000 and live < 3000, done.report)
-        (below, live, largest), done = self.keep(600, 150000)
-        # Each item takes two requests.
-        self.assertTrue(100000 < below < 220000 and live > 40000, done.report)
-        self.assertTrue(600 < largest <= 8192, done.report)
+        for size, count, asked in ((6000, 15000, 25000), (600, 75000, 105000)):
+            (below, live, largest), done = self.keep(size, count)
+            self.assertTrue(asked / 3 < below < asked and live > count / 5, done.report)
+            self.assertTrue(size < largest <= 8192, done.report)
         (below, live, largest), done = self.keep(10000, 6000)
         self.assertTrue(below >= 6000 and live < 3000 and largest <= 8192, done.report)
         (below, live, largest), done = self.keep(400, 60000)
