@@ -208,8 +208,8 @@ impl Depot {
     pub fn take_oldest(&self, slots: &Slots, out: &mut [*mut u8; BLOCKS_PER_WORD]) -> usize {
         let row = (self.newest() + ROWS + 1 - self.rows()) % ROWS;
         let len = self.len(row);
-        if self.rows() == 0 {
-            return 0;
+        if len == 0 {
+            return 0; // D1: it is not in use, so none is
         }
         for (to, slot) in out.iter_mut().zip(&slots.0[row][..len]) {
             *to = slot.get();

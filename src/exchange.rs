@@ -37,8 +37,8 @@ impl Heap {
     }
 
     /// Takes a run of blocks of `class` that a thread has too many of into the depot of
-    /// the lane that the first one belongs to; if that is full, as many of its older
-    /// blocks, or these, go to the pools.
+    /// the lane that the first one belongs to. What leaves that, the oldest run if it is
+    /// full, goes to the pools.
     #[inline(never)]
     #[unsafe(link_section = ".text.hot.rest")]
     pub fn flush(&self, class: SizeClass, run: &[*mut u8]) {
@@ -64,10 +64,11 @@ impl Heap {
     /// called the last time, or `all`. No arena goes back.
     pub fn empty_depots(&self, all: bool) {
         for (lane, class, used) in self.all_used() {
-            let (all_rows, unused) = (used.depot.rows(), used.depot.unused());
+            let (rows, unused) = (used.depot.rows(), used.depot.unused());
             drop(used);
+            let leaving = if all { rows } else { unused };
             let mut run = [ptr::null_mut(); BLOCKS_PER_WORD];
-            for _ in 0..if all { all_rows } else { unused } {
+            for _ in 0..leaving {
                 let used = self.used(lane, class);
                 let taken = used.depot.take_oldest(self.slots(lane, class), &mut run);
                 drop(used);

@@ -35,40 +35,25 @@ impl Heap {
     }
 
     /// The same for who holds the class's lock, which is open afterwards.
-    pub fn take_holding(
-        &self,
-        used: Held<'_, UsedPools>,
+    pub fn take_holding<'a>(
+        &'a self,
+        mut used: Held<'a, UsedPools>,
         lane: Lane,
         class: SizeClass,
         request: usize,
         out: &mut [*mut u8],
     ) -> usize {
-        let taken = self.take_from_pools(&used, lane, class, request, out, false);
-        drop(used);
-        if taken > 0 {
-            return taken;
-        }
-        self.take_anew(lane, class, request, out)
-    }
-
-    /// As `take`, from an arena that is added.
-    #[cold]
-    fn take_anew(
-        &self,
-        lane: Lane,
-        class: SizeClass,
-        request: usize,
-        out: &mut [*mut u8],
-    ) -> usize {
-        while self.add_arena() {
-            // Others may have taken all of it by now.
-            let used = self.used(lane, class);
+        loop {
             let taken = self.take_from_pools(&used, lane, class, request, out, false);
+            drop(used);
             if taken > 0 {
                 return taken;
             }
+            if !self.add_arena() {
+                return self.take_what_is_left(lane, class, request, out);
+            }
+            used = self.used(lane, class);
         }
-        self.take_what_is_left(lane, class, request, out)
     }
 
     /// As `take`, from wherever there is a block, claimed arenas and other lanes: there
