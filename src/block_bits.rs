@@ -35,6 +35,16 @@ pub const fn run(low: usize, len: usize) -> u64 {
     u64::MAX >> (BLOCKS_PER_WORD - len) << low
 }
 
+/// The lowest run of these bits, of which one is set: where it begins, how long it is, and
+/// the bits without it. (Added to at its start, a run carries to behind its end.)
+#[inline(always)]
+pub const fn lowest_run(bits: u64) -> (usize, usize, u64) {
+    let low = bits.trailing_zeros();
+    let beyond = bits.wrapping_add(bits & bits.wrapping_neg());
+    let len = beyond.trailing_zeros() - low;
+    (low as usize, len as usize, bits & beyond)
+}
+
 /// The bits of word `n` that stand for these blocks.
 pub fn in_word(blocks: &Range<usize>, n: usize) -> u64 {
     let first = n * BLOCKS_PER_WORD;
@@ -87,6 +97,20 @@ mod tests {
                     .sum();
                 assert_eq!(bits as usize, blocks.len());
             }
+        }
+    }
+
+    #[test]
+    fn the_lowest_run_is_told_from_the_others() {
+        for (bits, found) in [
+            (1, (0, 1, 0)),
+            (0b1011_0110, (1, 2, 0b1011_0000)),
+            (u64::MAX, (0, 64, 0)),
+            (u64::MAX << 63, (63, 1, 0)),
+            (u64::MAX << 60 | 1, (0, 1, u64::MAX << 60)),
+        ] {
+            assert_eq!(lowest_run(bits), found, "{bits:b}");
+            assert_eq!(run(found.0, found.1) | found.2, bits);
         }
     }
 

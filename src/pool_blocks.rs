@@ -69,12 +69,10 @@ impl Pool {
             let free = !before & may(n);
             let mut left = free;
             while left != 0 && room > 0 {
-                // A run of neighbours at a time: added to, its bits carry beyond it.
-                let low = left.trailing_zeros() as usize;
-                let beyond = left.wrapping_add(left & left.wrapping_neg());
-                let mut len = beyond.trailing_zeros() as usize - low;
+                // A run of neighbours at a time.
+                let (low, mut len, others) = block_bits::lowest_run(left);
                 if len <= room {
-                    left &= beyond;
+                    left = others;
                 } else {
                     len = room;
                     left &= !block_bits::run(low, len);
@@ -105,21 +103,21 @@ impl Pool {
         let Some(last) = blocks.checked_ilog2() else {
             return;
         };
-        let span = |first: u32, last: u32| {
-            let end = shape.offset(start + last as usize + 1);
-            Pages::spanning(shape.offset(start + first as usize), end - 1)
+        let span = |low: usize, len: usize| {
+            let (first, end) = (start + low, start + low + len);
+            Pages::spanning(shape.offset(first), shape.offset(end) - 1)
         };
         let (resident, idle) = (self.resident.get(), self.idle.get());
-        let all = span(blocks.trailing_zeros(), last);
+        let low = blocks.trailing_zeros() as usize;
+        let all = span(low, last as usize + 1 - low);
         if (all & (!resident | idle)).is_empty() {
             return;
         }
         let (mut touched, mut rest) = (Pages::NONE, blocks);
         while rest != 0 {
-            let low = rest.trailing_zeros();
-            let len = (!(rest >> low)).trailing_zeros();
-            touched = touched | span(low, low + len - 1);
-            rest &= !block_bits::run(low as usize, len as usize);
+            let (low, len, others) = block_bits::lowest_run(rest);
+            touched = touched | span(low, len);
+            rest = others;
         }
         let touched = touched.in_os_pages(memory::page_size());
         self.resident.set(resident | touched);
