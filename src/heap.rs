@@ -33,14 +33,14 @@ use crate::arenas::Arenas;
 use crate::claim::Claim;
 use crate::cutoff;
 use crate::depot::Slots;
-use crate::geometry::{ALIGNMENT, ARENA_SIZE, POOLS_PER_ARENA};
+use crate::geometry::{ARENA_SIZE, POOLS_PER_ARENA};
 use crate::inherited;
 use crate::lane::{LANES, Lane};
 use crate::limits;
 use crate::os::lock::{Held, Lock};
 use crate::os::process;
 use crate::pool::Pool;
-use crate::size_class::{LAST, SHAPES, SizeClass, TABLE_LEN};
+use crate::size_class::{LAST, SizeClass, TABLE_LEN};
 use crate::sync::{AtomicBool, Ordering::Relaxed};
 use crate::used_pools::UsedPools;
 
@@ -73,10 +73,9 @@ static PLACES: [u8; TABLE_LEN] = {
     let (mut places, mut index) = ([0; TABLE_LEN], 1);
     let (mut plain, mut packed) = (0, LAST - SizeClass::PACKED);
     while index < TABLE_LEN {
-        let next = if (SHAPES[index].size as usize).is_multiple_of(ALIGNMENT) {
-            &mut plain
-        } else {
-            &mut packed
+        let next = match SizeClass::from_index(index) {
+            Some(class) if class.is_packed() => &mut packed,
+            _ => &mut plain,
         };
         places[index] = *next as u8;
         *next += 1;

@@ -255,7 +255,7 @@ impl SizeClass {
 
     /// What its pools look like.
     #[inline(always)]
-    pub fn shape(self) -> &'static Shape {
+    pub const fn shape(self) -> &'static Shape {
         &SHAPES[self.index()]
     }
 
@@ -271,12 +271,12 @@ impl SizeClass {
 
     /// Bytes in a block.
     #[inline(always)]
-    pub fn size(self) -> usize {
+    pub const fn size(self) -> usize {
         self.shape().size as usize
     }
 
     /// Whether only packed domains use it: its blocks are aligned to 8 bytes.
-    pub fn is_packed(self) -> bool {
+    pub const fn is_packed(self) -> bool {
         !self.size().is_multiple_of(ALIGNMENT)
     }
 }
