@@ -65,6 +65,16 @@ unsafe fn beyond_small(below: &Allocator, n: usize) -> *mut c_void {
         // SAFETY: T1.
         return below::make(n, || unsafe { (below.malloc)(below.ctx, n) });
     };
+    // SAFETY: the caller's promise.
+    unsafe { medium(below, class, n) }
+}
+
+/// A request for `n` bytes, which `class`, a medium one, serves.
+///
+/// # Safety
+/// `below` keeps T1.
+#[inline]
+unsafe fn medium(below: &Allocator, class: SizeClass, n: usize) -> *mut c_void {
     let block = mine::magazines().pop(class);
     if !block.is_null() {
         return block.cast();
@@ -151,12 +161,12 @@ unsafe fn calloc_beyond_small(below: &Allocator, nelem: usize, elsize: usize) ->
     let Some(n @ ..=REQUEST_MAX) = nelem.checked_mul(elsize) else {
         return ptr::null_mut();
     };
-    if cutoff::class_of(n).is_none() {
+    let Some(class) = cutoff::class_of(n) else {
         // SAFETY: T1.
         return below::make(n, || unsafe { (below.calloc)(below.ctx, nelem, elsize) });
-    }
+    };
     // SAFETY: the caller's promise.
-    let block = unsafe { beyond_small(below, n) };
+    let block = unsafe { medium(below, class, n) };
     // SAFETY: as in `calloc`.
     unsafe { cleared(block, n) }
 }
