@@ -1,8 +1,9 @@
 """The instructions of one malloc and one free that hit, counted in the built library.
 
-The two functions in the host's tables are disassembled, and followed from the entry
-along the way that the compiler lays out for the expected case: conditional jumps not
-taken, jumps inside the function followed, up to the first `ret`. That way is printed.
+The functions in the host's tables, malloc plain and packed, are disassembled, and
+followed from the entry along the way that the compiler lays out for the expected case:
+conditional jumps not taken, jumps inside the function followed, up to the first `ret`.
+That way is printed.
 It is a failure if it is longer than the limit, takes a lock (a `lock` prefix, or xchg
 with memory, which locks without one), calls anything, or leaves the function.
 
@@ -18,7 +19,7 @@ import sys
 import hosts
 import pairs
 
-NAMES = ("host::table::PLAIN::malloc", "host::table::free")
+NAMES = ("host::table::PLAIN::malloc", "host::table::PACKED::malloc", "host::table::free")
 HASH = re.compile(r"::h[0-9a-f]{16}$")
 HEADING = re.compile(r"^([0-9a-f]+) <(.*)>:$")
 LINE = re.compile(r"^\s+([0-9a-f]+):\s+(.*?)\s*$")
@@ -100,8 +101,10 @@ def main():
         counts.append(len(path))
         if complaint:
             complaints.append("%s %s" % (name, complaint))
-    total = sum(counts)
-    print("malloc %d + free %d = %d, limit %d" % (counts[0], counts[1], total, options.limit))
+    plain, packed, free = counts
+    total = max(plain, packed) + free
+    print("malloc %d, packed %d, + free %d = %d, limit %d"
+          % (plain, packed, free, total, options.limit))
     if total > options.limit:
         complaints.append("%d instructions are more than %d" % (total, options.limit))
     return hosts.finish(complaints, "no lock, no call, within the limit")

@@ -92,8 +92,9 @@ def count(one, side, packages, loops, clock):
     arguments, environment = suite_runs.command(
         one, side, packages, 0, ["-l%d" % loops, "-w0", "-n1"], clock)
     result = subprocess.run(
-        [shutil.which("valgrind")] + CALLGRIND + arguments, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, universal_newlines=True)
+        [shutil.which("valgrind")] + CALLGRIND + arguments, env=environment,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        universal_newlines=True)
     if result.returncode != 0:
         raise pairs.Failed("%s under callgrind: %s" % (
             side.name, (result.stderr.strip().splitlines() or ["it ended"])[-1]))

@@ -29,8 +29,11 @@ def by_clock(statements, *words):
             "runpy.run_path(sys.argv[0], run_name='__main__')"] + list(words)
 
 
-# What pyperf's clock shows is the CPU time of the process.
-BY_CPU = by_clock("time.perf_counter = time.process_time")
+def clock_of(options):
+    """By --cpu what pyperf's clock shows is the CPU time of the process."""
+    return by_clock("time.perf_counter = time.process_time") if options.cpu else []
+
+
 SAID = re.compile(r"^obmalloc: .*$", re.M)
 
 
@@ -122,7 +125,8 @@ def calibrate(one, stock, packages, options):
     """(loops, seconds that they take) on the stock side."""
     arguments = ["--calibrate-loops", "--min-time=1e-9", "-w0", "-n1"] if options.quick else [
         "--calibrate-loops", "--min-time=%s" % SHORT, "-w1", "-n1"]
-    (run,), = pairs.alternate([command(one, stock, packages, 0, arguments, BY_CPU if options.cpu else [])], 1)
+    worker = command(one, stock, packages, 0, arguments, clock_of(options))
+    (run,), = pairs.alternate([worker], 1)
     metadata, inner = told(one, stock, run)
     loops, value = inner["warmups"][-1]
     return loops, loops * value * metadata.get("inner_loops", 1)
@@ -138,8 +142,9 @@ def measure(one, place, packages, loops, seconds, options):
     result = Result(one, loops, values, [], [])
     for number in range(options.rounds):
         order = list(enumerate(place.sides))[::-1 if number % 2 else 1]
-        runs, = pairs.alternate([command(one, side, packages, number, arguments, BY_CPU if options.cpu else [])
-                                 for _, side in order], 1)
+        workers = [command(one, side, packages, number, arguments, clock_of(options))
+                   for _, side in order]
+        runs, = pairs.alternate(workers, 1)
         seen = {}
         for (index, side), run in zip(order, runs):
             _, inner = told(one, side, run)
