@@ -36,7 +36,7 @@ use crate::limits;
 use crate::live;
 use crate::os::clock;
 use crate::os::helper::Helper;
-use crate::os::lock::{self, Lock};
+use crate::os::lock::{self, Lock, Tending};
 use crate::pages;
 use crate::purge::Walk;
 use crate::sync::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Cell, Ordering::Relaxed};
@@ -82,8 +82,6 @@ static STIRRED: AtomicBool = AtomicBool::new(false);
 static BACK: AtomicUsize = AtomicUsize::new(0);
 static SINCE: AtomicUsize = AtomicUsize::new(0);
 static NEXT: AtomicU64 = AtomicU64::new(0);
-/// When the locks that were found held are counted anew.
-static COUNTED: AtomicU64 = AtomicU64::new(0);
 
 /// Milliseconds after a fork in which the parent starts no thread, or one interval.
 const AFTER_FORK: u64 = 20;
@@ -146,10 +144,6 @@ fn step(back: usize) {
     FORK_STIRRED.store(true, Relaxed);
     let (now, since) = (clock::now(), SINCE.load(Relaxed) + back);
     SINCE.store(since, Relaxed);
-    if now >= COUNTED.load(Relaxed) {
-        COUNTED.store(now + interval / LOOKS, Relaxed);
-        lock::forget_waits();
-    }
     if now >= NEXT.load(Relaxed) || since >= CAME_BACK {
         look(now, interval);
     }
@@ -177,7 +171,7 @@ fn look(now: u64, interval: u64) {
 }
 
 fn part_of_a_round(now: u64, interval: u64) {
-    let round = ROUND.lock();
+    let (round, _tending) = (ROUND.lock(), Tending::begin());
     let mut walk = match round.at.get() {
         Some(walk) => walk,
         None if now < round.next.get() => {
@@ -231,6 +225,7 @@ fn work(helper: &Helper) {
 
 /// A round of the helper thread. False if it is to stop.
 fn calm_round(helper: &Helper) -> bool {
+    let _tending = Tending::begin();
     HEAP.empty_depots(false);
     HEAP.release(false);
     let pools_per_breath = 1 + HEAP.arena_counts().pools / BREATHS;
@@ -265,6 +260,7 @@ fn round_at_once(keep: usize) {
 /// Gives free pages back now, until no more than `keep` bytes are free that
 /// are with us.
 fn give_back(keep: usize) {
+    let _tending = Tending::begin();
     HEAP.empty_depots(true);
     if keep == 0 {
         HEAP.release(true);
@@ -351,6 +347,7 @@ pub fn go_on_after_fork() {
 
 /// After a fork, in the child.
 pub fn go_on_in_child() {
+    Tending::forked();
     go_on(0);
 }
 

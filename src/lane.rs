@@ -26,19 +26,23 @@
 //!     threads' lock is held, so a fork, which holds it, knows them all.
 #![forbid(unsafe_code)]
 
-use crate::os::lock;
-use crate::sync::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use crate::os::{clock, lock};
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// Lanes that there are at the most; more threads share.
 pub const LANES: usize = 16;
 
-/// Locks found held, within a quarter of the decay interval, by which it shows that
-/// threads do not take turns: two interpreters that do nothing but allocate came to 2500,
-/// a GIL's threads beside the helper thread to 6.
-const CROWD: usize = 100;
+/// Locks that requests found held by each other's, within [`AT_ONCE`], by which it shows
+/// that threads do not take turns: two interpreters that do nothing but allocate come to
+/// 2500.
+const CROWD: usize = 50;
+/// Milliseconds.
+const AT_ONCE: u64 = 250;
 
 /// Whether threads take turns.
 static TURNS: AtomicBool = AtomicBool::new(false);
+/// When the locks found held were counted from, last.
+static SINCE: AtomicU64 = AtomicU64::new(0);
 /// How many lanes are open (E1).
 static OPEN: AtomicUsize = AtomicUsize::new(1);
 
@@ -98,5 +102,13 @@ pub fn run_at_once() {
 /// Whether threads that are said to take turns do not.
 #[inline]
 pub fn is_crowded() -> bool {
-    lock::waits() >= CROWD && TURNS.load(Relaxed)
+    lock::waits() >= CROWD && TURNS.load(Relaxed) && were_at_once()
+}
+
+/// Whether the locks found held were so within [`AT_ONCE`]; counts anew.
+#[cold]
+fn were_at_once() -> bool {
+    let now = clock::now();
+    lock::forget_waits();
+    now.saturating_sub(SINCE.swap(now, Relaxed)) <= AT_ONCE
 }

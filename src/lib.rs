@@ -103,16 +103,16 @@
 //! | thread word; `ENDED` | os/thread_word; mine | thread-local; atomics | as they are |
 //! | `THREADS` | threads | its lock | held over the fork; other threads' magazines are inherited |
 //! | `TELL` | threads | atomic; written at the first use | as it is |
-//! | `FORKING`; `WAITS` | os/lock | atomics | cleared; as it is |
+//! | `FORKING`, `TENDING`; `WAITS` | os/lock | atomics | cleared; as it is |
 //! | `HELPER`, `ROUND`; `ANSWERER`, `PAGE` | decay; live/ | their locks | the helper threads end before; locks are held over the fork. Of `_Fork`, a helper's state is told by a mark; a child makes a page of its own |
 //! | `WANTED`, `HOST`, `THREAD`, `NEXT`, `WORDS` | live/ | atomics | as they are |
-//! | `INTERVAL`, `THREAD`, `STIRRED`, `NEXT`, `COUNTED`, `BACK`, `SINCE`, `FORKED`, `FORK_STIRRED`; `AT_ONCE`, `GREW`; `RETURNED` | decay; heap; pages | atomics | as they are |
+//! | `INTERVAL`, `THREAD`, `STIRRED`, `NEXT`, `BACK`, `SINCE`, `FORKED`, `FORK_STIRRED`; `AT_ONCE`, `GREW`; `RETURNED` | decay; heap; pages | atomics | as they are |
 //! | `ASK` | os/thread | atomic; written at the first use | as it is |
 //! | `REGISTERED`; `READ` | fork; host/attach | atomics | done; as it is |
 //! | `HAPPENED`, `TELL` | first_use | atomics | as they are |
 //! | `SOFT`, `HARD`, `GROUP`, `NEAR`, `OVER`, `GRACE`, `ASKED` | limits | atomics, or written at start | as they are |
 //! | `RULE`, `GENERATION`, `PARENT` | inherited | atomics | one generation more |
-//! | `WANTED`; `TURNS`, `OPEN` | huge_pages; lane | atomics; `OPEN` is written under `THREADS` | as they are |
+//! | `WANTED`; `TURNS`, `SINCE`, `OPEN` | huge_pages; lane | atomics; `OPEN` is written under `THREADS` | as they are |
 //! | `NOW`, `RISEN`, `REFUSED`; `MEM`, `OBJ` | cutoff; packing | atomics | as they are |
 //! | `DECAY` | arenas | atomic, written at start | as it is |
 //! | `CURRENT`, `SIZE`, `TELL` | arena_source | written at start, or under the GIL | as they are |

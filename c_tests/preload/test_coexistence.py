@@ -133,6 +133,13 @@ class Coexistence(support.PythonCase):
                               'print(inside.stats(inside.library())["pools"]["lanes"])\n')
         self.assertEqual(done.out.strip(), '1', 'under a GIL threads take turns')
 
+    def test_a_thread_that_trims(self):
+        """It does so without the GIL, and is no sign that the others run at once."""
+        for settings in ({}, {'OBMALLOC_DECAY_MS': '-1'}):
+            with self.subTest(settings=settings):
+                done = self.program('trimming.py', env=support.preloaded(**settings))
+                self.assertEqual(done.out.strip(), 'lanes: 1', done.report)
+
     @support.since(3, 13)
     def test_interpreters_with_a_gil_each_get_lanes(self):
         if len(os.sched_getaffinity(0)) < 2:

@@ -31,10 +31,13 @@ use crate::sync::{
 /// Only that thread compares it with itself, so no ordering is needed.
 static FORKING: AtomicUsize = AtomicUsize::new(0);
 
-/// How often a thread found a lock held by another one, of late.
+/// How often a request found a lock held by another one, of late.
 static WAITS: AtomicUsize = AtomicUsize::new(0);
+/// Threads that look after the heap now.
+static TENDING: AtomicUsize = AtomicUsize::new(0);
 
-/// How often a thread found a lock held by another one since this was forgotten.
+/// How often a request of the program found a lock held by another one since this was
+/// forgotten.
 #[inline]
 pub fn waits() -> usize {
     WAITS.load(Relaxed)
@@ -43,6 +46,29 @@ pub fn waits() -> usize {
 /// Counts anew.
 pub fn forget_waits() {
     WAITS.store(0, Relaxed);
+}
+
+/// That this thread looks after the heap, and does not serve a request: who waits for it
+/// meanwhile, or for whom it waits, is not counted.
+pub struct Tending(());
+
+impl Tending {
+    /// From now on, until this is dropped.
+    pub fn begin() -> Tending {
+        TENDING.fetch_add(1, Relaxed);
+        Tending(())
+    }
+
+    /// In a forked child: those who did are not there.
+    pub fn forked() {
+        TENDING.store(0, Relaxed);
+    }
+}
+
+impl Drop for Tending {
+    fn drop(&mut self) {
+        TENDING.fetch_sub(1, Relaxed);
+    }
 }
 
 /// How often a thread looks again before it sleeps.
@@ -115,7 +141,9 @@ impl<T> Lock<T> {
     fn wait(&self) -> Held<'_, T> {
         let taken = !this_thread_forks();
         if taken {
-            WAITS.fetch_add(1, Relaxed);
+            if TENDING.load(Relaxed) == 0 {
+                WAITS.fetch_add(1, Relaxed);
+            }
             self.take();
         }
         Held { lock: self, taken }
