@@ -82,6 +82,9 @@ unsafe impl Sync for Bottom {}
 static BOTTOM: Bottom = Bottom(ptr::null_mut());
 const NO_SLOTS: *mut Slot = (&raw const BOTTOM).cast::<Slot>().cast_mut();
 
+/// Blocks of the shortest runs, where a class has such.
+const FEW: usize = 4;
+
 /// Slots for two runs and their bottom; none if there are no runs.
 const fn room(run: usize) -> usize {
     if run > 0 { 2 * run + 1 } else { 0 }
@@ -142,10 +145,11 @@ impl Magazines {
         self.lane.store(lane.index() as u8, Relaxed);
     }
 
-    /// How many blocks of a class travel at once.
+    /// How many blocks of a class travel at once. Fewer than [`FEW`] only where there never
+    /// are more: the way to the pools costs some two hundred instructions, however many.
     fn run(&self, class: SizeClass) -> usize {
         let most = class.shape().run as usize;
-        (most >> self.shorter.get()).max(most.min(1))
+        (most >> self.shorter.get()).max(most.min(FEW))
     }
 
     /// Lays the magazines of all classes out over `slots`, all of them empty, to be

@@ -201,8 +201,7 @@ impl Threads {
 /// longest: many threads mostly wait, and what they have at hand keeps pages busy.
 fn shorter(number: usize) -> u32 {
     match number {
-        0..2 => 0,
-        2..8 => 1,
+        0..8 => 0,
         8..16 => 2,
         _ => 3,
     }
