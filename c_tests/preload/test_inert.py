@@ -4,6 +4,7 @@ import collections
 import os
 import re
 import shutil
+import tempfile
 import unittest
 
 import support
@@ -90,15 +91,18 @@ class Inert(support.Case):
     def system_calls(self, library, command):
         """(calls by name, but those of the loader; anonymous mappings that the
         loader did not place; the files opened)"""
-        path = support.scratch('strace.%s' % os.path.basename(library))
         env = support.clean_environment(**LOUD)
-        done = support.run(['strace', '-f', '-o', path, '-E', 'LD_PRELOAD=' + library] + command,
-                           env=env)
-        if 'ptrace' in done.err:
-            self.skipTest('strace may not trace here')
-        self.assertRan(done)
-        with open(path) as file:
-            lines = [re.sub(r'^\d+ +', '', line) for line in file]
+        with tempfile.TemporaryDirectory() as folder:
+            # A file for each process: in one file, calls at the same time are cut in two.
+            done = support.run(['strace', '-ff', '-o', os.path.join(folder, 'of'),
+                                '-E', 'LD_PRELOAD=' + library] + command, env=env)
+            if 'ptrace' in done.err:
+                self.skipTest('strace may not trace here')
+            self.assertRan(done)
+            lines = []
+            for name in os.listdir(folder):
+                with open(os.path.join(folder, name)) as file:
+                    lines += file
         names = collections.Counter(line.split('(')[0] for line in lines if '(' in line)
         maps = [line for line in lines
                 if line.startswith('mmap(') and 'MAP_ANONYMOUS' in line and 'MAP_FIXED' not in line]
