@@ -171,7 +171,7 @@ fn look(now: u64, interval: u64) {
 }
 
 fn part_of_a_round(now: u64, interval: u64) {
-    let (round, _tending) = (ROUND.lock(), Tending::begin());
+    let round = ROUND.lock();
     let mut walk = match round.at.get() {
         Some(walk) => walk,
         None if now < round.next.get() => {
@@ -225,7 +225,6 @@ fn work(helper: &Helper) {
 
 /// A round of the helper thread. False if it is to stop.
 fn calm_round(helper: &Helper) -> bool {
-    let _tending = Tending::begin();
     HEAP.empty_depots(false);
     HEAP.release(false);
     let pools_per_breath = 1 + HEAP.arena_counts().pools / BREATHS;
@@ -260,7 +259,6 @@ fn round_at_once(keep: usize) {
 /// Gives free pages back now, until no more than `keep` bytes are free that
 /// are with us.
 fn give_back(keep: usize) {
-    let _tending = Tending::begin();
     HEAP.empty_depots(true);
     if keep == 0 {
         HEAP.release(true);

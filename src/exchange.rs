@@ -12,6 +12,7 @@ use core::slice;
 use crate::depot::Left;
 use crate::heap::{self, Heap};
 use crate::lane::Lane;
+use crate::os::lock::Tending;
 use crate::size_class::{BLOCKS_PER_WORD, SizeClass};
 use crate::supply::lane_of;
 
@@ -63,6 +64,7 @@ impl Heap {
     /// Gives what is in the depots to the pools: what nobody has taken since this was
     /// called the last time, or `all`. No arena goes back.
     pub fn empty_depots(&self, all: bool) {
+        let _tending = Tending::begin();
         for (lane, class, used) in self.all_used() {
             let (rows, unused) = (used.depot.rows(), used.depot.unused());
             drop(used);

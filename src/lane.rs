@@ -32,12 +32,12 @@ use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 /// Lanes that there are at the most; more threads share.
 pub const LANES: usize = 16;
 
-/// Locks that requests found held by each other's, within [`AT_ONCE`], by which it shows
+/// Locks that requests found held by each other's, within [`WITHIN`], by which it shows
 /// that threads do not take turns: two interpreters that do nothing but allocate come to
 /// 2500.
 const CROWD: usize = 50;
 /// Milliseconds.
-const AT_ONCE: u64 = 250;
+const WITHIN: u64 = 250;
 
 /// Whether threads take turns.
 static TURNS: AtomicBool = AtomicBool::new(false);
@@ -105,10 +105,10 @@ pub fn is_crowded() -> bool {
     lock::waits() >= CROWD && TURNS.load(Relaxed) && were_at_once()
 }
 
-/// Whether the locks found held were so within [`AT_ONCE`]; counts anew.
+/// Whether the locks found held were so within [`WITHIN`]; counts anew.
 #[cold]
 fn were_at_once() -> bool {
     let now = clock::now();
     lock::forget_waits();
-    now.saturating_sub(SINCE.swap(now, Relaxed)) <= AT_ONCE
+    now.saturating_sub(SINCE.swap(now, Relaxed)) <= WITHIN
 }

@@ -146,7 +146,7 @@ impl Magazines {
     }
 
     /// How many blocks of a class travel at once. Fewer than [`FEW`] only where there never
-    /// are more: the way to the pools costs some two hundred instructions, however many.
+    /// are more: the way to the pools takes a lock and much else, however few they are.
     fn run(&self, class: SizeClass) -> usize {
         let most = class.shape().run as usize;
         (most >> self.shorter.get()).max(most.min(FEW))

@@ -19,6 +19,7 @@
 
 use crate::arena::Arena;
 use crate::heap::Heap;
+use crate::os::lock::Tending;
 use crate::os::memory;
 use crate::pool::Pool;
 
@@ -69,6 +70,7 @@ impl Heap {
     /// A lock is held for one pool's pages at a time.
     pub fn purge_next(&self, walk: &mut Walk, at_once: bool) -> Option<usize> {
         let (arena, pool) = walk.next()?;
+        let _tending = Tending::begin();
         Some(self.purge_pool(arena, pool, at_once))
     }
 
