@@ -7,6 +7,8 @@ pub mod faults;
 #[cfg(miri)]
 pub mod interpreted;
 
+pub mod errno;
+
 pub mod memory;
 
 pub mod text;

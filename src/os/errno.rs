@@ -1,0 +1,55 @@
+//! The thread's errno, which calls into the library leave as it is.
+//!
+//! C code relies on a free that succeeds to keep errno (POSIX 2024), and on malloc to do so
+//! too. So every function of `os/` that makes a system call, or calls a function of the C
+//! library that may, does it within [`kept`] or [`checked`]: nothing above has to care.
+
+use core::ffi::{c_int, c_long};
+
+/// The calling thread's errno.
+pub fn get() -> c_int {
+    // SAFETY: the C library returns the address of the thread's own variable, which lives as
+    // long as the thread.
+    unsafe { *libc::__errno_location() }
+}
+
+/// Sets the calling thread's errno.
+pub fn set(value: c_int) {
+    // SAFETY: as in `get`, the address is valid, and no other thread writes to it.
+    unsafe { *libc::__errno_location() = value };
+}
+
+/// Runs `call` and puts errno back to what it was before.
+#[inline]
+pub fn kept<T>(call: impl FnOnce() -> T) -> T {
+    let before = get();
+    let result = call();
+    set(before);
+    result
+}
+
+/// Runs `call`, which reports failure by a negative result and errno. Returns the result, or
+/// the error number; errno itself is left as it was before.
+#[inline]
+pub fn checked(call: impl FnOnce() -> c_long) -> Result<usize, c_int> {
+    kept(|| usize::try_from(call()).map_err(|_| get()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errno_survives_a_call_that_fails() {
+        set(77);
+        let closed = checked(|| {
+            // SAFETY: -1 is never an open descriptor; the kernel refuses it.
+            unsafe { libc::syscall(libc::SYS_close, -1) }
+        });
+        assert_eq!(closed, Err(libc::EBADF));
+        assert_eq!(get(), 77);
+        assert_eq!(kept(|| set(5)), ());
+        assert_eq!(get(), 77);
+        set(0);
+    }
+}
