@@ -9,6 +9,8 @@ pub mod interpreted;
 
 pub mod errno;
 
+pub mod cancel;
+
 pub mod memory;
 
 pub mod text;

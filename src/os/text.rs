@@ -6,6 +6,9 @@
 
 use core::fmt::{self, Write};
 
+use super::cancel::Uncancelled;
+use super::errno;
+
 /// A line under construction; what does not fit is cut off, the end of the
 /// line excepted.
 pub struct Line {
@@ -71,7 +74,8 @@ impl Write for Buffer<'_> {
     }
 }
 
-/// A file of the C library's, somebody else's.
+/// A file of the C library's, somebody else's. What is written to it may have to be sent to
+/// the kernel, which is a cancellation point unless the thread cannot be cancelled.
 pub struct CFile(*mut libc::FILE);
 
 impl CFile {
@@ -84,8 +88,11 @@ impl CFile {
 
 impl Write for CFile {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        // SAFETY: a slice is readable over its length; the file is open.
-        let written = unsafe { libc::fwrite(text.as_ptr().cast(), 1, text.len(), self.0) };
+        let _guard = Uncancelled::begin();
+        let written = errno::kept(|| {
+            // SAFETY: a slice is readable over its length; the file is open, as `new` demands.
+            unsafe { libc::fwrite(text.as_ptr().cast(), 1, text.len(), self.0) }
+        });
         if written == text.len() {
             Ok(())
         } else {
