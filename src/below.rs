@@ -21,6 +21,7 @@ use crate::heap::HEAP;
 use crate::limits;
 use crate::magazines::Magazines;
 use crate::misuse::{self, Misuse};
+use crate::os::errno;
 use crate::tally::Event;
 use crate::threads;
 
@@ -46,9 +47,13 @@ pub fn ask(n: usize, ask: impl Fn() -> *mut c_void) -> *mut c_void {
         return ptr::null_mut();
     }
     count(Event::Asked);
-    let block = ask();
+    let before = errno::get();
+    let mut block = ask();
     if block.is_null() && HEAP.release_empty() {
-        return ask();
+        block = ask();
+        if !block.is_null() {
+            errno::set(before); // as if there had been no first try
+        }
     }
     block
 }

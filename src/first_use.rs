@@ -7,7 +7,7 @@ use crate::decay;
 use crate::fork;
 use crate::listener::Listener;
 use crate::live;
-use crate::os::thread;
+use crate::os::{errno, thread};
 use crate::sync::{
     AtomicBool,
     Ordering::{AcqRel, Acquire},
@@ -31,6 +31,10 @@ pub fn happened() {
     if HAPPENED.load(Acquire) {
         return;
     }
+    errno::kept(happen);
+}
+
+fn happen() {
     fork::register();
     if HAPPENED.swap(true, AcqRel) {
         return;

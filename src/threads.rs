@@ -39,6 +39,7 @@ use crate::listener::Listener;
 use crate::magazine::Slot;
 use crate::magazines::{Magazines, SLOTS};
 use crate::mine;
+use crate::os::errno;
 use crate::os::lock::Lock;
 use crate::os::memory;
 use crate::os::process::name_mapping;
@@ -145,7 +146,8 @@ impl Threads {
             .or_else(|| self.make())?;
         // SAFETY: the key exists. (For keys from 32 on the C library takes
         // memory of its own here; it does not come from us.)
-        let kept = unsafe { libc::pthread_setspecific(key, ptr::from_ref(record).cast()) };
+        let kept =
+            errno::kept(|| unsafe { libc::pthread_setspecific(key, ptr::from_ref(record).cast()) });
         if kept != 0 {
             // The thread's end would go unnoticed.
             record.generation.set(0);
@@ -161,7 +163,7 @@ impl Threads {
             let mut key = 0;
             // SAFETY: a place for the key, and a destructor that stays loaded
             // (the library is linked with `-z nodelete`).
-            let made = unsafe { libc::pthread_key_create(&raw mut key, Some(end)) };
+            let made = errno::kept(|| unsafe { libc::pthread_key_create(&raw mut key, Some(end)) });
             self.key.set((made == 0).then_some(key));
         }
         self.key.get()

@@ -23,6 +23,7 @@ use super::region;
 use super::report::{self, Deed, Mistake};
 use super::reporter::Reporter;
 use super::trace;
+use crate::os::errno;
 use crate::sync::{AtomicUsize, Ordering::Relaxed};
 
 /// What handled faults before us.
@@ -50,16 +51,15 @@ pub(super) fn install() {
     let previous = PREVIOUS.0.get().cast();
     // SAFETY: asks only, and then sets a handler that stays loaded. Nobody reads
     // `PREVIOUS` before.
-    unsafe {
+    errno::kept(|| unsafe {
         if libc::sigaction(libc::SIGSEGV, ptr::null(), previous) == 0 {
             libc::sigaction(libc::SIGSEGV, &raw const ours, previous);
         }
-    }
+    });
 }
 
 unsafe extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
-    // SAFETY: this thread's errno, here and below.
-    let errno = unsafe { *libc::__errno_location() };
+    let before = errno::get();
     // SAFETY: what the kernel has handed us.
     let fault = unsafe { Fault::of(info, context) };
     let is_mistake = !report::go_on() && region::contains(fault.address);
@@ -96,8 +96,7 @@ unsafe extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context
         // SAFETY: as above.
         Next::Handler(action) => unsafe { call(&action, signal, info, context) },
     }
-    // SAFETY: as above.
-    unsafe { *libc::__errno_location() = errno };
+    errno::set(before);
 }
 
 /// What the kernel says of a fault.

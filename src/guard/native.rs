@@ -9,11 +9,14 @@ use core::fmt;
 use core::mem::MaybeUninit;
 use core::ptr;
 
+use crate::os::cancel::Uncancelled;
+use crate::os::errno;
 use crate::os::weak::{function, weak_symbol};
 
 /// Has the C library load what it needs to unwind: it opens a library, which it
 /// must not do in a signal handler.
 pub(super) fn prepare() {
+    let _guard = Uncancelled::begin(); // it reads files to find the library
     unwind(&mut [0; 4]);
 }
 
@@ -28,7 +31,8 @@ pub(super) fn unwind(frames: &mut [usize]) -> usize {
     let backtrace = unsafe { function::<Backtrace>(backtrace) };
     let room = c_int::try_from(frames.len()).unwrap_or(c_int::MAX);
     // SAFETY: room for so many.
-    usize::try_from(unsafe { backtrace(frames.as_mut_ptr(), room) }).unwrap_or(0)
+    let count = errno::kept(|| unsafe { backtrace(frames.as_mut_ptr(), room) });
+    usize::try_from(count).unwrap_or(0)
 }
 
 /// Without this library's own frames at the beginning; all of them where it is
@@ -36,7 +40,8 @@ pub(super) fn unwind(frames: &mut [usize]) -> usize {
 pub(super) fn without_ours(frames: &[usize]) -> &[usize] {
     let ours = object_of(unwind as *const () as usize);
     // SAFETY: a question without conditions.
-    let program = object_of(unsafe { libc::getauxval(libc::AT_ENTRY) } as usize);
+    let entry = errno::kept(|| unsafe { libc::getauxval(libc::AT_ENTRY) });
+    let program = object_of(entry as usize);
     if ours.is_none() || ours == program {
         return frames;
     }
@@ -53,7 +58,7 @@ fn about(address: usize) -> Option<libc::Dl_info> {
     let mut info = MaybeUninit::<libc::Dl_info>::zeroed();
     let address: *const c_void = ptr::without_provenance(address);
     // SAFETY: a place for the answer; any address may be asked about.
-    let found = unsafe { libc::dladdr(address, info.as_mut_ptr()) } != 0;
+    let found = errno::kept(|| unsafe { libc::dladdr(address, info.as_mut_ptr()) }) != 0;
     // SAFETY: zero is an answer, too.
     found.then(|| unsafe { info.assume_init() })
 }

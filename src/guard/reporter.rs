@@ -17,6 +17,7 @@
 use core::ptr;
 
 use super::trace;
+use crate::os::errno;
 use crate::sync::{
     AtomicI32,
     Ordering::{AcqRel, Relaxed},
@@ -97,6 +98,10 @@ fn pause() {
         tv_sec: 0,
         tv_nsec: 1_000_000,
     };
-    // SAFETY: a time to sleep, and no wish to hear what is left of it.
-    unsafe { libc::nanosleep(&raw const millisecond, ptr::null_mut()) };
+    let none = ptr::null_mut::<libc::timespec>();
+    let _ = errno::checked(|| {
+        // SAFETY: a time to sleep, and no wish to hear what is left of it. By number: the C
+        // library's own function is a cancellation point.
+        unsafe { libc::syscall(libc::SYS_nanosleep, &raw const millisecond, none) }
+    });
 }

@@ -8,7 +8,7 @@
 //! first one too. All threads count down one number: an atomic subtraction is what
 //! an allocation pays that is not sampled.
 
-use crate::os::{clock, text};
+use crate::os::{clock, errno, text};
 use crate::sync::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// One in so many; 0: none.
@@ -67,9 +67,9 @@ pub(super) fn random() -> u64 {
 
 /// What the kernel gives each program that starts, and the time.
 fn seed() -> u64 {
-    let bytes: *const u64 =
-        // SAFETY: a question without conditions.
-        core::ptr::with_exposed_provenance(unsafe { libc::getauxval(libc::AT_RANDOM) } as usize);
+    // SAFETY: a question without conditions; errno says whether there is such an entry.
+    let address = errno::kept(|| unsafe { libc::getauxval(libc::AT_RANDOM) });
+    let bytes: *const u64 = core::ptr::with_exposed_provenance(address as usize);
     let given = if bytes.is_null() {
         0
     } else {

@@ -11,6 +11,8 @@ use core::ffi::{CStr, c_char, c_int, c_void};
 use core::ptr::{self, NonNull};
 
 use super::version::Version;
+use crate::os::cancel::Uncancelled;
+use crate::os::errno;
 use crate::os::weak::{function, weak_symbol};
 
 /// A CPython in this process.
@@ -84,7 +86,7 @@ impl Loaded {
             found: None,
         };
         // SAFETY: `visit` gets `search` back, and only during the call.
-        unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut search).cast()) };
+        errno::kept(|| unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut search).cast()) });
         search.found
     }
 }
@@ -160,15 +162,19 @@ impl Object {
         // SAFETY: NULL or a C string.
         let is_program = loaded.name.is_null() || unsafe { *loaded.name } == 0;
         let name = if is_program { ptr::null() } else { loaded.name };
+        let _guard = Uncancelled::begin(); // POSIX lets dlopen be a cancellation point
         // SAFETY: NULL or a C string. Nothing is loaded that is not already.
-        let handle = unsafe { libc::dlopen(name, libc::RTLD_LAZY | libc::RTLD_NOLOAD) };
+        let handle =
+            errno::kept(|| unsafe { libc::dlopen(name, libc::RTLD_LAZY | libc::RTLD_NOLOAD) });
         NonNull::new(handle).map(|handle| Object { handle, loaded })
     }
 
     /// The symbol of this name: the object's own, if it has one.
     pub fn symbol(&self, name: &CStr) -> Option<NonNull<c_void>> {
         // SAFETY: a handle that stays open, and a C string.
-        NonNull::new(unsafe { libc::dlsym(self.handle.as_ptr(), name.as_ptr()) })
+        NonNull::new(errno::kept(|| unsafe {
+            libc::dlsym(self.handle.as_ptr(), name.as_ptr())
+        }))
     }
 
     /// Where the object was loaded, relative to its own addresses.
@@ -190,7 +196,9 @@ impl Object {
 /// The symbol that the program's own use of this name is bound to.
 pub fn first_in_scope(name: &CStr) -> Option<NonNull<c_void>> {
     // SAFETY: a C string.
-    NonNull::new(unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) })
+    NonNull::new(errno::kept(|| unsafe {
+        libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr())
+    }))
 }
 
 /// Whether this library is linked into the host, in place of its `obmalloc.o`:

@@ -4,6 +4,8 @@ use core::ffi::{CStr, c_char, c_int};
 use core::ptr;
 use core::sync::atomic::{AtomicI32, AtomicPtr, Ordering::Relaxed};
 
+use super::errno;
+
 static ARGC: AtomicI32 = AtomicI32::new(0);
 static ARGV: AtomicPtr<*const c_char> = AtomicPtr::new(ptr::null_mut());
 
@@ -65,8 +67,8 @@ pub fn variables() -> impl Iterator<Item = &'static [u8]> {
 /// Whether the program runs with more rights than its user has (setuid and
 /// the like): then the environment is not to be trusted.
 pub fn privileged() -> bool {
-    // SAFETY: a question without conditions.
-    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+    // SAFETY: a question without conditions; errno says whether there is such an entry.
+    errno::kept(|| unsafe { libc::getauxval(libc::AT_SECURE) != 0 })
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use core::ptr::{self, NonNull};
 #[cfg(not(miri))]
 use libc::{madvise, mincore, munmap};
 
+use super::errno;
 #[cfg(feature = "model")]
 use super::faults;
 #[cfg(miri)]
@@ -23,7 +24,7 @@ pub fn page_size() -> usize {
     match KNOWN.load(Relaxed) {
         0 => {
             // SAFETY: a question without conditions.
-            let answer = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+            let answer = errno::kept(|| unsafe { libc::sysconf(libc::_SC_PAGESIZE) });
             let size = usize::try_from(answer).ok().filter(|n| n.is_power_of_two());
             let size = size.unwrap_or(4096);
             KNOWN.store(size, Relaxed);
@@ -44,9 +45,11 @@ pub fn map(size: usize) -> Option<NonNull<u8>> {
 
 fn anonymous(size: usize, access: c_int, more: c_int) -> Option<NonNull<u8>> {
     let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | more;
-    // SAFETY: a fresh private mapping at an address of the kernel's choice
-    // touches nothing that exists.
-    let p = unsafe { libc::mmap(ptr::null_mut(), size, access, kind, -1, 0) };
+    let p = errno::kept(|| {
+        // SAFETY: a fresh private mapping at an address of the kernel's choice
+        // touches nothing that exists.
+        unsafe { libc::mmap(ptr::null_mut(), size, access, kind, -1, 0) }
+    });
     if p == libc::MAP_FAILED {
         None
     } else {
@@ -99,8 +102,8 @@ pub unsafe fn close(address: usize, size: usize) -> bool {
 /// As for [`open`].
 unsafe fn protect(address: usize, size: usize, access: c_int) -> bool {
     let start = ptr::with_exposed_provenance_mut(address);
-    // SAFETY: the caller's promise.
-    unsafe { libc::mprotect(start, size, access) == 0 }
+    // SAFETY: whole pages of the caller's own mapping, which it vouches for.
+    errno::kept(|| unsafe { libc::mprotect(start, size, access) == 0 })
 }
 
 /// Maps an OS page that is zero again in each child that gets a copy of the
@@ -110,7 +113,7 @@ pub fn map_wiped_in_children() -> Option<NonNull<u8>> {
     let (size, advice) = (page_size(), libc::MADV_WIPEONFORK);
     let page = map(size)?;
     // SAFETY: a page that nobody has seen.
-    if unsafe { madvise(page.as_ptr().cast(), size, advice) } == 0 {
+    if unsafe { advise(page.as_ptr().cast(), size, advice) } {
         return Some(page);
     }
     // SAFETY: as above.
@@ -129,9 +132,10 @@ pub unsafe fn unmap(base: NonNull<u8>, size: usize) {
     if faults::UNMAP.strikes() {
         return;
     }
-    // SAFETY: the caller's promise. Failure (ENOMEM when a mapping would have
-    // to be split in too many) leaves it mapped, which harms nobody.
-    unsafe { munmap(base.as_ptr().cast(), size) };
+    // SAFETY: a mapping made here, of which the caller vouches that nothing points into it.
+    // Failure (ENOMEM when a mapping would have to be split in too many) leaves it mapped,
+    // which harms nobody.
+    errno::kept(|| unsafe { munmap(base.as_ptr().cast(), size) });
 }
 
 /// Maps `size` bytes at a multiple of `size`, a power of two.
@@ -172,8 +176,8 @@ unsafe fn advise(start: *mut c_void, size: usize, advice: c_int) -> bool {
     if faults::ADVISE.strikes() {
         return false;
     }
-    // SAFETY: the caller's promise.
-    unsafe { madvise(start, size, advice) == 0 }
+    // SAFETY: the caller vouches for what the advice does to these pages.
+    errno::kept(|| unsafe { madvise(start, size, advice) == 0 })
 }
 
 /// Gives the memory of `size` bytes at `address` back, and keeps the addresses:
@@ -193,10 +197,11 @@ pub fn is_unmapped(address: usize) -> bool {
     let page = address & !(page_size() - 1);
     let start = ptr::with_exposed_provenance_mut(page);
     let mut resident = [0];
-    // SAFETY: a question about one page, and a place for the answer.
-    let refused = unsafe { mincore(start, page_size(), resident.as_mut_ptr()) } != 0;
-    // SAFETY: the thread's own errno.
-    refused && unsafe { *libc::__errno_location() } == libc::ENOMEM
+    errno::kept(|| {
+        // SAFETY: a question about one page, and a place for the answer.
+        let refused = unsafe { mincore(start, page_size(), resident.as_mut_ptr()) } != 0;
+        refused && errno::get() == libc::ENOMEM
+    })
 }
 
 /// Brings the memory of `size` bytes at `address` in at once, as writing to each page

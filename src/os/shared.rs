@@ -13,6 +13,7 @@ use core::ffi::{CStr, c_int, c_uint};
 use core::ptr::{self, NonNull};
 use core::sync::atomic::AtomicU32;
 
+use super::errno::{self, checked};
 use super::memory;
 
 /// The lowest number that the descriptor is moved to, where so many are allowed: programs
@@ -39,16 +40,16 @@ impl Shared {
         let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
         let low = memfd(name, flags | libc::MFD_NOEXEC_SEAL).or_else(|| memfd(name, flags))?;
         let fd = move_up(low);
-        // SAFETY: a descriptor made here, as in what follows.
-        let sized = unsafe { libc::ftruncate(fd, length.cast_signed()) } == 0;
+        // SAFETY: `fd` is a file made here, which has no contents to lose.
+        let sized = checked(|| unsafe { libc::syscall(libc::SYS_ftruncate, fd, length) });
         let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
-        // SAFETY: as above.
-        let sealed = unsafe { libc::syscall(libc::SYS_fcntl, fd, libc::F_ADD_SEALS, seals) } == 0;
-        match identity(fd).filter(|_| sized && sealed) {
+        // SAFETY: `fd` is a file made here, which nobody means to cut or lengthen.
+        let sealed =
+            checked(|| unsafe { libc::syscall(libc::SYS_fcntl, fd, libc::F_ADD_SEALS, seals) });
+        match identity(fd).filter(|_| sized.is_ok() && sealed.is_ok()) {
             Some(file) => Some((Shared { fd, file }, length)),
             None => {
-                // SAFETY: as above.
-                unsafe { libc::close(fd) };
+                close(fd);
                 None
             }
         }
@@ -63,8 +64,7 @@ impl Shared {
     #[cold]
     pub fn close(&self) {
         if self.is_open() {
-            // SAFETY: a descriptor of ours.
-            unsafe { libc::close(self.fd) };
+            close(self.fd);
         }
     }
 
@@ -72,8 +72,10 @@ impl Shared {
     #[cold]
     pub fn map(&self, size: usize) -> Option<NonNull<u8>> {
         let access = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: a fresh mapping at an address of the kernel's choice.
-        let p = unsafe { libc::mmap(ptr::null_mut(), size, access, libc::MAP_SHARED, self.fd, 0) };
+        let p = errno::kept(|| {
+            // SAFETY: a fresh mapping at an address of the kernel's choice.
+            unsafe { libc::mmap(ptr::null_mut(), size, access, libc::MAP_SHARED, self.fd, 0) }
+        });
         if p == libc::MAP_FAILED {
             None
         } else {
@@ -87,12 +89,11 @@ impl Shared {
 #[cold]
 pub fn map_again(start: NonNull<u8>, size: usize) -> Option<NonNull<u8>> {
     let flags = libc::MREMAP_MAYMOVE;
-    // SAFETY: an old size of 0 leaves the mapping, which is shared, as it is.
-    let p = unsafe { libc::syscall(libc::SYS_mremap, start.as_ptr(), 0, size, flags, 0) };
-    let p = usize::try_from(p)
-        .ok()
-        .map(ptr::with_exposed_provenance_mut);
-    p.and_then(NonNull::new)
+    let p = checked(|| {
+        // SAFETY: an old size of 0 leaves the mapping, which is shared, as it is.
+        unsafe { libc::syscall(libc::SYS_mremap, start.as_ptr(), 0, size, flags, 0) }
+    });
+    NonNull::new(ptr::with_exposed_provenance_mut(p.ok()?))
 }
 
 /// Takes a mapping made here away.
@@ -110,7 +111,7 @@ pub unsafe fn unmap(start: NonNull<u8>, size: usize) {
 #[cold]
 pub fn empty(start: NonNull<u8>, size: usize) {
     // SAFETY: a mapping of ours, in which the caller has nothing to lose.
-    unsafe { libc::madvise(start.as_ptr().cast(), size, libc::MADV_REMOVE) };
+    errno::kept(|| unsafe { libc::madvise(start.as_ptr().cast(), size, libc::MADV_REMOVE) });
 }
 
 /// Sleeps while `word`, in memory that is shared with other processes, is `value`; for so
@@ -122,37 +123,47 @@ pub fn wait(word: &AtomicU32, value: u32, milliseconds: Option<u64>) -> bool {
     });
     let time = time.as_ref().map_or(ptr::null(), ptr::from_ref);
     let what = libc::FUTEX_WAIT;
-    // SAFETY: a word of ours.
-    let result = unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), what, value, time) };
-    // SAFETY: the thread's own errno.
-    !(result != 0 && unsafe { *libc::__errno_location() } == libc::ETIMEDOUT)
+    let result = checked(|| {
+        // SAFETY: an atomic word that the borrow keeps alive, and a time or NULL.
+        unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), what, value, time) }
+    });
+    result != Err(libc::ETIMEDOUT)
 }
 
 /// Wakes all, of whatever process, that sleep on `word`.
 pub fn wake(word: &AtomicU32) {
     let what = libc::FUTEX_WAKE;
-    // SAFETY: a word of ours.
-    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), what, c_int::MAX) };
+    let _ = checked(|| {
+        // SAFETY: an atomic word that the borrow keeps alive.
+        unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), what, c_int::MAX) }
+    });
 }
 
 fn memfd(name: &CStr, flags: c_uint) -> Option<c_int> {
     // SAFETY: a C string.
-    let fd = unsafe { libc::syscall(libc::SYS_memfd_create, name.as_ptr(), flags) };
-    c_int::try_from(fd).ok().filter(|&fd| fd >= 0)
+    let fd = checked(|| unsafe { libc::syscall(libc::SYS_memfd_create, name.as_ptr(), flags) });
+    c_int::try_from(fd.ok()?).ok()
+}
+
+/// Closes a descriptor of ours: not by the C library's `close`, which is a cancellation point.
+fn close(fd: c_int) {
+    // SAFETY: the caller's own descriptor, which nobody uses any more.
+    let _ = checked(|| unsafe { libc::syscall(libc::SYS_close, fd) });
 }
 
 /// The same file under a high number, if it can be had.
 fn move_up(low: c_int) -> c_int {
     let lowest = HIGH.min((limit(libc::RLIMIT_NOFILE) / 8).saturating_mul(7));
-    // SAFETY: a descriptor of ours.
-    let high = unsafe { libc::syscall(libc::SYS_fcntl, low, libc::F_DUPFD_CLOEXEC, lowest) };
-    match c_int::try_from(high) {
-        Ok(high) if high >= 0 => {
-            // SAFETY: as above; nobody has seen it.
-            unsafe { libc::close(low) };
+    let high = checked(|| {
+        // SAFETY: a second number for a file of ours changes nothing.
+        unsafe { libc::syscall(libc::SYS_fcntl, low, libc::F_DUPFD_CLOEXEC, lowest) }
+    });
+    match high.ok().and_then(|high| c_int::try_from(high).ok()) {
+        Some(high) => {
+            close(low);
             high
         }
-        _ => low,
+        None => low,
     }
 }
 
@@ -163,7 +174,7 @@ fn limit(which: libc::__rlimit_resource_t) -> u64 {
         rlim_max: libc::RLIM_INFINITY,
     };
     // SAFETY: a place for the answer.
-    unsafe { libc::getrlimit(which, &raw mut limit) };
+    errno::kept(|| unsafe { libc::getrlimit(which, &raw mut limit) });
     limit.rlim_cur
 }
 
@@ -171,9 +182,9 @@ fn limit(which: libc::__rlimit_resource_t) -> u64 {
 fn identity(fd: c_int) -> Option<(u64, u64)> {
     let mut about = core::mem::MaybeUninit::<libc::stat>::uninit();
     // SAFETY: a place for the answer, in the kernel's own form.
-    let known = unsafe { libc::syscall(libc::SYS_fstat, fd, about.as_mut_ptr()) } == 0;
+    let known = checked(|| unsafe { libc::syscall(libc::SYS_fstat, fd, about.as_mut_ptr()) });
     // SAFETY: filled, if the kernel says so.
-    let about = known.then(|| unsafe { about.assume_init() })?;
+    let about = known.ok().map(|_| unsafe { about.assume_init() })?;
     Some((about.st_dev, about.st_ino))
 }
 
