@@ -83,8 +83,14 @@ fn refuse() {
     if !refused.is_multiple_of(ASK_AFTER) {
         return;
     }
-    // Where nobody can tell, it is large.
-    if refused >= MANY || process::resident().is_none_or(|bytes| bytes >= LARGE) {
+    if refused >= MANY || is_large() {
         rise();
     }
+}
+
+/// Whether so much is in memory. The peak is cheap to read, but was perhaps another program's,
+/// before `execve`. Where nobody can tell, it is large.
+fn is_large() -> bool {
+    let reached = |bytes: Option<usize>| bytes.is_none_or(|bytes| bytes >= LARGE);
+    reached(process::peak()) && reached(process::resident())
 }

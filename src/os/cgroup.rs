@@ -22,11 +22,15 @@ use core::ffi::CStr;
 use core::fmt::Write;
 
 use super::file::read;
+use super::memory;
 use super::text::Buffer;
 
 const PATH_MAX: usize = 512;
-/// Bytes of the longest file that is read: memory.stat has some 1500.
+/// Bytes of the longest file that is read: memory.stat has some 1500. They are mapped while
+/// it is read: a thread may have a stack of 16 KiB, and the caller's frames on it.
 const FILE_MAX: usize = 8 * 1024;
+/// Bytes of a file that holds one number.
+const NUMBER_MAX: usize = 32;
 
 /// A place in one of the two hierarchies.
 #[derive(Clone, Copy)]
@@ -72,9 +76,21 @@ pub struct Limits {
 
 /// The process's group with the smallest limits, if there is one that has any.
 pub fn find() -> Option<(Group, Limits)> {
-    let mut buffer = [0; FILE_MAX];
-    let lines = read(c"/proc/self/cgroup", &mut buffer)?;
-    find_in(lines, &SPLIT, "").or_else(|| find_in(lines, &UNIFIED, ""))
+    with_long_file(c"/proc/self/cgroup", |lines| {
+        find_in(lines, &SPLIT, "").or_else(|| find_in(lines, &UNIFIED, ""))
+    })?
+}
+
+/// What `then` makes of the file at `path`; `None` if it cannot be read.
+fn with_long_file<T>(path: &CStr, then: impl FnOnce(&str) -> T) -> Option<T> {
+    let size = FILE_MAX.next_multiple_of(memory::page_size());
+    let place = memory::map(size)?;
+    // SAFETY: mapped just now, so zero and nobody else's, until it is unmapped below.
+    let buffer = unsafe { core::slice::from_raw_parts_mut(place.as_ptr(), size) };
+    let result = read(path, buffer).map(then);
+    // SAFETY: mapped above; `buffer` is not used any more, and `result` does not borrow it.
+    unsafe { memory::unmap(place, size) };
+    result
 }
 
 /// The same in the hierarchy of `files`, whose root lies in `prefix`, for a
@@ -129,38 +145,40 @@ impl Group {
     /// say.
     pub fn in_use(&self) -> Option<usize> {
         let usage = self.number(self.files.usage)?;
-        let mut dropped = 0;
-        self.with_file("memory.stat", |text| {
-            for line in text.lines() {
-                let number = self.files.files.iter().find_map(|name| {
-                    let rest = line.strip_prefix(name)?;
-                    rest.trim().parse::<usize>().ok()
-                });
-                dropped += number.unwrap_or(0);
-            }
+        let droppable = self.with_path("memory.stat", |path| {
+            with_long_file(path, |text| {
+                text.lines().map(|line| self.droppable(line)).sum()
+            })
         });
-        Some(usage.saturating_sub(dropped))
+        Some(usage.saturating_sub(droppable.unwrap_or(0)))
+    }
+
+    /// Bytes that a line of `memory.stat` says can be dropped.
+    fn droppable(&self, line: &str) -> usize {
+        let number = self.files.files.iter().find_map(|name| {
+            let rest = line.strip_prefix(name)?;
+            rest.trim().parse().ok()
+        });
+        number.unwrap_or(0)
     }
 
     fn number(&self, name: &str) -> Option<usize> {
-        let mut number = None;
-        self.with_file(name, |text| number = text.trim().parse().ok());
-        number
+        self.with_path(name, |path| {
+            let mut buffer = [0; NUMBER_MAX];
+            read(path, &mut buffer)?.trim().parse().ok()
+        })
     }
 
-    fn with_file(&self, name: &str, mut then: impl FnMut(&str)) {
+    /// What `then` makes of the path of this file of the group.
+    fn with_path<T>(&self, name: &str, then: impl FnOnce(&CStr) -> Option<T>) -> Option<T> {
         let mut path = [0; PATH_MAX + 32];
         let mut text = Buffer::new(&mut path);
         let end = self.path.iter().position(|&byte| byte == 0).unwrap_or(0);
         let group = core::str::from_utf8(&self.path[..end]).unwrap_or_default();
         if write!(text, "{group}/{name}").is_err() || text.end() > PATH_MAX {
-            return;
+            return None;
         }
-        let mut buffer = [0; FILE_MAX];
-        let path = CStr::from_bytes_until_nul(&path).unwrap_or_default();
-        if let Some(text) = read(path, &mut buffer) {
-            then(text);
-        }
+        then(CStr::from_bytes_until_nul(&path).ok()?)
     }
 }
 

@@ -1,38 +1,56 @@
-//! Small files of the kernel's, read whole into a buffer of the caller's.
+//! Small files of the kernel's, read whole into a buffer of the caller's: without taking
+//! one of the program's descriptors where another thread could notice (`apart.rs`).
 
 use core::ffi::CStr;
+
+use super::apart;
 
 /// What the file at `path` says, as far as it fits and is text; `None` if it
 /// cannot be read.
 pub fn read<'a>(path: &CStr, buffer: &'a mut [u8]) -> Option<&'a str> {
-    // SAFETY: a C string.
-    let fd = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
-    if fd < 0 {
-        return None;
-    }
-    let mut len = 0;
-    while let Some(room) = buffer.get_mut(len..).filter(|room| !room.is_empty()) {
-        // SAFETY: a place for so many bytes.
-        let n = unsafe { libc::read(fd, room.as_mut_ptr().cast(), room.len()) };
-        match usize::try_from(n) {
-            Ok(n) if n > 0 => len += n,
-            _ => break,
-        }
-    }
-    // SAFETY: opened here.
-    unsafe { libc::close(fd) };
-    core::str::from_utf8(&buffer[..len]).ok()
+    let len = apart::read(path, buffer)?;
+    core::str::from_utf8(buffer.get(..len)?).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::os::errno;
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
     #[test]
     fn files_are_read_as_far_as_there_is_room() {
         let mut buffer = [0; 64];
+        errno::set(77);
         assert!(read(c"/proc/self/statm", &mut buffer).is_some_and(|text| text.ends_with('\n')));
         assert!(read(c"/proc/self/statm", &mut buffer[..3]).is_some_and(|text| text.len() == 3));
         assert_eq!(read(c"/proc/self/no such file", &mut buffer), None);
+        assert_eq!(read(c"/proc/self/statm", &mut []), Some(""));
+        assert_eq!(errno::get(), 77);
+        errno::set(0);
+    }
+
+    /// The tests run on several threads, so the thread with descriptors of its own reads.
+    #[test]
+    fn no_descriptor_is_taken_meanwhile() {
+        static DONE: AtomicBool = AtomicBool::new(false);
+        let reader = std::thread::spawn(|| {
+            while !DONE.load(Relaxed) {
+                let mut buffer = [0; 64];
+                assert!(read(c"/proc/self/statm", &mut buffer).is_some());
+            }
+        });
+        // Whatever other tests have open: only a file of the reader's would be this one.
+        let mut seen = 0;
+        for _ in 0..2000 {
+            for fd in 0..64 {
+                let link = std::format!("/proc/self/fd/{fd}");
+                let name = std::fs::read_link(link).unwrap_or_default();
+                seen += usize::from(name.ends_with("statm"));
+            }
+        }
+        DONE.store(true, Relaxed);
+        reader.join().unwrap();
+        assert_eq!(seen, 0);
     }
 }

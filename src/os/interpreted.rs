@@ -51,3 +51,11 @@ pub unsafe fn mincore(_: *mut c_void, _: usize, _: *mut c_uchar) -> c_int {
 pub unsafe fn prctl(_: c_int, _: usize, _: *mut u8, _: usize, _: *const c_char) -> c_int {
     -1
 }
+
+/// Nobody counts.
+///
+/// # Safety
+/// As the kernel's.
+pub unsafe fn getrusage(_: c_int, _: *mut libc::rusage) -> c_int {
+    -1
+}

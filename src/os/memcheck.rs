@@ -8,6 +8,7 @@ const MEMCHECK: usize = 0x4d43_0000;
 const MAKE_INACCESSIBLE: usize = MEMCHECK;
 const MAKE_DEFINED: usize = MEMCHECK + 2;
 /// Requests that all of Valgrind's tools know.
+const RUNNING_ON_VALGRIND: usize = 0x1001;
 const BLOCK_BEGINS: usize = 0x1301;
 const BLOCK_ENDS: usize = 0x1302;
 
@@ -44,6 +45,11 @@ pub fn is_there() -> bool {
     let word = 0usize;
     let address = (&raw const word).addr();
     request(MAKE_DEFINED, [address, size_of_val(&word), 0, 0]) != 0
+}
+
+/// Whether the process runs under Valgrind, with whatever tool.
+pub fn is_valgrind() -> bool {
+    request(RUNNING_ON_VALGRIND, [0; 4]) != 0
 }
 
 /// From now on `n` bytes at `address` are a block, without contents.

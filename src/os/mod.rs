@@ -35,6 +35,8 @@ pub mod thread_word;
 
 pub mod environment;
 
+pub mod apart;
+
 pub mod file;
 
 pub mod shared;

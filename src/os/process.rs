@@ -4,11 +4,12 @@ use core::ffi::CStr;
 use core::ptr;
 
 #[cfg(not(miri))]
-use libc::prctl;
+use libc::{getrusage, prctl};
 
+use super::errno;
 use super::file::read;
 #[cfg(miri)]
-use super::interpreted::prctl;
+use super::interpreted::{getrusage, prctl};
 use super::memory::page_size;
 use super::weak::{function, weak_symbol};
 
@@ -24,6 +25,20 @@ pub fn resident() -> Option<usize> {
     let text = read(c"/proc/self/statm", &mut buffer)?;
     let pages = text.split(' ').nth(1)?;
     Some(pages.parse::<usize>().ok()? * page_size())
+}
+
+/// The most that the process ever had in memory, in bytes, as far as the kernel says so: one
+/// system call, without a file. It may be the program's before this one (`execve` keeps it).
+pub fn peak() -> Option<usize> {
+    let mut usage = core::mem::MaybeUninit::<libc::rusage>::uninit();
+    let which = libc::RUSAGE_SELF;
+    let known = errno::kept(|| {
+        // SAFETY: a place for the answer.
+        unsafe { getrusage(which, usage.as_mut_ptr()) }
+    }) == 0;
+    // SAFETY: filled, if the kernel says so.
+    let usage = known.then(|| unsafe { usage.assume_init() })?;
+    usize::try_from(usage.ru_maxrss).ok()?.checked_mul(1024)
 }
 
 /// What the C library's malloc has.
@@ -42,7 +57,7 @@ pub fn libc_memory() -> Option<LibcMemory> {
     // SAFETY: its type.
     let ask = unsafe { function::<MallInfo2>(ask) };
     // SAFETY: no conditions; it takes the C library's own locks.
-    let info = unsafe { ask() };
+    let info = errno::kept(|| unsafe { ask() });
     Some(LibcMemory {
         in_use: info.uordblks + info.hblkhd,
         kept: info.fordblks,
@@ -54,16 +69,18 @@ pub fn libc_memory() -> Option<LibcMemory> {
 pub fn name_mapping(start: ptr::NonNull<u8>, size: usize, name: &'static CStr) {
     const PR_SET_VMA: i32 = 0x5356_4d41;
     const PR_SET_VMA_ANON_NAME: usize = 0;
-    // SAFETY: a name changes no memory; a kernel without such says EINVAL.
-    unsafe {
-        prctl(
-            PR_SET_VMA,
-            PR_SET_VMA_ANON_NAME,
-            start.as_ptr(),
-            size,
-            name.as_ptr(),
-        );
-    }
+    errno::kept(|| {
+        // SAFETY: a name changes no memory; a kernel without such says EINVAL.
+        unsafe {
+            prctl(
+                PR_SET_VMA,
+                PR_SET_VMA_ANON_NAME,
+                start.as_ptr(),
+                size,
+                name.as_ptr(),
+            )
+        };
+    });
 }
 
 #[cfg(test)]
@@ -73,6 +90,7 @@ mod tests {
     #[test]
     fn the_process_has_memory() {
         assert!(resident().is_some_and(|bytes| bytes > page_size()));
+        assert!(peak().is_some_and(|bytes| bytes > page_size()));
         assert!(libc_memory().is_none_or(|memory| memory.in_use > 0));
     }
 }

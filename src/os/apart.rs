@@ -1,0 +1,258 @@
+//! Short work with files that leaves the program's descriptors alone.
+//!
+//! Whoever opens a file takes the lowest free descriptor, if only for a moment; a program
+//! that closes 0 and opens its input at that moment gets another number than 0. So where
+//! other threads may run, the work is done by a thread that has descriptors of its own:
+//!
+//! ```text
+//!   the caller    all signals blocked, clone, sleeps until the thread has ended
+//!   the thread                         an empty table of descriptors, the work, exit
+//! ```
+//!
+//! The thread is the kernel's alone: it has no thread-local storage, 2 KiB of the caller's
+//! stack, and makes system calls by itself, without the C library and errno. Not a child
+//! process: that is seen by waiting for children, counts in their resources, is refused by
+//! who waits for none, and in a new PID namespace would be its first process. The table is
+//! made empty by `close_range`, at a cost that does not depend on how many files are open;
+//! before Linux 5.9 it is a copy.
+//!
+//! Where only one thread can exist, the work is done on the spot, at a tenth of the cost,
+//! and so it is where the kernel gives no thread (RLIMIT_NPROC, a new PID namespace, a
+//! sandbox) and under Valgrind, which does not know such threads: there the lowest
+//! descriptor is taken for a moment after all.
+
+use core::ffi::c_char;
+#[cfg(not(miri))]
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+#[cfg(not(miri))]
+use super::memcheck;
+#[cfg(not(miri))]
+use super::weak::weak_symbol;
+
+/// A system call by number; what the kernel answers: an error number is negative.
+///
+/// # Safety
+/// As the call demands. It neither returns twice nor changes memory that Rust owns otherwise.
+#[cfg(not(miri))]
+#[inline(always)]
+unsafe fn call(number: libc::c_long, [a, b, c, d]: [usize; 4]) -> isize {
+    let answer: isize;
+    // SAFETY: the kernel's own convention; the caller vouches for what the call does.
+    unsafe {
+        core::arch::asm!(
+            "syscall",
+            inlateout("rax") number as isize => answer,
+            in("rdi") a,
+            in("rsi") b,
+            in("rdx") c,
+            in("r10") d,
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack)
+        );
+    }
+    answer
+}
+
+/// Under Miri there are no system calls.
+#[cfg(miri)]
+unsafe fn call(_: libc::c_long, _: [usize; 4]) -> isize {
+    -(libc::ENOSYS as isize)
+}
+
+/// A file to be read into a buffer.
+pub struct Errand {
+    path: *const c_char,
+    room: *mut u8,
+    size: usize,
+    /// Whether the thread is to begin with an empty table of descriptors.
+    empties: bool,
+    /// Bytes that were read; negative: nothing was.
+    answer: isize,
+}
+
+/// The thread could not leave the table of descriptors.
+#[cfg(not(miri))]
+const STAYED: isize = isize::MIN;
+
+/// Whether the kernel has no `close_range` that makes an empty table.
+#[cfg(not(miri))]
+static COPIES: AtomicBool = AtomicBool::new(false);
+
+/// Reads the file at `path`, a C string, into `room`. `None` if it cannot be opened; else how
+/// many bytes, as far as there was room.
+pub fn read(path: &core::ffi::CStr, room: &mut [u8]) -> Option<usize> {
+    let mut errand = Errand {
+        path: path.as_ptr(),
+        room: room.as_mut_ptr(),
+        size: room.len(),
+        empties: false,
+        answer: -1,
+    };
+    without_signals(|| {
+        if !errand.is_done_apart() {
+            errand.run();
+        }
+    });
+    usize::try_from(errand.answer).ok()
+}
+
+impl Errand {
+    #[cfg(miri)]
+    fn is_done_apart(&mut self) -> bool {
+        false
+    }
+
+    /// Whether there was a thread of its own for it.
+    #[cfg(not(miri))]
+    fn is_done_apart(&mut self) -> bool {
+        if is_alone() || memcheck::is_valgrind() {
+            return false;
+        }
+        if !COPIES.load(Relaxed) {
+            self.empties = true;
+            let started = self.start_and_wait();
+            self.empties = false;
+            if !started {
+                return false;
+            }
+            if self.answer != STAYED {
+                return true;
+            }
+            COPIES.store(true, Relaxed);
+        }
+        self.start_and_wait()
+    }
+
+    /// Whether there was a thread; then it has ended.
+    #[cfg(not(miri))]
+    #[inline(never)]
+    fn start_and_wait(&mut self) -> bool {
+        /// The thread's stack: `run` and the calls in it take some hundred bytes.
+        #[repr(align(16))]
+        #[expect(dead_code, reason = "only its size and place count")]
+        struct Stack([u8; 2048]);
+        let mut stack = core::mem::MaybeUninit::<Stack>::uninit();
+        let top = stack.as_mut_ptr().wrapping_add(1);
+        let mut flags = libc::CLONE_VM
+            | libc::CLONE_FS
+            | libc::CLONE_SIGHAND
+            | libc::CLONE_THREAD
+            | libc::CLONE_SYSVSEM
+            | libc::CLONE_VFORK;
+        if self.empties {
+            flags |= libc::CLONE_FILES; // shared until `close_range` makes another
+        }
+        let answer: isize;
+        // SAFETY: the thread runs on `stack`, which lives until it has ended: CLONE_VFORK
+        // has the caller wait for that. It changes what `self` points to, which nobody else
+        // uses meanwhile, and shares the registers' values, of which it changes none here.
+        unsafe {
+            core::arch::asm!(
+                "syscall",
+                "test rax, rax",
+                "jnz 2f",
+                "xor ebp, ebp",
+                "mov rdi, r12",
+                "call r13",
+                "xor edi, edi",
+                "mov eax, {exit}",
+                "syscall",
+                "ud2",
+                "2:",
+                exit = const libc::SYS_exit,
+                inlateout("rax") libc::SYS_clone as isize => answer,
+                in("rdi") flags as usize,
+                in("rsi") top,
+                in("rdx") 0,
+                in("r10") 0,
+                in("r8") 0,
+                in("r12") core::ptr::from_mut(self),
+                in("r13") begin as extern "C" fn(*mut Errand),
+                lateout("rcx") _,
+                lateout("r11") _,
+            );
+        }
+        answer > 0
+    }
+
+    /// Does it, on whatever thread.
+    fn run(&mut self) {
+        let flags = (libc::O_RDONLY | libc::O_CLOEXEC) as usize;
+        let here = libc::AT_FDCWD as isize as usize;
+        // SAFETY: `path` is a C string.
+        let fd = unsafe {
+            call(
+                libc::SYS_openat,
+                [here, self.path.expose_provenance(), flags, 0],
+            )
+        };
+        self.answer = fd;
+        let Ok(fd) = usize::try_from(fd) else {
+            return;
+        };
+        let mut len = 0;
+        while len < self.size {
+            let room = [fd, self.room.expose_provenance() + len, self.size - len, 0];
+            // SAFETY: a place for so many bytes, which is the caller's of `read`.
+            match unsafe { call(libc::SYS_read, room) } {
+                n @ 1.. => len += n.cast_unsigned(),
+                _ => break,
+            }
+        }
+        // SAFETY: opened above, and known to nobody else.
+        unsafe { call(libc::SYS_close, [fd, 0, 0, 0]) };
+        self.answer = len.cast_signed();
+    }
+}
+
+/// What the thread does.
+#[cfg(not(miri))]
+extern "C" fn begin(errand: *mut Errand) {
+    // SAFETY: what `start_and_wait` handed over, which waits meanwhile.
+    let errand = unsafe { &mut *errand };
+    if errand.empties {
+        let (all, unshare) = (u32::MAX as usize, libc::CLOSE_RANGE_UNSHARE as usize);
+        // SAFETY: with this flag the closing happens in a table of the thread's own.
+        let left = unsafe { call(libc::SYS_close_range, [0, all, unshare, 0]) };
+        if left != 0 {
+            errand.answer = STAYED;
+            return;
+        }
+    }
+    errand.run();
+}
+
+/// Whether the process has no other thread, and so nobody can see which descriptors are
+/// taken: the C library knows (glibc 2.32 and later).
+#[cfg(not(miri))]
+fn is_alone() -> bool {
+    weak_symbol!("__libc_single_threaded").is_some_and(|word| {
+        // SAFETY: a byte that the C library writes when the first thread is made, by the
+        // only thread that there is.
+        unsafe { word.cast::<u8>().read_volatile() != 0 }
+    })
+}
+
+/// Blocks all signals meanwhile, those that the C library keeps for itself included: no
+/// handler runs while the lowest descriptor is taken, and none on a stack of 2 KiB.
+fn without_signals(work: impl FnOnce()) {
+    const SIZE: usize = 8;
+    let (all, mut before) = (u64::MAX, 0u64);
+    let mask = |new: *const u64, old: *mut u64| {
+        let how = libc::SIG_SETMASK as usize;
+        // SAFETY: a set to read, if not null, and a place for another, if not null.
+        unsafe {
+            call(
+                libc::SYS_rt_sigprocmask,
+                [how, new.expose_provenance(), old.expose_provenance(), SIZE],
+            )
+        }
+    };
+    let blocked = mask(&raw const all, &raw mut before) == 0;
+    work();
+    if blocked {
+        mask(&raw const before, core::ptr::null_mut());
+    }
+}
