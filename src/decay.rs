@@ -30,6 +30,7 @@
 //! Any thread may tick, with no lock held.
 
 use crate::arenas;
+use crate::geometry::ARENA_SIZE;
 use crate::heap::{self, HEAP};
 use crate::huge_pages;
 use crate::limits;
@@ -154,7 +155,7 @@ fn look(now: u64, interval: u64) {
     if lock::this_thread_forks() {
         return;
     }
-    heed_limit();
+    heed_limit(0);
     SINCE.store(0, Relaxed);
     NEXT.store(now + interval / LOOKS, Relaxed);
     if HELPER.is_there() || HEAP.free_bytes() < WORTH {
@@ -210,7 +211,7 @@ fn work(helper: &Helper) {
         if !calm_round(helper) {
             return;
         }
-        heed_limit();
+        heed_limit(0);
         quiet = if stirred || pages::returned() != before {
             0
         } else {
@@ -280,11 +281,11 @@ pub fn trim(keep: usize) -> usize {
     pages::returned() - before
 }
 
-/// Looks whether the process has come near its soft limit: then what is free goes
-/// back now. (While it is near, whatever becomes free goes back at once.)
+/// Looks whether the process has come near its soft limit, after the heap has `grown` by so
+/// many bytes: then what is free goes back now. (While it is near, whatever becomes free goes back at once.)
 #[cold]
-fn heed_limit() {
-    if limits::came_near() {
+fn heed_limit(grown: usize) {
+    if limits::came_near(grown) {
         give_back(0);
     }
 }
@@ -295,7 +296,7 @@ fn heed_limit() {
 /// arena with huge pages is in memory as a whole, and not to be split at once.)
 #[cold]
 pub fn heed_growth() {
-    heed_limit();
+    heed_limit(ARENA_SIZE);
     let counts = HEAP.arena_counts();
     if INTERVAL.load(Relaxed) >= 0
         && counts.mapped == counts.highwater

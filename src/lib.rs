@@ -111,7 +111,7 @@
 //! | `ASK` | os/thread | atomic; written at the first use | as it is |
 //! | `REGISTERED`; `READ` | fork; host/attach | atomics | done; as it is |
 //! | `HAPPENED`, `TELL` | first_use | atomics | as they are |
-//! | `SOFT`, `HARD`, `GROUP`, `NEAR`, `OVER`, `GRACE`, `ASKED` | limits | atomics, or written at start | as they are |
+//! | `SOFT`, `HARD`, `GROUP`, `NEAR`, `OVER`, `GRACE`, `ASKED`, `ASKED_NEXT`, `GREW`, `GREW_NEXT`, `NEXT` | limits | atomics, or written at start | as they are |
 //! | `RULE`, `GENERATION`, `PARENT` | inherited | atomics | one generation more |
 //! | `WANTED`; `TURNS`, `SINCE`, `OPEN` | huge_pages; lane | atomics; `OPEN` is written under `THREADS` | as they are |
 //! | `NOW`, `RISEN`, `REFUSED`; `MEM`, `OBJ` | cutoff; packing | atomics | as they are |

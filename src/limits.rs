@@ -12,9 +12,12 @@
 //! `auto` they are the cgroup's, and what counts is what all of the cgroup's
 //! processes have.
 //!
-//! The kernel is asked when an arena is added, some times in each interval while
-//! blocks come back, and once for each [`STEP`] bytes that come from below; so
-//! the process may go beyond a limit by as much.
+//! The kernel says it when an arena is added, some times in each interval while blocks
+//! come back, and once for each [`STEP`] bytes that come from below; so the process may
+//! go beyond a limit by as much. Reading what it says takes microseconds, and some tens
+//! of them where other threads run (`os/apart.rs`), so while the process is far from a
+//! limit it is read less often: when as much was added, or requested, as an eighth of what
+//! is left; of a cgroup, of which others use memory too, a thirty-second.
 //!
 //! # Threads
 //!
@@ -23,11 +26,13 @@
 use core::cell::UnsafeCell;
 
 use crate::os::cgroup::{self, Group};
-use crate::os::process;
-use crate::sync::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use crate::os::{clock, process};
+use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-/// Small requests from below are looked at when they have come to so many bytes.
+/// Requests from below are looked at when they have come to so many bytes, near the limit.
 const STEP: usize = 1 << 20;
+/// Milliseconds between two readings for the soft limit, unless the heap grows.
+const BETWEEN: u64 = 10;
 
 /// After one refusal, small requests of so many bytes at the most go beyond the
 /// hard limit, so that what handles the MemoryError does not meet the next one;
@@ -44,8 +49,15 @@ static NEAR: AtomicBool = AtomicBool::new(false);
 static OVER: AtomicBool = AtomicBool::new(false);
 /// Bytes allowed beyond the hard limit: 0 before a refusal, 1 when used up.
 static GRACE: AtomicUsize = AtomicUsize::new(0);
-/// Bytes asked from below since the hard limit was looked at.
+/// Bytes requested from below since the hard limit was looked at, and at how many it is
+/// looked at again.
 static ASKED: AtomicUsize = AtomicUsize::new(0);
+static ASKED_NEXT: AtomicUsize = AtomicUsize::new(STEP);
+/// Bytes by which the heap has grown since the soft limit was looked at, and at how many it
+/// is looked at again; and when it is in any case.
+static GREW: AtomicUsize = AtomicUsize::new(0);
+static GREW_NEXT: AtomicUsize = AtomicUsize::new(0);
+static NEXT: AtomicU64 = AtomicU64::new(0);
 
 /// The cgroup whose usage counts, if its limits were asked for.
 static GROUP: Place = Place(UnsafeCell::new(None));
@@ -100,14 +112,26 @@ fn in_use() -> Option<usize> {
     }
 }
 
-/// Looks at the soft limit. Whether the process has come near it since the last
-/// time.
-pub fn came_near() -> bool {
+/// The part of what is left up to a limit that may come before the kernel is read again.
+fn part_of(left: usize) -> usize {
+    // SAFETY: written while settings are read, which is over when a limit is looked at.
+    match unsafe { &*GROUP.0.get() } {
+        Some(_) => left / 32,
+        None => left / 8,
+    }
+}
+
+/// Looks at the soft limit, if it is time to; the heap may have `grown` by so many bytes.
+/// Whether the process has come near it since the last time.
+pub fn came_near(grown: usize) -> bool {
     let soft = SOFT.load(Relaxed);
-    if soft == 0 {
+    if soft == 0 || !is_due(grown) {
         return false;
     }
-    let Some(used) = in_use() else {
+    GREW.store(0, Relaxed);
+    let used = in_use();
+    NEXT.store(clock::now() + BETWEEN, Relaxed);
+    let Some(used) = used else {
         return false;
     };
     let was_near = is_near();
@@ -115,7 +139,16 @@ pub fn came_near() -> bool {
     let margin = if was_near { soft / 16 * 3 } else { soft / 8 };
     let near = used > soft - margin;
     NEAR.store(near, Relaxed);
+    GREW_NEXT.store(part_of((soft - margin).saturating_sub(used)), Relaxed);
     near && !was_near
+}
+
+fn is_due(grown: usize) -> bool {
+    if grown == 0 {
+        clock::now() >= NEXT.load(Relaxed)
+    } else {
+        GREW.fetch_add(grown, Relaxed) + grown >= GREW_NEXT.load(Relaxed)
+    }
 }
 
 /// Whether the process was near the soft limit when it was looked at.
@@ -132,12 +165,16 @@ pub fn allow(n: usize) -> bool {
 
 #[cold]
 fn allow_up_to(hard: usize, n: usize) -> bool {
-    let asked = ASKED.fetch_add(n.min(STEP), Relaxed) + n.min(STEP);
-    if asked < STEP && !OVER.load(Relaxed) {
+    let next = ASKED_NEXT.load(Relaxed);
+    let asked = ASKED.fetch_add(n.min(next), Relaxed) + n.min(next);
+    if asked < next && !OVER.load(Relaxed) {
         return true;
     }
     ASKED.store(0, Relaxed);
-    let allowed = in_use().is_none_or(|used| used.saturating_add(n) <= hard);
+    let used = in_use();
+    let allowed = used.is_none_or(|used| used.saturating_add(n) <= hard);
+    let left = used.map_or(0, |used| hard.saturating_sub(used.saturating_add(n)));
+    ASKED_NEXT.store(STEP.max(part_of(left)), Relaxed);
     OVER.store(!allowed, Relaxed);
     if allowed {
         GRACE.store(0, Relaxed);
