@@ -1,8 +1,8 @@
 """The symbols of the built libraries, against the lists in c_tests/symbols/.
 
 What the shared library takes from outside is what it can call: the C library,
-and nothing that could call back into an allocator on the hit path. What it
-exports is its ABI; the archive has in addition what a CPython build needs of its
+no cancellation point, and nothing that could call back into an allocator on the hit path.
+What it exports is its ABI; the archive has in addition what a CPython build needs of its
 obmalloc.o. All are lists that people read, so a change is a decision.
 
 usage: symbols.py LIBRARY.so LIBRARY.a
@@ -16,6 +16,18 @@ from pathlib import Path
 LISTS = Path(__file__).parent / "symbols"
 # Hidden names by which parts of the library find each other.
 INTERNAL = ("thread_word", "obmalloc_raw_strdup")
+# Cancellation points that the library imports all the same, and why no thread is cancelled
+# in one of its functions.
+CANCELLABLE = {
+    "dlopen": "only with RTLD_NOLOAD, and while an Uncancelled lives (src/os/cancel.rs)",
+    "fwrite": "to a FILE of the host's (_PyObject_DebugMallocStats), while an Uncancelled lives",
+    # The rest is to go: reports and helper threads.
+    "close": "of OBMALLOC_STATS's file and of snapshots",
+    "open": "of OBMALLOC_STATS's file and of snapshots",
+    "pthread_join": "of a helper thread, before a fork",
+    "pwrite": "into snapshots",
+    "write": "of lines for people",
+}
 
 
 def nm(*arguments):
@@ -40,6 +52,16 @@ def compare(what, found, expected, may_be_missing=False):
     return len(surplus) + len(missing)
 
 
+def cancellation_points(imports):
+    """malloc may not be one, so the library calls none: POSIX lists them. `syscall` is none."""
+    found = set(imports) & listed("cancellation_points.txt")
+    for name in sorted(found - set(CANCELLABLE)):
+        print(f"imported: {name} is a cancellation point")
+    for name in sorted(set(CANCELLABLE) - found):
+        print(f"CANCELLABLE: {name} is not imported any more")
+    return len(found ^ set(CANCELLABLE))
+
+
 def in_a_build():
     """What the rest of some CPython build, or a module of it, needs by name."""
     files = [*LISTS.glob("needed/*.txt"), LISTS / "extensions.txt", LISTS / "debug.txt",
@@ -51,7 +73,9 @@ def main():
     shared, archive = sys.argv[1:]
     exports = listed("exports.txt")
     wrong = compare("exported", nm("-D", "--defined-only", shared), exports)
-    wrong += compare("imported", nm("-D", "--undefined-only", shared), listed("imports.txt"))
+    imports = nm("-D", "--undefined-only", shared)
+    wrong += compare("imported", imports, listed("imports.txt"))
+    wrong += cancellation_points(imports)
 
     dynamic = subprocess.run(["readelf", "-dlW", shared], check=True, capture_output=True, text=True).stdout
     needed = re.findall(r"\(NEEDED\).*\[(.*)\]", dynamic)
