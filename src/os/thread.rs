@@ -9,6 +9,7 @@ use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
 
 use super::clock;
+use super::errno;
 use super::wait;
 use super::weak::function;
 use crate::sync::{
@@ -40,7 +41,7 @@ pub unsafe fn start(run: Run, argument: *mut c_void) -> Option<Thread> {
     let mut thread = MaybeUninit::uninit();
     // SAFETY: places for what each of these makes before the next reads it. A thread
     // inherits which signals are blocked.
-    unsafe {
+    errno::kept(|| unsafe {
         libc::sigfillset(all.as_mut_ptr());
         libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
         libc::pthread_attr_init(attributes.as_mut_ptr());
@@ -51,7 +52,7 @@ pub unsafe fn start(run: Run, argument: *mut c_void) -> Option<Thread> {
         libc::pthread_attr_destroy(attributes.as_mut_ptr());
         libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut());
         created.then(|| thread.assume_init())
-    }
+    })
 }
 
 /// Waits until the thread has returned.
