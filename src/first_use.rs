@@ -1,10 +1,11 @@
 //! What happens once in a process, at the first block that is asked of us or
 //! given to us: fork handlers are registered, what a helper thread needs is
-//! looked for, the live page is made if one is wanted, and whoever wants to be told
-//! is told. A process that never allocates here pays for none of it.
+//! looked for, the live page is made if one is wanted, what unwinds the stack is loaded if
+//! blocks are guarded, and whoever wants to be told is told. A process that never allocates here pays for none of it.
 
 use crate::decay;
 use crate::fork;
+use crate::guard;
 use crate::listener::Listener;
 use crate::live;
 use crate::os::{errno, thread};
@@ -27,6 +28,7 @@ pub fn then(tell: fn()) {
 }
 
 /// To be called at each thread's first miss.
+#[inline]
 pub fn happened() {
     if HAPPENED.load(Acquire) {
         return;
@@ -34,6 +36,8 @@ pub fn happened() {
     errno::kept(happen);
 }
 
+#[cold]
+#[inline(never)]
 fn happen() {
     fork::register();
     if HAPPENED.swap(true, AcqRel) {
@@ -42,6 +46,7 @@ fn happen() {
     thread::prepare();
     threads::after_each_end(decay::tick);
     live::begin();
+    guard::begin();
     if let Some(tell) = TELL.get() {
         tell();
     }

@@ -66,6 +66,14 @@ pub fn is_on() -> bool {
     sampler::rate() != 0
 }
 
+/// At the first block of the process, with no lock held: the C library opens a library to
+/// unwind with, which takes a descriptor for a moment, and must not happen in a handler.
+pub fn begin() {
+    if is_on() {
+        native::prepare();
+    }
+}
+
 /// A guarded block of `n` bytes, if it is this allocation's turn and there is room:
 /// aligned to 16 bytes, and zero. Else null.
 #[inline]
@@ -119,10 +127,6 @@ fn take_slot() -> Option<(usize, Region)> {
     }
     if slots.make() {
         fault::install();
-        drop(slots);
-        // Opens a library, so not under the lock.
-        native::prepare();
-        return take_slot();
     }
     Some((slots.take()?, slots.region()))
 }

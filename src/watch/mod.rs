@@ -34,11 +34,8 @@ pub fn is_wanted() -> bool {
 
 /// A guarded block of `n` bytes, or null.
 fn guarded(n: usize) -> *mut c_void {
-    let block = guard::allocate(n);
-    if !block.is_null() {
-        first_use::happened();
-    }
-    block.cast()
+    first_use::happened(); // what unwinds the stack is loaded then
+    guard::allocate(n).cast()
 }
 
 /// As [`object::malloc`].
