@@ -1,32 +1,27 @@
 //! The address map: what lies at an address, for any 64-bit value.
 //!
 //! ```text
-//!   near: an entry for each pool of NEAR bytes         leaves: by region, only
+//!   near.rs: a class for each pool of 32 GiB           leaves: by region, only
 //!   around the first arena                             where there are arenas
 //!   +---+---+---+---+---+---+---+-- ... --+---+        +---+---+---+---+--
-//!   | 0 | 0 | 4 | 4 | 0 | 2 |33 |         | 0 |        |   |   | * | * |    arenas
-//!   +---+---+---+---+---+---+---+-- ... --+---+        +---+---+---+---+--
-//!     ^                       ^                        | 0 | 0 | 0 | 5 |    classes
-//!   start                    (address - start) >> 16   +---+---+---+---+--
+//!   | 0 | 0 | 4 | 4 | 0 | 2 |33 |         | 0 |        |   |   | * | * |    an arena
+//!   +---+---+---+---+---+---+---+-- ... --+---+        +---+---+---+---+--  for each granule
+//!     ^                       ^
+//!   start                    (address - start) >> 16
 //! ```
 //!
 //! One lookup answers both "is it ours?" and "of which size class?". The kernel lays
 //! mappings one below the other, so nearly every pool lies near the first arena:
-//! there a single table has all answers, in seven instructions. What lies
-//! elsewhere is found in leaves of 4 GiB each, which also know the arena of every
-//! pool. A leaf takes 768 KiB of address space, of which only what is used is
-//! touched, and is never given back.
+//! there a single table has all answers, in eight instructions. What lies
+//! elsewhere is found in leaves of 16 GiB each, which know the arena of every granule of
+//! 2 MiB; its record knows the class of each pool.
+//!
+//! Nothing is mapped before the first arena, and of the leaves' root one page is touched. A leaf is
+//! 64 KiB of metadata, of which only what is used is touched, and is never given back.
 //!
 //! # Invariants
 //!
-//! N1  A pool's entry is 0 or what [`Found`] says of a size class, and is not 0
-//!     exactly while the pool belongs to that class. It stands in `near` for pools
-//!     in there, else in a leaf.
 //! N2  A leaf that is there lives as long as the process.
-//! N3  A pool's arena is a record exactly while that arena has land. Before, it is
-//!     null; after, [`GONE`], until another arena or somebody else's mapping is seen
-//!     to lie there.
-//! N4  `start` is 0 until the first arena comes, then never changes.
 //!
 //! # Threads
 //!
@@ -40,52 +35,36 @@ use core::hint::assert_unchecked;
 use core::ptr;
 
 use crate::arena::Arena;
-use crate::geometry::{
-    self, POOL_BITS, POOL_SIZE, POOLS_PER_ARENA, POOLS_PER_REGION, REGIONS, pool_in_region, region,
-};
+use crate::geometry::{GRANULES, POOL_SIZE, POOLS_PER_ARENA, REGIONS, granule, region};
+use crate::granule::Granule;
+use crate::metadata;
+use crate::near::{self, Near};
 use crate::os::memory;
-use crate::os::process::name_mapping;
 use crate::size_class::{SIZES, SizeClass};
 use crate::sync::{
-    AtomicPtr, AtomicU32, AtomicUsize,
+    AtomicPtr, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
 };
 
-/// Bytes of address space for which `near` answers. (Were it a power of two, the
-/// compiler would test it in one instruction more.)
-const NEAR: usize = (32 << 30) - POOL_SIZE;
-/// Of these, so many lie above the first arena; below, there is room to grow.
-const ABOVE: usize = 2 << 30;
-
 #[repr(C)]
 struct Leaf {
-    /// By pool: the record of its arena, or null, or `GONE` (N3).
-    arenas: [AtomicPtr<Arena>; POOLS_PER_REGION],
-    /// By pool, where it is not near: its entry (N1).
-    classes: [AtomicU32; POOLS_PER_REGION],
+    granules: [Granule; GRANULES],
 }
 
 /// The map. All zero is the empty map.
 pub struct AddressMap {
-    /// Where `near` begins (N4), a multiple of a pool.
-    start: AtomicUsize,
-    /// By pool from `start` on: its entry (N1). Half of its bits would do; but a
-    /// word of 32 bits is read in one instruction less.
-    near: [AtomicU32; NEAR / POOL_SIZE],
+    near: Near,
     /// By region: its leaf, or null (N2). Release publishes the leaf; pairs with
     /// the Acquire of each lookup.
     leaves: [AtomicPtr<Leaf>; REGIONS],
 }
-
-/// What stands for the arena of a pool that went back to where it came from.
-const GONE: *mut Arena = ptr::without_provenance_mut(1);
 
 /// Bytes between two entries of a table by class that a lookup leads to.
 pub const FOUND_STEP: usize = 16;
 
 /// What a lookup answers: a size class, or "in no pool".
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Found(u32);
+pub struct Found(usize);
 
 impl Found {
     /// In no pool.
@@ -94,18 +73,18 @@ impl Found {
     /// What is found of a class, for models.
     #[cfg(all(test, loom))]
     pub fn of(class: SizeClass) -> Found {
-        Found(Found::entry(Some(class)))
+        Found(Found::entry(Some(class)).into())
     }
 
-    fn entry(class: Option<SizeClass>) -> u32 {
-        class.map_or(0, |class| (class.index() * FOUND_STEP) as u32)
+    fn entry(class: Option<SizeClass>) -> near::Entry {
+        class.map_or(0, |class| (class.index() * FOUND_STEP) as near::Entry)
     }
 
     /// Offset in a table by class with [`FOUND_STEP`] bytes between its entries, of
     /// which entry 0 means "in no pool".
     #[inline(always)]
     pub fn offset(self) -> usize {
-        self.0 as usize
+        self.0
     }
 
     /// Bytes in its blocks; 0 if it is no class.
@@ -127,8 +106,7 @@ impl Found {
 /// The process's map.
 #[unsafe(link_section = ".bss.tables")]
 pub static MAP: AddressMap = AddressMap {
-    start: AtomicUsize::new(0),
-    near: [const { AtomicU32::new(0) }; NEAR / POOL_SIZE],
+    near: Near::new(),
     leaves: [const { AtomicPtr::new(ptr::null_mut()) }; REGIONS],
 };
 
@@ -143,118 +121,89 @@ impl AddressMap {
     /// The same for the hit path: `None` for what is not near.
     #[inline(always)]
     pub fn find_near(&'static self, address: usize) -> Option<Found> {
-        Some(Found(self.near_entry(address)?.load(Relaxed)))
+        Some(Found(self.near.get(address)?))
     }
 
-    #[inline(always)]
-    fn near_entry(&'static self, address: usize) -> Option<&'static AtomicU32> {
-        let behind = address.wrapping_sub(self.start.load(Relaxed));
-        self.near.get(behind >> POOL_BITS)
-    }
-
-    /// The same for what is not near.
+    /// The same for what is not near: its arena's record knows the class.
     #[inline(never)]
     pub fn find_far(&'static self, address: usize) -> Found {
-        match self.leaf(address) {
-            Some(leaf) => Found(leaf.classes[pool_in_region(address)].load(Relaxed)),
-            None => Found::NO_POOL,
-        }
+        let class = self
+            .arena(address)
+            .and_then(|arena| arena.pool(address).class());
+        Found(Found::entry(class).into())
     }
 
     /// The record of the arena at `address`, for any value of it.
     #[inline]
     pub fn arena(&'static self, address: usize) -> Option<&'static Arena> {
-        let record = self.leaf(address)?.arenas[pool_in_region(address)].load(Acquire);
-        if record.addr() <= GONE.addr() {
-            return None;
-        }
-        // SAFETY: N3; records live as long as the process.
-        unsafe { record.as_ref() }
+        self.granule(address)?.arena(address)
     }
 
     /// Whether an arena lay at `address` and nothing is mapped there now. (What is
     /// mapped is somebody else's, and is not asked about again.)
     #[inline]
     pub fn is_gone(&'static self, address: usize) -> bool {
-        let Some(leaf) = self.leaf(address) else {
-            return false;
-        };
-        let record = &leaf.arenas[pool_in_region(address)];
-        if record.load(Relaxed) != GONE {
-            return false;
-        }
-        let is_gone = memory::is_unmapped(address);
-        if !is_gone {
-            let _ = record.compare_exchange(GONE, ptr::null_mut(), Relaxed, Relaxed);
-        }
-        is_gone
+        self.granule(address)
+            .is_some_and(|granule| granule.is_gone(address))
     }
 
-    fn leaf(&'static self, address: usize) -> Option<&'static Leaf> {
+    /// The granule at `address`, if it has a leaf.
+    #[inline]
+    fn granule(&'static self, address: usize) -> Option<&'static Granule> {
         let leaf = self.leaves.get(region(address))?.load(Acquire);
-        // SAFETY: N2.
-        unsafe { leaf.as_ref() }
+        // SAFETY: N2: it is null or a leaf, which is never given back.
+        let leaf = unsafe { leaf.as_ref() }?;
+        Some(&leaf.granules[granule(address)])
     }
 
     /// Says that the pool at `address`, in an arena of ours, belongs to
-    /// `class` from now on; `None`: to no class.
+    /// `class` from now on; `None`: to no class. (Of a pool that is not near its record says so.)
     pub fn set_class(&'static self, address: usize, class: Option<SizeClass>) {
-        let far = || Some(&self.leaf(address)?.classes[pool_in_region(address)]);
-        if let Some(entry) = self.near_entry(address).or_else(far) {
-            entry.store(Found::entry(class), Relaxed);
-        }
+        self.near.set(address, Found::entry(class));
     }
 
     /// Says that the pools of `arena` lie where they do from now on. False,
-    /// and nothing changed, if a leaf is needed and the kernel has no memory
-    /// for it.
+    /// and nothing changed, if the map needs memory and the kernel has none.
     pub fn add_arena(&'static self, arena: &'static Arena) -> bool {
-        let known = |pool| self.leaf(pool).is_some() || self.add_leaf(pool);
-        if !pools_of(arena).all(known) {
+        let add = |pool| {
+            let granule = self.granule(pool).or_else(|| self.add_leaf(pool));
+            granule.is_some_and(|granule| granule.make_room(arena)) && self.near.make_writable(pool)
+        };
+        if !self.near.begin(arena.base()) || !pools_of(arena).all(add) {
             return false;
         }
-        let start = arena.base().saturating_sub(NEAR - ABOVE).max(POOL_SIZE);
-        let _ = self.start.compare_exchange(0, start, Relaxed, Relaxed); // N4
-        // Release: the record's own fields are set.
-        self.set_arena(arena, ptr::from_ref(arena).cast_mut());
+        for (granule, pool) in self.granules_of(arena) {
+            granule.set(pool, arena);
+        }
         true
     }
 
     /// Says that `arena` is there no more.
     pub fn remove_arena(&'static self, arena: &'static Arena) {
-        self.set_arena(arena, GONE);
-    }
-
-    fn set_arena(&'static self, arena: &'static Arena, record: *mut Arena) {
-        for pool in pools_of(arena) {
-            if let Some(leaf) = self.leaf(pool) {
-                leaf.arenas[pool_in_region(pool)].store(record, Release);
-            }
+        for (granule, pool) in self.granules_of(arena) {
+            granule.unset(pool);
         }
     }
 
-    fn add_leaf(&'static self, address: usize) -> bool {
-        let Some(entry) = self.leaves.get(region(address)) else {
-            return false;
-        };
-        let size = size_of::<Leaf>().next_multiple_of(memory::page_size());
-        let Some(leaf) = memory::map(size) else {
-            return false;
-        };
-        name_mapping(leaf, size, c"obmalloc: address map");
-        LEAF_BYTES.fetch_add(size, Relaxed);
+    /// The pools of an arena, and the granule of each.
+    fn granules_of(
+        &'static self,
+        arena: &'static Arena,
+    ) -> impl Iterator<Item = (&'static Granule, usize)> {
+        pools_of(arena).filter_map(|pool| Some((self.granule(pool)?, pool)))
+    }
+
+    #[cold]
+    fn add_leaf(&'static self, address: usize) -> Option<&'static Granule> {
+        let entry = self.leaves.get(region(address))?;
+        let leaf = metadata::take(LEAF_SIZE)?.cast::<Leaf>().as_ptr();
         // Two arenas may need the same leaf at once only if they are under
-        // different locks (tests do that); the second gives its own back.
-        let made = leaf.cast::<Leaf>().as_ptr();
-        if entry
-            .compare_exchange(ptr::null_mut(), made, Release, Acquire)
-            .is_err()
-        {
-            // SAFETY: mapped just now, and nobody has seen it.
-            unsafe { memory::unmap(leaf, size) };
-            LEAF_BYTES.fetch_sub(size, Relaxed);
+        // different locks (tests do that); then the second one's is wasted.
+        let added = entry.compare_exchange(ptr::null_mut(), leaf, Release, Acquire);
+        if added.is_ok() {
+            LEAVES.fetch_add(1, Relaxed);
         }
-        true
+        self.granule(address)
     }
 }
 
@@ -264,47 +213,55 @@ fn pools_of(arena: &Arena) -> impl Iterator<Item = usize> {
     (0..arena.len()).map(move |i| base + i * POOL_SIZE)
 }
 
-static LEAF_BYTES: AtomicUsize = AtomicUsize::new(0);
+/// How many leaves there are.
+static LEAVES: AtomicUsize = AtomicUsize::new(0);
 
 /// Bytes of the map that are in memory, about, with so many arenas.
 pub fn resident_bytes(arenas: usize) -> usize {
     let page = memory::page_size();
-    let leaves = leaf_bytes() / LEAF_SIZE.next_multiple_of(page);
-    // Of each leaf at least a page of arenas; of the tables before, two pages.
-    let pools = arenas * POOLS_PER_ARENA;
-    let touched = pools * (size_of::<AtomicU32>() + size_of::<AtomicPtr<Arena>>());
-    2 * page + leaves * page + touched
+    // Of the root, of the table near the first arena and of each leaf at least a page.
+    let pages = 2 + LEAVES.load(Relaxed);
+    let touched = arenas * (POOLS_PER_ARENA * size_of::<near::Entry>() + size_of::<*mut Arena>());
+    pages * page + touched
 }
 
-/// Where the tables lie and their bytes: first those before the leaves, then each leaf.
+/// Where the tables lie and their bytes: first the static one, then that of what is near, then each
+/// leaf.
 #[cold]
 pub fn tables() -> impl Iterator<Item = (usize, usize)> {
     let root = (ptr::from_ref(&MAP).addr(), size_of::<AddressMap>());
+    let near = MAP.near.mapping();
+    let near = near.map(|(table, bytes)| (table.addr().get(), bytes));
     let leaves = MAP.leaves.iter().map(|leaf| leaf.load(Acquire).addr());
-    let bytes = size_of::<Leaf>().next_multiple_of(memory::page_size());
-    core::iter::once(root).chain(
-        leaves
-            .filter(|&leaf| leaf != 0)
-            .map(move |leaf| (leaf, bytes)),
-    )
+    let of_arenas = leaves.map(|leaf| (leaf, LEAF_SIZE));
+    let of_arenas = of_arenas.filter(|&(leaf, _)| leaf != 0);
+    core::iter::once(root).chain(near).chain(of_arenas)
 }
 
-/// Bytes of address space in the tables that every process has.
-pub const ROOT_BYTES: usize = size_of::<AddressMap>();
-/// Bytes of address space in one leaf, on an OS page of 4 KiB.
+/// Bytes of address space in the tables that every process has, once it has an arena.
+pub fn root_bytes() -> usize {
+    size_of::<AddressMap>() + near_table_bytes()
+}
+
+/// Bytes of address space in the table of what is near the first arena.
+pub fn near_table_bytes() -> usize {
+    MAP.near.mapping().map_or(0, |(_, bytes)| bytes)
+}
+
+/// Bytes of address space in one leaf.
 pub const LEAF_SIZE: usize = size_of::<Leaf>();
 
 /// Bytes of address space in leaves.
 pub fn leaf_bytes() -> usize {
-    LEAF_BYTES.load(Relaxed)
+    LEAVES.load(Relaxed) * LEAF_SIZE
 }
-
-const _: () = assert!(geometry::REGION_BITS == 32, "a leaf for each 4 GiB");
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arena_source::Land;
     use crate::geometry::ARENA_SIZE;
+    use crate::os::memory;
     use crate::tests::*;
     use core::ptr::NonNull;
 
@@ -359,6 +316,50 @@ mod tests {
         }
         MAP.remove_arena(arena);
         assert!(MAP.arena(base).is_none(), "N3");
+    }
+
+    /// An arena that is in the map, on this land.
+    fn odd_arena(land: Land) -> &'static Arena {
+        let arena = lone_record();
+        arena.place(land);
+        assert!(MAP.add_arena(arena));
+        arena
+    }
+
+    #[test]
+    fn several_arenas_may_lie_in_a_granule() {
+        let whole = lone_arena();
+        let (base, start) = (
+            whole.base(),
+            NonNull::new(ptr::with_exposed_provenance_mut(whole.base())),
+        );
+        MAP.remove_arena(whole);
+        let land = |pool: usize, pools: usize| {
+            // SAFETY: within the granule.
+            let at = unsafe { start.unwrap().add(pool * POOL_SIZE) };
+            Land::of_a_program_at(at, pools * POOL_SIZE)
+        };
+        let arenas = [odd_arena(land(1, 4)), odd_arena(land(6, 16))];
+        let found = |pool: usize| MAP.arena(base + pool * POOL_SIZE + 5);
+        for pool in 0..POOLS_PER_ARENA {
+            let arena = match pool {
+                1..=4 => Some(arenas[0]),
+                6..=21 => Some(arenas[1]),
+                _ => None,
+            };
+            let same = |(one, other): (&Arena, &Arena)| ptr::eq(one, other);
+            assert!(found(pool).zip(arena).is_none_or(same));
+            assert_eq!(found(pool).is_some(), arena.is_some(), "N3 {pool}");
+        }
+        MAP.remove_arena(arenas[0]);
+        assert!(found(4).is_none() && found(6).is_some());
+        MAP.remove_arena(arenas[1]);
+        let again = odd_arena(land(0, POOLS_PER_ARENA));
+        assert!((0..POOLS_PER_ARENA).all(|pool| ptr::eq(found(pool).unwrap(), again)));
+        MAP.remove_arena(again);
+        // SAFETY: nobody uses it.
+        unsafe { memory::unmap(start.unwrap(), ARENA_SIZE) };
+        assert!(MAP.is_gone(base + 5 * POOL_SIZE), "N5");
     }
 
     #[test]

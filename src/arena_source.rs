@@ -181,9 +181,15 @@ impl Land {
     #[cfg(test)]
     pub fn of_a_program(offset: usize, size: usize) -> Land {
         let map = memory::map_aligned((offset + size).next_power_of_two()).unwrap();
+        // SAFETY: within the mapping.
+        Land::of_a_program_at(unsafe { map.add(offset) }, size)
+    }
+
+    /// A program's land, for tests: `size` bytes at `start`.
+    #[cfg(test)]
+    pub fn of_a_program_at(start: NonNull<u8>, size: usize) -> Land {
         Land {
-            // SAFETY: within the mapping.
-            start: unsafe { map.add(offset) },
+            start,
             size,
             source: Source::Program,
             huge: false,

@@ -94,10 +94,8 @@ pub struct Counts {
     pub unmapped_total: usize,
     /// The most that were mapped at once.
     pub highwater: usize,
-    /// Bytes mapped for records.
+    /// Bytes of records.
     pub record_bytes: usize,
-    /// Of these, bytes of records that were ever used.
-    pub record_bytes_used: usize,
 }
 
 impl Arenas {
@@ -123,7 +121,6 @@ impl Arenas {
                 unmapped_total: 0,
                 highwater: 0,
                 record_bytes: 0,
-                record_bytes_used: 0,
             }),
         }
     }
@@ -132,7 +129,6 @@ impl Arenas {
     pub fn counts(&self) -> Counts {
         Counts {
             record_bytes: self.records.bytes(),
-            record_bytes_used: self.records.bytes_used(),
             ..self.counts.get()
         }
     }

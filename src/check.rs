@@ -29,7 +29,7 @@ impl Heap {
             let classes = those(false).chain(those(true));
             classes.map(move |class| (lane, class, self.used(lane, class)))
         };
-        let all: Vec<_> = Lane::open().flat_map(of_lane).collect();
+        let all: Vec<_> = self.lanes().flat_map(of_lane).collect();
         let arenas = self.arenas.lock();
         arenas.check();
         let mut sums = [[Sum::default(); TABLE_LEN]; LANES];
@@ -55,7 +55,7 @@ impl Heap {
         }
         for (lane, class, used) in &all {
             used.check(*lane, *class);
-            used.depot.check(self.slots(*lane, *class), *class);
+            used.depot.check(*class);
             let sum = Sum {
                 pools: used.pools(),
                 full: used.full(),
@@ -91,8 +91,8 @@ impl Heap {
                 add(class, blocks);
             }
         });
-        for (lane, class, used) in self.all_used() {
-            add(class, used.depot.check(self.slots(lane, class), class));
+        for (_, class, used) in self.all_used() {
+            add(class, used.depot.check(class));
         }
         at_hand.sort_unstable();
         assert!(at_hand.windows(2).all(|pair| pair[0] < pair[1]), "H1");

@@ -36,7 +36,7 @@ impl Heap {
     /// What a class holds now.
     pub fn class_counts(&self, class: SizeClass) -> ClassCounts {
         let mut sum = ClassCounts::default();
-        for used in Lane::open().filter_map(|lane| self.touched(lane, class)) {
+        for used in self.lanes().filter_map(|lane| self.touched(lane, class)) {
             sum.pools += used.pools();
             sum.full += used.full();
             sum.taken += used.taken();

@@ -19,6 +19,9 @@
 //! its addresses, where the pools would note each block twice. And what was freed last
 //! is what a processor's caches still have.
 //!
+//! The rows are metadata that a depot takes when it begins to keep runs. If there is no memory for
+//! them, every run goes on to the pools.
+//!
 //! The bound is a pool's worth of blocks, so that a depot never decides where a
 //! program's objects lie: blocks come from it in the order in which they were freed,
 //! not in that of their addresses. (Without a bound the collector had to go all over
@@ -29,6 +32,7 @@
 //! D1  The rows from the oldest to the newest hold as many blocks as `lens` says, at least
 //!     one each, that nobody else has; their pools count them as taken. The others
 //!     hold none, and 0 is their length.
+//!     The rows are there from the first block on, and stay.
 //! D2  `least` is the smallest number of rows in use since it was asked for.
 //!
 //! # Threads
@@ -36,35 +40,21 @@
 //! Under the class's lock.
 
 use core::mem::MaybeUninit;
-use core::ptr;
+use core::ptr::NonNull;
+use core::slice;
 
+use crate::metadata;
 use crate::size_class::{BLOCKS_PER_WORD, SMALL_MAX, SizeClass};
 use crate::sync::Cell;
 
 /// Rows of each depot. A run has some 4 KiB of blocks, so they hold a pool's worth.
 const ROWS: usize = 16;
 
-/// Runs that come before a depot begins to keep them: a program that does little
-/// need not touch its slots.
+/// Runs that come before a depot begins to keep them: a program that does little needs no slots.
 const BEGINS: u8 = 64;
 
-/// The slots of a class's depot. They lie apart, so that who only counts does not touch
-/// them.
-pub struct Slots([[Cell<*mut u8>; BLOCKS_PER_WORD]; ROWS]);
-
-// SAFETY: used under the class's lock.
-unsafe impl Sync for Slots {}
-
-impl Slots {
-    /// No block in any.
-    #[expect(
-        clippy::new_without_default,
-        reason = "made in constants, where Default cannot be"
-    )]
-    pub const fn new() -> Slots {
-        Slots([const { [const { Cell::new(ptr::null_mut()) }; BLOCKS_PER_WORD] }; ROWS])
-    }
-}
+/// A place for a block.
+type Slot = Cell<*mut u8>;
 
 /// What there is in a class's depot.
 pub struct Depot {
@@ -76,7 +66,14 @@ pub struct Depot {
     rows: Cell<u8>,
     least: Cell<u8>,
     lens: [Cell<u8>; ROWS],
+    /// The rows, one behind the other, each as long as its class has room for. They lie apart, so
+    /// that who only counts does not touch them.
+    slots: Cell<Option<NonNull<Slot>>>,
 }
+
+// SAFETY: `slots` is what keeps the compiler from seeing this: slots are used under the class's lock,
+// as the rest is.
+unsafe impl Send for Depot {}
 
 /// What leaves a depot when a run comes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -111,6 +108,7 @@ impl Depot {
             rows: Cell::new(0),
             least: Cell::new(0),
             lens: [const { Cell::new(0) }; ROWS],
+            slots: Cell::new(None),
         }
     }
 
@@ -137,31 +135,52 @@ impl Depot {
         self.lens[row].set(len as u8);
     }
 
+    /// The slots of a row, where blocks of `class` are kept; none before the depot has begun.
+    #[inline]
+    fn row(&self, row: usize, class: SizeClass) -> &'static [Slot] {
+        let Some(slots) = self.slots.get() else {
+            return &[];
+        };
+        let room = room(class);
+        // SAFETY: `begin` made `ROWS` times as many slots, which are there for good.
+        unsafe { slice::from_raw_parts(slots.as_ptr().add(row % ROWS * room), room) }
+    }
+
+    /// Counts a run that came before the depot keeps any. Whether it keeps them from now on.
+    #[cold]
+    #[inline(never)]
+    fn begin(&self, class: SizeClass) -> bool {
+        if self.came.get() < BEGINS {
+            self.came.set(self.came.get() + 1);
+            return false;
+        }
+        self.came.set(0); // and again later, if there is no memory
+        // All zero, which is null for each slot, and aligned to more than a slot.
+        let made = metadata::take(ROWS * room(class) * size_of::<Slot>());
+        self.slots.set(made.map(NonNull::cast));
+        made.is_some()
+    }
+
     /// Puts a run of blocks of `class` in. What has no room leaves: see [`Left`]; the
     /// oldest blocks stand at the start of `out` then.
     #[inline]
     pub fn put(
         &self,
-        slots: &Slots,
         class: SizeClass,
         run: &[*mut u8],
         out: &mut [MaybeUninit<*mut u8>; BLOCKS_PER_WORD],
     ) -> Left {
-        if self.came.get() < BEGINS {
-            self.came.set(self.came.get() + 1);
+        if run.len() > room(class) || self.slots.get().is_none() && !self.begin(class) {
             return Left::Run;
         }
         let (mut row, mut left) = (self.newest(), Left::Nothing);
         let mut len = self.len(row);
         if len + run.len() > room(class) {
-            if run.len() > room(class) {
-                return Left::Run;
-            }
             row = (row + 1) % ROWS;
             // D1: none, if the row is not in use.
             len = self.len(row);
             if len > 0 {
-                for (to, slot) in out.iter_mut().zip(&slots.0[row][..len]) {
+                for (to, slot) in out.iter_mut().zip(&self.row(row, class)[..len]) {
                     to.write(slot.get());
                 }
                 left = Left::Oldest(len);
@@ -173,7 +192,7 @@ impl Depot {
         if len == 0 {
             self.rows.set(self.rows.get() + 1);
         }
-        for (slot, block) in slots.0[row][len..].iter().zip(run) {
+        for (slot, block) in self.row(row, class)[len..].iter().zip(run) {
             slot.set(*block);
         }
         self.set_len(row, len + run.len());
@@ -184,7 +203,7 @@ impl Depot {
     /// the newest row has and `out` has room for. They fill the end of `out`. Returns how
     /// many.
     #[inline]
-    pub fn take(&self, slots: &Slots, out: &mut [*mut u8]) -> usize {
+    pub fn take(&self, class: SizeClass, out: &mut [*mut u8]) -> usize {
         let row = self.newest();
         let len = self.len(row);
         let n = out.len().min(len);
@@ -192,7 +211,7 @@ impl Depot {
             return 0;
         }
         let (rest, room) = (len - n, out.len() - n);
-        for (to, slot) in out[room..].iter_mut().zip(&slots.0[row][rest..len]) {
+        for (to, slot) in out[room..].iter_mut().zip(&self.row(row, class)[rest..len]) {
             *to = slot.get();
         }
         self.set_len(row, rest);
@@ -205,13 +224,13 @@ impl Depot {
 
     /// Takes the blocks that have been there for longest, a row of them. They stand at the
     /// start of `out`. Returns how many.
-    pub fn take_oldest(&self, slots: &Slots, out: &mut [*mut u8; BLOCKS_PER_WORD]) -> usize {
+    pub fn take_oldest(&self, class: SizeClass, out: &mut [*mut u8; BLOCKS_PER_WORD]) -> usize {
         let row = (self.newest() + ROWS + 1 - self.rows()) % ROWS;
         let len = self.len(row);
         if len == 0 {
             return 0; // D1: it is not in use, so none is
         }
-        for (to, slot) in out.iter_mut().zip(&slots.0[row][..len]) {
+        for (to, slot) in out.iter_mut().zip(&self.row(row, class)[..len]) {
             *to = slot.get();
         }
         self.set_len(row, 0);
@@ -232,13 +251,13 @@ impl Depot {
 
     /// Asserts the invariants, for tests, and says which blocks it has.
     #[cfg(any(test, feature = "model"))]
-    pub fn check(&self, slots: &Slots, class: SizeClass) -> std::vec::Vec<*mut u8> {
+    pub fn check(&self, class: SizeClass) -> std::vec::Vec<*mut u8> {
         assert!(self.least.get() <= self.rows.get(), "D2");
         let in_use = |row: usize| (self.newest() + ROWS - row) % ROWS < self.rows();
-        let all = slots.0.iter().enumerate().flat_map(|(row, slots)| {
+        let all = (0..ROWS).flat_map(|row| {
             let len = self.len(row);
             assert!(len <= room(class) && (len > 0) == in_use(row), "D1");
-            &slots[..len]
+            &self.row(row, class)[..len]
         });
         all.map(Cell::get).collect()
     }
@@ -251,13 +270,12 @@ mod tests {
 
     fn blocks(numbers: core::ops::Range<usize>) -> Vec<*mut u8> {
         numbers
-            .map(|n| ptr::without_provenance_mut(n + 1))
+            .map(|n| core::ptr::without_provenance_mut(n + 1))
             .collect()
     }
 
     struct Begun {
         depot: Depot,
-        slots: Slots,
         class: SizeClass,
     }
 
@@ -267,7 +285,6 @@ mod tests {
         depot.came.set(BEGINS);
         Begun {
             depot,
-            slots: Slots::new(),
             class: SizeClass::of(size).unwrap(),
         }
     }
@@ -276,7 +293,7 @@ mod tests {
         /// What leaves when these come.
         fn put(&self, run: &[*mut u8]) -> Vec<*mut u8> {
             let mut oldest = [MaybeUninit::uninit(); BLOCKS_PER_WORD];
-            let left = match self.depot.put(&self.slots, self.class, run, &mut oldest) {
+            let left = match self.depot.put(self.class, run, &mut oldest) {
                 Left::Nothing => Vec::new(),
                 Left::Run => run.to_vec(),
                 // SAFETY: so many were written.
@@ -285,22 +302,22 @@ mod tests {
                     .map(|block| unsafe { block.assume_init() })
                     .collect(),
             };
-            self.depot.check(&self.slots, self.class);
+            self.depot.check(self.class);
             left
         }
 
         /// Up to `n` blocks, taken.
         fn take(&self, n: usize) -> Vec<*mut u8> {
-            let mut out = vec![ptr::null_mut(); n];
-            let taken = self.depot.take(&self.slots, &mut out);
-            self.depot.check(&self.slots, self.class);
+            let mut out = vec![core::ptr::null_mut(); n];
+            let taken = self.depot.take(self.class, &mut out);
+            self.depot.check(self.class);
             out.split_off(n - taken)
         }
 
         fn take_oldest(&self) -> Vec<*mut u8> {
-            let mut out = [ptr::null_mut(); BLOCKS_PER_WORD];
-            let taken = self.depot.take_oldest(&self.slots, &mut out);
-            self.depot.check(&self.slots, self.class);
+            let mut out = [core::ptr::null_mut(); BLOCKS_PER_WORD];
+            let taken = self.depot.take_oldest(self.class, &mut out);
+            self.depot.check(self.class);
             out[..taken].to_vec()
         }
     }

@@ -29,7 +29,7 @@ impl Heap {
         out: &mut [*mut u8],
     ) -> usize {
         let used = self.used(lane, class);
-        let taken = used.depot.take(self.slots(lane, class), out);
+        let taken = used.depot.take(class, out);
         if taken == 0 {
             return self.take_holding(used, lane, class, request, out);
         }
@@ -51,8 +51,7 @@ impl Heap {
         };
         let (lane, mut oldest) = (lane_of(*first), [MaybeUninit::uninit(); BLOCKS_PER_WORD]);
         let used = self.used(lane, class);
-        let slots = self.slots(lane, class);
-        let leaving = match used.depot.put(slots, class, run, &mut oldest) {
+        let leaving = match used.depot.put(class, run, &mut oldest) {
             Left::Nothing => return,
             Left::Run => run,
             // SAFETY: so many were put there.
@@ -72,7 +71,7 @@ impl Heap {
             let mut run = [ptr::null_mut(); BLOCKS_PER_WORD];
             for _ in 0..leaving {
                 let used = self.used(lane, class);
-                let taken = used.depot.take_oldest(self.slots(lane, class), &mut run);
+                let taken = used.depot.take_oldest(class, &mut run);
                 drop(used);
                 self.take_back(class, &run[..taken]);
             }

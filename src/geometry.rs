@@ -1,15 +1,16 @@
 //! The numbers: how an address divides into region, arena, pool and offset.
 //!
 //! ```text
-//!   63        47 46          32 31                     16 15             0
-//!   +-----------+--------------+-------------------------+---------------+
-//!   |  must be  |    region    |          pool           |    offset     |
-//!   |     0     | 32768 x 4GiB |      65536 x 64 KiB     |  in the pool  |
-//!   +-----------+--------------+-------------------------+---------------+
+//!   63        47 46          34 33          21 20       16 15             0
+//!   +-----------+--------------+--------------+-----------+---------------+
+//!   |  must be  |    region    |   granule    |   pool    |    offset     |
+//!   |     0     | 8192 x 16GiB | 8192 x 2 MiB | 32 x 64KiB|  in the pool  |
+//!   +-----------+--------------+--------------+-----------+---------------+
 //! ```
 //!
 //! A region is only a unit of the address map; a pool is what belongs to one
-//! size class. Arenas, what is asked of the kernel, are runs of up to 32 pools.
+//! size class. An arena from the kernel is a granule; a program's is a run of up to 32
+//! pools that may begin in the midst of one.
 //!
 //! # Why
 //!
@@ -38,12 +39,10 @@ pub const ARENA_SIZE: usize = 2 << 20;
 /// Pools in an arena, at the most.
 pub const POOLS_PER_ARENA: usize = ARENA_SIZE / POOL_SIZE;
 
-/// log2 of [`REGION_SIZE`].
-pub const REGION_BITS: u32 = 32;
-/// Bytes that one leaf of the address map answers for.
-pub const REGION_SIZE: usize = 1 << REGION_BITS;
-/// Pools in a region.
-pub const POOLS_PER_REGION: usize = REGION_SIZE / POOL_SIZE;
+/// log2 of the bytes that one leaf of the address map answers for.
+pub const REGION_BITS: u32 = 34;
+/// Granules in a region: as many arenas from the kernel have room in it.
+pub const GRANULES: usize = (1 << REGION_BITS) / ARENA_SIZE;
 
 /// Bits of an address that the kernel gives to programs. (With five-level
 /// page tables it gives more, but only to who asks for an address up there.)
@@ -69,10 +68,16 @@ pub const fn pool_base(address: usize) -> usize {
     address & !(POOL_SIZE - 1)
 }
 
-/// Index of an address's pool in its region.
+/// Index of an address's granule in its region.
 #[inline(always)]
-pub const fn pool_in_region(address: usize) -> usize {
-    (address >> POOL_BITS) % POOLS_PER_REGION
+pub const fn granule(address: usize) -> usize {
+    address / ARENA_SIZE % GRANULES
+}
+
+/// Index of an address's pool in its granule.
+#[inline(always)]
+pub const fn pool_in_granule(address: usize) -> usize {
+    (address >> POOL_BITS) % POOLS_PER_ARENA
 }
 
 /// Number of an address's region; not below [`REGIONS`] if it has none.

@@ -26,22 +26,27 @@
 //! H3  No lock is held while an arena's land comes or goes: that may take
 //!     time, and may call a program's own functions.
 
+use core::ptr;
+
 use crate::address_map::MAP;
 use crate::arena::Arena;
 use crate::arena_source::{self, Land};
 use crate::arenas::Arenas;
 use crate::claim::Claim;
 use crate::cutoff;
-use crate::depot::Slots;
 use crate::geometry::{ARENA_SIZE, POOLS_PER_ARENA};
 use crate::inherited;
 use crate::lane::{LANES, Lane};
 use crate::limits;
+use crate::metadata;
 use crate::os::lock::{Held, Lock};
 use crate::os::process;
 use crate::pool::Pool;
 use crate::size_class::{LAST, SizeClass, TABLE_LEN};
-use crate::sync::{AtomicBool, Ordering::Relaxed};
+use crate::sync::{
+    AtomicBool, AtomicPtr,
+    Ordering::{Acquire, Relaxed, Release},
+};
 use crate::used_pools::UsedPools;
 
 /// A class that has so many pools, two arenas' worth, is large: it claims an arena for
@@ -85,13 +90,21 @@ static PLACES: [u8; TABLE_LEN] = {
     places
 };
 
+/// The classes of a lane, in the order of [`PLACES`]. All zero is a lane in which nobody ever asked
+/// for anything.
+struct Classes([Class; LAST]);
+
+// SAFETY: each class is reached under its lock; `touched` is an atomic.
+unsafe impl Sync for Classes {}
+
 /// The arenas and the used pools of every class. All zero is a heap without memory.
 pub struct Heap {
-    /// By lane and class, in the order of [`PLACES`].
-    classes: [[Class; LAST]; LANES],
+    /// Those of the first lane.
+    first: Classes,
+    /// Those of the others, by lane from 1 on; null until the lane is opened (E1). Release publishes
+    /// them; pairs with the Acquire of each load.
+    others: [AtomicPtr<Classes>; LANES - 1],
     pub(crate) arenas: Lock<Arenas>,
-    /// By lane and class index: used under the class's lock.
-    slots: [[Slots; TABLE_LEN]; LANES],
 }
 
 /// The process's heap.
@@ -128,19 +141,49 @@ impl Heap {
     )]
     pub const fn new() -> Heap {
         Heap {
-            classes: [const { [const { Class::new() }; LAST] }; LANES],
+            first: Classes([const { Class::new() }; LAST]),
+            others: [const { AtomicPtr::new(ptr::null_mut()) }; LANES - 1],
             arenas: Lock::new(Arenas::new()),
-            slots: [const { [const { Slots::new() }; TABLE_LEN] }; LANES],
         }
     }
 
-    /// The slots of a class's depot.
-    pub(crate) fn slots(&self, lane: Lane, class: SizeClass) -> &Slots {
-        &self.slots[lane.index()][class.index()]
+    /// Makes the classes of a lane, if they are not there. False if there is no memory for them.
+    /// Under the threads' lock (E1).
+    #[cold]
+    pub fn open(&self, lane: Lane) -> bool {
+        let Some(place) = lane.index().checked_sub(1).map(|other| &self.others[other]) else {
+            return true;
+        };
+        if place.load(Acquire).is_null()
+            && let Some(made) = metadata::take(size_of::<Classes>())
+        {
+            place.store(made.cast().as_ptr(), Release);
+        }
+        !place.load(Acquire).is_null()
     }
 
+    /// The lanes that are open, and have classes in this heap. (In the process's heap each has; the
+    /// tests have other heaps beside.)
+    pub(crate) fn lanes(&self) -> impl DoubleEndedIterator<Item = Lane> {
+        let is_made = |other: usize| !self.others[other].load(Acquire).is_null();
+        Lane::open().filter(move |lane| lane.index().checked_sub(1).is_none_or(is_made))
+    }
+
+    /// The classes of a lane.
+    #[inline]
+    fn classes(&self, lane: Lane) -> &Classes {
+        let Some(other) = lane.index().checked_sub(1) else {
+            return &self.first;
+        };
+        // SAFETY: `open` made them, for good.
+        let classes = unsafe { self.others[other].load(Acquire).as_ref() };
+        // Nobody asks for one that is not open (E1).
+        classes.unwrap_or(&self.first)
+    }
+
+    #[inline]
     fn class(&self, lane: Lane, class: SizeClass) -> &Class {
-        &self.classes[lane.index()][usize::from(PLACES[class.index()])]
+        &self.classes(lane).0[usize::from(PLACES[class.index()])]
     }
 
     /// The used pools of a class, under its lock.
@@ -162,7 +205,9 @@ impl Heap {
     /// The used pools of every class that was touched, in every lane that is open, one after
     /// the other.
     pub(crate) fn all_used(&self) -> impl Iterator<Item = (Lane, SizeClass, Held<'_, UsedPools>)> {
-        let all = Lane::open().flat_map(|lane| SizeClass::all().map(move |class| (lane, class)));
+        let all = self
+            .lanes()
+            .flat_map(|lane| SizeClass::all().map(move |class| (lane, class)));
         all.filter_map(|(lane, class)| Some((lane, class, self.touched(lane, class)?)))
     }
 
@@ -264,8 +309,8 @@ impl Heap {
 
     /// The locks of all classes in the lanes that are open, in order (E1).
     fn locks(&self) -> impl DoubleEndedIterator<Item = &Lock<UsedPools>> {
-        let classes = |lane: Lane| self.classes[lane.index()].iter();
-        Lane::open().flat_map(classes).map(|class| &class.used)
+        let classes = |lane: Lane| self.classes(lane).0.iter();
+        self.lanes().flat_map(classes).map(|class| &class.used)
     }
 
     /// Takes all locks for a fork (H2). The threads' lock is held.
@@ -282,3 +327,4 @@ impl Heap {
 }
 
 const _: () = assert!(size_of::<Class>() <= 256, "four cache lines");
+const _: () = assert!(align_of::<Classes>() <= metadata::ALIGNMENT);

@@ -54,13 +54,17 @@ impl Lane {
     /// The one that is always open.
     pub const FIRST: Lane = Lane(0);
 
-    /// The lane of the thread that was the `number`th to come, from 0. To be asked
-    /// under the threads' lock (E1).
-    pub fn of_thread(number: usize) -> Lane {
+    /// The lane of the thread that was the `number`th to come, from 0. It and those before it are
+    /// open then, if `open` has what belongs to each; else the thread shares the first. To be
+    /// asked under the threads' lock (E1).
+    pub fn of_thread(number: usize, open: impl Fn(Lane) -> bool) -> Lane {
         if TURNS.load(Relaxed) {
             return Lane::FIRST;
         }
         let index = number % LANES;
+        if !(1..=index).all(|lane| open(Lane(lane as u8))) {
+            return Lane::FIRST;
+        }
         OPEN.fetch_max(index + 1, Relaxed);
         Lane(index as u8)
     }

@@ -35,7 +35,7 @@
 //! |---|---|
 //! | words | `sync` what threads share is made of, `hot` where the hit path's code lies, `geometry` the numbers, `size_class` requests and blocks, `allocator` CPython's tables, `list`, `tally`, `listener` what a file above leaves to be called |
 //! | system | `os/`: (`faults` for the model, `interpreted` for Miri,) mappings, lines of text, locks, the thread word, the environment, names that may be there, errno and cancellation, the clock, helper threads, memory shared with others, files read apart from the program's descriptors, the process and its cgroup |
-//! | pools and arenas | `limits` of the process's memory, `inherited` what a forked child leaves alone, `pages` of a pool, `huge_pages`, `lane` who shares pools with whom, `claim` which classes have arenas of their own, `block_bits`, `pool`, `pool_blocks`, `pool_pages`, `arena_source` where arenas come from, `arena` and its record, `records` all of them, `address_map` what lies where, `arenas` which gives, `depot` between threads and pools, `used_pools` which gives, `cutoff` up to which size pools serve, `packing` which domains are aligned to 8 bytes, `misuse` what is said of wrong frees, `pool_mistakes` which they are, `guard/` sampled blocks beside pages that nobody can access, `heap` all of it, `supply` of blocks, `counts`, `exchange` with the threads, `purge` what goes back |
+//! | pools and arenas | `limits` of the process's memory, `inherited` what a forked child leaves alone, `pages` of a pool, `huge_pages`, `lane` who shares pools with whom, `claim` which classes have arenas of their own, `block_bits`, `pool`, `pool_blocks`, `pool_pages`, `refusal` when the kernel is not asked again, `metadata` memory for what is kept, `arena_source` where arenas come from, `arena` and its record, `records` all of them, `near` the pools around the first arena, `granule` which arena is at 2 MiB of addresses, `address_map` what lies where, `arenas` which gives, `depot` between threads and pools, `used_pools` which gives, `cutoff` up to which size pools serve, `packing` which domains are aligned to 8 bytes, `misuse` what is said of wrong frees, `pool_mistakes` which they are, `guard/` sampled blocks beside pages that nobody can access, `heap` all of it, `supply` of blocks, `counts`, `exchange` with the threads, `purge` what goes back |
 //! | threads | `magazine` the hit path, `magazines` of all classes, `mine` those of the calling thread, `threads` who has some, `check` all of it for tests, `stats` what all of it holds, `live/` the same for other processes to look at, and the heap page by page, `decay` when free memory goes back, `fork`, `first_use` |
 //! | object allocator | `below` what no pool serves, `object` malloc, calloc and free for every size and pointer, `realloc`, `watch/` the same where guarded blocks or a tool ask for each |
 //! | around it | `config`, statistics written down by `stats_json`, `stats_text` and `stats_table`, `at_exit` |
@@ -92,13 +92,16 @@
 //! # All state
 //!
 //! Nothing needs to be initialised: every static starts in a state that works,
-//! so a call before our constructor is right. Large ones that are touched page by page
+//! so a call before our constructor is right. What most processes do not need is
+//! [`metadata`], mapped when it is: so a process that inherits the library and never calls it
+//! pays for some 100 KiB of addresses. Large statics that are touched page by page
 //! share a section, `.bss.tables`: between them each small one would bring a page. What
 //! there is:
 //!
 //! | static | where | guarded by | in a forked child |
 //! |---|---|---|---|
-//! | `MAP` | address_map | atomics; written under the heap's locks | as it is |
+//! | `NEWEST`, `REFUSAL` | metadata | atomics | as they are |
+//! | `MAP`, `LEAVES` | address_map | atomics; written under the heap's locks | as they are |
 //! | `HEAP` | heap | a lock for each class of each lane, one for the arenas | locks are held over the fork |
 //! | thread word; `ENDED` | os/thread_word; mine | thread-local; atomics | as they are |
 //! | `THREADS` | threads | its lock | held over the fork; other threads' magazines are inherited |
@@ -170,11 +173,19 @@ pub mod pool_blocks;
 
 pub mod pool_pages;
 
+pub mod refusal;
+
+pub mod metadata;
+
 pub mod arena_source;
 
 pub mod arena;
 
 pub mod records;
+
+pub mod near;
+
+pub mod granule;
 
 pub mod address_map;
 

@@ -1,35 +1,25 @@
 //! Arenas' records: where they come from, and how all of them are reached.
 //!
-//! Records are mapped many at once, and what is not used of them is not touched. One
-//! whose arena went back to the kernel waits for the next; none is ever unmapped.
+//! They are pieces of metadata. One whose arena went back to the kernel waits for the next;
+//! none is ever given back.
 //!
 //! # Threads
 //!
 //! Under the arenas' lock.
 
-use core::ptr::NonNull;
-
 use crate::arena::Arena;
 use crate::list::List;
-use crate::os::memory;
-use crate::os::process::name_mapping;
+use crate::metadata;
 use crate::sync::Cell;
-
-/// Bytes mapped at once for records.
-const BYTES: usize = 256 * 1024;
 
 /// The records there are.
 pub struct Records {
     /// Those whose arena was given back.
     spare: List<Arena>,
-    /// Those never used: where they begin, and how many.
-    fresh: Cell<Option<NonNull<Arena>>>,
-    fresh_left: Cell<usize>,
     /// The record that was made last; each knows the one before it.
     newest: Cell<Option<&'static Arena>>,
-    /// Bytes mapped for them, and of those that were ever used.
-    bytes: Cell<usize>,
-    used: Cell<usize>,
+    /// How many there are.
+    made: Cell<usize>,
 }
 
 impl Records {
@@ -41,11 +31,8 @@ impl Records {
     pub const fn new() -> Records {
         Records {
             spare: List::new(),
-            fresh: Cell::new(None),
-            fresh_left: Cell::new(0),
             newest: Cell::new(None),
-            bytes: Cell::new(0),
-            used: Cell::new(0),
+            made: Cell::new(0),
         }
     }
 
@@ -64,36 +51,20 @@ impl Records {
         self.newest.get()
     }
 
-    /// Bytes mapped for records.
+    /// Bytes of records.
     pub fn bytes(&self) -> usize {
-        self.bytes.get()
-    }
-
-    /// Bytes of records that were ever used.
-    pub fn bytes_used(&self) -> usize {
-        self.used.get()
+        self.made.get() * size_of::<Arena>()
     }
 
     fn make(&self) -> Option<&'static Arena> {
-        if self.fresh_left.get() == 0 {
-            let bytes = BYTES.next_multiple_of(memory::page_size());
-            let records = memory::map(bytes)?;
-            name_mapping(records, bytes, c"obmalloc: records");
-            self.fresh.set(Some(records.cast()));
-            self.fresh_left.set(bytes / size_of::<Arena>());
-            self.bytes.set(self.bytes.get() + bytes);
-        }
-        let record = self.fresh.get()?;
-        self.used.set(self.used.get() + size_of::<Arena>());
-        self.fresh_left.set(self.fresh_left.get() - 1);
-        // SAFETY: at most one past the last record of the mapping.
-        self.fresh.set(Some(unsafe { record.add(1) }));
-        // SAFETY: mapped zero, aligned to the OS page and so to the record,
-        // handed out once, and never unmapped.
+        let record = metadata::take(size_of::<Arena>())?.cast();
+        self.made.set(self.made.get() + 1);
+        // SAFETY: a piece of metadata is zero, the caller's alone, never unmapped, and aligned to
+        // more than a record.
         let record = unsafe { Arena::begin(record) };
         record.follow(self.newest.replace(Some(record)));
         Some(record)
     }
 }
 
-const _: () = assert!(BYTES > size_of::<Arena>());
+const _: () = assert!(align_of::<Arena>() <= metadata::ALIGNMENT);

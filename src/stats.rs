@@ -10,6 +10,7 @@ use crate::address_map;
 use crate::arenas::Counts;
 use crate::counts::ClassCounts;
 use crate::heap::HEAP;
+use crate::metadata;
 use crate::os::process::{self, LibcMemory};
 use crate::pages;
 use crate::size_class::{SizeClass, TABLE_LEN};
@@ -123,15 +124,15 @@ impl Snapshot {
         self.threads.record_bytes + self.arenas.record_bytes
     }
 
-    /// Bytes of records and of the address map.
+    /// Bytes of address space that are mapped for metadata: records, depots, the address map.
     pub fn metadata(&self) -> usize {
-        self.records() + address_map::leaf_bytes()
+        metadata::mapped() + address_map::near_table_bytes()
     }
 
-    /// Bytes of metadata that are with us: what was ever written.
+    /// Bytes of metadata that are with us, about: what was ever used.
     fn metadata_resident(&self) -> usize {
-        let map = address_map::resident_bytes(self.arenas.mapped);
-        self.threads.record_bytes + self.arenas.record_bytes_used + map
+        let but_leaves = metadata::used().saturating_sub(address_map::leaf_bytes());
+        but_leaves + address_map::resident_bytes(self.arenas.mapped)
     }
 
     /// What went below.
@@ -157,7 +158,7 @@ pub struct Ledger {
     pub free_in_pools: usize,
     /// Pages of empty pools that are with us.
     pub empty_pools: usize,
-    /// Records, and the address map, as far as they were ever written to.
+    /// Records, depots and the address map, as far as they were ever used.
     pub metadata: usize,
     /// All of these.
     pub ours: usize,

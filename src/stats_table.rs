@@ -15,7 +15,7 @@
 
 use core::fmt::{self, Write};
 
-use crate::address_map::{LEAF_SIZE, ROOT_BYTES, leaf_bytes};
+use crate::address_map::{LEAF_SIZE, leaf_bytes, root_bytes};
 use crate::arenas::Counts;
 use crate::cutoff;
 use crate::geometry::{ARENA_SIZE, POOL_SIZE};
@@ -100,11 +100,11 @@ pub fn write(out: &mut dyn Write, calls: Option<usize>) -> fmt::Result {
     line(out, "# arena map mid nodes", 0)?;
     line(out, "# arena map bot nodes", leaf_bytes() / LEAF_SIZE)?;
     out.write_char('\n')?;
-    line(out, "# bytes lost to arena map root", ROOT_BYTES)?;
+    line(out, "# bytes lost to arena map root", root_bytes())?;
     line(out, "# bytes lost to arena map mid", 0)?;
     line(out, "# bytes lost to arena map bot", leaf_bytes())?;
     line(out, "# bytes in descriptors", now.records())?;
-    line(out, "Total", ROOT_BYTES + leaf_bytes() + now.records())
+    line(out, "Total", root_bytes() + leaf_bytes() + now.records())
 }
 
 /// The line of one of CPython's free lists: so many objects, in bytes.

@@ -66,7 +66,7 @@ impl Heap {
         request: usize,
         out: &mut [*mut u8],
     ) -> usize {
-        let mut lanes = iter::once(lane).chain(Lane::open());
+        let mut lanes = iter::once(lane).chain(self.lanes());
         let taken = |lane| {
             let used = self.used(lane, class);
             let taken = self.take_from_pools(&used, lane, class, request, out, true);

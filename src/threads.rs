@@ -38,11 +38,10 @@ use crate::list::{Linked, Links, List};
 use crate::listener::Listener;
 use crate::magazine::Slot;
 use crate::magazines::{Magazines, SLOTS};
+use crate::metadata;
 use crate::mine;
 use crate::os::errno;
 use crate::os::lock::Lock;
-use crate::os::memory;
-use crate::os::process::name_mapping;
 use crate::size_class::{SizeClass, TABLE_LEN};
 use crate::sync::Cell;
 use crate::tally::{Event, Sums, Tally};
@@ -184,14 +183,16 @@ impl Threads {
     }
 
     fn make(&self) -> Option<&'static Record> {
-        let memory = memory::map(record_bytes())?;
-        name_mapping(memory, record_bytes(), c"obmalloc: magazines");
-        // SAFETY: mapped zero, which is a record never used; aligned to the
-        // OS page; never unmapped (R2).
+        let memory = metadata::take(size_of::<Record>())?;
+        // SAFETY: a piece of metadata is zero, which is a record never used, aligned to more than a
+        // record, and never unmapped (R2).
         let record: &'static Record = unsafe { memory.cast().as_ref() };
         let number = self.records().count();
         let slots = ptr::NonNull::new(record.slots.get().cast::<Slot>())?;
-        let (lane, shorter) = (Lane::of_thread(number), shorter(number));
+        let (lane, shorter) = (
+            Lane::of_thread(number, |lane| HEAP.open(lane)),
+            shorter(number),
+        );
         // SAFETY: the record's own null slots.
         unsafe { record.magazines.lay_out(slots, lane, shorter) };
         record.next.set(self.all.replace(Some(record)));
@@ -214,10 +215,7 @@ fn from(newest: Option<&'static Record>) -> impl Iterator<Item = &'static Record
     core::iter::successors(newest, |record| record.next.get())
 }
 
-/// Bytes that the kernel gives for one record.
-fn record_bytes() -> usize {
-    size_of::<Record>().next_multiple_of(memory::page_size())
-}
+const _: () = assert!(align_of::<Record>() <= metadata::ALIGNMENT);
 
 /// What all threads together hold and have done.
 pub struct Total {
@@ -241,7 +239,7 @@ pub fn total() -> Total {
     };
     for record in THREADS.lock().records() {
         total.records += 1;
-        total.record_bytes += record_bytes();
+        total.record_bytes += size_of::<Record>();
         for class in SizeClass::all() {
             total.in_magazines[class.index()] += record.magazines.held(class);
         }
@@ -257,7 +255,7 @@ pub fn total() -> Total {
 #[cold]
 pub fn mappings() -> impl Iterator<Item = (usize, usize)> {
     let newest = THREADS.lock().all.get();
-    from(newest).map(|record| (ptr::from_ref(record).addr(), record_bytes()))
+    from(newest).map(|record| (ptr::from_ref(record).addr(), size_of::<Record>()))
 }
 
 /// Asserts the invariants, for tests, and shows all magazines there are, with whether
@@ -285,7 +283,9 @@ pub fn part() {
     lane::run_at_once();
     let last = threads.records().count().saturating_sub(1);
     for (i, record) in threads.records().enumerate() {
-        record.magazines.set_lane(Lane::of_thread(last - i));
+        record
+            .magazines
+            .set_lane(Lane::of_thread(last - i, |lane| HEAP.open(lane)));
     }
 }
 

@@ -38,7 +38,7 @@ use crate::sync::Cell;
 struct Shelves {
     lists: [List<Pool>; SHELVES],
     /// How many they have.
-    len: Cell<usize>,
+    len: Cell<u32>,
     /// Which have members (Q2).
     occupied: Cell<u32>,
 }
@@ -158,7 +158,7 @@ impl UsedPools {
 
     /// How many pools are full.
     pub fn full(&self) -> usize {
-        self.pools.get() - self.own.len.get() - self.sealed.len.get()
+        self.pools.get() - (self.own.len.get() + self.sealed.len.get()) as usize
     }
 
     /// The used pool to take blocks from.
@@ -277,7 +277,7 @@ impl UsedPools {
     pub fn check(&self, lane: crate::lane::Lane, class: crate::size_class::SizeClass) {
         for (shelves, sealed) in [(&self.own, false), (&self.sealed, true)] {
             let len: usize = shelves.lists.iter().map(|list| list.iter().count()).sum();
-            assert_eq!(len, shelves.len.get());
+            assert_eq!(len, shelves.len.get() as usize);
             for (n, list) in shelves.lists.iter().enumerate() {
                 let occupied = shelves.occupied.get() >> n & 1 == 1;
                 assert_eq!(occupied, list.first().is_some(), "Q2");

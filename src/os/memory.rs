@@ -57,6 +57,75 @@ fn anonymous(size: usize, access: c_int, more: c_int) -> Option<NonNull<u8>> {
     }
 }
 
+/// Maps `size` bytes between two pages that nobody can access: what runs beyond the end of a
+/// neighbour, on either side, faults before it comes here. For what the library itself keeps.
+/// To be given back by [`unmap_fenced`].
+pub fn map_fenced(size: usize) -> Option<NonNull<u8>> {
+    #[cfg(feature = "model")]
+    if faults::MAP.strikes() {
+        return None;
+    }
+    // SAFETY: whole pages of the reservation, which nobody has seen.
+    fenced(size, |start| unsafe { open(start.addr().get(), size) })
+}
+
+/// As [`map_fenced`], but nobody can write there before it is [`open`]ed: the kernel sets no memory
+/// aside until then.
+pub fn map_fenced_unwritable(size: usize) -> Option<NonNull<u8>> {
+    // SAFETY: whole pages of the reservation, which nobody has seen.
+    fenced(size, |start| unsafe {
+        protect(start.addr().get(), size, libc::PROT_READ)
+    })
+}
+
+/// Reserves `size` bytes between two OS pages, and has `fill` put a mapping in the place of those
+/// bytes. `None`, and nothing is mapped, if the kernel refuses either.
+#[cfg(not(miri))]
+pub fn fenced(size: usize, fill: impl FnOnce(NonNull<u8>) -> bool) -> Option<NonNull<u8>> {
+    let page = page_size();
+    let whole = size.checked_add(2 * page)?;
+    let fence = errno::kept(|| reserve(whole))?;
+    fence.as_ptr().expose_provenance();
+    // SAFETY: within the reservation, which is larger than a page.
+    let start = unsafe { fence.add(page) };
+    if fill(start) {
+        return Some(start);
+    }
+    // SAFETY: reserved just now; nobody has seen it.
+    unsafe { unmap(fence, whole) };
+    None
+}
+
+/// Under Miri, which knows no pages that cannot be accessed: without fences.
+#[cfg(miri)]
+pub fn fenced(size: usize, _: impl FnOnce(NonNull<u8>) -> bool) -> Option<NonNull<u8>> {
+    anonymous(size, libc::PROT_READ | libc::PROT_WRITE, 0)
+}
+
+/// Gives back what [`map_fenced`] or [`fenced`] mapped, with both fences.
+///
+/// # Safety
+/// `size` is the size that was mapped, and nothing points there any more.
+pub unsafe fn unmap_fenced(start: NonNull<u8>, size: usize) {
+    let page = page_size();
+    // SAFETY: `fenced` reserved a page before `start`.
+    let fence = unsafe { start.sub(page) };
+    // SAFETY: the reservation as a whole, which the caller has given up.
+    unsafe { unmap(fence, size + 2 * page) };
+}
+
+/// Bytes of addresses that the process may have, if there is a limit to that.
+pub fn address_limit() -> Option<usize> {
+    let mut limit = libc::rlimit {
+        rlim_cur: libc::RLIM_INFINITY,
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    // SAFETY: a place for the answer.
+    let known = errno::kept(|| unsafe { libc::getrlimit(libc::RLIMIT_AS, &raw mut limit) }) == 0;
+    let limited = known && limit.rlim_cur != libc::RLIM_INFINITY;
+    limited.then(|| usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX))
+}
+
 /// Takes `size` bytes of addresses that nobody can read or write until they are
 /// [`open`]ed. No memory is set aside for them. `None` if the kernel refuses.
 pub fn reserve(size: usize) -> Option<NonNull<u8>> {

@@ -153,10 +153,8 @@ fn lanes_share_no_pool_and_blocks_go_back_to_their_own() {
         assert_eq!(heap.take(lane, class, 1, &mut run), run.len());
         run
     };
-    let (one, other) = (
-        take(Lane::of_thread(LANES - 2)),
-        take(Lane::of_thread(LANES - 1)),
-    );
+    let lane = |number| Lane::of_thread(number, |lane| heap.open(lane));
+    let (one, other) = (take(lane(LANES - 2)), take(lane(LANES - 1)));
     assert_ne!(pool_base(one[0].addr()), pool_base(other[0].addr()));
     assert_eq!(heap.class_counts(class).pools, 2);
     let mixed: Vec<_> = one

@@ -32,7 +32,7 @@ fn a_pool_is_purged_under_the_lock_that_guards_it() {
         let own = Own::new();
         let heap = own.0;
         let classes = [32768, 16384].map(|size| SizeClass::of(size).unwrap());
-        let (first, second) = (Lane::FIRST, Lane::of_thread(1));
+        let (first, second) = (Lane::FIRST, Lane::of_thread(1, |lane| heap.open(lane)));
         assert!(heap.add_arena());
         let taken = begin(heap, first, classes[0]);
         let mut walk = heap.walk();
