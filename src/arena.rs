@@ -208,15 +208,15 @@ impl Arena {
         self.free_pools.get() >> self.index(address) & 1 == 1
     }
 
-    /// The pages of `pool`, which is empty, that are to go back to the kernel:
-    /// see [`Pool::due_pages`].
-    pub fn due_pages(&self, pool: &Pool, page: usize, at_once: bool) -> Pages {
-        let due = pool.due_pages(page, at_once);
+    /// Gives the pages of `pool`, which is empty, back to the kernel that are due: see
+    /// [`Pool::due_pages`]. Returns how many bytes.
+    pub fn purge_empty(&self, pool: &Pool, page: usize, at_once: bool) -> usize {
+        let gone = self.give_back(pool, pool.due_pages(page, at_once));
         if pool.resident().is_empty() {
             self.warm
                 .set(self.warm.get() & !(1 << self.index(pool.base())));
         }
-        due
+        gone
     }
 
     /// Gives `due` pages of `pool` back to the kernel: see [`Pool::give_back`].

@@ -41,7 +41,7 @@ pub struct Land {
     start: NonNull<u8>,
     size: usize,
     source: Source,
-    /// Whether huge pages were asked for.
+    /// Whether huge pages were asked for, and the kernel has taken note.
     huge: bool,
 }
 
@@ -133,10 +133,8 @@ impl Land {
         let size = SIZE.load(Acquire);
         if size == 0 {
             let start = memory::map_aligned(ARENA_SIZE)?;
-            let huge = huge_pages::are_wanted();
-            if huge {
-                memory::advise_huge_pages(start, ARENA_SIZE);
-            } else {
+            let huge = huge_pages::are_wanted() && memory::advise_huge_pages(start, ARENA_SIZE);
+            if !huge {
                 memory::advise_small_pages(start, ARENA_SIZE);
             }
             name_mapping(start, ARENA_SIZE, c"obmalloc: arena");

@@ -39,7 +39,8 @@ use crate::claim::Claim;
 use crate::geometry::POOLS_PER_ARENA;
 use crate::limits;
 use crate::list::List;
-use crate::pages::{self, Pages};
+use crate::os::sandbox;
+use crate::pages;
 use crate::pool::Pool;
 use crate::records::Records;
 use crate::sync::{AtomicBool, Cell, Ordering::Relaxed};
@@ -145,7 +146,7 @@ impl Arenas {
         if limits::is_near() {
             return 0;
         }
-        if DECAY.load(Relaxed) && arena_source::is_the_kernel() {
+        if DECAY.load(Relaxed) && arena_source::is_the_kernel() && !sandbox::is_restricted() {
             return usize::MAX;
         }
         KEPT_ALWAYS.max(self.counts.get().mapped / KEPT_SHARE)
@@ -244,21 +245,21 @@ impl Arenas {
         }
     }
 
-    /// The pages of `pool`, in `arena`, that are to go back to the kernel, if
-    /// the pool is empty: see [`Pool::due_pages`].
-    pub fn due_pages(
+    /// Gives the pages of `pool`, in `arena`, back to the kernel that are due, if the pool
+    /// is empty: see [`Pool::due_pages`]. Returns how many bytes.
+    pub fn purge(
         &self,
         arena: &'static Arena,
         pool: &'static Pool,
         page: usize,
         at_once: bool,
-    ) -> Pages {
+    ) -> usize {
         if !arena.has_empty(pool.base()) || arena.is_programs() || arena.size() == 0 {
-            return Pages::NONE;
+            return 0;
         }
-        let due = arena.due_pages(pool, page, at_once);
-        self.count(|counts| counts.resident_empty -= due.bytes());
-        due
+        let gone = arena.purge_empty(pool, page, at_once);
+        self.count(|counts| counts.resident_empty -= gone);
+        gone
     }
 
     /// The record that was made last. From it, all are reached.
@@ -333,7 +334,7 @@ impl Arenas {
         MAP.remove_arena(arena);
         let resident = arena.resident_empty();
         if !arena.is_programs() {
-            pages::count_returned(resident);
+            pages::count_returned(resident, false);
         }
         self.count(|counts| counts.resident_empty -= resident);
         let land = arena.leave();

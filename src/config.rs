@@ -18,6 +18,8 @@ use crate::limits::{self, Limit};
 use crate::live;
 use crate::misuse;
 use crate::os::environment;
+use crate::os::process;
+use crate::os::sandbox;
 use crate::os::text::{printable, say};
 use crate::packing;
 use crate::size_class::{MEDIUM_MAX, SMALL_MAX};
@@ -274,8 +276,14 @@ pub fn stats() -> Option<&'static [u8]> {
 }
 
 /// Reads the environment. A program with more rights than its user keeps the
-/// defaults.
-pub fn read() {
+/// defaults. `at_start`: by the loader, so that files may be opened: no thread of the
+/// program takes a descriptor at the same time.
+pub fn read(at_start: bool) {
+    sandbox::begin(if at_start {
+        process::is_filtered()
+    } else {
+        None
+    });
     visit(|_| {});
     tools::look(TOOLS.load(Relaxed));
 }

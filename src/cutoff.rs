@@ -19,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 use crate::os::process;
+use crate::os::sandbox;
 use crate::size_class::{MEDIUM_MAX, SMALL_MAX, SizeClass};
 use crate::sync::{AtomicUsize, Ordering::Relaxed};
 
@@ -89,8 +90,12 @@ fn refuse() {
 }
 
 /// Whether so much is in memory. The peak is cheap to read, but was perhaps another program's,
-/// before `execve`. Where nobody can tell, it is large.
+/// before `execve`. If neither can be read the program is large, but in a sandbox, which allows
+/// no such call, it is not.
 fn is_large() -> bool {
+    if !sandbox::allows() {
+        return false;
+    }
     let reached = |bytes: Option<usize>| bytes.is_none_or(|bytes| bytes >= LARGE);
     reached(process::peak()) && reached(process::resident())
 }

@@ -38,6 +38,7 @@ use crate::live;
 use crate::os::clock;
 use crate::os::helper::Helper;
 use crate::os::lock::{self, Lock, Tending};
+use crate::os::sandbox;
 use crate::pages;
 use crate::purge::Walk;
 use crate::sync::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Cell, Ordering::Relaxed};
@@ -60,6 +61,8 @@ const PART_BYTES: usize = 64 << 10;
 const BREATH: u64 = 50;
 /// Breaths in a round, about: in a heap of many pools each is for several.
 const BREATHS: usize = 4096;
+/// Microseconds that it sleeps in a sandbox.
+const LONG: u64 = 1 << 40;
 /// Rounds without anything to do after which the thread leaves.
 const QUIET: u32 = 3;
 /// Rounds in each interval.
@@ -155,8 +158,11 @@ fn look(now: u64, interval: u64) {
     if lock::this_thread_forks() {
         return;
     }
-    heed_limit(0);
     SINCE.store(0, Relaxed);
+    if sandbox::is_restricted() {
+        return whole_arenas(now, interval);
+    }
+    heed_limit(0);
     NEXT.store(now + interval / LOOKS, Relaxed);
     if HELPER.is_there() || HEAP.free_bytes() < WORTH {
         return;
@@ -168,6 +174,15 @@ fn look(now: u64, interval: u64) {
     } else if !(threaded && HELPER.start()) {
         NEXT.store(now, Relaxed);
         part_of_a_round(now, interval);
+    }
+}
+
+/// What goes back where a sandbox has no call for pages: arenas that stay wholly empty.
+fn whole_arenas(now: u64, interval: u64) {
+    if now >= NEXT.load(Relaxed) {
+        NEXT.store(now + interval / ROUNDS, Relaxed);
+        HEAP.empty_depots(false);
+        HEAP.release(false);
     }
 }
 
@@ -204,6 +219,11 @@ fn work(helper: &Helper) {
     let mut quiet = 0;
     while let Ok(interval) = u64::try_from(INTERVAL.load(Relaxed)) {
         if !helper.sleep(interval.saturating_mul(1000) / ROUNDS) {
+            return;
+        }
+        if !sandbox::allows() {
+            // Nothing may go back, and a detached thread may not end: see `end_at_once`.
+            while helper.sleep(LONG) {}
             return;
         }
         let stirred = STIRRED.swap(false, Relaxed);
@@ -246,6 +266,7 @@ fn calm_round(helper: &Helper) -> bool {
 /// until no more than `keep` bytes are free.
 fn round_at_once(keep: usize) {
     let mut rest = match keep {
+        _ if sandbox::is_restricted() => 0,
         0 => usize::MAX,
         keep => HEAP.free_bytes().saturating_sub(keep),
     };
@@ -301,6 +322,7 @@ pub fn heed_growth() {
     if INTERVAL.load(Relaxed) >= 0
         && counts.mapped == counts.highwater
         && !huge_pages::are_wanted()
+        && !pages::were_refused()
         && HEAP.free_bytes() >= SPARE
     {
         round_at_once(0);

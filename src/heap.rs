@@ -41,6 +41,7 @@ use crate::limits;
 use crate::metadata;
 use crate::os::lock::{Held, Lock};
 use crate::os::process;
+use crate::os::sandbox;
 use crate::pool::Pool;
 use crate::size_class::{LAST, SizeClass, TABLE_LEN};
 use crate::sync::{
@@ -121,7 +122,7 @@ pub fn purge_at_once(at_once: bool) {
 
 /// Whether they do so now: that is asked for, or memory is short.
 pub fn at_once() -> bool {
-    AT_ONCE.load(Relaxed) || limits::is_near()
+    (AT_ONCE.load(Relaxed) || limits::is_near()) && !sandbox::is_restricted()
 }
 
 /// An arena was added since `grew` was asked.
@@ -299,7 +300,7 @@ impl Heap {
     /// In a forked child, under the locks that the fork holds: leaves the pools
     /// alone that it was born with, if that is the rule.
     pub fn forked(&self) {
-        if let Some(first_own) = inherited::forked(process::parent()) {
+        if let Some(first_own) = inherited::forked(process::parent) {
             for (_, _, used) in self.all_used() {
                 used.seal(first_own);
             }

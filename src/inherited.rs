@@ -51,20 +51,24 @@ pub fn generation() -> u32 {
     GENERATION.load(Relaxed)
 }
 
-/// To be told in a forked child, of its parent. Returns the first generation
-/// whose pools are the child's own, if older ones are to be sealed.
-pub fn forked(parent: i32) -> Option<u32> {
+/// To be called in a forked child; `parent` is its parent, if that may be asked. Returns the
+/// first generation whose pools are the child's own, if older ones are to be sealed.
+pub fn forked(parent: impl FnOnce() -> Option<i32>) -> Option<u32> {
     if is(Rule::Share) {
         return None;
     }
-    PARENT.store(parent, Relaxed);
+    match parent() {
+        Some(parent) => PARENT.store(parent, Relaxed),
+        None if is(Rule::Auto) => return None,
+        None => {}
+    }
     let generation = GENERATION.load(Relaxed) + 1;
     GENERATION.store(generation, Relaxed);
     Some(generation)
 }
 
 /// Whether inherited pools may be used after all; `parent` is the process's
-/// parent now.
-pub fn may_be_used(parent: impl FnOnce() -> i32) -> bool {
-    is(Rule::Share) || is(Rule::Auto) && parent() != PARENT.load(Relaxed)
+/// parent now. They may where nobody can tell.
+pub fn may_be_used(parent: impl FnOnce() -> Option<i32>) -> bool {
+    is(Rule::Share) || is(Rule::Auto) && parent() != Some(PARENT.load(Relaxed))
 }

@@ -106,6 +106,7 @@
 //! | thread word; `ENDED` | os/thread_word; mine | thread-local; atomics | as they are |
 //! | `THREADS` | threads | its lock | held over the fork; other threads' magazines are inherited |
 //! | `TELL` | threads | atomic; written at the first use | as it is |
+//! | `STATE`; `NAMELESS` | os/sandbox; os/process | atomics | as they are |
 //! | `FORKING`, `TENDING`; `WAITS` | os/lock | atomics | cleared; as it is |
 //! | `HELPER`, `ROUND`; `ANSWERER`, `PAGE` | decay; live/ | their locks | the helper threads end before; locks are held over the fork. Of `_Fork`, a helper's state is told by a mark; a child makes a page of its own |
 //! | `WANTED`, `HOST`, `THREAD`, `NEXT`, `WORDS` | live/ | atomics | as they are |

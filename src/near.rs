@@ -154,8 +154,9 @@ impl Near {
         }
         let table = self.table.load(Relaxed).expose_provenance();
         let size = STEP.min(self.bytes.load(Relaxed) - at);
-        // SAFETY: whole pages of the table, which keep what they hold.
-        let made = unsafe { memory::open(table + at, size) };
+        // SAFETY: whole pages of the table; its bit in `writable` is not set, so they were never
+        // written to.
+        let made = unsafe { memory::commit(table + at, size) };
         if made {
             self.writable.fetch_or(bit, Relaxed);
         }

@@ -5,7 +5,7 @@
 use core::ops::{BitAnd, BitOr, Not};
 
 use crate::geometry::{PIECE, POOL_SIZE};
-use crate::sync::{AtomicUsize, Ordering::Relaxed};
+use crate::sync::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 const PIECE_BITS: u32 = PIECE.ilog2();
 
@@ -17,9 +17,21 @@ pub fn returned() -> usize {
     RETURNED.load(Relaxed)
 }
 
-/// Counts resident bytes that go back to the kernel.
-pub fn count_returned(bytes: usize) {
+/// Whether the kernel has kept pages that were to go back, the last time.
+static REFUSED: AtomicBool = AtomicBool::new(false);
+
+/// Whether the kernel has kept pages that were to go back, the last time: those of locked
+/// memory it does.
+pub fn were_refused() -> bool {
+    REFUSED.load(Relaxed)
+}
+
+/// Counts resident bytes that went back to the kernel, and notes whether some were `refused`.
+pub fn count_returned(bytes: usize, refused: bool) {
     RETURNED.fetch_add(bytes, Relaxed);
+    if were_refused() != refused {
+        REFUSED.store(refused, Relaxed);
+    }
 }
 
 /// A set of pieces, the lowest bit the first piece of the pool.

@@ -49,15 +49,24 @@ impl Pool {
         due
     }
 
-    /// Gives `due` pages, which lie in an arena of the kernel's and are not
-    /// resident any more, back to it. Returns how many bytes.
+    /// Gives `due` pages, which [`due_pages`](Pool::due_pages) has taken out of the resident
+    /// ones and which lie in an arena of the kernel's, back to it. From the first one on that
+    /// stays, as it is locked or a sandbox does not know the call, all are resident again.
+    /// Returns how many bytes went back.
     pub fn give_back(&self, due: Pages) -> usize {
+        let mut stay = Pages::NONE;
         for (offset, len) in due.runs() {
             // SAFETY: P5; the lock under which pages become resident is held.
-            unsafe { memory::purge(self.base() + offset, len) };
+            if !unsafe { memory::purge(self.base() + offset, len) } {
+                stay = due & Pages::spanning(offset, POOL_SIZE - 1);
+                break;
+            }
         }
-        pages::count_returned(due.bytes());
-        due.bytes()
+        self.resident.set(self.resident.get() | stay);
+        self.returned.set(self.returned.get() & !stay);
+        let gone = (due & !stay).bytes();
+        pages::count_returned(gone, !stay.is_empty());
+        gone
     }
 
     /// Has the kernel bring all pages with blocks of the pool, which has just begun
@@ -108,6 +117,22 @@ mod tests {
             assert_eq!(pool.due_pages(PIECE, true), pinned);
             assert_eq!(pool.resident(), Pages::NONE);
         }
+    }
+
+    #[test]
+    fn pages_that_the_kernel_keeps_stay_resident() {
+        let class = SizeClass::of(64).unwrap();
+        let pool = pool(class); // nothing is mapped there, so the kernel refuses
+        let blocks = take(&pool, class, class.shape().blocks as usize);
+        let all = pool.resident();
+        assert_eq!(pool.give(class, &blocks[..300]), Ok(300));
+        let due = pool.due_pages(PIECE, true);
+        assert_eq!(pool.resident(), all & !due);
+        assert_eq!((due.bytes() / PIECE, pool.give_back(due)), (4, 0));
+        assert_eq!(pool.resident(), all);
+        assert_eq!(pool.returned.get(), Pages::NONE);
+        pool.check();
+        assert_eq!(pool.due_pages(PIECE, true), due, "they are due again");
     }
 
     #[test]

@@ -91,10 +91,7 @@ impl Heap {
             }
             None => {
                 let arenas = self.arenas.lock();
-                arena.give_back(
-                    pool,
-                    arenas.due_pages(arena, pool, memory::page_size(), at_once),
-                )
+                arenas.purge(arena, pool, memory::page_size(), at_once)
             }
         }
     }

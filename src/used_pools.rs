@@ -244,8 +244,9 @@ impl UsedPools {
     pub fn purge(&self, arena: &Arena, pool: &Pool, at_once: bool) -> usize {
         let before = pool.resident();
         let due = pool.due_pages(memory::page_size(), at_once);
+        let gone = arena.give_back(pool, due);
         self.became_resident(before, pool.resident());
-        arena.give_back(pool, due)
+        gone
     }
 
     /// Moves `pool` from the shelf for `before` free blocks to the one for

@@ -54,6 +54,7 @@ use slack::Slack;
 use slots::{SLOTS, State};
 
 use crate::misuse;
+use crate::os::sandbox;
 use crate::os::text;
 
 /// Has one allocation in `n` guarded from now on; 0: none.
@@ -94,7 +95,7 @@ pub fn owns(address: usize) -> bool {
 #[cold]
 #[inline(never)]
 fn take_turn(n: usize) -> *mut u8 {
-    if n > LARGEST || !python::is_ready() {
+    if n > LARGEST || !python::is_ready() || !sandbox::allows() {
         return ptr::null_mut();
     }
     let Some((i, region)) = take_slot() else {

@@ -64,9 +64,9 @@ pub fn host_version() -> Option<&'static str> {
     core::str::from_utf8(unsafe { core::slice::from_raw_parts(start, len) }).ok()
 }
 
-fn read_settings_once() {
+fn read_settings_once(at_start: bool) {
     static READ: Once = Once::new();
-    READ.call(config::read);
+    READ.call(|| config::read(at_start));
 }
 
 /// When we are loaded: serves the host, if the process has one that does not
@@ -75,7 +75,7 @@ pub fn at_start() {
     let Some(host) = Host::at_start() else {
         return;
     };
-    read_settings_once();
+    read_settings_once(true);
     if symbols::is_in_place(&host) {
         take_place(&host);
     } else if tracing::is_initialized(&host) {
@@ -90,7 +90,7 @@ pub fn at_start() {
 /// if that was not done at start: in a C program, or for a host that was loaded
 /// since. In a static host, where nobody calls them, this never happens.
 pub fn when_called() -> &'static Exports {
-    read_settings_once();
+    read_settings_once(false);
     let Some(host) = Host::anywhere() else {
         set(State::NoHost);
         first_use::then(say_active);
@@ -115,7 +115,7 @@ pub fn when_called() -> &'static Exports {
 
 /// Serves a host that runs already, under its GIL.
 pub fn late() -> Result<&'static Exports, Reason> {
-    read_settings_once();
+    read_settings_once(false);
     let Some(host) = Host::anywhere() else {
         // A C program that uses us is served without being installed in.
         return if is(State::NoHost) {

@@ -29,6 +29,7 @@
 use crate::listener::Listener;
 use crate::os::clock;
 use crate::os::lock;
+use crate::os::sandbox;
 use crate::sync::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 pub mod layout;
@@ -114,7 +115,9 @@ fn tick_now() {
 #[inline(never)]
 fn look(now: u64) {
     NEXT.store(now + BETWEEN, Relaxed);
-    answerer::heed(THREAD.load(Relaxed));
+    if sandbox::allows() {
+        answerer::heed(THREAD.load(Relaxed));
+    }
 }
 
 /// Before a fork: the page is written, the thread ends, and is kept from being started.

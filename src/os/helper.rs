@@ -16,6 +16,7 @@ use core::ptr;
 use super::clock;
 use super::lock::Lock;
 use super::memory;
+use super::sandbox;
 use super::text;
 use super::thread::{self, Thread};
 use super::wait;
@@ -135,7 +136,7 @@ impl Helper {
         if state.thread().is_some() {
             return true;
         }
-        if state.is_anothers() || clock::now() < state.none_until.get() {
+        if !sandbox::allows() || state.is_anothers() || clock::now() < state.none_until.get() {
             return false;
         }
         self.word.store(GO_ON, Relaxed);
@@ -226,6 +227,10 @@ extern "C" fn run(helper: *mut c_void) -> *mut c_void {
     let helper = unsafe { &*helper.cast::<Helper>() };
     helper.id.store(thread::begun(helper.name), Release);
     (helper.work)(helper);
+    #[cfg(not(all(test, loom)))]
+    if !sandbox::allows() {
+        thread::end_at_once();
+    }
     ptr::null_mut()
 }
 

@@ -16,6 +16,7 @@ use super::errno;
 use super::faults;
 #[cfg(miri)]
 use super::interpreted::{madvise, mincore, munmap};
+use super::sandbox;
 use crate::sync::{AtomicUsize, Ordering::Relaxed};
 
 /// Bytes in an OS page.
@@ -65,16 +66,15 @@ pub fn map_fenced(size: usize) -> Option<NonNull<u8>> {
     if faults::MAP.strikes() {
         return None;
     }
-    // SAFETY: whole pages of the reservation, which nobody has seen.
-    fenced(size, |start| unsafe { open(start.addr().get(), size) })
+    // SAFETY: whole pages of the reservation, to which nothing points yet.
+    fenced(size, |start| unsafe { commit(start.addr().get(), size) })
 }
 
-/// As [`map_fenced`], but nobody can write there before it is [`open`]ed: the kernel sets no memory
-/// aside until then.
+/// As [`map_fenced`], but read-only until [`commit`]: the kernel sets no memory aside until then.
 pub fn map_fenced_unwritable(size: usize) -> Option<NonNull<u8>> {
-    // SAFETY: whole pages of the reservation, which nobody has seen.
+    // SAFETY: whole pages of the reservation, to which nothing points yet.
     fenced(size, |start| unsafe {
-        protect(start.addr().get(), size, libc::PROT_READ)
+        map_over(start.addr().get(), size, libc::PROT_READ)
     })
 }
 
@@ -141,6 +141,27 @@ pub fn map_sparse(size: usize) -> Option<NonNull<u8>> {
     Some(base)
 }
 
+/// Makes `size` bytes at `address`, which nothing was ever written to, writable; they read as
+/// zero. False if the kernel refuses. By `mmap`, since a sandbox may not have `mprotect`.
+///
+/// # Safety
+/// Whole OS pages of a private mapping of the caller's, in which every byte is zero.
+pub unsafe fn commit(address: usize, size: usize) -> bool {
+    // SAFETY: zero pages take the place of zero pages, as the caller vouches.
+    unsafe { map_over(address, size, libc::PROT_READ | libc::PROT_WRITE) }
+}
+
+/// Puts zero pages in the place of `size` bytes at `address`.
+///
+/// # Safety
+/// Whole OS pages of a private mapping of the caller's, with nothing in them.
+unsafe fn map_over(address: usize, size: usize, access: c_int) -> bool {
+    let start = ptr::with_exposed_provenance_mut(address);
+    let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
+    // SAFETY: the caller gives up what is mapped there.
+    errno::kept(|| unsafe { libc::mmap(start, size, access, kind, -1, 0) } != libc::MAP_FAILED)
+}
+
 /// Lets `size` bytes at `address` be read and written. False if the kernel has no
 /// place for one mapping more.
 ///
@@ -172,7 +193,7 @@ pub unsafe fn close(address: usize, size: usize) -> bool {
 unsafe fn protect(address: usize, size: usize, access: c_int) -> bool {
     let start = ptr::with_exposed_provenance_mut(address);
     // SAFETY: whole pages of the caller's own mapping, which it vouches for.
-    errno::kept(|| unsafe { libc::mprotect(start, size, access) == 0 })
+    sandbox::allows() && errno::kept(|| unsafe { libc::mprotect(start, size, access) == 0 })
 }
 
 /// Maps an OS page that is zero again in each child that gets a copy of the
@@ -180,7 +201,7 @@ unsafe fn protect(address: usize, size: usize, access: c_int) -> bool {
 /// (before 4.14).
 pub fn map_wiped_in_children() -> Option<NonNull<u8>> {
     let (size, advice) = (page_size(), libc::MADV_WIPEONFORK);
-    let page = map(size)?;
+    let page = if sandbox::allows() { map(size) } else { None }?;
     // SAFETY: a page that nobody has seen.
     if unsafe { advise(page.as_ptr().cast(), size, advice) } {
         return Some(page);
@@ -236,7 +257,7 @@ pub fn map_aligned(size: usize) -> Option<NonNull<u8>> {
     Some(base)
 }
 
-/// False if the kernel refuses.
+/// False if the kernel refuses, or a sandbox would.
 ///
 /// # Safety
 /// As the advice demands.
@@ -246,23 +267,26 @@ unsafe fn advise(start: *mut c_void, size: usize, advice: c_int) -> bool {
         return false;
     }
     // SAFETY: the caller vouches for what the advice does to these pages.
-    errno::kept(|| unsafe { madvise(start, size, advice) == 0 })
+    sandbox::allows() && errno::kept(|| unsafe { madvise(start, size, advice) == 0 })
 }
 
 /// Gives the memory of `size` bytes at `address` back, and keeps the addresses:
-/// they read as zero from now on.
+/// they read as zero from now on. False if they stay as they are: the kernel refuses what
+/// is locked, and a sandbox may not know the call.
 ///
 /// # Safety
 /// Whole OS pages of a private mapping, on which nothing lives.
-pub unsafe fn purge(address: usize, size: usize) {
+pub unsafe fn purge(address: usize, size: usize) -> bool {
     let start = ptr::with_exposed_provenance_mut(address);
-    // SAFETY: the caller's promise. A kernel that refuses leaves them as they
-    // are, which harms nobody.
-    unsafe { advise(start, size, libc::MADV_DONTNEED) };
+    // SAFETY: the caller's promise.
+    unsafe { advise(start, size, libc::MADV_DONTNEED) }
 }
 
-/// Whether nothing is mapped at `address`, as far as the kernel says so.
+/// Whether nothing is mapped at `address`, as far as the kernel says so, and may be asked.
 pub fn is_unmapped(address: usize) -> bool {
+    if !sandbox::allows() {
+        return false;
+    }
     let page = address & !(page_size() - 1);
     let start = ptr::with_exposed_provenance_mut(page);
     let mut resident = [0];
@@ -293,10 +317,10 @@ pub fn advise_small_pages(base: NonNull<u8>, size: usize) {
 }
 
 /// Asks for huge pages in `size` bytes at `base`, where the system's setting
-/// allows that.
-pub fn advise_huge_pages(base: NonNull<u8>, size: usize) {
-    // SAFETY: as above.
-    unsafe { advise(base.as_ptr().cast(), size, libc::MADV_HUGEPAGE) };
+/// allows that. False if the kernel has none, or may not be asked.
+pub fn advise_huge_pages(base: NonNull<u8>, size: usize) -> bool {
+    // SAFETY: advice changes no content, whatever is mapped there.
+    unsafe { advise(base.as_ptr().cast(), size, libc::MADV_HUGEPAGE) }
 }
 
 #[cfg(test)]

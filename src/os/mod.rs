@@ -11,6 +11,8 @@ pub mod errno;
 
 pub mod cancel;
 
+pub mod sandbox;
+
 pub mod memory;
 
 pub mod text;

@@ -2,6 +2,7 @@
 
 use core::ffi::CStr;
 use core::ptr;
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 #[cfg(not(miri))]
 use libc::{getrusage, prctl};
@@ -11,12 +12,25 @@ use super::file::read;
 #[cfg(miri)]
 use super::interpreted::{getrusage, prctl};
 use super::memory::page_size;
+use super::sandbox;
 use super::weak::{function, weak_symbol};
 
-/// The process that this one's parent is now.
-pub fn parent() -> i32 {
-    // SAFETY: a question without conditions.
-    unsafe { libc::getppid() }
+/// The process that this one's parent is now, if a sandbox lets us know.
+pub fn parent() -> Option<i32> {
+    // SAFETY: `getppid` has no conditions, and never fails.
+    sandbox::allows().then(|| unsafe { libc::getppid() })
+}
+
+/// Whether a filter of system calls (seccomp) is on, as `/proc` says; `None` if it does not.
+/// Opens a file: only for the start, while the process has one thread.
+#[cold]
+pub fn is_filtered() -> Option<bool> {
+    let mut buffer = [0; 4096];
+    let text = read(c"/proc/self/status", &mut buffer)?;
+    let mode = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Seccomp:"))?;
+    Some(mode.trim() != "0")
 }
 
 /// Bytes of the process that are in memory; `None` without `/proc`.
@@ -64,23 +78,24 @@ pub fn libc_memory() -> Option<LibcMemory> {
     })
 }
 
+/// Whether the kernel has refused a name: it will refuse the next one, too.
+static NAMELESS: AtomicBool = AtomicBool::new(false);
+
 /// Gives `size` bytes at `start` a name in the process's list of mappings, where
 /// the kernel has such (5.17, if it was built so).
 pub fn name_mapping(start: ptr::NonNull<u8>, size: usize, name: &'static CStr) {
     const PR_SET_VMA: i32 = 0x5356_4d41;
     const PR_SET_VMA_ANON_NAME: usize = 0;
-    errno::kept(|| {
-        // SAFETY: a name changes no memory; a kernel without such says EINVAL.
-        unsafe {
-            prctl(
-                PR_SET_VMA,
-                PR_SET_VMA_ANON_NAME,
-                start.as_ptr(),
-                size,
-                name.as_ptr(),
-            )
-        };
-    });
+    if NAMELESS.load(Relaxed) || !sandbox::allows() {
+        return;
+    }
+    let (what, start) = (PR_SET_VMA_ANON_NAME, start.as_ptr());
+    // SAFETY: a name changes no memory; a kernel without such says EINVAL.
+    let named =
+        errno::checked(|| unsafe { prctl(PR_SET_VMA, what, start, size, name.as_ptr()).into() });
+    if named.is_err_and(|error| error != libc::ENOMEM) {
+        NAMELESS.store(true, Relaxed);
+    }
 }
 
 #[cfg(test)]
@@ -92,5 +107,7 @@ mod tests {
         assert!(resident().is_some_and(|bytes| bytes > page_size()));
         assert!(peak().is_some_and(|bytes| bytes > page_size()));
         assert!(libc_memory().is_none_or(|memory| memory.in_use > 0));
+        assert!(parent().is_some_and(|parent| parent > 0));
+        let _ = is_filtered(); // which the machine decides
     }
 }

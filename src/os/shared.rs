@@ -15,6 +15,7 @@ use core::sync::atomic::AtomicU32;
 
 use super::errno::{self, checked};
 use super::memory;
+use super::sandbox;
 
 /// The lowest number that the descriptor is moved to, where so many are allowed: programs
 /// count on the low ones, and a table for much higher ones costs the kernel memory.
@@ -89,6 +90,9 @@ impl Shared {
 #[cold]
 pub fn map_again(start: NonNull<u8>, size: usize) -> Option<NonNull<u8>> {
     let flags = libc::MREMAP_MAYMOVE;
+    if !sandbox::allows() {
+        return None;
+    }
     let p = checked(|| {
         // SAFETY: an old size of 0 leaves the mapping, which is shared, as it is.
         unsafe { libc::syscall(libc::SYS_mremap, start.as_ptr(), 0, size, flags, 0) }
@@ -110,6 +114,9 @@ pub unsafe fn unmap(start: NonNull<u8>, size: usize) {
 /// zero from now on, here and in every other mapping of the file.
 #[cold]
 pub fn empty(start: NonNull<u8>, size: usize) {
+    if !sandbox::allows() {
+        return;
+    }
     // SAFETY: a mapping of ours, in which the caller has nothing to lose.
     errno::kept(|| unsafe { libc::madvise(start.as_ptr().cast(), size, libc::MADV_REMOVE) });
 }

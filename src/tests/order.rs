@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::string::{String, ToString};
 
-const LINES_MAX: usize = 400;
+const LINES_MAX: usize = 500;
 
 fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
