@@ -134,7 +134,7 @@ impl Land {
         if size == 0 {
             let start = memory::map_aligned(ARENA_SIZE)?;
             let huge = huge_pages::are_wanted() && memory::advise_huge_pages(start, ARENA_SIZE);
-            if !huge {
+            if !huge && huge_pages::are_to_be_refused() {
                 memory::advise_small_pages(start, ARENA_SIZE);
             }
             name_mapping(start, ARENA_SIZE, c"obmalloc: arena");

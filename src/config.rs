@@ -21,6 +21,7 @@ use crate::os::environment;
 use crate::os::process;
 use crate::os::sandbox;
 use crate::os::text::{printable, say};
+use crate::os::thp;
 use crate::packing;
 use crate::size_class::{MEDIUM_MAX, SMALL_MAX};
 use crate::watch::tools;
@@ -157,9 +158,10 @@ pub static SETTINGS: &[Setting] = table![
     Setting {
         name: "THP",
         values: "auto, always or never; auto",
-        meaning: "whether arenas ask for huge pages, where the system's setting is madvise or always; auto: never",
+        meaning: "whether arenas ask for huge pages, where the system's setting is madvise or always; auto: no, and the kernel is told not to use them where it would unasked; never: it is told so in any case",
         apply: |value| {
             huge_pages::want(value == b"always");
+            THP_NEVER.store(value == b"never", Relaxed);
             matches!(value, b"auto" | b"always" | b"never")
         },
     },
@@ -210,6 +212,7 @@ pub static SETTINGS: &[Setting] = table![
     },
 ];
 
+static THP_NEVER: AtomicBool = AtomicBool::new(false);
 static VERBOSE: AtomicBool = AtomicBool::new(false);
 static TOOLS: AtomicBool = AtomicBool::new(true);
 static DEBUG: AtomicBool = AtomicBool::new(false);
@@ -285,6 +288,9 @@ pub fn read(at_start: bool) {
         None
     });
     visit(|_| {});
+    if at_start && !THP_NEVER.load(Relaxed) {
+        huge_pages::come_unasked(thp::come_unasked());
+    }
     tools::look(TOOLS.load(Relaxed));
 }
 

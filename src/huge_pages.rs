@@ -6,7 +6,8 @@
 //!                     so all of its pages count as resident
 //!    a page goes back the arena has small pages from then on: or the kernel
 //!                     would fill it up again
-//!    not asked for    the kernel is told not to, whatever the system's rule is
+//!    not asked for    the kernel is told not to, where the system's setting is to use
+//!                     them unasked, or is not known
 //! ```
 //!
 //! They gain where much is read, and cost where memory is new: the kernel has to
@@ -25,6 +26,19 @@ static WANTED: AtomicBool = AtomicBool::new(false);
 /// Has arenas that are added from now on ask for huge pages, or not.
 pub fn want(wanted: bool) {
     WANTED.store(wanted, Relaxed);
+}
+
+/// Whether the kernel would use them unasked, as far as is known.
+static UNASKED: AtomicBool = AtomicBool::new(true);
+
+/// Says whether the kernel uses huge pages where nobody has asked for them.
+pub fn come_unasked(so: bool) {
+    UNASKED.store(so, Relaxed);
+}
+
+/// Whether the kernel has to be told not to use them.
+pub fn are_to_be_refused() -> bool {
+    UNASKED.load(Relaxed)
 }
 
 /// Whether the next arena is to ask for huge pages.

@@ -34,7 +34,7 @@
 //! | floor | files |
 //! |---|---|
 //! | words | `sync` what threads share is made of, `hot` where the hit path's code lies, `geometry` the numbers, `size_class` requests and blocks, `allocator` CPython's tables, `list`, `tally`, `listener` what a file above leaves to be called |
-//! | system | `os/`: (`faults` for the model, `interpreted` for Miri,) mappings, lines of text, locks, the thread word, the environment, names that may be there, errno and cancellation, the clock, helper threads, memory shared with others, files read apart from the program's descriptors, the process and its cgroup |
+//! | system | `os/`: (`faults` for the model, `interpreted` for Miri,) mappings, lines of text, locks, the thread word, the environment, names that may be there, errno and cancellation, the clock, helper threads, the setting of huge pages, memory shared with others, files read apart from the program's descriptors, the process and its cgroup |
 //! | pools and arenas | `limits` of the process's memory, `inherited` what a forked child leaves alone, `pages` of a pool, `huge_pages`, `lane` who shares pools with whom, `claim` which classes have arenas of their own, `block_bits`, `pool`, `pool_blocks`, `pool_pages`, `refusal` when the kernel is not asked again, `metadata` memory for what is kept, `arena_source` where arenas come from, `arena` and its record, `records` all of them, `near` the pools around the first arena, `granule` which arena is at 2 MiB of addresses, `address_map` what lies where, `arenas` which gives, `depot` between threads and pools, `used_pools` which gives, `cutoff` up to which size pools serve, `packing` which domains are aligned to 8 bytes, `misuse` what is said of wrong frees, `pool_mistakes` which they are, `guard/` sampled blocks beside pages that nobody can access, `heap` all of it, `supply` of blocks, `counts`, `exchange` with the threads, `purge` what goes back |
 //! | threads | `magazine` the hit path, `magazines` of all classes, `mine` those of the calling thread, `threads` who has some, `check` all of it for tests, `stats` what all of it holds, `live/` the same for other processes to look at, and the heap page by page, `decay` when free memory goes back, `fork`, `first_use` |
 //! | object allocator | `below` what no pool serves, `object` malloc, calloc and free for every size and pointer, `realloc`, `watch/` the same where guarded blocks or a tool ask for each |
@@ -117,7 +117,7 @@
 //! | `HAPPENED`, `TELL` | first_use | atomics | as they are |
 //! | `SOFT`, `HARD`, `GROUP`, `NEAR`, `OVER`, `GRACE`, `ASKED`, `ASKED_NEXT`, `GREW`, `GREW_NEXT`, `NEXT` | limits | atomics, or written at start | as they are |
 //! | `RULE`, `GENERATION`, `PARENT` | inherited | atomics | one generation more |
-//! | `WANTED`; `TURNS`, `SINCE`, `OPEN` | huge_pages; lane | atomics; `OPEN` is written under `THREADS` | as they are |
+//! | `WANTED`, `UNASKED`; `TURNS`, `SINCE`, `OPEN` | huge_pages; lane | atomics; `OPEN` is written under `THREADS` | as they are |
 //! | `NOW`, `RISEN`, `REFUSED`; `MEM`, `OBJ` | cutoff; packing | atomics | as they are |
 //! | `DECAY` | arenas | atomic, written at start | as it is |
 //! | `CURRENT`, `SIZE`, `TELL` | arena_source | written at start, or under the GIL | as they are |

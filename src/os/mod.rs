@@ -41,6 +41,8 @@ pub mod apart;
 
 pub mod file;
 
+pub mod thp;
+
 pub mod shared;
 
 pub mod process;
