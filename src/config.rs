@@ -199,6 +199,17 @@ pub static SETTINGS: &[Setting] = table![
         apply: |value| flag(value, &TOOLS),
     },
     Setting {
+        name: "SYSCALLS",
+        values: "auto or stock; auto",
+        meaning: "which system calls the library makes: all that it needs, until a thread finds itself under a seccomp filter that was not there at start; or, after start, none that CPython's own allocator does not make (see docs/syscalls.md)",
+        apply: |value| {
+            if value == b"stock" {
+                sandbox::restrict();
+            }
+            matches!(value, b"auto" | b"stock")
+        },
+    },
+    Setting {
         name: "THREAD",
         values: "0 or 1; 1",
         meaning: "whether a helper thread may return pages while the program does nothing; 0: the program's own calls do it",
@@ -211,6 +222,9 @@ pub static SETTINGS: &[Setting] = table![
         },
     },
 ];
+
+/// What `OBMALLOC_SYSCALLS=stock` leaves nothing of.
+const NOT_IN_STOCK: [&str; 4] = ["LIVE", "LIMIT", "LIMIT_HARD", "GUARD"];
 
 static THP_NEVER: AtomicBool = AtomicBool::new(false);
 static VERBOSE: AtomicBool = AtomicBool::new(false);
@@ -282,20 +296,30 @@ pub fn stats() -> Option<&'static [u8]> {
 /// defaults. `at_start`: by the loader, so that files may be opened: no thread of the
 /// program takes a descriptor at the same time.
 pub fn read(at_start: bool) {
-    sandbox::begin(if at_start {
-        process::is_filtered()
+    // First, as it decides whether others may look at files.
+    if !environment::privileged() && environment::variable(c"OBMALLOC_SYSCALLS") == Some(b"stock") {
+        sandbox::restrict();
     } else {
-        None
-    });
+        sandbox::begin(if at_start {
+            process::is_filtered()
+        } else {
+            None
+        });
+    }
     visit(|_| {});
-    if at_start && !THP_NEVER.load(Relaxed) {
+    if at_start && !THP_NEVER.load(Relaxed) && !sandbox::is_restricted() {
         huge_pages::come_unasked(thp::come_unasked());
     }
     tools::look(TOOLS.load(Relaxed));
 }
 
-/// Says, a line each, what in the environment was not understood.
+/// Says, a line each, what in the environment was not understood, or has no effect.
 pub fn complain() {
+    if sandbox::is_restricted() && has_any_value(&NOT_IN_STOCK) {
+        say(format_args!(
+            "OBMALLOC_SYSCALLS=stock: LIVE, LIMIT, LIMIT_HARD and GUARD are without effect"
+        ));
+    }
     visit(|entry| {
         say(format_args!(
             "{}: not understood, ignored",
@@ -325,6 +349,22 @@ fn visit(mut not_understood: impl FnMut(&'static [u8])) {
             not_understood(entry);
         }
     }
+    if sandbox::is_restricted() {
+        live::want(false);
+        huge_pages::want(false);
+        guard::set_rate(0);
+    }
+}
+
+/// Whether a variable of one of these names has a value that asks for something.
+fn has_any_value(names: &[&str]) -> bool {
+    let asks = |entry: &[u8]| {
+        let rest = entry.strip_prefix(PREFIX)?;
+        let end = rest.iter().position(|&byte| byte == b'=')?;
+        let is_one = names.iter().any(|name| name.as_bytes() == &rest[..end]);
+        is_one.then(|| !matches!(&rest[end + 1..], b"" | b"0"))
+    };
+    environment::variables().any(|entry| asks(entry) == Some(true))
 }
 
 fn switch(value: &[u8]) -> Option<bool> {
@@ -449,5 +489,9 @@ mod tests {
             assert!(!apply("GUARD", bad));
         }
         assert!(apply("GUARD", b"0"));
+        for bad in [&b""[..], b"0", b"all", b"STOCK"] {
+            assert!(!apply("SYSCALLS", bad));
+        }
+        assert!(apply("SYSCALLS", b"auto"));
     }
 }

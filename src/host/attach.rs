@@ -17,6 +17,7 @@ use crate::domains::era;
 use crate::domains::names::{self, Name};
 use crate::os::environment;
 use crate::os::once::Once;
+use crate::os::sandbox;
 use crate::os::text::{pid, printable, say};
 use crate::{arena_source, config, first_use, lane, live, packing, stats_table, watch};
 
@@ -267,9 +268,14 @@ fn say_active() {
     } else {
         ""
     };
+    let calls = if sandbox::is_restricted() {
+        ", no system calls but stock's"
+    } else {
+        ""
+    };
     if is(State::NoHost) {
         say(format_args!(
-            "active in pid {pid}: no CPython, domains mem+obj{packed}{hooks}"
+            "active in pid {pid}: no CPython, domains mem+obj{packed}{hooks}{calls}"
         ));
     } else {
         let python2 = version.starts_with("2.");
@@ -280,7 +286,7 @@ fn say_active() {
             ""
         };
         say(format_args!(
-            "active in pid {pid}: CPython {version}, domains {domains}{packed}{how}{hooks}"
+            "active in pid {pid}: CPython {version}, domains {domains}{packed}{how}{hooks}{calls}"
         ));
     }
 }

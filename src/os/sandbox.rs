@@ -18,7 +18,7 @@
 //! ```
 //!
 //! The look is a call of its own, `prctl(PR_GET_SECCOMP)`, of some 60 ns. A list without
-//! `prctl` needs the setting (`config.rs`), with which nothing is looked at.
+//! `prctl` needs the setting (`config.rs`), with which there is no look.
 //!
 //! # Threads
 //!
@@ -30,7 +30,7 @@ use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 #[cfg(not(miri))]
 use super::errno;
 
-/// What is known of filters of system calls.
+/// Whether there are filters of system calls, and what follows.
 #[repr(u8)]
 enum State {
     /// Nothing: [`begin`] was not called.

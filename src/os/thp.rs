@@ -1,5 +1,5 @@
-//! Whether the kernel backs memory with huge pages that nobody has asked for: the system's
-//! setting of transparent huge pages.
+//! The system's setting of transparent huge pages: whether the kernel uses them for memory
+//! without advice.
 //!
 //! ```text
 //!    /sys/kernel/mm/transparent_hugepage/enabled              always [madvise] never
