@@ -9,6 +9,7 @@ use core::fmt::{self, Write};
 
 use crate::config;
 use crate::first_use;
+use crate::os::quiet;
 use crate::os::text::{self, printable};
 use crate::stats_json;
 use crate::stats_text;
@@ -72,7 +73,7 @@ impl File {
     }
 
     fn send(&mut self) {
-        text::write_all(self.fd, &self.bytes[..self.len]);
+        let _ = quiet::write_all(self.fd, libc::S_IFREG, &self.bytes[..self.len], 0);
         self.len = 0;
     }
 }

@@ -34,7 +34,7 @@
 //! | floor | files |
 //! |---|---|
 //! | words | `sync` what threads share is made of, `hot` where the hit path's code lies, `geometry` the numbers, `size_class` requests and blocks, `allocator` CPython's tables, `list`, `tally`, `listener` what a file above leaves to be called |
-//! | system | `os/`: (`faults` for the model, `interpreted` for Miri,) mappings, lines of text, locks, the thread word, the environment, names that may be there, errno and cancellation, the clock, helper threads, the setting of huge pages, memory shared with others, files read apart from the program's descriptors, the process and its cgroup |
+//! | system | `os/`: (`faults` for the model, `interpreted` for Miri,) mappings, writes that raise no signal, which files stdout and stderr were at start, lines of text, locks, the thread word, the environment, names that may be there, errno and cancellation, the clock, helper threads, the setting of huge pages, memory shared with others, files read apart from the program's descriptors, the process and its cgroup |
 //! | pools and arenas | `limits` of the process's memory, `inherited` what a forked child leaves alone, `pages` of a pool, `huge_pages`, `lane` who shares pools with whom, `claim` which classes have arenas of their own, `block_bits`, `pool`, `pool_blocks`, `pool_pages`, `refusal` when the kernel is not asked again, `metadata` memory for what is kept, `arena_source` where arenas come from, `arena` and its record, `records` all of them, `near` the pools around the first arena, `granule` which arena is at 2 MiB of addresses, `address_map` what lies where, `arenas` which gives, `depot` between threads and pools, `used_pools` which gives, `cutoff` up to which size pools serve, `packing` which domains are aligned to 8 bytes, `misuse` what is said of wrong frees, `pool_mistakes` which they are, `guard/` sampled blocks beside pages that nobody can access, `heap` all of it, `supply` of blocks, `counts`, `exchange` with the threads, `purge` what goes back |
 //! | threads | `magazine` the hit path, `magazines` of all classes, `mine` those of the calling thread, `threads` who has some, `check` all of it for tests, `stats` what all of it holds, `live/` the same for other processes to look at, and the heap page by page, `decay` when free memory goes back, `fork`, `first_use` |
 //! | object allocator | `below` what no pool serves, `object` malloc, calloc and free for every size and pointer, `realloc`, `watch/` the same where guarded blocks or a tool ask for each |
@@ -112,6 +112,7 @@
 //! | `WANTED`, `HOST`, `THREAD`, `NEXT`, `WORDS` | live/ | atomics | as they are |
 //! | `INTERVAL`, `THREAD`, `STIRRED`, `NEXT`, `BACK`, `SINCE`, `FORKED`, `FORK_STIRRED`; `AT_ONCE`, `GREW`; `RETURNED` | decay; heap; pages | atomics | as they are |
 //! | `COPIES` | os/apart | atomic | as it is |
+//! | `STDOUT`, `STDERR`, `NAMED`; `STUCK` | os/descriptor | atomics, written at start; atomic | as they are |
 //! | `ASK` | os/thread | atomic; written at the first use | as it is |
 //! | `REGISTERED`; `READ` | fork; host/attach | atomics | done; as it is |
 //! | `HAPPENED`, `TELL` | first_use | atomics | as they are |

@@ -19,7 +19,8 @@ use crate::address_map::{LEAF_SIZE, leaf_bytes, root_bytes};
 use crate::arenas::Counts;
 use crate::cutoff;
 use crate::geometry::{ARENA_SIZE, POOL_SIZE};
-use crate::os::text::{Buffer, printable, write_all};
+use crate::os::descriptor::write_to_stderr;
+use crate::os::text::{Buffer, printable};
 use crate::size_class::SizeClass;
 use crate::stats::Snapshot;
 
@@ -126,7 +127,7 @@ pub fn to_stderr() {
     struct Stderr;
     impl Write for Stderr {
         fn write_str(&mut self, text: &str) -> fmt::Result {
-            write_all(libc::STDERR_FILENO, text.as_bytes());
+            write_to_stderr(text.as_bytes());
             Ok(())
         }
     }

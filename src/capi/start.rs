@@ -5,10 +5,11 @@ use core::ffi::{c_char, c_int};
 
 use crate::at_exit;
 use crate::host::{attach, route};
-use crate::os::environment;
+use crate::os::{descriptor, environment};
 
 /// glibc hands constructors what `main` gets.
 unsafe extern "C" fn constructor(argc: c_int, argv: *mut *const c_char) {
+    descriptor::note();
     environment::keep_arguments(argc, argv);
     route::start();
 }

@@ -6,7 +6,7 @@ use core::ffi::{CStr, c_char, c_int, c_void};
 use core::ptr;
 
 use super::era;
-use crate::os::text;
+use crate::os::descriptor;
 use crate::os::weak::{function, weak_symbol};
 
 /// Ends the process as CPython does: `Fatal Python error: FUNCTION: MESSAGE`,
@@ -27,7 +27,7 @@ pub fn fatal(name: &CStr, message: &CStr) -> ! {
     } else {
         let parts = [c"Fatal Python error: ", name, c": ", message, c"\n"];
         for part in parts {
-            text::write_all(libc::STDERR_FILENO, part.to_bytes());
+            descriptor::write_to_stderr(part.to_bytes());
         }
     }
     // SAFETY: abort has no conditions.
@@ -61,6 +61,9 @@ pub fn may_allocate() -> bool {
 
 /// Has tracemalloc write to stderr where the block at `address` was allocated.
 pub fn dump_traceback(address: usize) {
+    if !descriptor::stderr_is_ours() {
+        return;
+    }
     type Dump = unsafe extern "C" fn(c_int, *const c_void);
     if let Some(dump) = weak_symbol!("_PyMem_DumpTraceback") {
         // SAFETY: its type since 3.6.

@@ -15,6 +15,12 @@ pub mod sandbox;
 
 pub mod memory;
 
+pub mod clock;
+
+pub mod quiet;
+
+pub mod descriptor;
+
 pub mod text;
 
 pub mod wait;
@@ -22,8 +28,6 @@ pub mod wait;
 pub mod once;
 
 pub mod lock;
-
-pub mod clock;
 
 pub mod weak;
 

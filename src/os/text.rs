@@ -2,11 +2,13 @@
 //!
 //! The library is silent unless it is asked or must stop the process. What it
 //! says then is one line that begins with `obmalloc: `, in one `write`, so
-//! that lines of several processes do not mix.
+//! that lines of several processes do not mix. It goes to the stderr that was there when
+//! the program started, or nowhere.
 
 use core::fmt::{self, Write};
 
 use super::cancel::Uncancelled;
+use super::descriptor;
 use super::errno;
 
 /// A line under construction; what does not fit is cut off, the end of the
@@ -101,24 +103,13 @@ impl Write for CFile {
     }
 }
 
-/// Writes all of `bytes` to a file descriptor, as far as it takes them.
-pub fn write_all(fd: i32, mut bytes: &[u8]) {
-    while !bytes.is_empty() {
-        // SAFETY: a slice is readable over its length.
-        let n = unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) };
-        match usize::try_from(n) {
-            Ok(n) if n > 0 => bytes = &bytes[n.min(bytes.len())..],
-            _ => return,
-        }
-    }
-}
-
-/// Writes one line to stderr: `obmalloc: ` and the text.
+/// Writes one line to the stderr that was there at start (`descriptor.rs`): `obmalloc: `
+/// and the text.
 pub fn say(text: fmt::Arguments<'_>) {
     let mut line = Line::new();
     let _ = line.write_str("obmalloc: ");
     let _ = line.write_fmt(text);
-    write_all(libc::STDERR_FILENO, line.end());
+    descriptor::write_to_stderr(line.end());
 }
 
 /// Ends the process with one line that says why.

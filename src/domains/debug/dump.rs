@@ -5,7 +5,7 @@ use core::fmt::{self, Write};
 
 use super::super::python;
 use super::block::{Block, WORD};
-use crate::os::text;
+use crate::os::descriptor::write_to_stderr;
 
 /// stderr, a write for each piece: what is read may be damaged, and what was
 /// read before a fault has been said.
@@ -13,7 +13,7 @@ struct Stderr;
 
 impl Write for Stderr {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        text::write_all(libc::STDERR_FILENO, text.as_bytes());
+        write_to_stderr(text.as_bytes());
         Ok(())
     }
 }
@@ -28,7 +28,7 @@ fn write(block: Block, out: &mut Stderr) -> fmt::Result {
     let data = block.data();
     write!(out, "Debug memory block at address p={data:p}: API '")?;
     // As it is: it may be no character at all.
-    text::write_all(libc::STDERR_FILENO, &[block.id(), b'\'', b'\n']);
+    write_to_stderr(&[block.id(), b'\'', b'\n']);
     let size = block.size();
     writeln!(out, "    {size} bytes originally requested")?;
     // First what stands before: if that is damaged, so may be the size.
