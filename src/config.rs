@@ -17,11 +17,8 @@ use crate::inherited::{self, Rule};
 use crate::limits::{self, Limit};
 use crate::live;
 use crate::misuse;
-use crate::os::environment;
-use crate::os::process;
-use crate::os::sandbox;
 use crate::os::text::{printable, say};
-use crate::os::thp;
+use crate::os::{descriptor, environment, process, sandbox, thp};
 use crate::packing;
 use crate::size_class::{MEDIUM_MAX, SMALL_MAX};
 use crate::watch::tools;
@@ -70,7 +67,10 @@ pub static SETTINGS: &[Setting] = table![
         name: "STATS",
         values: "1 or a file name; none",
         meaning: "statistics at exit: 1 as text on stderr, else as JSON to that file, `%p` in its name being the pid",
-        apply: |value| STATS.keep(value),
+        apply: |value| {
+            descriptor::note_named(value);
+            STATS.keep(value)
+        },
     },
     Setting {
         name: "LIVE",

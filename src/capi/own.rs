@@ -106,8 +106,9 @@ pub extern "C" fn obmalloc_trim(keep: usize) -> usize {
 }
 
 /// Writes what lies on each page of the heap now to the file at `path`, which is
-/// made, or made anew: for `obmalloc map` and `pins`. Returns 0, or the errno that
-/// it failed by. Allocates nothing. Any thread may call it, without the GIL; it
+/// made, or replaced when the new one is whole: for `obmalloc map` and `pins`. Returns
+/// 0, or the errno that it failed by: ESPIPE for what is no file, ELOOP and EPERM where
+/// a privileged process finds a link or a file of somebody else. Allocates nothing. Any thread may call it, without the GIL; it
 /// takes about a microsecond for a pool's 64 KiB, and stops nobody for longer than a
 /// look at one pool. While others allocate, pools are of different moments.
 #[unsafe(no_mangle)]

@@ -4,21 +4,23 @@ use core::ffi::c_int;
 use core::ptr::NonNull;
 use core::slice;
 
+use crate::os::output::Output;
+
 /// Where a snapshot goes.
-pub enum Sink {
-    /// To an open file, from its beginning on.
-    File(c_int),
+pub enum Sink<'a> {
+    /// To a file.
+    File(&'a Output),
     /// To so many bytes of memory.
     Memory(NonNull<u8>, usize),
 }
 
-impl Sink {
+impl Sink<'_> {
     /// Writes `what` at this distance from the beginning.
     pub fn put<T: Copy>(&self, at: u64, what: &[T]) -> Result<(), c_int> {
         // SAFETY: the structs of `layout.rs` have no gaps.
         let bytes = unsafe { slice::from_raw_parts(what.as_ptr().cast(), size_of_val(what)) };
         match self {
-            Sink::File(fd) => write_at(*fd, at, bytes),
+            Sink::File(file) => file.put(at, bytes),
             Sink::Memory(start, size) => {
                 let at = usize::try_from(at).map_err(|_| libc::EFBIG)?;
                 if at.checked_add(bytes.len()).is_none_or(|end| end > *size) {
@@ -33,29 +35,6 @@ impl Sink {
             }
         }
     }
-}
-
-fn write_at(fd: c_int, mut at: u64, mut bytes: &[u8]) -> Result<(), c_int> {
-    while !bytes.is_empty() {
-        // SAFETY: a slice is readable over its length.
-        let n = unsafe { libc::pwrite(fd, bytes.as_ptr().cast(), bytes.len(), at.cast_signed()) };
-        match usize::try_from(n) {
-            Ok(0) => return Err(libc::EIO),
-            Ok(n) => {
-                at += n as u64;
-                bytes = &bytes[n.min(bytes.len())..];
-            }
-            Err(_) if error() == libc::EINTR => {}
-            Err(_) => return Err(error()),
-        }
-    }
-    Ok(())
-}
-
-/// The thread's errno.
-pub fn error() -> c_int {
-    // SAFETY: it is always there.
-    unsafe { *libc::__errno_location() }
 }
 
 #[cfg(test)]

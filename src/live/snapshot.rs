@@ -24,13 +24,14 @@ use super::layout::{
     MAPPING_RECORD, MAPPING_STATIC, Mapping, NO_CLASS, PAGE_IDLE, PAGE_RESIDENT, PAGE_RETURNED,
     Page, Pool, SNAPSHOT_PAGE, VERSION,
 };
-use super::sink::{Sink, error};
+use super::sink::Sink;
 use crate::address_map::{self, MAP};
 use crate::arena;
 use crate::block_bits;
 use crate::geometry::{PIECE, POOL_SIZE, POOLS_PER_ARENA};
 use crate::heap::HEAP;
 use crate::os::memory;
+use crate::os::output::Output;
 use crate::os::process::libc_memory;
 use crate::pool;
 use crate::size_class::SizeClass;
@@ -45,21 +46,17 @@ const AT_ONCE: usize = 64;
 /// How often a pool that changes hands is looked at again.
 const TRIES: usize = 8;
 
-/// Writes a snapshot to the file at `path`, which is made, or made anew.
+/// Writes a snapshot to the file at `path`, which is made, or made anew: whole, or not at
+/// all.
 #[cold]
 pub fn write_to(path: &CStr) -> Result<(), c_int> {
     let plan = Plan::make()?;
-    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_CLOEXEC;
-    // SAFETY: a C string; the mode goes with O_CREAT.
-    let fd = unsafe { libc::open(path.as_ptr(), flags, 0o600) };
-    if fd < 0 {
-        return Err(error());
+    let file = Output::create(path.to_bytes(), 0o600)?;
+    if !file.has_places() {
+        return Err(libc::ESPIPE);
     }
-    let written = plan.write(&Sink::File(fd), &|| true);
-    // SAFETY: opened here.
-    let closed = unsafe { libc::close(fd) } == 0;
-    let at_end = if closed { Ok(()) } else { Err(error()) };
-    written.map(|_| ()).and(at_end)
+    plan.write(&Sink::File(&file), &|| true)?;
+    file.finish()
 }
 
 /// Room for what is at hand at once.

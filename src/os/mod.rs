@@ -47,6 +47,10 @@ pub mod file;
 
 pub mod thp;
 
+pub mod target;
+
+pub mod output;
+
 pub mod shared;
 
 pub mod process;

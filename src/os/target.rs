@@ -1,0 +1,207 @@
+//! Where a file that the library writes goes: what its path leads to, and whether a
+//! process with more rights than its users may write there.
+//!
+//! ```text
+//!    path --> symbolic links, one by one --> /dev/fd/N         the descriptor itself
+//!                                            another /proc/    opened, appended to
+//!                                            FIFO, terminal    opened, written to
+//!                                            file, or nothing  written beside, renamed
+//! ```
+//!
+//! # What a privileged process does not do
+//!
+//! One of user 0, or with capabilities, follows no symbolic link in the last component of a
+//! path, unless the link is root's or its own and lies in a folder that only these can write
+//! to (`/dev/stdout`); and it writes to no FIFO and over no file that is another user's, or
+//! that has a second name: somebody else may have put them there.
+
+use core::ffi::{CStr, c_int};
+use core::mem::MaybeUninit;
+
+use super::descriptor::own_number;
+use super::errno;
+use super::text;
+
+/// Bytes of a path, with its NUL.
+pub const PATH_MAX: usize = 4096;
+/// Symbolic links that are followed, as by the kernel.
+const LINKS_MAX: usize = 40;
+
+/// A path, with a NUL behind it.
+pub struct Name {
+    bytes: [u8; PATH_MAX],
+}
+
+impl Name {
+    /// Its bytes, without the NUL.
+    pub fn bytes(&self) -> &[u8] {
+        self.as_c().to_bytes()
+    }
+
+    /// For the kernel.
+    pub fn as_c(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.bytes).unwrap_or_default()
+    }
+
+    /// Makes it these parts, one behind the other.
+    pub fn set(&mut self, parts: &[&[u8]]) -> Result<(), c_int> {
+        let mut len = 0;
+        for part in parts {
+            let end = len + part.len();
+            if end >= PATH_MAX {
+                return Err(libc::ENAMETOOLONG);
+            }
+            self.bytes[len..end].copy_from_slice(part);
+            len = end;
+        }
+        self.bytes[len] = 0;
+        Ok(())
+    }
+
+    /// The folder, with the slash behind it; empty for a name without one.
+    pub fn folder(&self) -> &[u8] {
+        let bytes = self.bytes();
+        let end = bytes.iter().rposition(|&byte| byte == b'/');
+        &bytes[..end.map_or(0, |at| at + 1)]
+    }
+}
+
+/// What a path leads to.
+pub enum Target {
+    /// A descriptor of this process.
+    Own(c_int),
+    /// What takes bytes one behind the other.
+    Stream {
+        /// It may be a file, to which bytes are added at its end.
+        append: bool,
+    },
+    /// A file, as the kernel describes it, or nothing.
+    File(Option<libc::stat>),
+}
+
+/// Follows the links of `path`, which is changed to what they lead to; `spare` is room.
+pub fn resolve(path: &mut Name, spare: &mut Name) -> Result<Target, c_int> {
+    let privileged = is_privileged();
+    if path.bytes().is_empty() {
+        return Err(libc::ENOENT);
+    }
+    for _ in 0..LINKS_MAX {
+        if let Some(fd) = own_descriptor(path.bytes()) {
+            return Ok(Target::Own(fd));
+        }
+        if path.bytes().starts_with(b"/proc/") {
+            return Ok(Target::Stream { append: true });
+        }
+        let about = match status(path.as_c(), libc::AT_SYMLINK_NOFOLLOW) {
+            Ok(about) => about,
+            Err(libc::ENOENT) => return Ok(Target::File(None)),
+            Err(error) => return Err(error),
+        };
+        let refused = privileged && !is_trusted(&about);
+        match about.st_mode & libc::S_IFMT {
+            libc::S_IFLNK => {
+                if privileged && !(is_root_or_self(about.st_uid) && folder_is_safe(path, spare)?) {
+                    return Err(libc::ELOOP);
+                }
+                follow(path, spare)?;
+            }
+            libc::S_IFREG | libc::S_IFIFO if refused => return Err(libc::EPERM),
+            libc::S_IFREG => return Ok(Target::File(Some(about))),
+            libc::S_IFIFO | libc::S_IFCHR => return Ok(Target::Stream { append: false }),
+            libc::S_IFDIR => return Err(libc::EISDIR),
+            libc::S_IFSOCK => return Err(libc::ENXIO),
+            _ => return Err(libc::EINVAL), // a disk
+        }
+    }
+    Err(libc::ELOOP)
+}
+
+/// Whether a privileged process may write to it: its own, and by this name only.
+pub fn is_trusted(about: &libc::stat) -> bool {
+    about.st_uid == user() && about.st_nlink == 1
+}
+
+/// The descriptor of this process that `path` names, also by the process's number.
+fn own_descriptor(path: &[u8]) -> Option<c_int> {
+    let by_number = || {
+        let rest = path.strip_prefix(b"/proc/")?;
+        let len = rest.iter().position(|&byte| byte == b'/')?;
+        let pid = core::str::from_utf8(&rest[..len])
+            .ok()?
+            .parse::<c_int>()
+            .ok()?;
+        let number = rest[len..]
+            .strip_prefix(b"/fd/")
+            .filter(|_| pid == text::pid())?;
+        core::str::from_utf8(number).ok()?.parse().ok()
+    };
+    own_number(path).or_else(by_number)
+}
+
+/// Replaces a link by what it leads to.
+fn follow(path: &mut Name, spare: &mut Name) -> Result<(), c_int> {
+    let (from, to) = (path.as_c().as_ptr(), spare.bytes.as_mut_ptr());
+    // SAFETY: a C string, and a place for one byte less than there is.
+    let len = errno::checked(|| unsafe {
+        libc::syscall(libc::SYS_readlinkat, libc::AT_FDCWD, from, to, PATH_MAX - 1)
+    })?;
+    if len >= PATH_MAX - 1 {
+        return Err(libc::ENAMETOOLONG);
+    }
+    spare.bytes[len] = 0;
+    if !spare.bytes().starts_with(b"/") {
+        // Behind the folder of the link.
+        let folder = path.folder().len();
+        if folder + len >= PATH_MAX {
+            return Err(libc::ENAMETOOLONG);
+        }
+        spare.bytes.copy_within(..=len, folder);
+        spare.bytes[..folder].copy_from_slice(&path.bytes[..folder]);
+    }
+    core::mem::swap(path, spare);
+    Ok(())
+}
+
+/// Whether nobody but root and this user can put something into the folder of `path`.
+fn folder_is_safe(path: &Name, spare: &mut Name) -> Result<bool, c_int> {
+    match path.folder() {
+        b"" => spare.set(&[b"."])?,
+        folder => spare.set(&[folder])?,
+    }
+    let about = status(spare.as_c(), 0)?;
+    Ok(is_root_or_self(about.st_uid) && about.st_mode & 0o022 == 0)
+}
+
+fn is_root_or_self(owner: u32) -> bool {
+    owner == 0 || owner == user()
+}
+
+/// The user that this process acts as.
+fn user() -> u32 {
+    // SAFETY: a question without conditions.
+    unsafe { libc::geteuid() }
+}
+
+/// Whether this process has more rights than an ordinary user's.
+pub fn is_privileged() -> bool {
+    const VERSION_3: u32 = 0x2008_0522;
+    let header = [VERSION_3, 0]; // of this thread
+    // Two halves, each of what is effective, permitted and inheritable.
+    let mut sets = [0u32; 6];
+    let (header, place) = (header.as_ptr(), sets.as_mut_ptr());
+    // SAFETY: a header of the version that is followed by two triples.
+    let known = errno::checked(|| unsafe { libc::syscall(libc::SYS_capget, header, place) });
+    user() == 0 || known.is_ok() && (sets[0] | sets[3]) != 0
+}
+
+/// What the kernel says of the file at `path`.
+fn status(path: &CStr, flags: c_int) -> Result<libc::stat, c_int> {
+    let mut about = MaybeUninit::<libc::stat>::uninit();
+    let (path, place) = (path.as_ptr(), about.as_mut_ptr());
+    // SAFETY: a C string, and a place for the answer in the kernel's own form.
+    errno::checked(|| unsafe {
+        libc::syscall(libc::SYS_newfstatat, libc::AT_FDCWD, path, place, flags)
+    })?;
+    // SAFETY: the kernel has filled it.
+    Ok(unsafe { about.assume_init() })
+}
