@@ -61,6 +61,49 @@ for n in range(int(sys.argv[1])):
 '''
 
 
+# How many descriptors the program can still have, and whether 0 is the first free one.
+COUNT = '''
+import os
+kept = [[n] for n in range(20000)]; del kept
+os.close(0)
+first = os.open("/dev/null", os.O_RDONLY)
+count = 0
+try:
+    while True:
+        os.dup(first); count += 1
+except OSError:
+    pass
+print("%d %d" % (first, count))
+'''
+
+# Becomes a program that has few descriptors left.
+FEW = '''
+import os, resource, sys
+limit, left = int(sys.argv[1]), int(sys.argv[2])
+os.closerange(3, 4096)
+resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+for fd in range(3, limit - left):
+    os.dup2(0, fd)
+preload = os.environ.pop("TEST_PRELOAD", None)
+if preload:
+    os.environ["LD_PRELOAD"] = preload
+os.execv(sys.argv[3], sys.argv[3:])
+'''
+
+# A daemon: closes all, opens its own standard files, and sleeps.
+DAEMON = '''
+import os, time
+kept = [[n] for n in range(100000)]
+end = int(sys.argv[1])
+if end > 2:
+    os.close(0); os.close(1)
+    os.closerange(3, end)
+sys.stderr.write("ready\\n")
+os.close(2)
+time.sleep(60)
+'''
+
+
 class Started:
     """A program that runs while it is looked at."""
 
@@ -157,6 +200,47 @@ class Live(support.PythonCase):
             page.statistics()       # what it said last can still be read
         after = set(os.listdir('/dev/shm')) if os.path.isdir('/dev/shm') else set()
         self.assertEqual([name for name in after - before if 'obmalloc' in name], [])
+
+    def test_the_file_is_as_long_as_what_it_holds(self):
+        """A tool that reads all that a process has open is soon done."""
+        with Started(self, QUIET, OBMALLOC_LIVE='1') as program:
+            program.line()
+            (path,) = live_page.find(program.pid)
+            page = live_page.of(program.pid)
+            with open(path, 'rb') as file:
+                self.assertEqual(len(file.read()), live_page.PAGE_BYTES)
+            snapshot = page.snapshot()
+            with open(path, 'rb') as file:
+                length = len(file.read())
+            self.assertLess(length, 1 << 20)
+            self.assertGreater(length, 168 * len(snapshot.pools))
+            self.assertTrue(page.ask())
+            with open(path, 'r+b') as file:     # what others have mapped stays there
+                with self.assertRaises(OSError):
+                    file.truncate(4096)
+
+    def test_few_descriptors(self):
+        """The program can have as many as without the library."""
+        def count(limit, left, env):
+            done = support.run([sys.executable, '-S', '-c', FEW, str(limit), str(left),
+                                self.python.path, '-S', '-c', COUNT], env)
+            return done.status, done.out, done.err
+        for limit, left in (4, 1), (8, 4), (16, 4), (64, 40), (256, 4), (1024, 4), (1024, 12):
+            with self.subTest(limit=limit, left=left):
+                stock = count(limit, left, support.clean_environment())
+                env = support.clean_environment(TEST_PRELOAD=support.LIBRARY, OBMALLOC_LIVE='1')
+                self.assertEqual(count(limit, left, env), stock)
+                if limit > 4 and self.python.numbers >= (3,):    # 2.7 itself takes more
+                    self.assertEqual(stock[:2], (0, '0 %d\n' % left))
+
+    def test_a_daemon_that_sleeps(self):
+        """Its page cannot be opened any more; but that it has one can be seen."""
+        for end, pages in (2, 1), (4096, 0):
+            with Started(self, DAEMON, str(end), OBMALLOC_LIVE='1') as program:
+                self.assertEqual(program.process.stderr.readline(), 'ready\n')
+                self.assertEqual(len(live_page.find(program.pid)), pages)
+                with open('/proc/%d/maps' % program.pid) as file:
+                    self.assertIn('/memfd:obmalloc-live (deleted)\n', file.read())
 
     @support.since(3)
     def test_where_there_may_be_no_thread_ticks_answer(self):

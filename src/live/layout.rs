@@ -32,13 +32,17 @@
 //! a snapshot, if `snapshot_sequence` was the same, even number before and after they
 //! were read, and `snapshot_error` is 0. It is dropped after some seconds, or when another
 //! reader's is begun; a fork puts it off.
+//!
+//! The file is as long as the page, or as the longest snapshot that it has held, rounded
+//! up; it never gets shorter, so what a reader has mapped stays there.
 #![forbid(unsafe_code)]
 #![allow(
     missing_docs,
     reason = "fields that say nothing have their names and meanings from obmalloc_stats_json"
 )]
 
-/// Where a process that publishes its page leads: the end of the link is the kernel's.
+/// Where the descriptor of a page leads, and what the page is called in `/proc/PID/maps`:
+/// the end is the kernel's.
 pub const LINK: &str = "/memfd:obmalloc-live (deleted)";
 /// Begins the page.
 pub const LIVE_MAGIC: [u8; 8] = *b"OBMALIVE";

@@ -16,7 +16,10 @@
 //! it says. Where there may be no thread, ticks answer.
 //!
 //! A forked child makes a page of its own. A program that closes all descriptors closes
-//! the page's, too; a tick finds that, and makes another.
+//! the page's, too; a tick finds that, and makes another. While such a program sleeps it
+//! does not tick, and no reader can ask: its page cannot be opened. But it is still mapped,
+//! under the name of [`layout::LINK`] in `/proc/PID/maps`; so a reader can tell such a
+//! program from one that was not started with a page.
 //!
 //! The same thread writes a snapshot of the heap behind the page, if that is asked for,
 //! and `obmalloc_snapshot` writes one to a file (`snapshot.rs`).

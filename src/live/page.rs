@@ -41,8 +41,8 @@ struct Page {
     statistics: Statistics,
 }
 
-/// Bytes that the file may have: only what is written takes memory.
-const LONGEST: u64 = 64 << 30;
+/// The file is as long as the page, and longer by multiples of this if a snapshot is behind it.
+const STEP: u64 = 64 << 10;
 /// Milliseconds after which a page is made again where none was to be had.
 const AGAIN: u64 = 5000;
 /// Milliseconds that the page is good for at a fork.
@@ -56,14 +56,16 @@ const LIBC_SHARE: u64 = 200;
 pub struct Published {
     page: Cell<Option<NonNull<Page>>>,
     file: Cell<Option<Shared>>,
-    /// Bytes that the file may have.
+    /// Bytes that the file has, at least.
     length: Cell<u64>,
     /// The process that has made it (V3).
     process: Cell<i32>,
     /// When the statistics were made.
     made: Cell<u64>,
-    /// Until when no page is made, as there was none to be had.
+    /// Until when no page is made, as there was none to be had, or it was put off.
     none_until: Cell<u64>,
+    /// It was put off since descriptors 0 to 2 were not open.
+    put_off: Cell<bool>,
     /// What the C library has, and when it is asked again.
     libc: Cell<Option<LibcMemory>>,
     libc_next: Cell<u64>,
@@ -76,6 +78,7 @@ static PAGE: Lock<Published> = Lock::new(Published {
     process: Cell::new(0),
     made: Cell::new(0),
     none_until: Cell::new(0),
+    put_off: Cell::new(false),
     libc: Cell::new(None),
     libc_next: Cell::new(0),
 });
@@ -249,6 +252,10 @@ impl Published {
             Look::Good
         } else if clock::now() < self.none_until.get() {
             Look::Leave
+        } else if made && !shared::standard_are_open() && !self.put_off.replace(true) {
+            // A program that closes all it has open may open its own 0 to 2 next.
+            self.none_until.set(clock::now() + AGAIN);
+            Look::Leave
         } else {
             Look::Missing
         }
@@ -267,8 +274,8 @@ impl Published {
     /// Makes a page, and writes it.
     fn make(&self) {
         self.none_until.set(clock::now() + AGAIN);
-        let Some((file, length)) = Shared::create(c"obmalloc-live", PAGE_BYTES as u64, LONGEST)
-        else {
+        self.put_off.set(false);
+        let Some(file) = Shared::create(c"obmalloc-live", PAGE_BYTES as u64) else {
             return;
         };
         let Some(page) = file.map(PAGE_BYTES).map(NonNull::cast::<Page>) else {
@@ -276,7 +283,7 @@ impl Published {
             return;
         };
         self.file.set(Some(file));
-        self.length.set(length);
+        self.length.set(PAGE_BYTES as u64);
         self.page.set(Some(page));
         self.process.set(text::pid());
         self.write(true);
@@ -350,7 +357,9 @@ impl Published {
         let plan = Plan::make()?;
         let all = PAGE_BYTES as u64 + plan.longest();
         if all > self.length.get() {
-            return Err(libc::EFBIG);
+            let length = all.next_multiple_of(STEP);
+            self.file.get().ok_or(libc::EBADF)?.grow(length)?;
+            self.length.set(length);
         }
         let all = usize::try_from(all).map_err(|_| libc::EFBIG)?;
         let window = shared::map_again(words.0.cast(), all).ok_or(libc::ENOMEM)?;
@@ -371,7 +380,7 @@ impl Published {
         let bytes = words
             .snapshot_bytes()
             .swap(0, Relaxed)
-            .min(self.length.get());
+            .min(self.length.get() - PAGE_BYTES as u64);
         let all = (PAGE_BYTES as u64 + bytes) as usize;
         if let Some(window) = shared::map_again(words.0.cast(), all) {
             // SAFETY: within the mapping.

@@ -5,55 +5,82 @@
 //!    /proc/PID/fd/N -> /memfd:NAME (deleted)      who may look at the process may open it
 //! ```
 //!
-//! The file is made as long as it will ever be, without memory, and its length is sealed:
-//! nobody can cut off what is mapped here. The calls are made by number, as an old C
-//! library has no functions for some of them.
+//! The file is as long as what it holds: a tool that reads all that a process has open is
+//! soon done with it. It is made longer when more is to be written, never shorter, and no
+//! reader can make it shorter (a seal): nobody cuts off what is mapped here or by another
+//! reader. A reader could make it longer, or fill it. That is one who may open it, so one
+//! who may trace the process as well.
+//!
+//! The calls are made by number, as an old C library has no functions for some of them.
+//!
+//! # Which descriptor
+//!
+//! A high number, of those that programs do not count on. Where few are left there is no
+//! file: the program needs them more. While it is made it has the lowest free number for a
+//! moment, so it is to be made where no other thread opens files, or where 0 to 2 are open
+//! ([`standard_are_open`]): then nobody opens one of these.
 
 use core::ffi::{CStr, c_int, c_uint};
 use core::ptr::{self, NonNull};
 use core::sync::atomic::AtomicU32;
 
+use super::descriptor::{Identity, about, identity};
 use super::errno::{self, checked};
 use super::memory;
+use super::quiet::Quiet;
 use super::sandbox;
 
 /// The lowest number that the descriptor is moved to, where so many are allowed: programs
 /// count on the low ones, and a table for much higher ones costs the kernel memory.
 const HIGH: u64 = 1000;
+/// So many numbers, the descriptor's included, lie between it and the limit.
+const SPARE: u64 = 16;
 
 /// Such a file, by its descriptor and by what the kernel knows it by: the program may
 /// close the descriptor, and have another file under its number.
 #[derive(Clone, Copy)]
 pub struct Shared {
     fd: c_int,
-    file: (u64, u64),
+    file: Identity,
 }
 
 impl Shared {
-    /// Makes a file that is as long as it may be, but no longer than `longest`; `None` if
-    /// there is none or it cannot have `needed` bytes. Returns its length, too.
+    /// Makes a file of `size` bytes, all zero; `None` if there is none to be had.
     #[cold]
-    pub fn create(name: &CStr, needed: u64, longest: u64) -> Option<(Shared, u64)> {
-        let length = longest.min(limit(libc::RLIMIT_FSIZE)); // beyond it comes a signal
-        if length < needed {
+    pub fn create(name: &CStr, size: u64) -> Option<Shared> {
+        if size > limit(libc::RLIMIT_FSIZE) {
             return None;
         }
         let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
         let low = memfd(name, flags | libc::MFD_NOEXEC_SEAL).or_else(|| memfd(name, flags))?;
-        let fd = move_up(low);
-        // SAFETY: `fd` is a file made here, which has no contents to lose.
-        let sized = checked(|| unsafe { libc::syscall(libc::SYS_ftruncate, fd, length) });
-        let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
-        // SAFETY: `fd` is a file made here, which nobody means to cut or lengthen.
-        let sealed =
-            checked(|| unsafe { libc::syscall(libc::SYS_fcntl, fd, libc::F_ADD_SEALS, seals) });
-        match identity(fd).filter(|_| sized.is_ok() && sealed.is_ok()) {
-            Some(file) => Some((Shared { fd, file }, length)),
-            None => {
-                close(fd);
-                None
-            }
+        let high = copy_above(low);
+        close(low);
+        let fd = high?;
+        let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_SEAL;
+        let made = lengthen(fd, size).and_then(|()| {
+            // SAFETY: `fd` is a file made here, which nobody means to cut.
+            checked(|| unsafe { libc::syscall(libc::SYS_fcntl, fd, libc::F_ADD_SEALS, seals) })
+        });
+        let file = identity(fd).filter(|_| made.is_ok());
+        if file.is_none() {
+            close(fd);
         }
+        file.map(|file| Shared { fd, file })
+    }
+
+    /// Makes the file `size` bytes long, unless it is longer; what is new is zero.
+    #[cold]
+    pub fn grow(&self, size: u64) -> Result<(), c_int> {
+        // Of a second descriptor nobody knows, so it stays the file that is looked at.
+        let fd = copy_above(self.fd).ok_or(libc::EBADF)?;
+        let grown = match about(fd) {
+            _ if identity(fd) != Some(self.file) => Err(libc::EBADF),
+            Ok(about) if about.st_size.cast_unsigned() >= size => Ok(()),
+            Ok(_) => lengthen(fd, size),
+            Err(error) => Err(error),
+        };
+        close(fd);
+        grown
     }
 
     /// Whether the descriptor is there and is this file.
@@ -158,20 +185,32 @@ fn close(fd: c_int) {
     let _ = checked(|| unsafe { libc::syscall(libc::SYS_close, fd) });
 }
 
-/// The same file under a high number, if it can be had.
-fn move_up(low: c_int) -> c_int {
-    let lowest = HIGH.min((limit(libc::RLIMIT_NOFILE) / 8).saturating_mul(7));
+/// A second, high number for the same file; `None` if few are left, or the file is not open.
+fn copy_above(fd: c_int) -> Option<c_int> {
+    let all = limit(libc::RLIMIT_NOFILE);
+    let lowest = HIGH.min((all / 8).saturating_mul(7));
     let high = checked(|| {
-        // SAFETY: a second number for a file of ours changes nothing.
-        unsafe { libc::syscall(libc::SYS_fcntl, low, libc::F_DUPFD_CLOEXEC, lowest) }
+        // SAFETY: a second number for a file changes nothing of it.
+        unsafe { libc::syscall(libc::SYS_fcntl, fd, libc::F_DUPFD_CLOEXEC, lowest) }
     });
-    match high.ok().and_then(|high| c_int::try_from(high).ok()) {
-        Some(high) => {
-            close(low);
-            high
-        }
-        None => low,
+    let high = c_int::try_from(high.ok()?).ok()?;
+    if all.saturating_sub(high as u64) >= SPARE {
+        return Some(high);
     }
+    close(high);
+    None
+}
+
+/// Makes the file under `fd` this long. No signal comes of it.
+fn lengthen(fd: c_int, size: u64) -> Result<(), c_int> {
+    // SAFETY: `fd` is a file made here, and `size` is not below its length.
+    let call = || unsafe { libc::syscall(libc::SYS_ftruncate, fd, size) };
+    Quiet::begin().call(call).map(|_| ())
+}
+
+/// Whether 0 to 2 are open: if not, the program may be about to open its own files there.
+pub fn standard_are_open() -> bool {
+    (0..=2).all(|fd| about(fd).is_ok())
 }
 
 /// A limit of the process.
@@ -185,24 +224,15 @@ fn limit(which: libc::__rlimit_resource_t) -> u64 {
     limit.rlim_cur
 }
 
-/// The device and the number of the file that is open under this descriptor.
-fn identity(fd: c_int) -> Option<(u64, u64)> {
-    let mut about = core::mem::MaybeUninit::<libc::stat>::uninit();
-    // SAFETY: a place for the answer, in the kernel's own form.
-    let known = checked(|| unsafe { libc::syscall(libc::SYS_fstat, fd, about.as_mut_ptr()) });
-    // SAFETY: filled, if the kernel says so.
-    let about = known.ok().map(|_| unsafe { about.assume_init() })?;
-    Some((about.st_dev, about.st_ino))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn two_mappings_show_the_same_bytes_until_they_are_emptied() {
-        let (file, length) = Shared::create(c"test", 8192, 1 << 30).unwrap();
-        assert!(file.is_open() && length == 1 << 30 && file.fd >= 256);
+        let file = Shared::create(c"test", 4096).unwrap();
+        assert!(file.is_open() && file.fd >= 256);
+        assert_eq!(file.grow(3 * 4096), Ok(()));
         let page = file.map(4096).unwrap();
         file.close();
         assert!(!file.is_open());
@@ -226,14 +256,26 @@ mod tests {
     }
 
     #[test]
-    fn the_length_is_sealed() {
-        let (file, _) = Shared::create(c"test", 8192, 1 << 20).unwrap();
-        for length in [0, 1 << 21] {
-            // SAFETY: a descriptor of ours.
-            assert_ne!(unsafe { libc::ftruncate(file.fd, length) }, 0);
-        }
-        file.close();
-        assert!(Shared::create(c"test", 1 << 21, 1 << 20).is_none());
+    fn the_file_is_as_long_as_it_must_be_and_never_shorter() {
+        let length = |file: &Shared| about(file.fd).unwrap().st_size;
+        let file = Shared::create(c"test", 8192).unwrap();
+        assert_eq!(length(&file), 8192);
+        assert_eq!(file.grow(1 << 20), Ok(()));
+        assert_eq!(file.grow(4096), Ok(()));
+        assert_eq!(length(&file), 1 << 20);
+        // SAFETY: a descriptor of ours; the seal keeps what is there.
+        assert_ne!(unsafe { libc::ftruncate(file.fd, 4096) }, 0);
+        // Another file under the number is not touched.
+        // SAFETY: a C string.
+        let other = unsafe { libc::memfd_create(c"other".as_ptr(), 0) };
+        // SAFETY: descriptors of the test's.
+        assert_eq!(unsafe { libc::dup2(other, file.fd) }, file.fd);
+        assert_eq!(file.grow(1 << 21), Err(libc::EBADF));
+        file.close(); // nothing happens
+        assert_eq!((about(other).unwrap().st_size, length(&file)), (0, 0));
+        close(file.fd);
+        assert_eq!(file.grow(1 << 21), Err(libc::EBADF));
+        close(other);
     }
 
     #[test]
