@@ -3,6 +3,8 @@ import ctypes
 import gc
 import json
 import os
+import sys
+import sysconfig
 
 from obmalloc import _library
 
@@ -47,15 +49,36 @@ def is_active():
     allocated for that, so this is true only where it is so."""
     if _library.loaded() is None:
         return False
+    # Guarded blocks (OBMALLOC_GUARD) are in no size class, and there is room for 16384.
+    return _counts(2000, 1500) or bool(os.environ.get('OBMALLOC_GUARD')) and _counts(20000, 3000)
+
+
+def _counts(objects, least):
     before = _blocks()
-    kept = [object() for _ in range(2000)]
+    kept = [object() for _ in range(objects)]
     during = _blocks()
     del kept
-    return during - before > 1500
+    return during - before > least
 
 
 def _blocks():
     return sum(each['blocks_live'] for each in stats()['classes'])
+
+
+def _why_not():
+    """Why the library does not serve this process, as far as that can be seen from here."""
+    if _library.loaded() is None:
+        return ('libobmalloc.so is not in it; start it by `python -m obmalloc run`, or call '
+                'obmalloc.install() first')
+    if sys.flags.dev_mode:
+        return 'the development mode has chosen another allocator'
+    chosen = None if sys.flags.ignore_environment else os.environ.get('PYTHONMALLOC')
+    if chosen:
+        return 'PYTHONMALLOC=%s has chosen another allocator' % chosen
+    if sysconfig.get_config_var('Py_GIL_DISABLED'):
+        return _REFUSALS[3]
+    return ('libobmalloc.so is in it, but does not count its blocks; OBMALLOC_VERBOSE=1 in its '
+            'environment, or obmalloc.install(), says why')
 
 
 def stats():
@@ -107,18 +130,21 @@ def on_gc(wanted=True, keep=4 << 20, generation=2):
 def snapshot(path, types=True):
     """Writes the heap's map to a file, for `obmalloc map` and `obmalloc pins`; with the types
     of the blocks' objects, which takes a large heap some seconds. Returns of how many blocks
-    the type is known."""
-    library = _library.library()
+    the type is known. Raises RuntimeError, and writes nothing, where the library does not
+    serve this process."""
+    if not is_active():
+        raise RuntimeError('obmalloc: no snapshot of a process that is not served: ' + _why_not())
     try:
-        write = library.obmalloc_snapshot
+        write = _library.library().obmalloc_snapshot
     except AttributeError:
         raise NotImplementedError('this libobmalloc.so has no snapshots') from None
     write.argtypes = [ctypes.c_char_p]
+    if types:
+        # First, so that what is imported and gathered is in the snapshot, and lives.
+        from obmalloc import _types
+        reached = _types.gather()
     # With the GIL, so no object comes or goes until it is written.
     error = write(os.fsencode(path))
     if error:
         raise OSError(error, os.strerror(error), path)
-    if not types:
-        return 0
-    from obmalloc import _types
-    return _types.add_types(path)
+    return _types.add_types(path, reached) if types else 0

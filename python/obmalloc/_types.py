@@ -1,27 +1,32 @@
 """Which types the blocks of a heap are of: written behind a snapshot for `obmalloc pins`.
 
+    reached = gather()          what Python can reach, before the snapshot is made
     obmalloc_snapshot(path)     arenas, pools, pages: addresses and numbers
-    add_types(path)             the objects that Python can reach, and what they own
+    add_types(path, reached)    the types of these objects, and of what they own
 
-All objects that the cyclic collector knows are walked, and what they refer to (strings
+All objects that the cyclic collector knows are gathered, and what they refer to (strings
 and numbers, which it does not know). Of each, the block begins at id() less what lies
 before the object: the collector's head, and two pointers of some classes. Lists, dicts
 and sets own a second block, which is found through them. An address counts only if the
 snapshot has a pool there in which a block begins, on a page that had taken blocks; so
 what is written never names a block that is none. What only C code refers to is not
-found. What was made while this runs may be.
+found. The gathered objects are kept until all is written: none of their blocks was free
+when the snapshot was made, and what is younger is not among them.
+
+No code of the program's runs while types are read: of an object only `type(x)` and `id(x)`
+are used, of a type only what `type` itself keeps, by `type`'s own descriptors. A class may
+lie about its `__class__`, and a metaclass about names, equality and hashes.
 """
 import array
 import ctypes
 import gc
-import itertools
 import struct
 import sys
 import types
 
 _PAGE = 4096
 _POOL = 65536
-_AT_ONCE = 512
+_AT_ONCE = 8192                         # a list of so many lies in no pool
 
 # Parts of a snapshot, in the form of src/live/layout.rs.
 _MAGIC = b"OBMALMAP"
@@ -107,13 +112,51 @@ _SECOND = ((list, 24, "list items"), (dict, 32, "dict keys"), (set, 40, "set tab
            (frozenset, 40, "set table"), (bytearray, 32, "bytearray buffer"))
 
 
+# What `type` keeps of each type, read without a look at its metaclass.
+_flags = type.__dict__["__flags__"].__get__
+_mro = type.__dict__["__mro__"].__get__
+_qualname = type.__dict__["__qualname__"].__get__
+_module = type.__dict__["__module__"].__get__
+
+_LONGEST = 200                          # characters of a name
+
+
+def _text(get, kind):
+    """A name of a type as a plain string, or None: a class may have anything there."""
+    try:
+        found = get(kind)
+        # An instance of a class derived from str has methods of its own: copy the text.
+        return found if type(found) is str else str.__str__(found)
+    except Exception:
+        return None
+
+
+def _name(kind):
+    """What a type is called: its module and its qualified name."""
+    name, module = _text(_qualname, kind) or "?", _text(_module, kind)
+    if module and module != "builtins":
+        name = module + "." + name
+    return name if len(name) <= _LONGEST else name[:_LONGEST - 3] + "..."
+
+
+def gather():
+    """What Python can reach in two steps: lists of the objects that the collector knows,
+    and of what these refer to. (What is further is reached from these when the types are
+    read: only tuples and dicts that the collector has let go of refer to more.)"""
+    reached = [gc.get_objects()]
+    tracked = reached[0]
+    for at in range(0, len(tracked), _AT_ONCE):
+        reached.append(gc.get_referents(*tracked[at:at + _AT_ONCE]))
+    return reached
+
+
 class _Walk:
     def __init__(self, pools):
         self.pools = pools
         self.names = {}
-        self.layouts = {}
+        self.layouts = {}               # by id(): a metaclass may forbid to hash its types
         self.head, self.pointers = _heads()
-        self.elsewhere = set()
+        self.seen = set()
         self.plain = struct.calcsize("P") == 8
 
     def name(self, text):
@@ -122,101 +165,92 @@ class _Walk:
 
     def layout(self, kind):
         """Of the objects of a type: bytes before them, the name, where their second block
-        is and its name. It is found once for each type."""
-        flags, before = kind.__flags__, 0
+        is and its name, and whether the collector may have let go of them. It is found
+        once for each type; the type itself comes last, so that its id() stays its own."""
+        flags, before = _flags(kind), 0
         if flags & _IS_GC:
             before = self.head + (16 if flags & self.pointers else 0)
-        module = getattr(kind, "__module__", None)
-        name = kind.__qualname__
-        if isinstance(module, str) and module != "builtins":
-            name = module + "." + name
         second = None
         if self.plain:
             for base, offset, text in _SECOND:
-                if base in kind.__mro__:
+                # `in` would call a metaclass's __eq__.
+                if any(each is base for each in _mro(kind)):
                     second = offset, self.name(text)
                     break
-        found = before, self.name(name), second
-        self.layouts[kind] = found
+        found = before, self.name(_name(kind)), second, bool(flags & _IS_GC), kind
+        self.layouts[id(kind)] = found
         return found
 
     def enter(self, thing):
-        """Notes the blocks of an object; whether it was seen for the first time."""
+        """Notes the blocks of an object; whether what it refers to may not be gathered."""
         kind = type(thing)
-        before, name, second = self.layouts.get(kind) or self.layout(kind)
+        before, name, second, is_gc, _ = self.layouts.get(id(kind)) or self.layout(kind)
         address = id(thing)
         place = self.pools.begins(address - before)
-        if place is None:
-            # Not ours: static, large, or from before us.
-            if address in self.elsewhere:
-                return False
-            self.elsewhere.add(address)
-        else:
+        if place is not None:
             names, number = place
             if names[number]:
                 return False
             names[number] = name
+        goes_on = is_gc and not gc.is_tracked(thing)
+        if kind is types.CodeType:
+            goes_on = True              # the collector does not look into code
+        if goes_on and place is None:
+            # Not ours: static, large, or from before us.
+            goes_on = address not in self.seen
+            self.seen.add(address)
         if second is not None:
             offset, name = second
             own = ctypes.c_void_p.from_address(address + offset).value
             place = own and self.pools.holds(own)
             if place and not place[0][place[1]]:
                 place[0][place[1]] = name
-        return True
+        return goes_on
 
-    def run(self, own):
-        """Walks everything but what is its own."""
-        tracked = gc.get_objects()
-        own = {id(thing) for thing in own} | {id(tracked), id(self), id(self.__dict__)}
-        own |= {id(names) for _, _, _, names in self.pools.by_base.values()}
-        own |= {id(pool) for pool in self.pools.by_base.values()}
-        waiting = [thing for thing in tracked if id(thing) not in own and self.enter(thing)]
-        del tracked
+    def run(self, reached):
+        """Enters all that was gathered, which is used up, and what can be reached from there."""
+        waiting = []
+        while reached:
+            waiting += [thing for thing in reached.pop() if self.enter(thing)]
         while waiting:
             some = waiting[-_AT_ONCE:]
             del waiting[-_AT_ONCE:]
             found = gc.get_referents(*some)
             for thing in some:
-                if isinstance(thing, types.CodeType):
-                    # The collector does not look into code.
+                if type(thing) is types.CodeType:
                     found += (thing.co_consts, thing.co_names, thing.co_filename,
                               thing.co_name)
-            for thing in found:
-                # What is tracked is in `waiting` already, or was.
-                if id(thing) not in own and self.enter(thing):
-                    waiting.append(thing)
+            waiting += [thing for thing in found if self.enter(thing)]
 
 
 def _section(pools, names):
-    """The bytes of the types: the form stands in src/bin/obmalloc/snapshot.rs."""
+    """The types in pieces of bytes: the form stands in src/bin/obmalloc/snapshot.rs. And how
+    many blocks have one."""
     text = b"".join(name.encode("utf-8", "replace").replace(b"\0", b"?") + b"\0"
                     for name in names)
     text += b"\0" * (-len(text) % 8)
-    entries, count = [], 0
+    entries, count, entry = [], 0, struct.Struct("<QII").pack
     for base in sorted(pools.by_base):
-        start, size, blocks, numbers = pools.by_base[base]
-        known = [n for n, number in enumerate(numbers)
+        start, size, _, numbers = pools.by_base[base]
+        known = [entry(start + n * size, size, number - 1) for n, number in enumerate(numbers)
                  if number and pools.had_blocks(start + n * size)]
         count += len(known)
-        entry = struct.Struct("<QII").pack
-        entries.append(b"".join(entry(start + n * size, size, numbers[n] - 1)
-                                for n in known))
-    head = struct.pack("<IIQ", len(names), len(text), count)
-    return b"".join(itertools.chain((head, text), entries)), count
+        entries.append(b"".join(known))
+    return [struct.pack("<IIQ", len(names), len(text), count), text] + entries, count
 
 
-def add_types(path):
-    """Appends the types to the snapshot at `path`, which this process has just written.
-    Returns of how many blocks the type is known."""
+def add_types(path, reached):
+    """Appends the types of what was gathered, which is used up, to the snapshot at `path`,
+    which this process has written since. Returns of how many blocks the type is known."""
     with open(path, "r+b") as file:
         data = file.read()
         pools = _Pools(data)
         walk = _Walk(pools)
-        walk.run((pools, pools.by_base, pools.pages, walk.names, walk.layouts, walk.elsewhere, data))
+        walk.run(reached)
         section, count = _section(pools, list(walk.names))
         file.seek(pools.end)
-        file.write(section)
+        file.writelines(section)
         file.truncate()
         file.seek(_TYPES_AT)
-        file.write(struct.pack("<QQ", pools.end, len(section)))
+        file.write(struct.pack("<QQ", pools.end, sum(map(len, section))))
     return count

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use crate::snapshot::{Cut, PAGE, Pool, Snapshot};
 use crate::tally::Below;
 
-/// What is known of them.
+/// What is known of them. A block that a file has a type for is one only if it can have been
+/// taken when the snapshot was made: on no page are more known than the page had taken.
 pub struct Survivors {
     /// Blocks on nearly empty pages of which the type is known.
     pub known: u64,
@@ -33,6 +34,7 @@ impl Survivors {
         let mut sums = BTreeMap::<usize, Type>::new();
         let mut pages = BTreeMap::<usize, Vec<usize>>::new();
         let mut pools = heap.pools.iter().peekable();
+        let mut left: Vec<u16> = heap.pages.iter().map(|page| page.blocks).collect();
         for typed in &types.entries {
             // Both are in the order of their addresses.
             while pools.next_if(|pool| end(pool) <= typed.address).is_some() {}
@@ -40,9 +42,18 @@ impl Survivors {
             let Some((cut, on)) = place(pool, typed.address) else {
                 continue;
             };
+            let (first, last) = (on / PAGE, (on + cut.size - 1) / PAGE);
+            let Some(own) =
+                left.get_mut(pool.pages.start + first as usize..=pool.pages.start + last as usize)
+            else {
+                continue;
+            };
+            if own.contains(&0) {
+                continue;
+            }
+            own.iter_mut().for_each(|blocks| *blocks -= 1);
             known_anywhere += 1;
-            let last = (on + cut.size - 1) / PAGE;
-            let own = (on / PAGE..=last).map(|page| pool.pages.start + page as usize);
+            let own = (first..=last).map(|page| pool.pages.start + page as usize);
             let is_low = |&page: &usize| heap.pages.get(page).is_some_and(|page| below.has(page));
             let low: Vec<usize> = own.filter(is_low).collect();
             if low.is_empty() {
@@ -129,5 +140,19 @@ mod tests {
             alone,
         };
         assert_eq!(found.types, [of("a", 3, 3, 2), of("b", 1, 1, 0)]);
+    }
+
+    #[test]
+    fn no_more_are_known_than_were_taken() {
+        let base = 0x7000_0000;
+        let at = |n: u64| base + 48 + n * 64;
+        let live = |n: u32| [1, 2].contains(&n);
+        let heap = Heap {
+            arenas: vec![(base, vec![Pool::of(8, 64, live)])],
+            types: Some((vec!["a"], (1..40).map(|n| (at(n), 0)).collect())),
+        };
+        let found = Survivors::of(&heap.read(), Below::USUAL).unwrap();
+        assert_eq!((found.known, found.known_anywhere), (2, 2));
+        assert_eq!(found.types[0].blocks, 2);
     }
 }
