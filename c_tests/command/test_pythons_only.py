@@ -3,6 +3,7 @@ else that they start inherits anything of it."""
 import os
 import re
 import subprocess
+import sys
 
 import command
 import support
@@ -157,6 +158,48 @@ class PythonsOnly(support.Case):
         done = command.run('run', '--pythons-only', '--', 'python3', '-c', code, env=env)
         self.assertRan(done)
         self.assertEqual(done.out.split(), ['True'])
+
+    def small_stack(self, *command):
+        """What c_tests/command/small_stack.c says: [way, status, bytes], and what else."""
+        source = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'small_stack.c')
+        program = support.build('small-stack', source, '-pthread')
+        done = support.run([*command, program, '16384', '/usr/bin/python3', '-S', '-c', HERE])
+        self.assertRan(done)
+        lines = [line.split() for line in done.out.splitlines()]
+        return [line for line in lines if len(line) == 3], [line for line in lines if len(line) == 2]
+
+    def test_a_thread_with_a_small_stack_starts_programs(self):
+        """The least that a thread may have; and no more of it is used than without us."""
+        if not os.path.exists('/usr/bin/python3'):
+            self.skipTest('no python3 of the distribution here')
+        plain, _ = self.small_stack()
+        used, said = self.small_stack(command.path(), 'run', '--pythons-only', '--')
+        self.assertEqual(said, [['True', 'None']] * len(plain))
+        for (way, status, least), (_, ours, most) in zip(plain, used):
+            self.assertEqual((status, ours), ('0', '0'), way)
+            self.assertLess(int(most) - int(least), 4096, way)
+
+    def test_many_threads_have_pythons_that_live_on(self):
+        """What a child of vfork works in is free again when it has become a program: there is
+        less of it than there are children here."""
+        code = ('import subprocess, sys, threading\n'
+                'HERE = %r\n'
+                'children, end = [], threading.Event()\n'
+                'def start():\n'
+                '    child = subprocess.Popen([sys.executable, "-S", "-c", HERE + "; import sys; '
+                'sys.stdout.flush(); sys.stdin.read()"],\n'
+                '                             stdin=subprocess.PIPE, stdout=subprocess.PIPE)\n'
+                '    children.append((child, child.stdout.readline()))\n'
+                '    end.wait()\n'
+                'threads = [threading.Thread(target=start) for _ in range(80)]\n'
+                'for thread in threads: thread.start()\n'
+                'while len(children) < 80: end.wait(0.02)\n'
+                'end.set()\n'
+                'for child, said in children: child.communicate()\n'
+                'print(sorted({said.decode().strip() for _, said in children}))\n' % HERE)
+        done = command.run('run', '--pythons-only', '--', os.path.realpath(sys.executable), '-c', code)
+        self.assertRan(done)
+        self.assertEqual(done.out, "['True None']\n")
 
     def test_errors_are_those_of_the_calls(self):
         code = ('import os, errno\n'

@@ -9,8 +9,9 @@ use core::mem;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
-use crate::environment::{self, Restored, Vector};
+use crate::environment::{self, Vector};
 use crate::kind;
+use crate::scratch::{self, Scratch};
 
 type Exec = unsafe extern "C" fn(*const c_char, Vector, Vector) -> c_int;
 type Fexec = unsafe extern "C" fn(c_int, Vector, Vector) -> c_int;
@@ -82,7 +83,7 @@ fn not_there() -> c_int {
 /// As for `environment::entries`.
 unsafe fn with_environment(
     vector: Vector,
-    is_python: impl FnOnce() -> bool,
+    is_python: impl FnOnce(&mut Scratch) -> bool,
     start: impl FnOnce(Vector) -> c_int,
 ) -> c_int {
     // SAFETY: the caller's promise, here and below.
@@ -91,15 +92,18 @@ unsafe fn with_environment(
     }
     // SAFETY: this thread's errno, which the search must not change.
     let errno = unsafe { *libc::__errno_location() };
-    let restores = is_python();
-    // SAFETY: as above.
-    unsafe { *libc::__errno_location() = errno };
-    if !restores {
-        return start(vector);
+    let mut taken = scratch::take();
+    let mut envp = vector;
+    if let Some(scratch) = taken.as_mut().map(scratch::Taken::scratch)
+        && is_python(scratch)
+    {
+        // SAFETY: the vector is the caller's and the memory this call's; both stay until the
+        // program is started.
+        envp = unsafe { scratch.restored(vector) };
     }
-    let mut restored = Restored::new();
-    // SAFETY: as above.
-    start(unsafe { restored.fill(vector) })
+    // SAFETY: this thread's errno.
+    unsafe { *libc::__errno_location() = errno };
+    start(envp)
 }
 
 /// `execve`
@@ -116,7 +120,7 @@ pub unsafe extern "C" fn execve(path: *const c_char, argv: Vector, envp: Vector)
     unsafe {
         with_environment(
             envp,
-            || kind::text(path).is_some_and(kind::is_python),
+            |scratch| kind::text(path).is_some_and(|path| kind::is_python(path, scratch)),
             |envp| real(path, argv, envp),
         )
     }
@@ -146,7 +150,7 @@ pub unsafe extern "C" fn execvpe(file: *const c_char, argv: Vector, envp: Vector
     unsafe {
         with_environment(
             envp,
-            || kind::text(file).is_some_and(kind::is_python_named),
+            |scratch| kind::text(file).is_some_and(|file| kind::is_python_named(file, scratch)),
             |envp| real(file, argv, envp),
         )
     }
@@ -176,7 +180,7 @@ pub unsafe extern "C" fn fexecve(fd: c_int, argv: Vector, envp: Vector) -> c_int
     unsafe {
         with_environment(
             envp,
-            || kind::is_python_file(fd),
+            |scratch| kind::is_python_file(fd, scratch),
             |envp| real(fd, argv, envp),
         )
     }
@@ -203,7 +207,7 @@ pub unsafe extern "C" fn posix_spawn(
     unsafe {
         with_environment(
             envp,
-            || kind::text(path).is_some_and(kind::is_python),
+            |scratch| kind::text(path).is_some_and(|path| kind::is_python(path, scratch)),
             |envp| real(pid, path, actions, attributes, argv, envp),
         )
     }
@@ -230,7 +234,7 @@ pub unsafe extern "C" fn posix_spawnp(
     unsafe {
         with_environment(
             envp,
-            || kind::text(file).is_some_and(kind::is_python_named),
+            |scratch| kind::text(file).is_some_and(|file| kind::is_python_named(file, scratch)),
             |envp| real(pid, file, actions, attributes, argv, envp),
         )
     }

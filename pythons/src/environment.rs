@@ -4,6 +4,8 @@
 use core::ffi::{CStr, c_char};
 use core::ptr;
 
+use crate::scratch::{ENTRIES, Scratch, TEXT};
+
 /// A vector of C strings that ends with NULL.
 pub type Vector = *const *const c_char;
 
@@ -112,30 +114,13 @@ pub fn clean_own() {
     }
 }
 
-const ENTRIES_MAX: usize = 2048;
-const TEXT_MAX: usize = 4096;
-
-/// An environment with the preload put back. As large as most are: a larger one stays as
-/// it is, and its program is not served.
-pub struct Restored {
-    entries: [*const c_char; ENTRIES_MAX],
-    text: [u8; TEXT_MAX],
-}
-
-impl Restored {
-    /// Room for one.
-    pub fn new() -> Restored {
-        Restored {
-            entries: [ptr::null(); ENTRIES_MAX],
-            text: [0; TEXT_MAX],
-        }
-    }
-
-    /// The environment that a program linked with a CPython gets.
+impl Scratch {
+    /// The environment that a program linked with a CPython gets: with the preload put back.
+    /// One that is larger than there is room for stays as it is, and its program is not served.
     ///
     /// # Safety
     /// As for `entries`. The answer is good while both live.
-    pub unsafe fn fill(&mut self, vector: Vector) -> Vector {
+    pub unsafe fn restored(&mut self, vector: Vector) -> Vector {
         // SAFETY: the caller's promise, here and below.
         let Some(ours) = (unsafe { value(vector, PYTHONS) }) else {
             return vector;
@@ -146,7 +131,7 @@ impl Restored {
         let mut len = 0;
         for (i, part) in [PRELOAD, ours].into_iter().chain(theirs).enumerate() {
             let colon = usize::from(i > 1);
-            if len + colon + part.len() + 1 > TEXT_MAX {
+            if len + colon + part.len() + 1 > TEXT {
                 return vector;
             }
             self.text[len..len + colon].fill(b':');
@@ -160,7 +145,7 @@ impl Restored {
             if entry.to_bytes().starts_with(PRELOAD) {
                 continue;
             }
-            if count + 2 >= ENTRIES_MAX {
+            if count + 2 >= ENTRIES {
                 return vector;
             }
             self.entries[count] = entry.as_ptr();

@@ -5,10 +5,10 @@ use core::ffi::{CStr, c_char, c_int, c_void};
 use core::ptr;
 
 use crate::environment;
+use crate::scratch::{CHUNK, Scratch};
 
 /// Scripts that name scripts.
 const DEPTH: u32 = 4;
-const CHUNK: usize = 4096;
 
 /// Names that only such a program has: of a library that it needs, or of a function of
 /// CPython's that it has or calls. `\0` stands before each in the table.
@@ -20,43 +20,54 @@ const NAMES: [&[u8]; 4] = [
 ];
 
 /// Whether the file at this path is one.
-pub fn is_python(path: &CStr) -> bool {
-    is_python_at(path, DEPTH)
+pub fn is_python(path: &CStr, scratch: &mut Scratch) -> bool {
+    is_python_at(path, DEPTH, scratch)
 }
 
 /// Whether a name that is looked up in PATH is one.
-pub fn is_python_named(name: &CStr) -> bool {
-    is_named(name.to_bytes(), DEPTH)
+pub fn is_python_named(name: &CStr, scratch: &mut Scratch) -> bool {
+    is_named(name.to_bytes(), DEPTH, scratch)
 }
 
-fn is_python_at(path: &CStr, depth: u32) -> bool {
+fn is_python_at(path: &CStr, depth: u32, scratch: &mut Scratch) -> bool {
+    is_python_if_open(open(path), depth, scratch)
+}
+
+fn open(path: &CStr) -> c_int {
     // SAFETY: a C string.
-    let fd = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+    unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) }
+}
+
+fn is_python_if_open(fd: c_int, depth: u32, scratch: &mut Scratch) -> bool {
     if fd < 0 {
         return false;
     }
-    let answer = is_python_open(fd, depth);
-    // SAFETY: it was opened above.
+    let answer = is_python_open(fd, depth, scratch);
+    // SAFETY: it was opened for this.
     unsafe { libc::close(fd) };
     answer
 }
 
 /// Whether the file that is open here is one.
-pub fn is_python_file(fd: c_int) -> bool {
-    is_python_open(fd, DEPTH)
+pub fn is_python_file(fd: c_int, scratch: &mut Scratch) -> bool {
+    is_python_open(fd, DEPTH, scratch)
 }
 
-fn is_python_open(fd: c_int, depth: u32) -> bool {
+fn is_python_open(fd: c_int, depth: u32, scratch: &mut Scratch) -> bool {
     let mut head = [0; 256];
     let len = read(fd, &mut head, 0);
     match head[..len].strip_prefix(b"#!") {
-        Some(line) if depth > 0 => is_python_script(line, depth - 1),
+        Some(line) if depth > 0 => is_python_script(line, depth - 1, scratch),
         Some(_) => false,
-        None => len >= 64 && head.starts_with(b"\x7fELF\x02\x01") && has_names(fd, &head),
+        None => {
+            len >= 64
+                && head.starts_with(b"\x7fELF\x02\x01")
+                && has_names(fd, &head, &mut scratch.chunk)
+        }
     }
 }
 
-fn is_python_script(line: &[u8], depth: u32) -> bool {
+fn is_python_script(line: &[u8], depth: u32, scratch: &mut Scratch) -> bool {
     let line = line.split(|&byte| byte == b'\n').next().unwrap_or_default();
     let mut words = line
         .split(|byte| b" \t".contains(byte))
@@ -66,18 +77,18 @@ fn is_python_script(line: &[u8], depth: u32) -> bool {
     };
     let is_env = interpreter.rsplit(|&byte| byte == b'/').next() == Some(b"env");
     if !is_env {
-        return is_named(interpreter, depth);
+        return is_named(interpreter, depth, scratch);
     }
     // env hands the environment on. Its options and variables come first.
     let program = words.find(|word| !word.starts_with(b"-") && !word.contains(&b'='));
-    program.is_some_and(|program| is_named(program, depth))
+    program.is_some_and(|program| is_named(program, depth, scratch))
 }
 
 /// A path, or a name in one of PATH's folders: the first that can be executed.
-fn is_named(name: &[u8], depth: u32) -> bool {
-    let mut path = [0; 1024];
+fn is_named(name: &[u8], depth: u32, scratch: &mut Scratch) -> bool {
     if name.contains(&b'/') {
-        return join(&mut path, b"", name).is_some_and(|path| is_python_at(path, depth));
+        let fd = join(&mut scratch.path, b"", name).map_or(-1, open);
+        return is_python_if_open(fd, depth, scratch);
     }
     // SAFETY: the process's own environment.
     let folders = unsafe { environment::value(environment::own(), b"PATH=") };
@@ -85,12 +96,13 @@ fn is_named(name: &[u8], depth: u32) -> bool {
         .unwrap_or(b"/bin:/usr/bin")
         .split(|&byte| byte == b':')
     {
-        let Some(path) = join(&mut path, folder, name) else {
+        let Some(path) = join(&mut scratch.path, folder, name) else {
             continue;
         };
         // SAFETY: a C string.
         if unsafe { libc::access(path.as_ptr(), libc::X_OK) } == 0 {
-            return is_python_at(path, depth);
+            let fd = open(path);
+            return is_python_if_open(fd, depth, scratch);
         }
     }
     false
@@ -107,7 +119,7 @@ fn join<'a>(to: &'a mut [u8], folder: &[u8], name: &[u8]) -> Option<&'a CStr> {
 }
 
 /// Looks through the strings of the dynamic section.
-fn has_names(fd: c_int, head: &[u8]) -> bool {
+fn has_names(fd: c_int, head: &[u8], chunk: &mut [u8; CHUNK]) -> bool {
     let number = |bytes: &[u8]| {
         bytes
             .iter()
@@ -153,7 +165,6 @@ fn has_names(fd: c_int, head: &[u8]) -> bool {
     };
     // The table begins with a NUL. Chunks overlap by more than a name's length.
     let (mut at, end) = (strings - address + offset, strings - address + offset + len);
-    let mut chunk = [0; CHUNK];
     while at < end {
         let wanted = CHUNK.min((end - at) as usize);
         let got = read(fd, &mut chunk[..wanted], at);

@@ -18,13 +18,14 @@
 //! ```
 //!
 //! An environment without LIBOBMALLOC_PYTHONS is one that its program has made itself,
-//! and stays as it is. Nothing here allocates or locks, and nothing is kept but addresses
-//! of functions: a child of `fork` or `vfork` calls it.
+//! and stays as it is. Nothing here allocates or locks: a child of `fork` or `vfork` calls
+//! it. It uses little of the stack, which may be a small one (`scratch`).
 #![no_std]
 
 mod calls;
 mod environment;
 mod kind;
+mod scratch;
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
@@ -34,6 +35,7 @@ fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
 
 unsafe extern "C" fn constructor() {
     calls::find_next();
+    scratch::begin();
     environment::clean_own();
 }
 
