@@ -64,6 +64,26 @@ fn is_ours(word: &[u8], ours: &[u8]) -> bool {
     words(ours).any(|own| own == word)
 }
 
+/// Whether a word means the runtime of a sanitizer, which has to come first (as in
+/// `src/bin/obmalloc/preload.rs`).
+fn is_sanitizer(word: &[u8]) -> bool {
+    const NAMES: [&[u8]; 11] = [
+        b"libasan.so",
+        b"liblsan.so",
+        b"libtsan.so",
+        b"libubsan.so",
+        b"libhwasan.so",
+        b"libclang_rt.asan",
+        b"libclang_rt.lsan",
+        b"libclang_rt.tsan",
+        b"libclang_rt.ubsan",
+        b"libclang_rt.hwasan",
+        b"libclang_rt.memprof",
+    ];
+    let name = word.rsplit(|&byte| byte == b'/').next().unwrap_or_default();
+    NAMES.iter().any(|start| name.starts_with(start))
+}
+
 /// Takes our words out of LD_PRELOAD in this process's environment. The entry is written
 /// over where it lies: it only becomes shorter.
 pub fn clean_own() {
@@ -127,9 +147,12 @@ impl Scratch {
         };
         // SAFETY: as above.
         let theirs = unsafe { value(vector, PRELOAD) }.unwrap_or_default();
-        let theirs = words(theirs).filter(|word| !is_ours(word, ours));
+        let theirs = || words(theirs).filter(|word| !is_ours(word, ours));
+        let first = theirs().filter(|word| is_sanitizer(word));
+        let last = theirs().filter(|word| !is_sanitizer(word));
+        let all = first.chain([ours]).chain(last);
         let mut len = 0;
-        for (i, part) in [PRELOAD, ours].into_iter().chain(theirs).enumerate() {
+        for (i, part) in [PRELOAD].into_iter().chain(all).enumerate() {
             let colon = usize::from(i > 1);
             if len + colon + part.len() + 1 > TEXT {
                 return vector;

@@ -1,5 +1,6 @@
 //! LD_PRELOAD as a list. What stands in it stays, in its order, behind us: another
-//! allocator is the one that large blocks come from.
+//! allocator is the one that large blocks come from. Only the runtimes of sanitizers stay
+//! before us: AddressSanitizer's ends a program in which it does not come first.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -25,11 +26,32 @@ pub fn words(value: &OsStr) -> impl Iterator<Item = &OsStr> {
     words.filter(|word| !word.is_empty()).map(OsStr::from_bytes)
 }
 
-/// The value with these first, and no other copy of them.
+/// The value with these first, but for sanitizers, and no other copy of them.
 pub fn with_first(libraries: &[PathBuf], value: &OsStr) -> OsString {
     let own = libraries.iter().map(|path| path.as_os_str());
-    let words: Vec<_> = own.chain(others(value)).collect();
+    let sanitizers = others(value).filter(|word| is_sanitizer(word));
+    let rest = others(value).filter(|word| !is_sanitizer(word));
+    let words: Vec<_> = sanitizers.chain(own).chain(rest).collect();
     words.join(OsStr::new(":"))
+}
+
+/// Whether a word means a runtime that has to come first: GCC's, or LLVM's.
+fn is_sanitizer(word: &OsStr) -> bool {
+    const GCC: [&str; 5] = [
+        "libasan.so",
+        "liblsan.so",
+        "libtsan.so",
+        "libubsan.so",
+        "libhwasan.so",
+    ];
+    const LLVM: [&str; 6] = ["asan", "lsan", "tsan", "ubsan", "hwasan", "memprof"];
+    let name = Path::new(word)
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy();
+    let of_llvm = name.strip_prefix("libclang_rt.");
+    GCC.iter().any(|start| name.starts_with(start))
+        || of_llvm.is_some_and(|rest| LLVM.iter().any(|start| rest.starts_with(start)))
 }
 
 /// The value without any copy of the library.
@@ -74,5 +96,16 @@ mod tests {
         let value = OsStr::new("/x/libobmalloc_pythons.so:a.so:libobmalloc.so");
         let expected = "/o/libobmalloc.so:/o/libobmalloc_pythons.so:a.so";
         assert_eq!(with_first(&both, value), expected);
+    }
+
+    #[test]
+    fn sanitizers_stay_first() {
+        let with = |value: &str| with_first(&["/o/libobmalloc.so".into()], OsStr::new(value));
+        assert_eq!(with("libasan.so.8"), "libasan.so.8:/o/libobmalloc.so");
+        assert_eq!(
+            with("a.so:/usr/lib/libclang_rt.asan-x86_64.so libubsan.so.1:/o/libobmalloc.so"),
+            "/usr/lib/libclang_rt.asan-x86_64.so:libubsan.so.1:/o/libobmalloc.so:a.so"
+        );
+        assert_eq!(with("libasanity.so"), "/o/libobmalloc.so:libasanity.so");
     }
 }

@@ -4,34 +4,50 @@
 //! Rust ignores SIGPIPE from the start of `main` on, and a program that is executed
 //! inherits that. So what was there before is kept by a constructor, and put back at once.
 
-use std::cell::UnsafeCell;
 use std::ffi::{CString, OsString};
+use std::hint::black_box;
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-struct Kept(UnsafeCell<MaybeUninit<libc::sigaction>>);
-// SAFETY: written by the constructor only, before there is a second thread.
-unsafe impl Sync for Kept {}
-static SIGPIPE_BEFORE: Kept = Kept(UnsafeCell::new(MaybeUninit::zeroed()));
+/// Whether SIGPIPE was ignored. (A program that was just executed has no handlers.)
+static WAS_IGNORED: AtomicBool = AtomicBool::new(false);
 
 extern "C" fn keep() {
-    let place = SIGPIPE_BEFORE.0.get().cast::<libc::sigaction>();
-    // SAFETY: asks only; the place is ours.
-    unsafe { libc::sigaction(libc::SIGPIPE, ptr::null(), place) };
+    // LeakSanitizer, if it is preloaded for the program, begins with the first block; before
+    // that its sigaction, which Rust's start calls, leads nowhere.
+    // SAFETY: a block, and its end.
+    unsafe { libc::free(black_box(libc::malloc(1))) };
+    // The kernel's form: handler, flags, restorer, mask. A sanitizer that is preloaded stands
+    // before the C library's function, and is not ready yet.
+    let mut action = [0usize; 4];
+    // SAFETY: only asks; the place is as large as the form, and a mask has 8 bytes.
+    let error = unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigaction,
+            libc::SIGPIPE,
+            ptr::null::<usize>(),
+            action.as_mut_ptr(),
+            size_of::<u64>(),
+        )
+    };
+    WAS_IGNORED.store(error == 0 && action[0] == libc::SIG_IGN, Relaxed);
 }
 
 #[used]
 #[unsafe(link_section = ".init_array")]
 static CONSTRUCTOR: extern "C" fn() = keep;
 
-/// Puts SIGPIPE back to what the caller of this command had. (Zeros, if the constructor
-/// has not run, are the default.)
+/// Puts SIGPIPE back to what the caller of this command had.
 pub fn restore_sigpipe() {
-    let kept = SIGPIPE_BEFORE.0.get().cast::<libc::sigaction>();
-    // SAFETY: filled by the constructor, or zeros.
-    unsafe { libc::sigaction(libc::SIGPIPE, kept, ptr::null_mut()) };
+    let before = if WAS_IGNORED.load(Relaxed) {
+        libc::SIG_IGN
+    } else {
+        libc::SIG_DFL
+    };
+    // SAFETY: no handler of ours.
+    unsafe { libc::signal(libc::SIGPIPE, before) };
 }
 
 /// Becomes `command`, looked up in PATH, with this environment. Returns only if it
