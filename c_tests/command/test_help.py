@@ -103,6 +103,10 @@ class Install(support.Case):
         self.assertEqual(done.out.strip(), os.path.join(prefix, 'lib', 'libobmalloc.so'))
         self.assertEqual(len(done.lines(support.ACTIVE)), 1, done.report)
         self.assertRan(support.run([program, 'doctor']))
+        done = support.run(['sh', '-c', 'LD_PRELOAD=$("$1" path) OBMALLOC_VERBOSE=1 exec python3 -c pass',
+                            'sh', program])
+        self.assertRan(done)
+        self.assertEqual(len(done.lines(support.ACTIVE)), 1, done.report)
         manual = os.path.join(prefix, 'share', 'man', 'man1')
         self.assertIn('obmalloc-doctor.1', os.listdir(manual))
         subprocess.run(make + ['uninstall'], env=env, check=True, stdout=subprocess.PIPE)

@@ -1,8 +1,10 @@
 """`obmalloc run`: the program is started with the library and is otherwise the same."""
 import glob
 import os
+import shutil
 import signal
 import subprocess
+import sys
 
 import command
 import support
@@ -14,6 +16,14 @@ print(os.getpid())
 print(os.environ.get('LD_PRELOAD'))
 print(sorted(key for key in os.environ if key.startswith('OBMALLOC')))
 print(sys.argv[1:])
+'''
+
+
+# Says which Python it is, whether it has the library, and its arguments.
+SHOWN = '''import sys
+print("%s %s %s" % (sys.version.split()[0], "libobmalloc.so" in open("/proc/self/maps").read(),
+                    sys.argv[1:]))
+sys.exit(7)
 '''
 
 
@@ -32,6 +42,73 @@ class InEachPython(support.PythonCase):
     def test_silent_unless_asked(self):
         done = command.run('run', self.python.path, '-c', 'print(1)')
         self.assertEqual((done.status, done.out, done.err), (0, '1\n', ''), done.report)
+
+
+class Spellings(support.PythonCase):
+    """`obmalloc run` and `python -m obmalloc run` take the same words."""
+
+    def setUp(self):
+        self.folder = support.scratch('spellings-' + self.python.label.replace(' ', '-'))
+        if os.path.exists(self.folder):
+            return
+        # On PATH are this python3 and the command; a console script and a program are, too.
+        for place in 'bin', 'pkg/sub', 'folder':
+            os.makedirs(os.path.join(self.folder, place))
+        for name in 'python', 'python3':
+            self.file('bin/' + name, '#!/bin/sh\nexec %s "$@"\n' % self.python.path, 0o755)
+        os.symlink(command.path(), os.path.join(self.folder, 'bin/obmalloc'))
+        self.file('bin/console', '#!%s\n%s' % (self.python.path, SHOWN), 0o755)
+        for name in 'app.py', 'pkg/__init__.py', 'pkg/__main__.py', 'pkg/sub/mod.py', 'folder/__main__.py':
+            self.file(name, SHOWN if 'init' not in name else '', 0o644)
+        self.file('executable.py', '#!%s\n%s' % (self.python.path, SHOWN), 0o755)
+        self.file('no_first_line.py', SHOWN, 0o755)
+        self.file('unmarked', '#!/usr/bin/env python3\n' + SHOWN, 0o644)
+
+    def file(self, name, text, mode):
+        path = os.path.join(self.folder, name)
+        with open(path, 'w') as file:
+            file.write(text)
+        os.chmod(path, mode)
+
+    def spellings(self, *words):
+        env = support.clean_environment(
+            PATH='%s/bin:%s' % (self.folder, os.environ['PATH']), OBMALLOC_LIBRARY=support.LIBRARY,
+            PYTHONPATH=os.path.join(support.HERE, '..', '..', 'python'), PYTHONDONTWRITEBYTECODE='1')
+        yield support.run([command.path(), *words], env, cwd=self.folder)
+        yield support.run([self.python.path, '-m', 'obmalloc', *words], env, cwd=self.folder)
+
+    @support.since(3, 7)
+    @support.takes_long
+    def test_what_is_started(self):
+        for words in (['app.py'], ['./app.py'], ['--', 'app.py'], ['--', 'python', 'app.py'],
+                      ['python', 'app.py'], ['python3', 'app.py'], ['console'], ['bin/console'],
+                      ['-m', 'pkg'], ['--', '-m', 'pkg'], ['-c', SHOWN], ['folder'],
+                      ['--', '-B', '-s', 'app.py'], ['./executable.py'], ['executable.py'],
+                      ['no_first_line.py'], ['./no_first_line.py'], ['unmarked'], ['-v', 'app.py'],
+                      [self.python.path, 'app.py'], ['--python', self.python.path, 'app.py']):
+            for done in self.spellings('run', *words, 'x', '-v', '--', 'a b'):
+                with self.subTest(words=words, argv=done.argv[:2]):
+                    self.assertRan(done, 7)
+                    self.assertEqual(done.out, "%s True ['x', '-v', '--', 'a b']\n"
+                                     % self.python.version)
+                    self.assertEqual(bool(done.lines(support.ACTIVE)), words[0] == '-v', done.report)
+
+    @support.since(3, 7)
+    def test_what_may_be_meant(self):
+        for word, meant in (('app', 'app.py'), ('consoel', 'console'), ('console3', 'console'),
+                            ('ap.py', 'app.py'), ('pkg.sub.mod', '-m pkg.sub.mod'),
+                            ('obmalloc-no-such-thing', 'is its name right'),
+                            ('./nothing', 'is its name right')):
+            for done in self.spellings('run', word):
+                with self.subTest(word=word, argv=done.argv[:2]):
+                    self.assertRan(done, 127)
+                    self.assertRegex(done.err, r'\Aobmalloc: cannot start .*; .*%s.*\n\Z' % meant)
+
+    @support.since(3, 7)
+    def test_path(self):
+        for done in self.spellings('path'):
+            self.assertRan(done)
+            self.assertEqual(done.out, os.path.abspath(support.LIBRARY) + '\n')
 
 
 class Run(support.Case):
@@ -163,14 +240,100 @@ class FailsOpen(support.Case):
         for name in 'with blank', 'with:colon':
             self.without('.*blank or a colon', command.layout(name))
 
-    def test_a_program_that_is_static(self):
-        source = support.scratch('static.c')
+
+class Launchers(support.Case):
+    """Programs that the library cannot be in, and that start others."""
+
+    def launcher(self, *options):
+        source = support.scratch('launcher.c')
         with open(source, 'w') as file:
-            file.write('int main(void) { return 6; }\n')
-        program = support.build('static-program', '-static', source)
-        done = command.run('run', '--', program)
+            file.write('#include <unistd.h>\n'
+                       'int main(int argc, char **argv) {\n'
+                       '    (void)argc;\n'
+                       '    execvp(argv[1], argv + 1);\n'
+                       '    return 6;\n'
+                       '}\n')
+        return support.build('launcher' + ''.join(options), *options, source)
+
+    def serves(self, *words, said=''):
+        done = command.run('run', '-v', '--', *words, 'python3', '-c', 'print(1)')
+        self.assertRan(done)
+        self.assertEqual(done.out, '1\n')
+        self.assertEqual(len(done.lines(support.ACTIVE)), 1, done.report)
+        others = [line for line in done.err.splitlines() if not support.ACTIVE.match(line)]
+        self.assertRegex('\n'.join(others), r'\A%s\Z' % said, done.report)
+
+    def test_static_ones(self):
+        """It is said that they are not served; what they start is."""
+        said = 'obmalloc: .* is linked statically.*; programs that it starts have the library'
+        for options in ('-static',), ('-static-pie',):
+            self.serves(self.launcher(*options), said=said)
+
+    def test_static_ones_of_distributions(self):
+        found = [words for words in (['tini-static', '--'], ['busybox', 'env'], ['dumb-init'])
+                 if shutil.which(words[0])]
+        if not found:
+            self.skipTest('no tini-static, busybox or dumb-init here')
+        for words in found:
+            self.serves(*words, said='.*')
+
+    def test_the_loader(self):
+        """It preloads into what it starts, so there is nothing to say."""
+        loader = '/lib64/ld-linux-x86-64.so.2'
+        if not os.path.exists(loader):
+            self.skipTest('no %s here' % loader)
+        done = command.run('run', '-v', '--', loader, os.path.realpath(sys.executable), '-c', 'print(1)')
+        self.assertRan(done)
+        self.assertEqual(done.out, '1\n')
+        self.assertEqual(done.err.count('\n'), len(done.lines(support.ACTIVE)), done.report)
+        self.assertEqual(len(done.lines(support.ACTIVE)), 1, done.report)
+
+    def test_the_status_is_the_launchers(self):
+        done = command.run('run', '--', self.launcher('-static'), '/nowhere/at/all')
         self.assertRan(done, 6)
-        self.assertRegex(done.err, r'^obmalloc: .* is linked statically.*\n$')
+
+
+class Sanitizers(support.Case):
+
+    def runtimes(self):
+        """Those of gcc that are here."""
+        for name in 'libasan.so', 'libubsan.so', 'liblsan.so':
+            path = support.run(['gcc', '-print-file-name=' + name]).out.strip() if shutil.which('gcc') else ''
+            if os.path.isabs(path) and not self.is_text(path):
+                yield name, os.path.realpath(path)
+
+    def is_text(self, path):
+        with open(path, 'rb') as file:
+            return file.read(4) != b'\x7fELF'
+
+    def test_they_come_first(self):
+        found = list(self.runtimes())
+        if not found:
+            self.skipTest('no runtimes of sanitizers here')
+        python = os.path.realpath(sys.executable)
+        for name, path in found:
+            for options in ([], ['--pythons-only'])[:2 if name == "libasan.so" else 1]:
+                with self.subTest(runtime=name, options=options):
+                    env = support.clean_environment(LD_PRELOAD=path, ASAN_OPTIONS='detect_leaks=0',
+                                                    LSAN_OPTIONS='detect_leaks=0')
+                    code = ('import os, subprocess, sys\n'
+                            'subprocess.check_call([sys.executable, "-c", "print(2)"])\n'
+                            'print(1)')
+                    plain = support.run([python, '-c', code], env)
+                    if plain.status != 0:
+                        self.skipTest('%s does not run here: %s' % (name, plain.err[-200:]))
+                    done = command.run('run', '-v', *options, '--', python, '-c', code, env=env)
+                    self.assertRan(done)
+                    self.assertEqual(done.out, '2\n1\n')
+                    self.assertEqual(len(done.lines(support.ACTIVE)), 2, done.report)
+
+    def test_the_order(self):
+        done = command.run('run', '--', 'sh', '-c', 'echo $LD_PRELOAD', env=support.clean_environment(
+            LD_PRELOAD='/nowhere/one.so:/nowhere/libasan.so.8 /nowhere/libubsan.so.1'))
+        self.assertRan(done)
+        self.assertEqual(done.out.strip().split(':'), [
+            '/nowhere/libasan.so.8', '/nowhere/libubsan.so.1', os.path.realpath(support.LIBRARY),
+            '/nowhere/one.so'])
 
 
 class Places(support.Case):

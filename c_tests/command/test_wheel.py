@@ -186,6 +186,20 @@ class InEachPython(support.PythonCase):
                 self.assertEqual(done.out, "True ['-x']\n")
                 self.assertUs(done)
                 self.assertNotIn('not understood', done.err)
+            for words in [program], [python, '-m', 'obmalloc']:
+                done = support.run(words + ['path'])
+                self.assertRan(done)
+                self.assertRegex(done.out, r'/site-packages/obmalloc/libobmalloc\.so\n\Z')
+                library = done.out.strip()
+                done = support.run([python, script], support.clean_environment(
+                    LD_PRELOAD=library, OBMALLOC_VERBOSE='1'))
+                self.assertRan(done, 7)
+                self.assertUs(done)
+                for command_of in [script], ['--', python, script], [python, script]:
+                    done = support.run(words + ['run', '-v'] + command_of, support.clean_environment(
+                        PATH='%s/bin:%s' % (folder, os.environ['PATH'])))
+                    self.assertRan(done, 7)
+                    self.assertEqual(done.out, "True []\n")
             done = support.run([python, '-m', 'obmalloc', 'run', '-v', '-c', 'print(1)'])
             self.assertEqual((done.status, done.out), (0, '1\n'), done.report)
             done = support.run([python, '-m', 'obmalloc', 'run'])

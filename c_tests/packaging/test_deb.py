@@ -64,6 +64,7 @@ print("inherited:", subprocess.check_output(["/usr/bin/env"]).count(b"LD_PRELOAD
 ' 2> /tmp/status
 sed 's/^/status: /' /tmp/status
 LD_PRELOAD=libobmalloc.so.0 OBMALLOC_VERBOSE=1 /usr/bin/python3 -c pass 2>&1 | sed 's/^/by name: /'
+LD_PRELOAD=$(obmalloc path) OBMALLOC_VERBOSE=1 /usr/bin/python3 -c pass 2>&1 | sed 's/^/by path: /'
 ls /usr/share/man/man1/obmalloc-doctor.1.gz
 
 dpkg -i /tmp/libobmalloc-dev_*.deb > /tmp/installed.log 2>&1 || { cat /tmp/installed.log >&2; exit 6; }
@@ -120,6 +121,7 @@ class Packages(support.Case):
         self.assertEqual(said['inherited'], ['0'])
         self.assertRegex(said['status'][0], '^obmalloc: active in pid')
         self.assertRegex(said['by name'][0], '^obmalloc: active in pid')
+        self.assertRegex(said['by path'][0], '^obmalloc: active in pid')
         self.assertEqual(said['with dev'], ['obmalloc is active in /usr/bin/python3'])
         if 'no compiler' not in said:
             self.assertEqual(said['pkg-config'], [version()])

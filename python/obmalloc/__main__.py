@@ -1,12 +1,18 @@
-"""python -m obmalloc run [options] [--] app.py [arguments]: this interpreter, with the
-library. Any other subcommand goes to the command `obmalloc` as it is."""
+"""python -m obmalloc SUBCOMMAND: the command `obmalloc`, with this package's library, and for
+this interpreter:
+
+    python -m obmalloc run app.py       Python files, -m and -c run under it
+    python -m obmalloc run gunicorn     programs are what they are
+    python -m obmalloc doctor           it is looked at, unless another one is named
+    python -m obmalloc path             where the library is
+"""
 import os
 import sys
 
 from obmalloc import _library
 
 # Options of `run` that take a value in a word of its own.
-_WITH_VALUE = {'--stats', '--limit', '--limit-hard', '--decay', '--guard', '-s', '--set'}
+_WITH_VALUE = {'--python', '--stats', '--limit', '--limit-hard', '--decay', '--guard', '-s', '--set'}
 
 
 def _command():
@@ -17,36 +23,36 @@ def _command():
     # --user and --target put scripts elsewhere: the installer has kept a list.
     try:
         from importlib.metadata import files
-    except ImportError:
-        return 'obmalloc'           # 3.7: PATH
-    for file in files('obmalloc') or ():
+        installed = files('obmalloc') or ()
+    except ImportError:             # 3.7 has none; or the package lies where nobody has
+        return 'obmalloc'           # installed it: PATH
+    for file in installed:
         if file.name == 'obmalloc' and os.access(str(file.locate()), os.X_OK):
             return str(file.locate())
     return 'obmalloc'
 
 
-def _split(words):
-    """(options of run, what follows)"""
+def _names_a_program(words):
+    """Whether something follows the options of run."""
     at = 0
     while at < len(words) and words[at].startswith('-'):
         if words[at] in ('--', '-c', '-m'):
-            break
+            return words[at] != '--' or at + 1 < len(words)
         at += 2 if words[at] in _WITH_VALUE else 1
-    rest = words[at:]
-    return words[:at], rest[1:] if rest[:1] == ['--'] else rest
+    return at < len(words)
 
 
 def main():
     words = sys.argv[1:]
     argv = ['obmalloc'] + words
-    if words[:1] == ['run']:
-        options, program = _split(words[1:])
-        if not program and not {'-h', '--help'} & set(options):
+    if words[:1] in (['run'], ['bench']) and sys.executable:
+        if words[0] == 'run' and not ({'-h', '--help'} & set(words) or _names_a_program(words[1:])):
             sys.exit('obmalloc: no program to run; name it: python -m obmalloc run app.py')
-        argv = ['obmalloc', 'run'] + options + (['--', sys.executable] + program if program else [])
+        argv = ['obmalloc', words[0], '--python', sys.executable] + words[1:]
     elif words[:1] == ['doctor'] and not [word for word in words[1:] if not word.startswith('-')]:
         argv = ['obmalloc', 'doctor'] + words[1:] + [sys.executable]
-    os.environ.setdefault('OBMALLOC_LIBRARY', _library.PATH)
+    if os.path.exists(_library.PATH):
+        os.environ.setdefault('OBMALLOC_LIBRARY', _library.PATH)
     try:
         os.execvp(_command(), argv)
     except OSError as error:

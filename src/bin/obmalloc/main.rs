@@ -7,6 +7,7 @@
 //! ```text
 //!   main      the enum of subcommands
 //!   run  ...  one module each
+//!   words     what `run` and `bench` execute
 //!   preload   LD_PRELOAD as a list          settings  the library's own table of them
 //!   library   where libobmalloc.so is       program   where the program is
 //!                                           elf       what the head of a file says
@@ -43,6 +44,7 @@ mod live;
 mod man;
 mod map;
 mod output;
+mod path;
 mod pins;
 mod preload;
 mod program;
@@ -56,6 +58,7 @@ mod stats;
 mod synthetic;
 mod tally;
 mod top;
+mod words;
 
 use std::process::ExitCode;
 
@@ -76,7 +79,7 @@ struct Command {
 
 const EXAMPLES: &str = "Examples:
   obmalloc doctor                      is it active in this machine's python3?
-  obmalloc run -- python3 app.py       start a program with it
+  obmalloc run app.py                  start a program with it
   obmalloc bench -- python3 app.py     what it does to that program
   obmalloc map PID                     a picture of its heap
   obmalloc pins PID                    what keeps nearly empty pages in memory
@@ -92,6 +95,7 @@ enum Action {
     Top(top::Options),
     Map(map::Options),
     Pins(pins::Options),
+    Path(path::Options),
     #[command(hide = true)]
     Man(man::Options),
 }
@@ -109,6 +113,7 @@ fn main() -> ExitCode {
         Action::Man(options) => man::main(&options),
         Action::Map(options) => map::main(&options),
         Action::Pins(options) => pins::main(&options),
+        Action::Path(options) => path::main(&options),
     };
     done.unwrap_or_else(Failure::report)
 }

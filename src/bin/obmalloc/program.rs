@@ -2,6 +2,7 @@
 
 use std::env;
 use std::ffi::OsStr;
+use std::fmt;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -26,8 +27,34 @@ pub fn find(name: &OsStr) -> Option<PathBuf> {
         .find(|path| is_program(path))
 }
 
+/// Why the library cannot be in a program.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Obstacle {
+    /// No loader has a part in it. What it starts inherits the environment.
+    Static,
+    /// Its loader would try, and end it.
+    Musl,
+    /// Its machine, which is not the library's.
+    Machine(String),
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Obstacle::Static => write!(
+                out,
+                "is linked statically, and nothing can be preloaded into it"
+            ),
+            Obstacle::Musl => write!(out, "is linked with musl, and the library needs glibc"),
+            Obstacle::Machine(name) => {
+                write!(out, "is for another machine ({name}) than the library")
+            }
+        }
+    }
+}
+
 /// Why the library cannot be in this program, as far as its file says so.
-pub fn cannot_have_us(path: &Path) -> Option<String> {
+pub fn cannot_have_us(path: &Path) -> Option<Obstacle> {
     let Ok(Kind::Elf(elf)) = elf::look(path) else {
         return None;
     };
@@ -36,16 +63,21 @@ pub fn cannot_have_us(path: &Path) -> Option<String> {
         .as_deref()
         .is_some_and(|loader| loader.contains("ld-musl"));
     if musl {
-        return Some("is linked with musl, and the library needs glibc".into());
+        return Some(Obstacle::Musl);
     }
     if elf.bits != 64 || elf.machine != library::MACHINE {
-        let machine = elf::machine_name(elf.machine);
-        return Some(format!(
-            "is for another machine ({machine}) than the library"
-        ));
+        return Some(Obstacle::Machine(elf::machine_name(elf.machine)));
     }
-    (elf.loader.is_none())
-        .then(|| "is linked statically, and nothing can be preloaded into it".into())
+    (elf.loader.is_none() && !is_loader(path)).then_some(Obstacle::Static)
+}
+
+/// Whether the file is glibc's loader itself, which preloads into what it is told to start:
+/// `/lib64/ld-linux-x86-64.so.2 python3 app.py`.
+fn is_loader(path: &Path) -> bool {
+    let path = fs::canonicalize(path).unwrap_or_default();
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    // Before glibc 2.34 the link leads to a file named by the version.
+    name.starts_with("ld-") && name.contains(".so") && !name.contains("musl")
 }
 
 /// Whether the file gives more rights than its user has: then the loader ignores a

@@ -14,6 +14,7 @@ use crate::preload;
 use crate::program;
 use crate::settings;
 use crate::start;
+use crate::words::{For, Words};
 
 /// Start a program with the library.
 ///
@@ -21,6 +22,8 @@ use crate::start;
 /// the program: its exit status, its signals and its pid are the program's own. What
 /// stands in LD_PRELOAD already stays, behind the library. If the library cannot be
 /// found or is for another machine, one line says so and the program runs without it.
+/// Runtimes of sanitizers (libasan.so) stay before it, as they demand. A Python file, `-m` or
+/// `-c` runs under the interpreter.
 #[derive(Args)]
 #[command(after_help = EXAMPLE, after_long_help = format!("{EXAMPLE}\n\n{}", settings::help()))]
 pub struct Options {
@@ -36,16 +39,15 @@ pub struct Options {
     #[arg(long)]
     pythons_only: bool,
 
-    /// The program and its arguments
-    #[arg(
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        value_name = "COMMAND"
-    )]
-    command: Vec<OsString>,
+    #[command(flatten)]
+    words: Words,
 }
 
-const EXAMPLE: &str = "Example: obmalloc run --verbose --limit auto -- python3 app.py";
+const EXAMPLE: &str = "Examples:
+  obmalloc run --verbose --limit auto -- python3 app.py
+  obmalloc run app.py
+  obmalloc run -m http.server
+  obmalloc run gunicorn app:app";
 
 /// Settings of the library, for a program that is started with it.
 #[derive(Args, Default)]
@@ -98,7 +100,10 @@ pub struct With {
 
 /// Becomes the program.
 pub fn main(options: &Options) -> Result<ExitCode, Failure> {
-    let program = program_of(&options.command, "run", "run", "python3 app.py")?;
+    let command = options
+        .words
+        .command(&For("run", "run", "python3 app.py"))?;
+    let program = &command[0];
     let mut variables = options.with.variables()?;
     // A program that runs without us is better than one that does not run.
     match to_preload(program, options.pythons_only) {
@@ -113,35 +118,8 @@ pub fn main(options: &Options) -> Result<ExitCode, Failure> {
         }
         Err(failure) => eprintln!("{failure} (running without the library)"),
     }
-    let error = start::become_program(&options.command, &environment(variables));
+    let error = start::become_program(&command, &environment(variables));
     Err(cannot_start(program, &error))
-}
-
-/// The program of a command, for the subcommand of this name, or what is wrong with it.
-pub fn program_of<'a>(
-    command: &'a [OsString],
-    subcommand: &str,
-    verb: &str,
-    example: &str,
-) -> Result<&'a OsStr, Failure> {
-    let Some(program) = command.first() else {
-        return Err(Failure::new(
-            format!("no command to {verb}"),
-            format!("write it behind `--`: obmalloc {subcommand} -- {example}"),
-        )
-        .status(USAGE));
-    };
-    if program.as_encoded_bytes().starts_with(b"-") {
-        return Err(Failure::new(
-            format!(
-                "{} is no option of `obmalloc {subcommand}`",
-                program.display()
-            ),
-            format!("obmalloc {subcommand} --help lists them"),
-        )
-        .status(USAGE));
-    }
-    Ok(program)
 }
 
 fn to_preload(program: &OsStr, pythons_only: bool) -> Result<Vec<PathBuf>, Failure> {
@@ -152,11 +130,19 @@ fn to_preload(program: &OsStr, pythons_only: bool) -> Result<Vec<PathBuf>, Failu
     Ok(libraries)
 }
 
-/// The library, if it can be in this program.
+/// The library, if it can be in this program, or in those that it starts.
 pub fn library_for(program: &OsStr) -> Result<PathBuf, Failure> {
     let library = library::find()?;
     match program::find(program).and_then(|path| program::cannot_have_us(&path)) {
         None => Ok(library),
+        Some(program::Obstacle::Static) => {
+            eprintln!(
+                "obmalloc: {} {}; programs that it starts have the library",
+                program.display(),
+                program::Obstacle::Static
+            );
+            Ok(library)
+        }
         Some(why) => Err(Failure::new(
             format!("{} {why}", program.display()),
             "another build of it is needed",

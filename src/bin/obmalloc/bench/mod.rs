@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 use crate::failure::Failure;
 use crate::preload;
 use crate::run;
+use crate::words::{For, Words};
 use compare::{Comparison, compare};
 use measure::{QUANTITIES, Run};
 
@@ -57,19 +58,16 @@ pub struct Options {
     #[command(flatten)]
     with: run::With,
 
-    /// The program and its arguments
-    #[arg(
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        value_name = "COMMAND"
-    )]
-    command: Vec<OsString>,
+    #[command(flatten)]
+    words: Words,
 }
 
 /// Measures, and prints the comparison.
 pub fn main(options: &Options) -> Result<ExitCode, Failure> {
-    let program = run::program_of(&options.command, "bench", "measure", "python3 my_app.py")?;
-    let library = run::library_for(program)?;
+    let command = options
+        .words
+        .command(&For("bench", "measure", "python3 my_app.py"))?;
+    let library = run::library_for(&command[0])?;
     let given = env::var_os(preload::VARIABLE).unwrap_or_default();
     let mut settings = options.with.variables()?;
     // Its line on stderr is the proof that the right side has it.
@@ -81,6 +79,7 @@ pub fn main(options: &Options) -> Result<ExitCode, Failure> {
     let without = vec![(preload::VARIABLE.into(), preload::without(&given))];
     let bench = Bench {
         options,
+        command,
         environments: [run::environment(without), run::environment(settings)],
         is_terminal: stderr().is_terminal(),
         shown: Cell::new(false),
@@ -94,9 +93,9 @@ pub fn main(options: &Options) -> Result<ExitCode, Failure> {
     };
     let quantities = std::array::from_fn(of);
     if options.json {
-        println!("{}", in_json(options, &quantities));
+        println!("{}", in_json(&bench, &quantities));
     } else {
-        print!("{}", in_words(options, &quantities));
+        print!("{}", in_words(&bench, &quantities));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -106,6 +105,7 @@ type Pairs = [Vec<(f64, f64)>; QUANTITIES.len()];
 
 struct Bench<'a> {
     options: &'a Options,
+    command: Vec<OsString>,
     /// Of both sides.
     environments: [Vec<(OsString, OsString)>; 2],
     is_terminal: bool,
@@ -141,7 +141,7 @@ impl Bench<'_> {
                 eprint!("\r{name}: {seconds:.1} s, {rss:.0} MiB\x1b[K");
             }
         };
-        let command = &self.options.command;
+        let command = &self.command;
         let run = measure::run(command, &self.environments[side], progress);
         self.clear();
         let run = run.map_err(|error| run::cannot_start(&command[0], &error))?;
@@ -195,7 +195,7 @@ impl Bench<'_> {
     }
 }
 
-fn in_words(options: &Options, quantities: &Pairs) -> String {
+fn in_words(bench: &Bench<'_>, quantities: &Pairs) -> String {
     let mut text = format!(
         "{:<18} {:>11} {:>11} {:>7}   spread\n",
         "medians", SIDES[0], SIDES[1], "ratio"
@@ -215,9 +215,9 @@ fn in_words(options: &Options, quantities: &Pairs) -> String {
             outcome.words()
         );
     }
-    let rounds = options.rounds;
+    let rounds = bench.options.rounds;
     let plural = if rounds == 1 { "pair" } else { "pairs" };
-    let words: Vec<_> = options
+    let words: Vec<_> = bench
         .command
         .iter()
         .map(|word| word.to_string_lossy())
@@ -225,7 +225,7 @@ fn in_words(options: &Options, quantities: &Pairs) -> String {
     text + &format!("{rounds} {plural} of: {}\n", words.join(" "))
 }
 
-fn in_json(options: &Options, quantities: &Pairs) -> Value {
+fn in_json(bench: &Bench<'_>, quantities: &Pairs) -> Value {
     let mut object = serde_json::Map::new();
     for (key, pairs) in KEYS.iter().zip(quantities) {
         let Comparison {
@@ -245,7 +245,7 @@ fn in_json(options: &Options, quantities: &Pairs) -> Value {
         });
         object.insert((*key).into(), value);
     }
-    let words: Vec<_> = options
+    let words: Vec<_> = bench
         .command
         .iter()
         .map(|word| word.to_string_lossy())
@@ -253,7 +253,7 @@ fn in_json(options: &Options, quantities: &Pairs) -> Value {
     json!({
         "schema": SCHEMA,
         "command": words,
-        "rounds": options.rounds,
+        "rounds": bench.options.rounds,
         "units": {"time": "s", "cpu": "s", "peak_rss": "MiB", "rss_time": "MiB s", "page_faults": "1"},
         "quantities": object,
     })

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::probe::Answer;
 use crate::elf::{self, Kind};
 use crate::library;
-use crate::program;
+use crate::program::{self, Obstacle};
 
 /// What can be said.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,12 +44,14 @@ impl Finding {
 pub fn from_file(path: &Path) -> Option<Finding> {
     let why = program::cannot_have_us(path)?;
     let reason = format!("{} {why}", path.display());
-    let advice = if why.contains("statically") {
-        "use an interpreter that is linked with the C library dynamically (its own libpython may be static)"
-    } else if why.contains("musl") {
-        "use an interpreter that is linked with glibc; on Alpine there is none"
-    } else {
-        "use an interpreter for the library's machine, or a library for the interpreter's"
+    let advice = match why {
+        Obstacle::Static => {
+            "use an interpreter that is linked with the C library dynamically (its own libpython may be static)"
+        }
+        Obstacle::Musl => "use an interpreter that is linked with glibc; on Alpine there is none",
+        Obstacle::Machine(_) => {
+            "use an interpreter for the library's machine, or a library for the interpreter's"
+        }
     };
     Some(Finding::not(reason, advice))
 }

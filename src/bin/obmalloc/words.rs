@@ -1,0 +1,238 @@
+//! From the words behind `run` and `bench` to the command that is executed.
+//!
+//! ```text
+//!   a program on PATH, an executable file      as it is
+//!   FILE.py and the like, a folder or a file
+//!   with __main__.py, -m MODULE, -c CODE       PYTHON and all of it
+//!   what follows `--` and begins with `-`      PYTHON and all of it
+//! ```
+//!
+//! Both spellings go this way: `python -m obmalloc run` is `obmalloc run --python` with its
+//! own interpreter in front, of which another one that is named takes the place.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::path::Path;
+
+use clap::Args;
+
+use crate::elf::{self, Kind};
+use crate::failure::{Failure, USAGE};
+use crate::program;
+
+/// What is to be started.
+#[derive(Args)]
+pub struct Words {
+    /// The interpreter for Python files, -m and -c [default: python3 on PATH]
+    #[arg(long, value_name = "PYTHON", overrides_with = "python")]
+    python: Option<OsString>,
+
+    /// A program on PATH or an executable file, a Python file, -m MODULE or -c CODE; and its
+    /// arguments
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "COMMAND"
+    )]
+    words: Vec<OsString>,
+}
+
+/// For which subcommand: its name, what it does, and an example of a command.
+pub struct For(pub &'static str, pub &'static str, pub &'static str);
+
+impl Words {
+    /// The command, which has a word at least.
+    pub fn command(&self, subcommand: &For) -> Result<Vec<OsString>, Failure> {
+        let For(name, verb, example) = subcommand;
+        let Some(first) = self.words.first() else {
+            return Err(Failure::new(
+                format!("no command to {verb}"),
+                format!("write it behind `--`: obmalloc {name} -- {example}"),
+            )
+            .status(USAGE));
+        };
+        if is_option(first) {
+            let is_pythons = ["-m", "-c"].contains(&&*first.to_string_lossy());
+            if !is_pythons && !self.follows_dashes() {
+                return Err(Failure::new(
+                    format!("{} is no option of `obmalloc {name}`", first.display()),
+                    format!(
+                        "obmalloc {name} --help lists them; options of the interpreter stand \
+                         behind `--`"
+                    ),
+                )
+                .status(USAGE));
+            }
+            return self.by_python();
+        }
+        if self.is_for_python(first) {
+            return self.by_python();
+        }
+        let is_path = first.as_encoded_bytes().contains(&b'/');
+        if program::find(first).is_none() && !(is_path && Path::new(first).exists()) {
+            if self.python.is_some() && is_pythons_name(first) {
+                return self.by_itself(first);
+            }
+            return Err(unknown(first));
+        }
+        Ok(self.words.clone())
+    }
+
+    /// Whether `--` stands before the words: then options are meant for the interpreter.
+    fn follows_dashes(&self) -> bool {
+        let all: Vec<_> = env::args_os().collect();
+        let before = all.len().checked_sub(self.words.len() + 1);
+        before.is_some_and(|at| all[at] == "--")
+    }
+
+    /// Whether the file is one for an interpreter.
+    fn is_for_python(&self, name: &OsStr) -> bool {
+        let path = Path::new(name);
+        if !path.exists() {
+            return false;
+        }
+        let is_script = is_named_as_python(path);
+        if program::find(name).is_some() {
+            // One that names its interpreter is a program, unless another is named here.
+            let starts_itself = matches!(elf::look(path), Ok(Kind::Script(_) | Kind::Elf(_)));
+            return is_script && path.is_file() && (!starts_itself || self.python.is_some());
+        }
+        is_script || path.join("__main__.py").is_file() || is_script_of_python(path)
+    }
+
+    fn by_python(&self) -> Result<Vec<OsString>, Failure> {
+        let python = self.python.clone().unwrap_or_else(|| "python3".into());
+        if program::find(&python).is_none() {
+            return Err(Failure::new(
+                format!("there is no {} to start", python.display()),
+                "name an interpreter: --python /path/to/python3",
+            )
+            .status(127));
+        }
+        let words = self.words.iter().cloned();
+        Ok([python].into_iter().chain(words).collect())
+    }
+
+    /// The interpreter under the name of one that is not on PATH.
+    fn by_itself(&self, first: &OsStr) -> Result<Vec<OsString>, Failure> {
+        let python = self
+            .python
+            .clone()
+            .filter(|python| program::find(python).is_some());
+        let python = python.ok_or_else(|| unknown(first))?;
+        let rest = self.words[1..].iter().cloned();
+        Ok([python].into_iter().chain(rest).collect())
+    }
+}
+
+fn is_option(word: &OsStr) -> bool {
+    word.as_encoded_bytes().starts_with(b"-")
+}
+
+fn is_pythons_name(name: &OsStr) -> bool {
+    ["python", "python3"].iter().any(|python| name == *python)
+}
+
+fn is_named_as_python(path: &Path) -> bool {
+    let extension = path.extension().and_then(OsStr::to_str);
+    extension.is_some_and(|extension| ["py", "pyw", "pyc", "pyz"].contains(&extension))
+}
+
+/// Whether its first line names a Python: a script that may not be executed.
+fn is_script_of_python(path: &Path) -> bool {
+    path.is_file() && matches!(elf::look(path), Ok(Kind::Script(line)) if line.contains("python"))
+}
+
+/// What the words begin with is not there; what may be meant.
+fn unknown(name: &OsStr) -> Failure {
+    let text = name.to_string_lossy();
+    let next = match meant(name) {
+        Some(other) => format!("did you mean {other}?"),
+        None => "is its name right, and is it on PATH?".into(),
+    };
+    Failure::new(
+        format!("cannot start {text}: No such program, and no Python file"),
+        next,
+    )
+    .status(127)
+}
+
+fn meant(name: &OsStr) -> Option<String> {
+    let text = name.to_str()?;
+    let here = |name: String| Path::new(&name).is_file().then_some(name);
+    if let Some(found) = here(format!("{text}.py")) {
+        return Some(found);
+    }
+    if text.contains('/') {
+        return None;
+    }
+    if Path::new(text).is_file() {
+        return Some(format!("./{text}"));
+    }
+    let module = text.replace('.', "/");
+    if [format!("{module}.py"), format!("{module}/__main__.py")]
+        .into_iter()
+        .any(|name| here(name).is_some())
+    {
+        return Some(format!("-m {text}"));
+    }
+    let folders = env::var_os("PATH").unwrap_or_default();
+    let files = env::split_paths(&folders)
+        .chain([".".into()])
+        .flat_map(|folder| {
+            let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+            entries.map(move |entry| (folder.clone(), entry.file_name()))
+        });
+    let alike = files.filter(|(folder, file)| {
+        let path = folder.join(file);
+        file.to_str().is_some_and(|file| is_alike(text, file))
+            && (program::find(path.as_os_str()).is_some() || is_named_as_python(&path))
+    });
+    // The same on each machine: the first by its name.
+    alike
+        .map(|(_, file)| file.to_string_lossy().into_owned())
+        .min()
+}
+
+/// Whether a slip of the fingers lies between two names: one letter more, less or another,
+/// or two that have changed places.
+fn is_alike(one: &str, other: &str) -> bool {
+    let (one, other): (Vec<char>, Vec<char>) = (one.chars().collect(), other.chars().collect());
+    if one.len() < 3 || one.len().abs_diff(other.len()) > 1 {
+        return false;
+    }
+    let same = one.iter().zip(&other).take_while(|(a, b)| a == b).count();
+    let (one, other) = (&one[same..], &other[same..]);
+    let swapped = one.len() >= 2
+        && other.len() >= 2
+        && (one[0], one[1]) == (other[1], other[0])
+        && one[2..] == other[2..];
+    let rest = |letters: &'_ [char], from: usize| letters.get(from..).unwrap_or_default().to_vec();
+    swapped
+        || rest(one, 1) == rest(other, 1)
+        || rest(one, 1) == *other
+        || *one == rest(other, 1)[..]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slips_are_seen() {
+        for (one, other) in [
+            ("pyhton3", "python3"),
+            ("python", "python3"),
+            ("pythonn3", "python3"),
+            ("gunicron", "gunicorn"),
+            ("xython3", "python3"),
+        ] {
+            assert!(is_alike(one, other), "{one} {other}");
+            assert!(is_alike(other, one), "{one} {other}");
+        }
+        for (one, other) in [("sh", "ssh"), ("python", "perl"), ("gunicorn", "unicorns")] {
+            assert!(!is_alike(one, other), "{one} {other}");
+        }
+    }
+}
