@@ -8,6 +8,7 @@ LIBDIR  ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
 BINDIR  ?= $(PREFIX)/bin
 MANDIR  ?= $(PREFIX)/share/man
+DOCDIR  ?= $(PREFIX)/share/doc/obmalloc
 DESTDIR ?=
 # Versions whose tests `make test` and test-relinked run on relinked interpreters.
 RELINKED ?= 2.7,3.13
@@ -253,12 +254,13 @@ proven: ## write c_tests/PROVEN.md from the records of long runs
 CMAKEDIR = $(LIBDIR)/cmake/obmalloc
 CMAKEFILES = obmallocConfig.cmake obmallocConfigVersion.cmake
 
-install: command ## to DESTDIR/PREFIX: command, man pages, header, libraries, links, obmalloc.pc, CMake files
+install: command ## to DESTDIR/PREFIX: command, man pages, header, libraries, links, obmalloc.pc, CMake files, licences
 	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(CMAKEDIR) $(DESTDIR)$(INCLUDEDIR) \
-	  $(DESTDIR)$(BINDIR) $(DESTDIR)$(MANDIR)/man1
+	  $(DESTDIR)$(BINDIR) $(DESTDIR)$(MANDIR)/man1 $(DESTDIR)$(DOCDIR)
 	install -m 755 $(COMMAND) $(DESTDIR)$(BINDIR)/
 	install -m 755 $(PYTHONS) $(DESTDIR)$(LIBDIR)/
 	install -m 644 $(MANPAGES)/*.1 $(DESTDIR)$(MANDIR)/man1/
+	install -m 644 LICENSE-MIT LICENSE-APACHE $(DESTDIR)$(DOCDIR)/
 	install -m 644 include/obmalloc.h $(DESTDIR)$(INCLUDEDIR)/
 	install -m 755 $(SO) $(DESTDIR)$(LIBDIR)/libobmalloc.so.$(VERSION)
 	ln -sf libobmalloc.so.$(VERSION) $(DESTDIR)$(LIBDIR)/$(SONAME)
@@ -285,8 +287,11 @@ uninstall: ## take away what install put there
 	  $(DESTDIR)$(LIBDIR)/libobmalloc_pythons.so \
 	  $(DESTDIR)$(BINDIR)/obmalloc $(DESTDIR)$(MANDIR)/man1/obmalloc.1 \
 	  $(DESTDIR)$(MANDIR)/man1/obmalloc-*.1 \
+	  $(DESTDIR)$(DOCDIR)/LICENSE-MIT $(DESTDIR)$(DOCDIR)/LICENSE-APACHE \
 	  $(CMAKEFILES:%=$(DESTDIR)$(CMAKEDIR)/%)
-	[ ! -d $(DESTDIR)$(CMAKEDIR) ] || rmdir $(DESTDIR)$(CMAKEDIR)
+	for folder in $(DESTDIR)$(CMAKEDIR) $(DESTDIR)$(DOCDIR); do \
+	  [ ! -d $$folder ] || rmdir $$folder || exit 1; \
+	done
 
 clean: ## remove target/
 	$(CARGO) clean

@@ -70,6 +70,8 @@ def installed(architecture):
     libdir = f"/usr/lib/{architecture}"
     run("make", "-s", "-C", ROOT, "install", f"DESTDIR={root}", "PREFIX=/usr", f"LIBDIR={libdir}",
         env=dict(os.environ, MAKEFLAGS=""))
+    # The copyright file of each package has what these say.
+    shutil.rmtree(root / "usr" / "share" / "doc")
     # One's own folder for a library that nobody links with.
     place = root / libdir[1:]
     (place / "obmalloc").mkdir()

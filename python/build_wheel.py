@@ -28,14 +28,27 @@ COMMAND = 'obmalloc'
 ALLOWED = {'libc.so.6', 'libm.so.6', 'libdl.so.2', 'librt.so.1', 'libpthread.so.0', 'libutil.so.1',
            'libgcc_s.so.1', 'ld-linux-x86-64.so.2'}
 
-METADATA = '''Metadata-Version: 2.1
+LICENCES = ('LICENSE-MIT', 'LICENSE-APACHE')
+
+# The form is that of PEP 639: an SPDX expression, and the texts in dist-info/licenses.
+METADATA = '''Metadata-Version: 2.4
 Name: obmalloc
 Version: {version}
-Summary: An allocator that takes the place of CPython's: memory that is free goes back
-License: MIT OR Apache-2.0
+Summary: A drop-in small-object allocator for CPython that returns free pages to the OS
+Keywords: allocator,malloc,memory,pymalloc,rss
+License-Expression: MIT OR Apache-2.0
+License-File: LICENSE-MIT
+License-File: LICENSE-APACHE
 Requires-Python: >=3.7
+Classifier: Development Status :: 4 - Beta
+Classifier: Intended Audience :: Developers
+Classifier: Intended Audience :: System Administrators
 Classifier: Operating System :: POSIX :: Linux
+Classifier: Programming Language :: Python :: 3
 Classifier: Programming Language :: Python :: Implementation :: CPython
+Classifier: Programming Language :: Rust
+Classifier: Topic :: Software Development :: Libraries
+Classifier: Topic :: System :: Monitoring
 Description-Content-Type: text/markdown
 
 Brings libobmalloc.so, the command `obmalloc` and the package `obmalloc`:
@@ -132,6 +145,9 @@ def build(source, target):
     wheel.add(info + 'WHEEL', ('Wheel-Version: 1.0\nGenerator: obmalloc\nRoot-Is-Purelib: false\n'
                                'Tag: %s\n' % tag).encode())
     wheel.add(info + 'top_level.txt', b'obmalloc\n')
+    for file in LICENCES:
+        with open(os.path.join(ROOT, file), 'rb') as opened:
+            wheel.add(info + 'licenses/' + file, opened.read())
     wheel.close()
     return path
 

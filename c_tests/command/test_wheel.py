@@ -1,5 +1,6 @@
 """The wheel: in a fresh virtual environment of each interpreter from 3.7 on it installs,
 works in every way that it offers, and leaves nothing behind."""
+import email
 import functools
 import glob
 import json
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 
 import command
 import support
@@ -344,6 +346,22 @@ class Contents(support.Case):
                 if version and '*UND*' in line and ' w ' not in line[17:27]:
                     newest = max(newest, tuple(map(int, version.groups())))
         self.assertEqual(tuple(map(int, found.groups())), newest)
+
+    def test_licences(self):
+        """The metadata names the licence and its files (PEP 639), and the wheel has them as
+        the tree has them."""
+        with zipfile.ZipFile(wheel()) as opened:
+            [name] = [name for name in opened.namelist() if name.endswith('.dist-info/METADATA')]
+            folder = os.path.dirname(name)
+            fields = email.message_from_bytes(opened.read(name))
+            self.assertEqual(fields['Metadata-Version'], '2.4')
+            self.assertEqual(fields['License-Expression'], 'MIT OR Apache-2.0')
+            self.assertIsNone(fields['License'])
+            files = fields.get_all('License-File')
+            self.assertEqual(sorted(files), ['LICENSE-APACHE', 'LICENSE-MIT'])
+            for file in files:
+                with open(os.path.join(ROOT, file), 'rb') as ours:
+                    self.assertEqual(opened.read('%s/licenses/%s' % (folder, file)), ours.read())
 
     def test_auditwheel_agrees(self):
         tool = shutil.which('auditwheel')

@@ -50,6 +50,8 @@ class CMake(support.Case):
     def test_in_its_prefix(self):
         prefix = support.scratch('prefix')
         installed.make('install', 'PREFIX=' + prefix)
+        for name in 'LICENSE-MIT', 'LICENSE-APACHE':
+            self.assertIn('share/doc/obmalloc/' + name, installed.files(prefix))
         self.builds_and_runs(prefix, prefix + '/lib', 'prefix')
         installed.make('uninstall', 'PREFIX=' + prefix)
         self.assertEqual(installed.files(prefix), [])

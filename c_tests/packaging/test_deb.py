@@ -144,6 +144,20 @@ class Packages(support.Case):
         self.assertRegex(found['obmalloc']['Depends'],
                          r'^libobmalloc0 \(= %s\), libc6 \(>= 2\.\d+\), libgcc-s1 \(>= ' % re.escape(of))
 
+    def test_licences(self):
+        """Each package has the copyright notice, the MIT text and the place of Apache's."""
+        with open(os.path.join(installed.ROOT, 'LICENSE-MIT')) as file:
+            _, notice, *text = [' '.join(part.split()) for part in file.read().split('\n\n')]
+        for path in packages():
+            folder = support.scratch('licences-' + os.path.basename(path))
+            self.assertRan(support.run(['dpkg-deb', '--extract', path, folder]))
+            name = fields(path)['Package']
+            with open('%s/usr/share/doc/%s/copyright' % (folder, name)) as file:
+                written = ' '.join(word for word in file.read().split() if word != '.')
+            for wanted in (notice.replace('(c)', '').replace('Copyright ', 'Copyright:'), *text,
+                           'is in the file /usr/share/common-licenses/Apache-2.0.'):
+                self.assertIn(wanted, written)
+
     def test_symbols_file(self):
         """Each exported name stands there, with the release that had it first."""
         [path] = [path for path in packages() if os.path.basename(path).startswith('libobmalloc0_')]
