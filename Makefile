@@ -177,7 +177,7 @@ relink: all ## link the interpreter PYTHON=... again, with the archive for its o
 	$(if $(PYTHON),,$(error which interpreter? make relink PYTHON=3.11, or a path))
 	$(PYTHON3) relink/relink.py $(PYTHON)
 
-check: all ## formatting, lints, header, symbols, the hit path's length
+check: all ## formatting, lints, documentation, header, symbols, the hit path's length
 	$(CARGO) fmt --check
 	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
 	$(CARGO) clippy --quiet --all-targets -- -D warnings
@@ -185,6 +185,10 @@ check: all ## formatting, lints, header, symbols, the hit path's length
 	$(CARGO) clippy --quiet --manifest-path fuzz/Cargo.toml -- -D warnings
 	$(CARGO) fmt --check --manifest-path pythons/Cargo.toml
 	$(CARGO) clippy --quiet --manifest-path pythons/Cargo.toml --target-dir target -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps --document-private-items \
+	  --manifest-path pythons/Cargo.toml --target-dir target
 	diff include/obmalloc.h $(HEADER_MADE)
 	$(PYTHON3) c_tests/symbols.py $(SO) $(A)
 	$(PYTHON3) c_tests/archive_names.py $(A)

@@ -1,12 +1,12 @@
 //! Up to which size requests are served from pools.
 //!
-//! Small ones always. Medium ones, up to [`DEFAULT`], once the program is a large one:
+//! Small ones always. Medium ones, up to `DEFAULT`, once the program is a large one:
 //! each medium class in use keeps pages of its own, 48 of them some 300 KiB in all, and
 //! more in a program that does one thing after the other; the C library, where such
 //! blocks come from until then, shares its pages between sizes. (With 16 MiB in place of
-//! [`LARGE`], the peak of `bench/heaps/mixed.py` was 2.0 MiB above stock's 58, not 0.6.)
+//! `LARGE`, the peak of `bench/heaps/mixed.py` was 2.0 MiB above stock's 58, not 0.6.)
 //! A program is large when its heap has so many bytes, or when so many are in memory,
-//! which is asked now and then while requests are refused, or when it has made [`MANY`].
+//! which is asked now and then while requests are refused, or when it has made `MANY`.
 //! A block is freed to where it came from, whatever the cutoff is by then.
 //!
 //! Not up to [`MEDIUM_MAX`] unless that is asked for: the compiler's and the

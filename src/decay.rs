@@ -14,7 +14,7 @@
 //! was freed, and only if no block on it was taken in between: a program that
 //! builds and drops the same things again and again keeps its pages.
 //!
-//! The helper thread starts when [`WORTH`] bytes are free, and leaves when some
+//! The helper thread starts when `WORTH` bytes are free, and leaves when some
 //! rounds in a row have found nothing to do. It takes no block and needs no GIL.
 //! Each page that goes back interrupts the processors that run the program, so
 //! the thread takes a breath after each pool. Where no thread may be started, each
@@ -313,7 +313,7 @@ fn heed_limit(grown: usize) {
 
 /// To be called when the heap has got one more arena: before it becomes larger
 /// than it ever was, pages that are free and of no use for the request go back,
-/// if there are [`SPARE`] bytes of them. A steady program never comes here. (A new
+/// if there are `SPARE` bytes of them. A steady program never comes here. (A new
 /// arena with huge pages is in memory as a whole, and not to be split at once.)
 #[cold]
 pub fn heed_growth() {
