@@ -177,7 +177,12 @@ relink: all ## link the interpreter PYTHON=... again, with the archive for its o
 	$(if $(PYTHON),,$(error which interpreter? make relink PYTHON=3.11, or a path))
 	$(PYTHON3) relink/relink.py $(PYTHON)
 
-check: all ## formatting, lints, documentation, header, symbols, the hit path's length
+# A check by a program that not every machine has: $(call with,PROGRAM,PACKAGE,COMMAND).
+with = if command -v $(1) > /dev/null; then $(3); \
+       else echo "skip: no $(1) here ($(2) installs it)"; fi
+DENY = $(CARGO) deny --offline --log-level error --config deny.toml
+
+check: all ## formatting, lints, licences, documentation, header, symbols, the hit path's length
 	$(CARGO) fmt --check
 	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
 	$(CARGO) clippy --quiet --all-targets -- -D warnings
@@ -185,6 +190,10 @@ check: all ## formatting, lints, documentation, header, symbols, the hit path's 
 	$(CARGO) clippy --quiet --manifest-path fuzz/Cargo.toml -- -D warnings
 	$(CARGO) fmt --check --manifest-path pythons/Cargo.toml
 	$(CARGO) clippy --quiet --manifest-path pythons/Cargo.toml --target-dir target -- -D warnings
+	@$(call with,cargo-deny,cargo install --locked cargo-deny,\
+	  for manifest in Cargo.toml fuzz/Cargo.toml pythons/Cargo.toml; do \
+	    $(DENY) --manifest-path $$manifest check bans licenses sources || exit 1; done)
+	@$(call with,reuse,pip install reuse,reuse lint --quiet || { reuse lint --lines; exit 1; })
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps --document-private-items
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps --document-private-items \
