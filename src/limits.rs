@@ -13,7 +13,7 @@
 //! processes have.
 //!
 //! The kernel says it when an arena is added, some times in each interval while blocks
-//! come back, and once for each [`STEP`] bytes that come from below; so the process may
+//! come back, and once for each `STEP` bytes that come from below; so the process may
 //! go beyond a limit by as much. Reading what it says takes microseconds, and some tens
 //! of them where other threads run (`os/apart.rs`), so while the process is far from a
 //! limit it is read less often: when as much was added, or requested, as an eighth of what

@@ -29,7 +29,7 @@ const fn bit(signal: c_int) -> u64 {
     1 << (signal - 1)
 }
 
-/// The calling thread gets none of [`SIGNALS`] by a write, until this is dropped.
+/// The calling thread gets none of `SIGNALS` by a write, until this is dropped.
 pub struct Quiet {
     /// What was blocked before.
     blocked: u64,
