@@ -23,7 +23,10 @@
 
 use core::ffi::c_char;
 #[cfg(not(miri))]
-use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use core::sync::atomic::{
+    AtomicBool, AtomicU32,
+    Ordering::{Acquire, Relaxed},
+};
 
 #[cfg(not(miri))]
 use super::memcheck;
@@ -140,14 +143,16 @@ impl Errand {
             | libc::CLONE_SIGHAND
             | libc::CLONE_THREAD
             | libc::CLONE_SYSVSEM
-            | libc::CLONE_VFORK;
+            | libc::CLONE_PARENT_SETTID
+            | libc::CLONE_CHILD_CLEARTID;
         if self.empties {
             flags |= libc::CLONE_FILES; // shared until `close_range` makes another
         }
+        let there = AtomicU32::new(0);
         let answer: isize;
-        // SAFETY: the thread runs on `stack`, which lives until it has ended: CLONE_VFORK
-        // has the caller wait for that. It changes what `self` points to, which nobody else
-        // uses meanwhile, and shares the registers' values, of which it changes none here.
+        // SAFETY: the thread runs on `stack`, which lives until it has ended, as this function
+        // waits for that below. It changes what `self` points to, which nobody else uses
+        // meanwhile; its registers are copies of this thread's.
         unsafe {
             core::arch::asm!(
                 "syscall",
@@ -165,8 +170,8 @@ impl Errand {
                 inlateout("rax") libc::SYS_clone as isize => answer,
                 in("rdi") flags as usize,
                 in("rsi") top,
-                in("rdx") 0,
-                in("r10") 0,
+                in("rdx") there.as_ptr(),
+                in("r10") there.as_ptr(),
                 in("r8") 0,
                 in("r12") core::ptr::from_mut(self),
                 in("r13") begin as extern "C" fn(*mut Errand),
@@ -174,7 +179,26 @@ impl Errand {
                 lateout("r11") _,
             );
         }
-        answer > 0
+        // The kernel writes the thread's number there before the thread runs, and 0 when it
+        // makes no use of the memory any more.
+        loop {
+            let number = there.load(Acquire);
+            if number == 0 {
+                break;
+            }
+            let word = there.as_ptr().expose_provenance();
+            // SAFETY: a word that lives until this function returns. Not a private wait, as
+            // the kernel's wake is none.
+            unsafe {
+                call(
+                    libc::SYS_futex,
+                    [word, libc::FUTEX_WAIT as usize, number as usize, 0],
+                )
+            };
+        }
+        let number = usize::try_from(answer).unwrap_or(0);
+        wait_until_gone(number);
+        number != 0
     }
 
     /// Does it, on whatever thread.
@@ -204,6 +228,23 @@ impl Errand {
         // SAFETY: opened above, and known to nobody else.
         unsafe { call(libc::SYS_close, [fd, 0, 0, 0]) };
         self.answer = len.cast_signed();
+    }
+}
+
+/// Waits until the kernel does not count the thread any more, which CPython looks at after a
+/// fork. It has nothing left to do but that; where it is kept from it, it may be counted.
+#[cfg(not(miri))]
+fn wait_until_gone(number: usize) {
+    const TRIES: u32 = 200;
+    // SAFETY: a question without conditions.
+    let process = unsafe { call(libc::SYS_getpid, [0; 4]) }.cast_unsigned();
+    for _ in 0..TRIES {
+        // SAFETY: signal 0 only says whether there is such a thread.
+        if number == 0 || unsafe { call(libc::SYS_tgkill, [process, number, 0, 0]) } != 0 {
+            return;
+        }
+        // SAFETY: it lets other threads run.
+        unsafe { call(libc::SYS_sched_yield, [0; 4]) };
     }
 }
 
