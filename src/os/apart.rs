@@ -70,6 +70,7 @@ pub struct Errand {
     room: *mut u8,
     size: usize,
     /// Whether the thread is to begin with an empty table of descriptors.
+    #[cfg_attr(miri, expect(dead_code))]
     empties: bool,
     /// Bytes that were read; negative: nothing was.
     answer: isize,

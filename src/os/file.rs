@@ -20,6 +20,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri makes no system calls")]
     fn files_are_read_as_far_as_there_is_room() {
         let mut buffer = [0; 64];
         errno::set(77);
@@ -33,6 +34,7 @@ mod tests {
 
     /// The tests run on several threads, so the thread with descriptors of its own reads.
     #[test]
+    #[cfg_attr(miri, ignore = "Miri makes no system calls")]
     fn no_descriptor_is_taken_meanwhile() {
         static DONE: AtomicBool = AtomicBool::new(false);
         let reader = std::thread::spawn(|| {

@@ -103,6 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri makes no system calls")]
     fn the_process_has_memory() {
         assert!(resident().is_some_and(|bytes| bytes > page_size()));
         assert!(peak().is_some_and(|bytes| bytes > page_size()));
