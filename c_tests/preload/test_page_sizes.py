@@ -39,7 +39,8 @@ class PageSizes(support.PythonCase):
         shim = support.build('page_size.so', '-shared', '-fPIC', 'page_size.c', '-ldl')
         done = self.interpret(PROGRAM, env=support.clean_environment(
             LD_PRELOAD=shim + ':' + support.LIBRARY, SIMULATED_PAGE=str(page),
-            OBMALLOC_DECAY_MS=decay))
+            OBMALLOC_DECAY_MS=decay,
+            OBMALLOC_THP='never'))      # so that the shim knows arenas, by the advice
         self.assertEqual(done.out, '', done.report)
         said = re.fullmatch(r'(asked 1, arenas \d+\n)+', done.err)
         self.assertTrue(said and int(done.err.split()[-1]) > 3, done.report)
