@@ -7,6 +7,7 @@ import glob
 import json
 import os
 import shutil
+import struct
 import sys
 import time
 
@@ -142,6 +143,112 @@ class InEachPython(support.PythonCase, Doctor):
         said = self.ask(self.python.path, status=0,
                         env=support.clean_environment(OBMALLOC_DECAY='5'))
         self.assertRegex(' '.join(said['notes']), 'OBMALLOC_DECAY=5: not understood')
+
+    def folder(self, name, **files):
+        """A folder with these files of Python."""
+        folder = support.scratch('doctor-%s-%s' % (name, self.python.label.replace(' ', '-')))
+        os.makedirs(folder, exist_ok=True)
+        for module, text in files.items():
+            with open(os.path.join(folder, module + '.py'), 'w') as file:
+                file.write(text)
+        return folder
+
+    def test_it_imports_nothing_of_the_working_directory(self):
+        names = 'types struct ctypes os array re json codecs io warnings collections'.split()
+        folder = self.folder('modules', **{name: 'raise SystemError("of the folder")' for name in names})
+        for options in [], ['--', '-S'], ['--', '-E']:
+            done = command.run('doctor', '--json', self.python.path, *options, cwd=folder,
+                               env=support.clean_environment(PYTHONDONTWRITEBYTECODE='1'))
+            self.assertRan(done)
+
+    @support.takes_long
+    def test_odd_environments(self):
+        """The program's stdout, and what else its user has set, are no affair of the doctor's."""
+        noisy = ('import os, sys; sys.stdout.write("a word"); sys.stdout.flush(); '
+                 'os.write(1, b"\\xff\\0 no end of line"); os.write(2, b"\\xff\\0")')
+        closing = 'import os; os.close(0); os.close(1)'
+        holding = ('import subprocess; subprocess.Popen(["sleep", "300"], close_fds=False)')
+        raising = 'raise KeyError("of sitecustomize")'
+        for name, settings in {
+                'guard 1': {'OBMALLOC_GUARD': '1'}, 'guard 10': {'OBMALLOC_GUARD': '10'},
+                'utf-16': {'PYTHONIOENCODING': 'utf-16'}, 'ascii': {'PYTHONIOENCODING': 'ascii:strict'},
+                'noisy': {'PYTHONPATH': self.folder('noisy', sitecustomize=noisy)},
+                'closing': {'PYTHONPATH': self.folder('closing', sitecustomize=closing)},
+                'holding': {'PYTHONPATH': self.folder('holding', sitecustomize=holding)},
+                'raising': {'PYTHONPATH': self.folder('raising', sitecustomize=raising)},
+                'POSIX locale': {'LC_ALL': 'POSIX', 'PYTHONCOERCECLOCALE': '0', 'PYTHONUTF8': '0'},
+                'a locale that is none': {'LC_ALL': 'xx_YY.ISO-8859-15', 'LANG': 'nothing'},
+                'no home': {'HOME': '/nowhere', 'TMPDIR': '/nowhere', 'PATH': '/nowhere'},
+                'startup': {'PYTHONSTARTUP': '/nowhere.py'}, 'inspect': {'PYTHONINSPECT': '1'},
+                'import times': {'PYTHONPROFILEIMPORTTIME': '1'}, 'verbose': {'PYTHONVERBOSE': '2'},
+                'warnings': {'PYTHONWARNINGS': 'error', 'PYTHONWARNDEFAULTENCODING': '1'},
+                'unbuffered': {'PYTHONUNBUFFERED': '1'}, 'optimized': {'PYTHONOPTIMIZE': '2'},
+                'faults': {'PYTHONFAULTHANDLER': '1', 'PYTHONMALLOCSTATS': '1'},
+                'library': {'OBMALLOC_STATS': '/dev/full', 'OBMALLOC_VERBOSE': '0',
+                            'OBMALLOC_LIVE': '1', 'OBMALLOC_DECAY_MS': '0'}}.items():
+            with self.subTest(environment=name):
+                env = support.clean_environment(PYTHONDONTWRITEBYTECODE='1', **settings)
+                began = time.monotonic()
+                done = command.run('doctor', '--json', self.python.path, env=env)
+                self.assertRan(done)
+                self.assertIn('blocks more while', done.out)
+                self.assertLess(time.monotonic() - began, 30)
+
+    def test_odd_processes(self):
+        """Nothing open, hardly anything that may be opened, signals ignored, a folder that is
+        gone: the words of a shell before it."""
+        gone = self.folder('gone')
+        for name, words in {
+                'closed': 'exec <&- >&-', 'all closed': 'exec <&- >&- 2>&-',
+                'to a full disk': 'exec < /dev/full', 'few descriptors': 'ulimit -n 20',
+                'signals': "trap '' CHLD PIPE INT HUP TERM",
+                'read-only': 'mkdir -p locked; chmod 555 locked; cd locked',
+                'gone': 'mkdir gone; cd gone; rmdir ../gone',
+                'no environment': 'exec env -i "$@"', 'mask': 'umask 777'}.items():
+            with self.subTest(process=name):
+                done = support.run(['sh', '-c', words + '; exec "$@"', 'sh', command.path(), 'doctor',
+                                    '--json', self.python.path], cwd=gone)
+                self.assertRan(done)
+
+    def test_odd_places(self):
+        """A link, a path with blanks and other letters, and a virtual environment there."""
+        folder = self.folder('mit Leerzeichen \u00e9 \u4e2d')
+        link = os.path.join(folder, 'python link')
+        if not os.path.lexists(link):
+            os.symlink(self.python.path, link)
+        for env in {}, {'LC_ALL': 'C', 'PYTHONCOERCECLOCALE': '0', 'PYTHONUTF8': '0'}:
+            self.ask(link, env=support.clean_environment(**env), status=0)
+        if self.python.numbers >= (3, 7):
+            made = support.run([self.python.path, '-m', 'venv', '--without-pip', folder + '/venv'])
+            if made.status == 0:
+                said = self.ask(folder + '/venv/bin/python', status=0,
+                                env=support.clean_environment(LC_ALL='C'))
+                self.assertEqual(said['interpreter']['version'], self.python.version)
+
+    def test_an_interpreter_that_does_not_start(self):
+        """Its own error is quoted, and not ours or a line of no meaning."""
+        cases = [('PYTHONHASHSEED', 'foo', 'PYTHONHASHSEED must be')]
+        if self.python.numbers >= (3, 8):
+            cases += [('PYTHONHOME', '/nowhere', 'Fatal Python error'),
+                      ('PYTHONUTF8', 'x', 'Fatal Python error: .*PYTHONUTF8')]
+        for name, value, said in cases:
+            env = support.clean_environment(**{name: value})
+            if name == 'PYTHONHASHSEED' and self.python.numbers < (3,):
+                said = self.refused(said, self.python.path, '--', '-R', env=env, status=2)
+            else:
+                said = self.refused(said, self.python.path, env=env, status=2)
+            self.assertNotIn('does not answer as a Python', said['reason'])
+
+    def test_a_program_between_that_closes_descriptors(self):
+        """Then the answer comes by stdout."""
+        script = support.scratch('closer-' + self.python.label.replace(' ', '-'))
+        with open(script, 'w') as file:
+            file.write('#!%s\nimport os, sys\nos.closerange(3, 1000)\n'
+                       'os.open("/dev/null", os.O_RDWR)\n'
+                       'os.execv(%r, ["python"] + sys.argv[1:])\n'
+                       % (os.path.realpath(sys.executable), self.python.path))
+        os.chmod(script, 0o755)
+        self.ask(script, status=0)
 
     def test_a_script_before_it(self):
         """A wrapper that keeps the environment is seen through; one that clears it is found."""
@@ -317,6 +424,35 @@ class Elsewhere(support.Case, Doctor):
                 self.skipTest('programs here get no rights by the file')
             self.assertRan(done, status)
         self.assertIn('more rights than its user', said['reason'])
+
+    def test_capabilities_of_the_file(self):
+        """The same by an attribute of the file: and /proc says nothing of such a process."""
+        if os.geteuid() != 0:
+            self.skipTest('only root can give rights away')
+        static = os.path.realpath('/usr/bin/python3')
+        if not os.path.exists(static):
+            self.skipTest('no interpreter to copy')
+        folder = privileges.open_folder('with-capabilities')
+        privileges.library_for_all()
+        doctor = os.path.join(os.path.dirname(privileges.library_for_all()), 'obmalloc')
+        if not os.path.exists(doctor):
+            shutil.copy(command.path(), doctor)
+        program = os.path.join(folder, 'python3-with-capabilities')
+        shutil.copy(static, program)
+        os.chmod(program, 0o755)
+        try:
+            # CAP_NET_BIND_SERVICE, permitted and effective, in the second version's form.
+            os.setxattr(program, 'security.capability',
+                        struct.pack('<IIIII', 0x02000001, 1 << 10, 0, 0, 0))
+        except OSError as error:
+            self.skipTest('files have no capabilities here: %s' % error)
+        done = privileges.as_nobody([doctor, 'doctor', '--json', program],
+                                    support.clean_environment(TMPDIR='/tmp'))
+        said = json.loads(done.out)
+        if said['active'] or 'cannot be started' in said['reason']:
+            self.skipTest('programs here get no rights by the file: ' + said['reason'])
+        self.assertRan(done, 1)
+        self.assertIn('more rights than its user (its file has capabilities)', said['reason'])
 
     def test_it_leaves_nothing_behind(self):
         folder = support.scratch('tmp-of-doctor')

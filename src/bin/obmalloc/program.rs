@@ -1,11 +1,13 @@
 //! The program that is to be started: where it is, and what its file says about a preload.
 
 use std::env;
-use std::ffi::OsStr;
+use std::ffi::{CString, OsStr};
 use std::fmt;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::ptr;
 
 use crate::elf::{self, Kind};
 use crate::library;
@@ -80,8 +82,19 @@ fn is_loader(path: &Path) -> bool {
     name.starts_with("ld-") && name.contains(".so") && !name.contains("musl")
 }
 
-/// Whether the file gives more rights than its user has: then the loader ignores a
-/// preload that names a path.
-pub fn gives_rights(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o6000 != 0)
+/// By what the file gives more rights than its user has, if it does: then the loader ignores
+/// a preload that names a path.
+pub fn gives_rights(path: &Path) -> Option<&'static str> {
+    let mode = fs::metadata(path).ok()?.permissions().mode();
+    if mode & 0o4000 != 0 {
+        return Some("its file has the setuid bit");
+    }
+    if mode & 0o2000 != 0 {
+        return Some("its file has the setgid bit");
+    }
+    let path = CString::new(path.as_os_str().as_bytes()).ok()?;
+    let name = c"security.capability";
+    // SAFETY: two C strings; with no room the kernel only says how long the value is.
+    let len = unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), ptr::null_mut(), 0) };
+    (len > 0).then_some("its file has capabilities")
 }

@@ -50,6 +50,13 @@ pub fn restore_sigpipe() {
     unsafe { libc::signal(libc::SIGPIPE, before) };
 }
 
+/// Children are waited for from now on, whatever the caller of this command does with its own:
+/// where SIGCHLD is ignored, nobody learns how they end.
+pub fn wait_for_children() {
+    // SAFETY: no handler of ours.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
 /// Becomes `command`, looked up in PATH, with this environment. Returns only if it
 /// cannot.
 pub fn become_program(command: &[OsString], environment: &[(OsString, OsString)]) -> io::Error {

@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 use crate::failure::Failure;
 use crate::preload;
 use crate::run;
+use crate::start;
 use crate::words::{For, Words};
 use compare::{Comparison, compare};
 use measure::{QUANTITIES, Run};
@@ -64,6 +65,7 @@ pub struct Options {
 
 /// Measures, and prints the comparison.
 pub fn main(options: &Options) -> Result<ExitCode, Failure> {
+    start::wait_for_children();
     let command = options
         .words
         .command(&For("bench", "measure", "python3 my_app.py"))?;

@@ -26,6 +26,7 @@ use crate::library;
 use crate::preload;
 use crate::program;
 use crate::run;
+use crate::start;
 use verdict::{Finding, Verdict};
 
 /// Say whether the library is active in an interpreter, and why not.
@@ -82,6 +83,7 @@ struct Case {
 
 /// Looks, and says what it has seen.
 pub fn main(options: &Options) -> Result<ExitCode, Failure> {
+    start::wait_for_children();
     let interpreter = interpreter(options)?;
     let case = examine(interpreter, options);
     if options.json {
@@ -146,7 +148,7 @@ fn examine(interpreter: PathBuf, options: &Options) -> Case {
         answer: probe::Answer::default(),
         finding: Finding::not(
             "LD_PRELOAD does not name the library",
-            "start programs with `obmalloc run`, or put libobmalloc.so into LD_PRELOAD",
+            "start programs with `obmalloc run`, or put what `obmalloc path` prints into LD_PRELOAD",
         ),
     };
     if let Some(finding) = verdict::from_file(&case.interpreter) {

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use super::probe::Answer;
+use super::probe::{self, Answer, FATAL};
 use crate::elf::{self, Kind};
 use crate::library;
 use crate::program::{self, Obstacle};
@@ -67,6 +67,17 @@ pub fn from_answer(path: &Path, answer: &Answer) -> Finding {
     }
     let refused = loader_refused(&answer.stderr);
     if let Some(silence) = &answer.silence {
+        let fatal = probe::own_error(&answer.stderr).filter(|line| line.starts_with(FATAL));
+        if let Some(fatal) = fatal {
+            return Finding {
+                verdict: Verdict::Unknown,
+                reason: format!("the interpreter does not start: {fatal}"),
+                advice: Some(format!(
+                    "make it start without the library first: {} -c pass",
+                    path.display()
+                )),
+            };
+        }
         if answer.fact("pid").is_none() {
             return Finding {
                 verdict: Verdict::Unknown,
@@ -147,10 +158,14 @@ fn loader_refused(stderr: &str) -> Option<Finding> {
 
 fn not_loaded(path: &Path, answer: &Answer) -> Finding {
     let behind = answer.fact("executable").map(Path::new);
-    let secure = answer.is("secure");
-    if secure || program::gives_rights(path) {
+    let by_file = [Some(path), behind].into_iter().flatten();
+    let by_file = by_file.into_iter().find_map(program::gives_rights);
+    if answer.is("secure") || by_file.is_some() {
+        let by = by_file.unwrap_or("setuid, setgid or capabilities");
         return Finding::not(
-            "it has more rights than its user (setuid, setgid or capabilities), and the loader ignores the preload then",
+            format!(
+                "it has more rights than its user ({by}), and the loader ignores the preload then"
+            ),
             "use an interpreter without these rights",
         );
     }
