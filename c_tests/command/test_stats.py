@@ -10,7 +10,9 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
+import unittest
 
 import command
 import support
@@ -22,6 +24,7 @@ sys.stdout.write("ready\\n")
 sys.stdout.flush()
 sys.stdin.readline()
 '''
+_once = threading.Lock()
 OURS = 'live', 'in_magazines', 'free_in_pools', 'empty_pools', 'metadata'
 PARTS = 'ours', 'libc_in_use', 'libc_kept', 'files', 'other'
 
@@ -51,20 +54,60 @@ class Started:
         self.process.communicate('\n')
 
 
-def metrics(text):
-    """{name: {labels: value}}, each name with its HELP and TYPE before it."""
-    found, typed = {}, {}
-    for line in text.splitlines():
-        head = re.match(r'# (HELP|TYPE) (\w+) (.+)', line)
-        if head:
-            typed.setdefault(head[2], []).append(head[1])
-            continue
-        name, labels, value = re.match(r'(\w+)(?:\{(.*)\})? (\S+)$', line).groups()
-        assert typed[name] == ['HELP', 'TYPE'], name
-        pairs = tuple(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', labels or ''))
-        assert pairs not in found.setdefault(name, {}), line
-        found[name][pairs] = float(value)
+def metrics(text, classic=False):
+    """{name: {labels: value}} of a text that keeps to the grammar: each family with its HELP
+    and TYPE before it and in one piece, the end at the end. OpenMetrics' families, where that
+    of a counter is called as its samples without _total; or the classic ones."""
+    lines = text.split('\n')
+    assert lines[-2:] == ['# EOF', ''], lines[-3:]
+    found, family, kind, seen = {}, None, None, set()
+    for line in lines[:-2]:
+        head = re.fullmatch(r'# (HELP|TYPE) ([a-z_]+) (.+)', line)
+        if head and head[1] == 'HELP':
+            assert kind != 'new' and head[2] not in seen, line
+            family, kind = head[2], 'new'
+            seen.add(family)
+        elif head:
+            assert (kind, family) == ('new', head[2]) and head[3] in ('gauge', 'counter'), line
+            kind = head[3]
+        else:
+            name, labels, value = re.fullmatch(r'([a-z_]+)(?:\{(.+)\})? (\d+(?:\.\d+)?)', line).groups()
+            ending = '_total' if kind == 'counter' and not classic else ''
+            assert name == family + ending and name.endswith('_total') == (kind == 'counter'), line
+            label = r'([a-z_]+)="((?:[^"\\\n]|\\["\\n])*)"'
+            assert not labels or re.fullmatch('%s(,%s)*' % (label, label), labels), line
+            pairs = tuple(re.findall(label, labels or ''))
+            assert len(dict(pairs)) == len(pairs) and pairs not in found.setdefault(name, {}), line
+            found[name][pairs] = float(value)
     return found
+
+
+def prometheus_client(code, *arguments):
+    """A Python with the package of that name from PyPI runs it; None where that cannot be
+    reached."""
+    place = support.scratch('prometheus')
+    with _once:
+        if not os.path.exists(place):
+            done = support.run([python(), '-m', 'pip', 'install', '--quiet', '--no-input',
+                                '--disable-pip-version-check', '--target', place + '-new',
+                                'prometheus_client'], dict(os.environ), 120)
+            if done.status != 0:
+                raise unittest.SkipTest('prometheus_client cannot be installed: %s' % done.err[-200:])
+            os.rename(place + '-new', place)
+    env = support.clean_environment(PYTHONPATH=place)
+    return support.run([python(), '-c', BOTH_PARSERS + code, *arguments], env)
+
+
+BOTH_PARSERS = '''
+import json, sys
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
+from prometheus_client.parser import text_string_to_metric_families as classic
+def samples(families):
+    return [[each.name, sorted(each.labels.items()), each.value] for family in families
+            for each in family.samples]
+with open(sys.argv[1], encoding="utf-8") as file:
+    text = file.read()
+'''
 
 
 class InEachPython(support.PythonCase):
@@ -117,29 +160,35 @@ class Stats(support.Case):
         self.assertEqual(live, ours['live'])
 
     def test_metrics_are_read_by_prometheus_own_client(self):
-        """Its parser is stricter than ours; from PyPI, where that can be reached."""
-        place = support.scratch('prometheus')
-        done = support.run([python(), '-m', 'pip', 'install', '--quiet', '--no-input',
-                            '--disable-pip-version-check', '--target', place,
-                            'prometheus_client'], dict(os.environ), 120)
-        if done.status != 0:
-            self.skipTest('prometheus_client cannot be installed: %s' % done.err[-200:])
+        """By both of its parsers, which are stricter than ours, with the same samples."""
+        file, folder = support.scratch('metrics.prom'), support.scratch('for-node-exporter')
+        os.makedirs(folder, exist_ok=True)
         with Started(python(), OBMALLOC_LIVE='1') as program:
-            text = command.run('stats', program.pid, '--prometheus').out
-        file = support.scratch('metrics.prom')
-        with open(file, 'w') as to:
-            to.write(text)
-        code = ('import sys; sys.path.insert(0, sys.argv[1])\n'
-                'from prometheus_client.parser import text_string_to_metric_families as parse\n'
-                'found = list(parse(open(sys.argv[2]).read()))\n'
-                'assert all(each.type in ("gauge", "counter") and each.documentation '
-                'and each.samples for each in found), found\n'
-                'print(len(found), sum(len(each.samples) for each in found))')
-        done = support.run([python(), '-c', code, place, file])
-        self.assertRan(done)
-        families, samples = map(int, done.out.split())
-        self.assertEqual(families, text.count('# TYPE'))
-        self.assertEqual(samples, sum(1 for line in text.splitlines() if line[0] != '#'))
+            for labels in [], ['--label', 'app=a "b" \\ c\n\u00e9']:
+                text = command.run('stats', program.pid, '--prometheus', *labels).out
+                with open(file, 'w', encoding='utf-8') as to:
+                    to.write(text)
+                done = prometheus_client(
+                    'found = list(openmetrics(text))\n'
+                    'assert all(each.type in ("gauge", "counter") and each.documentation '
+                    'and each.samples for each in found), found\n'
+                    'assert samples(found) == samples(classic(text))\n'
+                    'print(len(found), sum(len(each.samples) for each in found))', file)
+                self.assertRan(done)
+                families, samples = map(int, done.out.split())
+                self.assertEqual(families, text.count('# TYPE'))
+                self.assertEqual(samples, sum(1 for line in text.splitlines() if line[0] != '#'))
+            # node_exporter's is the classic one, and knows the types.
+            self.assertRan(command.run('stats', program.pid, '--textfile', folder))
+            done = prometheus_client(
+                'found = list(classic(text))\n'
+                'print(sorted(each.name for each in found if each.type == "counter"))\n'
+                'print([each for each in found if each.type == "unknown" or not each.samples])',
+                os.path.join(folder, 'obmalloc-%s.prom' % program.pid))
+            self.assertRan(done)
+            counters, others = done.out.splitlines()
+            self.assertEqual(others, '[]')
+            self.assertIn("'obmalloc_returned_bytes'", counters)
 
     def test_textfile_is_whole_or_the_old_one(self):
         folder = support.scratch('textfiles')
@@ -148,7 +197,7 @@ class Stats(support.Case):
             self.assertRan(command.run('stats', program.pid, '--textfile', folder))
             name = os.path.join(folder, 'obmalloc-%s.prom' % program.pid)
             with open(name) as file:
-                found = metrics(file.read())
+                found = metrics(file.read(), classic=True)
             self.assertTrue(all(('pid', program.pid) in labels for values in found.values()
                                 for labels in values))
             self.assertEqual(os.listdir(folder), [os.path.basename(name)])

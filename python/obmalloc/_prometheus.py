@@ -1,4 +1,4 @@
-"""The statistics in Prometheus's text form: the names, the texts and the numbers of
+"""The statistics in Prometheus's text form, which is OpenMetrics' form, too: the names, the texts and the numbers of
 `obmalloc stats PID --prometheus` (src/bin/obmalloc/stats/prometheus.rs; a check compares
 them)."""
 import re
@@ -106,11 +106,14 @@ def _metrics(stats):
 
 
 def prometheus():
-    """The text that a scrape gets: text/plain; version=0.0.4. docs/metrics.md has each name."""
+    """The text that a scrape gets, by either content type: text/plain; version=0.0.4, or
+    application/openmetrics-text; version=1.0.0; charset=utf-8. docs/metrics.md has each name."""
     lines = []
     for name, kind, text, values in _metrics(_calls.stats()):
-        lines += ['# HELP %s %s' % (name, text), '# TYPE %s %s' % (name, kind)]
+        # A counter's family has OpenMetrics' name: that of its sample without _total.
+        family = name[:-len('_total')] if kind == 'counter' else name
+        lines += ['# HELP %s %s' % (family, text), '# TYPE %s %s' % (family, kind)]
         for labels, value in values:
             said = ','.join('%s="%s"' % pair for pair in labels.items())
             lines.append('%s%s %d' % (name, '{%s}' % said if said else '', value))
-    return '\n'.join(lines) + '\n'
+    return '\n'.join(lines + ['# EOF', ''])

@@ -13,6 +13,7 @@ use clap::Args;
 use crate::failure::{Failure, USAGE};
 use crate::ledger::Ledger;
 use crate::output;
+use prometheus::Families;
 
 /// Show where a process's memory is: the library's by what it is for, and the rest
 ///
@@ -28,7 +29,7 @@ pub struct Options {
     /// All of it as JSON
     #[arg(long, conflicts_with_all = ["prometheus", "textfile"])]
     json: bool,
-    /// As metrics, in Prometheus' text form
+    /// As metrics, in Prometheus' text form, which is OpenMetrics' form, too
     #[arg(long)]
     prometheus: bool,
     /// Metrics to a file for node_exporter: whole or not at all; in a folder, as
@@ -61,11 +62,11 @@ pub fn main(options: &Options) -> Result<ExitCode, Failure> {
         textfile::write(
             place,
             ledger.statistics.pid,
-            &prometheus::text(&ledger, &labels),
+            &prometheus::text(&ledger, &labels, Families::Classic),
         )?;
     }
     let text = if options.prometheus {
-        prometheus::text(&ledger, &options.labels)
+        prometheus::text(&ledger, &options.labels, Families::OpenMetrics)
     } else if options.json {
         format!("{:#}\n", json::of(&ledger))
     } else if options.textfile.is_none() {

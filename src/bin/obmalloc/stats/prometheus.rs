@@ -1,4 +1,15 @@
-//! The ledger as metrics, in Prometheus' text form.
+//! The ledger as metrics, in Prometheus' text form: one text that the parsers of both of its
+//! forms read, with the same samples.
+//!
+//! ```text
+//!                          classic (0.0.4)            OpenMetrics 1.0
+//!   a counter's family     x_total                    x, whose sample is x_total
+//!   # EOF                  a comment                  the end, which must be there
+//! ```
+//!
+//! The families are OpenMetrics', which refuses the others; a classic parser takes a counter
+//! for a sample of no type then. So a file for node_exporter, which has a classic one, has
+//! the classic families.
 
 use std::fmt::Write;
 
@@ -7,15 +18,31 @@ use crate::ledger::{Ledger, known};
 /// Names of labels that metrics have.
 pub const LABELS: [&str; 5] = ["part", "state", "size", "version", "host"];
 
+/// Whose families a text has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Families {
+    /// For any parser.
+    OpenMetrics,
+    /// For parsers of the classic form only.
+    Classic,
+}
+
 /// A metric under construction.
 struct Metrics<'a> {
     text: String,
     labels: &'a [(String, String)],
+    families: Families,
 }
 
 impl Metrics<'_> {
     /// Says what follows. `kind` is gauge or counter.
     fn begin(&mut self, name: &str, kind: &str, help: &str) {
+        let name = match self.families {
+            Families::OpenMetrics if kind == "counter" => {
+                name.strip_suffix("_total").unwrap_or(name)
+            }
+            _ => name,
+        };
         let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
@@ -55,11 +82,12 @@ fn escaped(value: &str) -> String {
 }
 
 /// All of it; each metric has these labels, too.
-pub fn text(ledger: &Ledger, labels: &[(String, String)]) -> String {
+pub fn text(ledger: &Ledger, labels: &[(String, String)], families: Families) -> String {
     let s = &ledger.statistics;
     let mut all = Metrics {
         text: String::new(),
         labels,
+        families,
     };
     all.begin(
         "obmalloc_info",
@@ -196,6 +224,7 @@ pub fn text(ledger: &Ledger, labels: &[(String, String)]) -> String {
         ledger.age_ms as f64 / 1000.0,
     );
     classes(ledger, &mut all);
+    all.text.push_str("# EOF\n");
     all.text
 }
 
@@ -249,10 +278,29 @@ mod tests {
     #[test]
     fn labels_are_escaped_and_on_each_line() {
         let labels = [("app".to_string(), "a \"b\" \\ c\nd".to_string())];
-        let text = text(&some(), &labels);
+        let text = text(&some(), &labels, Families::OpenMetrics);
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             assert!(line.contains("{app=\"a \\\"b\\\" \\\\ c\\nd\""), "{line}");
         }
         assert!(text.contains("part=\"live\"} 1000\n"));
+    }
+
+    #[test]
+    fn samples_are_the_same_in_both_forms() {
+        let [ours, classic] =
+            [Families::OpenMetrics, Families::Classic].map(|families| text(&some(), &[], families));
+        let samples = |text: &str| -> Vec<String> {
+            let lines = text.lines().filter(|line| !line.starts_with('#'));
+            lines.map(str::to_string).collect()
+        };
+        assert_eq!(samples(&ours), samples(&classic));
+        for line in ours.lines().filter(|line| line.starts_with("# TYPE")) {
+            assert!(!line.contains("_total "), "{line}");
+        }
+        assert!(classic.contains("# TYPE obmalloc_returned_bytes_total counter\n"));
+        assert!(
+            ours.contains("# TYPE obmalloc_returned_bytes counter\nobmalloc_returned_bytes_total ")
+        );
+        assert!(ours.ends_with("\n# EOF\n") && !ours.contains("\n\n"));
     }
 }
