@@ -101,11 +101,13 @@ int obmalloc_install(void);
  Writes what the heap holds now as JSON to `buffer`: at most `size` bytes,
  the last of them NUL. Returns the length of the whole text without NUL, as
  snprintf does: the text is whole if that is less than `size`. `buffer` may
- be NULL if `size` is 0. Allocates nothing. Any thread may call it, without
+ be NULL if `size` is 0. Allocates nothing; where another thread calls it at the
+ same time, 8 KiB are mapped meanwhile, and 0 is returned if they cannot be. Any thread may call it, without
  the GIL; while others allocate, the numbers of different size classes are
  of different moments.
  */
-size_t obmalloc_stats_json(char *buffer, size_t size);
+size_t obmalloc_stats_json(char *buffer,
+                           size_t size);
 
 /*
  Gives memory that is free back to the kernel, page by page, until no more

@@ -10,12 +10,10 @@ use core::fmt::Write;
 use crate::config;
 use crate::first_use;
 use crate::os::output::{self, Output};
+use crate::os::target::Name;
 use crate::os::text::{self, printable};
 use crate::stats_json;
 use crate::stats_text;
-
-/// Bytes of a file name: of a value, with some pids in it.
-const NAME_MAX: usize = 2048;
 
 /// Writes what `OBMALLOC_STATS` asks for.
 pub fn report(host: Option<&str>) {
@@ -37,30 +35,27 @@ pub fn report(host: Option<&str>) {
 
 /// Writes them as JSON; the error number if that cannot be.
 fn write(value: &[u8], host: Option<&str>) -> Result<(), c_int> {
-    let mut name = [0; NAME_MAX];
-    let mut file = Output::create(file_name(value, &mut name)?, 0o644)?;
-    let _ = stats_json::write(&mut file, host); // `finish` tells of an error
-    let _ = file.write_char('\n');
+    let mut file = Output::create(0o644, |name| fill_name(value, name))?;
+    let written = stats_json::write(&mut file, host).and_then(|()| file.write_char('\n'));
+    if written.is_err() {
+        return Err(file.error().unwrap_or(libc::ENOMEM));
+    }
     file.finish()
 }
 
 /// The file's name: the value with the pid in place of each `%p`.
-fn file_name<'a>(value: &[u8], name: &'a mut [u8; NAME_MAX]) -> Result<&'a [u8], c_int> {
-    let (mut len, mut rest) = (0, value);
-    let mut pid = [0; 12];
-    let mut number = text::Buffer::new(&mut pid);
-    let _ = write!(number, "{}", text::pid());
-    let pid_len = number.end();
-    while !rest.is_empty() {
-        let (part, eaten) = match rest {
-            [b'%', b'p', ..] => (&pid[..pid_len], 2),
-            _ => (&rest[..1], 1),
-        };
-        let place = name.get_mut(len..len + part.len());
-        place.ok_or(libc::ENAMETOOLONG)?.copy_from_slice(part);
-        (len, rest) = (len + part.len(), &rest[eaten..]);
+fn fill_name(value: &[u8], name: &mut Name) -> Result<(), c_int> {
+    let mut bytes = [0; 12];
+    let mut pid = text::Buffer::new(&mut bytes);
+    let _ = write!(pid, "{}", text::pid());
+    let pid_len = pid.end();
+    let mut rest = value;
+    while let Some(at) = rest.windows(2).position(|two| two == b"%p") {
+        name.push(&rest[..at])?;
+        name.push(&bytes[..pid_len])?;
+        rest = &rest[at + 2..];
     }
-    Ok(&name[..len])
+    name.push(rest)
 }
 
 #[cfg(test)]
@@ -70,13 +65,14 @@ mod tests {
 
     #[test]
     fn the_pid_stands_in_the_name_wherever_it_is_asked_for() {
-        let mut name = [0; NAME_MAX];
         let pid = text::pid();
+        let made = |value: &[u8]| {
+            let mut name = Name::empty();
+            fill_name(value, &mut name).map(|()| name.bytes().to_vec())
+        };
         let expected = format!("/tmp/{pid}-{pid}.json");
-        let made = file_name(b"/tmp/%p-%p.json", &mut name);
-        assert_eq!(made, Ok(expected.as_bytes()));
-        assert_eq!(file_name(b"pl\xffain%", &mut name), Ok(&b"pl\xffain%"[..]));
-        let too_long = file_name(&[b'x'; NAME_MAX + 1], &mut name);
-        assert_eq!(too_long, Err(libc::ENAMETOOLONG));
+        assert_eq!(made(b"/tmp/%p-%p.json"), Ok(expected.into_bytes()));
+        assert_eq!(made(b"pl\xffain%"), Ok(b"pl\xffain%".to_vec()));
+        assert_eq!(made(&[b'x'; 4096]), Err(libc::ENAMETOOLONG));
     }
 }

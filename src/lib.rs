@@ -114,6 +114,7 @@
 //! | `COPIES` | os/apart | atomic | as it is |
 //! | `STDOUT`, `STDERR`, `NAMED`; `STUCK` | os/descriptor | atomics, written at start; atomic | as they are |
 //! | `ASK` | os/thread | atomic; written at the first use | as it is |
+//! | `PLACE` | stats | atomic: one call at a time has it | as it is; if it was taken, memory is mapped instead |
 //! | `REGISTERED`; `READ` | fork; host/attach | atomics | done; as it is |
 //! | `HAPPENED`, `TELL` | first_use | atomics | as they are |
 //! | `SOFT`, `HARD`, `GROUP`, `NEAR`, `OVER`, `GRACE`, `ASKED`, `ASKED_NEXT`, `GREW`, `GREW_NEXT`, `NEXT` | limits | atomics, or written at start | as they are |

@@ -4,16 +4,29 @@
 //! Nothing is counted on the hit path. The arenas are asked, then the threads'
 //! magazines, then the classes, once and one after the other, each under its
 //! lock; while other threads allocate, the numbers of different classes are of different
-//! moments. Making them allocates nothing.
+//! moments. Making them allocates nothing, and takes little of the stack: the numbers of
+//! all classes, some 8 KiB, are more than a thread's smallest stack has left. They have a
+//! place among the library's own data, which one call at a time uses; another one, at the
+//! same time, maps memory.
+
+use core::cell::UnsafeCell;
+use core::mem::MaybeUninit;
+use core::ops::Deref;
+use core::ptr::NonNull;
 
 use crate::address_map;
 use crate::arenas::Counts;
 use crate::counts::ClassCounts;
 use crate::heap::HEAP;
 use crate::metadata;
+use crate::os::memory;
 use crate::os::process::{self, LibcMemory};
 use crate::pages;
 use crate::size_class::{SizeClass, TABLE_LEN};
+use crate::sync::{
+    AtomicBool,
+    Ordering::{Acquire, Release},
+};
 use crate::tally::Sums;
 use crate::threads::{self, Total};
 
@@ -64,7 +77,7 @@ pub struct ClassSums {
     pub misses: usize,
 }
 
-/// What the heap holds.
+/// What the heap holds. All zero is one of an empty heap.
 pub struct Snapshot {
     /// Its arenas.
     pub arenas: Counts,
@@ -73,19 +86,82 @@ pub struct Snapshot {
     classes: [ClassCounts; TABLE_LEN],
 }
 
+/// A place for a snapshot, which one call at a time has.
+struct Place {
+    taken: AtomicBool,
+    snapshot: UnsafeCell<MaybeUninit<Snapshot>>,
+}
+
+// SAFETY: only the call that has changed `taken` from false reaches the snapshot.
+unsafe impl Sync for Place {}
+
+#[unsafe(link_section = ".bss.tables")]
+static PLACE: Place = Place {
+    taken: AtomicBool::new(false),
+    snapshot: UnsafeCell::new(MaybeUninit::zeroed()),
+};
+
+/// A snapshot, where it lies until this is dropped.
+pub struct Taken {
+    snapshot: NonNull<Snapshot>,
+    is_mapped: bool,
+}
+
+impl Deref for Taken {
+    type Target = Snapshot;
+
+    fn deref(&self) -> &Snapshot {
+        // SAFETY: `now` has filled it, and it is this call's alone until `drop`.
+        unsafe { self.snapshot.as_ref() }
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        if self.is_mapped {
+            // SAFETY: mapped by `place` with this size, and nothing points there any more.
+            unsafe { memory::unmap(self.snapshot.cast(), mapped_bytes()) };
+        } else {
+            PLACE.taken.store(false, Release);
+        }
+    }
+}
+
+/// Bytes that are mapped for a snapshot.
+fn mapped_bytes() -> usize {
+    size_of::<Snapshot>().next_multiple_of(memory::page_size())
+}
+
+/// A place for one; `None` if there is no memory, which it takes only where another call
+/// has the place that is always there.
+fn place() -> Option<Taken> {
+    if !PLACE.taken.swap(true, Acquire) {
+        return Some(Taken {
+            snapshot: NonNull::new(PLACE.snapshot.get().cast())?,
+            is_mapped: false,
+        });
+    }
+    Some(Taken {
+        snapshot: memory::map(mapped_bytes())?.cast(),
+        is_mapped: true,
+    })
+}
+
 impl Snapshot {
-    /// What it holds now.
-    pub fn now() -> Snapshot {
-        let (arenas, threads) = (HEAP.arena_counts(), threads::total());
-        let mut classes = [ClassCounts::default(); TABLE_LEN];
+    /// What it holds now. `None` if another call makes one, and there is no memory for this.
+    #[cold]
+    #[inline(never)]
+    pub fn now() -> Option<Taken> {
+        let mut taken = place()?;
+        // SAFETY: zero, or what an earlier call has left, which is a valid one; this call's
+        // alone.
+        let now = unsafe { taken.snapshot.as_mut() };
+        now.arenas = HEAP.arena_counts();
+        threads::total(&mut now.threads);
         for class in SizeClass::all() {
-            classes[class.index()] = HEAP.class_counts(class);
+            now.classes[class.index()] = HEAP.class_counts(class);
         }
-        Snapshot {
-            arenas,
-            threads,
-            classes,
-        }
+        Some(taken)
     }
 
     /// The classes that have pools.
@@ -209,12 +285,26 @@ impl Ledger {
 
 /// Blocks of pools that are the program's.
 pub fn live_blocks() -> usize {
-    Snapshot::now().classes().map(|class| class.live()).sum()
+    live_and_below().0
 }
 
 /// Blocks that are the program's, those that came from below too.
 pub fn allocated_blocks() -> isize {
-    let now = Snapshot::now();
-    let live: usize = now.classes().map(|class| class.live()).sum();
-    live.cast_signed() + now.threads.below.live()
+    let (live, below) = live_and_below();
+    live.cast_signed() + below
+}
+
+/// Blocks of pools that are the program's, and those from below. Where there is no place
+/// for a snapshot, what threads and depots have at hand counts as the program's, too.
+fn live_and_below() -> (usize, isize) {
+    match Snapshot::now() {
+        Some(now) => {
+            let live = now.classes().map(|class| class.live()).sum();
+            (live, now.threads.below.live())
+        }
+        None => {
+            let taken = SizeClass::all().map(|class| HEAP.class_counts(class).taken);
+            (taken.sum(), 0)
+        }
+    }
 }

@@ -11,9 +11,10 @@ use crate::stats::{Ledger, Snapshot};
 /// The version of the JSON's form.
 const SCHEMA: u32 = 1;
 
-/// Writes the statistics as JSON, in the form that docs/metrics.md describes.
+/// Writes the statistics as JSON, in the form that docs/metrics.md describes. Nothing is
+/// written where there is no memory for them.
 pub fn write(out: &mut dyn Write, host: Option<&str>) -> fmt::Result {
-    let now = Snapshot::now();
+    let now = Snapshot::now().ok_or(fmt::Error)?;
     write!(
         out,
         "{{\"version\":\"{}\",\"schema\":{SCHEMA}",

@@ -30,7 +30,7 @@ const VALUE: usize = 21;
 
 /// Writes the table. `calls` are those of the debug hooks, where they count.
 pub fn write(out: &mut dyn Write, calls: Option<usize>) -> fmt::Result {
-    let now = Snapshot::now();
+    let now = Snapshot::now().ok_or(fmt::Error)?;
     let threshold = cutoff::now();
     let classes = SizeClass::of(threshold).map_or(0, |class| class.number() + 1);
     writeln!(

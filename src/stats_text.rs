@@ -6,8 +6,11 @@ use crate::stats::{Ledger, Snapshot};
 
 /// Says the statistics on stderr, for people.
 pub fn say() {
-    let now = Snapshot::now();
     let pid = text::pid();
+    let Some(now) = Snapshot::now() else {
+        text::say(format_args!("no memory for the statistics of pid {pid}"));
+        return;
+    };
     text::say(format_args!(
         "statistics of pid {pid}, in bytes where nothing else is said"
     ));

@@ -229,14 +229,12 @@ pub struct Total {
     pub below: Sums,
 }
 
-/// What all threads together hold and have done.
-pub fn total() -> Total {
-    let mut total = Total {
-        in_magazines: [0; TABLE_LEN],
-        records: 0,
-        record_bytes: 0,
-        below: Sums::default(),
-    };
+/// Writes what all threads together hold and have done to `total`: a caller may have little
+/// of its stack left.
+pub fn total(total: &mut Total) {
+    total.in_magazines.fill(0);
+    (total.records, total.record_bytes) = (0, 0);
+    total.below = Sums::default();
     for record in THREADS.lock().records() {
         total.records += 1;
         total.record_bytes += size_of::<Record>();
@@ -246,7 +244,6 @@ pub fn total() -> Total {
         record.magazines.tally.sum(&mut total.below);
     }
     WITHOUT_MAGAZINES.sum(&mut total.below);
-    total
 }
 
 /// Where each record lies and its bytes, from the one that was made last. (The lock is

@@ -11,12 +11,16 @@ use crate::stats::{Ledger, Snapshot};
 
 const _: () = assert!(CLASSES == LAST, "an entry for each class");
 
-/// Writes what the heap holds now to `to`.
+/// Writes what the heap holds now to `to`, which stays as it is where there is no memory to
+/// make it.
 #[cold]
 #[inline(never)]
 pub fn fill(to: &mut Statistics, libc: &dyn Fn() -> Option<LibcMemory>) {
-    let now = Snapshot::now();
-    let ledger = Ledger::of_ours(&now);
+    let Some(now) = Snapshot::now() else {
+        return;
+    };
+    let now = &*now;
+    let ledger = Ledger::of_ours(now);
     let sums = now.sums();
     for class in SizeClass::all() {
         to.classes[class.index() - 1] = Class {

@@ -51,7 +51,7 @@ const TRIES: usize = 8;
 #[cold]
 pub fn write_to(path: &CStr) -> Result<(), c_int> {
     let plan = Plan::make()?;
-    let file = Output::create(path.to_bytes(), 0o600)?;
+    let file = Output::create(0o600, |name| name.push(path.to_bytes()))?;
     if !file.has_places() {
         return Err(libc::ESPIPE);
     }
@@ -96,7 +96,7 @@ impl Plan {
         plan.mappings = records + of_threads + address_map::tables().count() + SPARE;
         let mut first_pool = 0;
         let arenas = plan.arenas_mut();
-        arenas.sort_unstable_by_key(|arena| arena.address);
+        sort(arenas);
         for arena in arenas {
             arena.first_pool = first_pool;
             first_pool += u64::from(arena.pools);
@@ -251,6 +251,35 @@ impl Drop for Plan {
     }
 }
 
+/// Sorts arenas by their addresses: a heap sort, since the library's own sort takes more of
+/// the stack than a small one has.
+fn sort(arenas: &mut [Arena]) {
+    for first in (0..arenas.len() / 2).rev() {
+        sift(arenas, first);
+    }
+    for len in (1..arenas.len()).rev() {
+        arenas.swap(0, len);
+        sift(&mut arenas[..len], 0);
+    }
+}
+
+/// Moves an arena down until those below it in the heap have lower addresses.
+fn sift(arenas: &mut [Arena], mut at: usize) {
+    loop {
+        let mut highest = at;
+        for below in [2 * at + 1, 2 * at + 2] {
+            if below < arenas.len() && arenas[below].address > arenas[highest].address {
+                highest = below;
+            }
+        }
+        if highest == at {
+            return;
+        }
+        arenas.swap(at, highest);
+        at = highest;
+    }
+}
+
 /// A pool of no class.
 const EMPTY: Pool = Pool {
     address: 0,
@@ -388,6 +417,35 @@ mod tests {
             }
         }
         pages
+    }
+
+    #[test]
+    fn arenas_are_sorted_by_their_addresses() {
+        let mut random = 1u64;
+        for len in (0..40).chain([1000]) {
+            let mut arenas: Vec<_> = (0..len)
+                .map(|_| {
+                    random = random
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1);
+                    Arena {
+                        address: random >> 40,
+                        bytes: random,
+                        first_pool: 0,
+                        pools: 0,
+                        flags: 0,
+                    }
+                })
+                .collect();
+            let entry = |arena: &Arena| (arena.address, arena.bytes);
+            let mut expected: Vec<_> = arenas.iter().map(entry).collect();
+            expected.sort_unstable();
+            sort(&mut arenas);
+            let mut sorted: Vec<_> = arenas.iter().map(entry).collect();
+            assert!(sorted.is_sorted_by_key(|&(address, _)| address));
+            sorted.sort_unstable();
+            assert_eq!(sorted, expected);
+        }
     }
 
     #[test]

@@ -64,9 +64,13 @@ pub struct Output {
 }
 
 impl Output {
-    /// Begins a file at `path`; if there is none yet, it will have this mode.
+    /// Begins a file at the path that `fill` makes; if there is none yet, it will have this
+    /// mode.
     #[cold]
-    pub fn create(path: &[u8], mode: u32) -> Result<Output, c_int> {
+    pub fn create(
+        mode: u32,
+        fill: impl FnOnce(&mut Name) -> Result<(), c_int>,
+    ) -> Result<Output, c_int> {
         let room = memory::map(room_bytes()).ok_or(libc::ENOMEM)?.cast();
         let mut output = Output {
             room,
@@ -77,7 +81,7 @@ impl Output {
             failed: None,
             whole: false,
         };
-        output.room().target.set(&[path])?;
+        fill(&mut output.room().target)?;
         output.open(mode)?;
         Ok(output)
     }
@@ -186,6 +190,11 @@ impl Output {
     /// Writes `bytes` at this distance from the beginning. Not together with `write_str`.
     pub fn put(&self, at: u64, bytes: &[u8]) -> Result<(), c_int> {
         quiet::write_all_at(self.fd, at, bytes)
+    }
+
+    /// The error that it failed by.
+    pub fn error(&self) -> Option<c_int> {
+        self.failed
     }
 
     /// Sends what is in the buffer.

@@ -27,12 +27,20 @@ pub const PATH_MAX: usize = 4096;
 /// Symbolic links that are followed, as by the kernel.
 const LINKS_MAX: usize = 40;
 
-/// A path, with a NUL behind it.
+/// A path, with a NUL behind it; empty if all is zero.
 pub struct Name {
     bytes: [u8; PATH_MAX],
 }
 
 impl Name {
+    /// An empty one, for tests: it is large for a stack.
+    #[cfg(test)]
+    pub fn empty() -> Name {
+        Name {
+            bytes: [0; PATH_MAX],
+        }
+    }
+
     /// Its bytes, without the NUL.
     pub fn bytes(&self) -> &[u8] {
         self.as_c().to_bytes()
@@ -45,16 +53,19 @@ impl Name {
 
     /// Makes it these parts, one behind the other.
     pub fn set(&mut self, parts: &[&[u8]]) -> Result<(), c_int> {
-        let mut len = 0;
-        for part in parts {
-            let end = len + part.len();
-            if end >= PATH_MAX {
-                return Err(libc::ENAMETOOLONG);
-            }
-            self.bytes[len..end].copy_from_slice(part);
-            len = end;
+        self.bytes[0] = 0;
+        parts.iter().try_for_each(|part| self.push(part))
+    }
+
+    /// Adds a part at its end.
+    pub fn push(&mut self, part: &[u8]) -> Result<(), c_int> {
+        let len = self.bytes().len();
+        let end = len + part.len();
+        if end >= PATH_MAX {
+            return Err(libc::ENAMETOOLONG);
         }
-        self.bytes[len] = 0;
+        self.bytes[len..end].copy_from_slice(part);
+        self.bytes[end] = 0;
         Ok(())
     }
 

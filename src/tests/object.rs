@@ -9,7 +9,7 @@ use crate::heap::HEAP;
 use crate::object;
 use crate::realloc;
 use crate::size_class::MEDIUM_MAX;
-use crate::threads;
+use crate::stats;
 use core::ffi::c_void;
 use core::ptr;
 use proptest::prelude::*;
@@ -237,10 +237,11 @@ fn foreign_blocks_go_to_whom_they_belong() {
 #[test]
 fn requests_above_the_limit_go_below() {
     cutoff::set(MEDIUM_MAX);
-    let before = threads::total().below.asked;
+    let asked = || stats::Snapshot::now().unwrap().below().asked;
+    let before = asked();
     let block = Owned::malloc(32769, 3);
     assert!(MAP.find(block.p.addr()).class().is_none());
-    assert!(threads::total().below.asked > before);
+    assert!(asked() > before);
     block.free();
     let block = Owned::malloc(32768, 3);
     assert!(MAP.find(block.p.addr()).class().is_some());
