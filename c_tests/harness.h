@@ -167,11 +167,15 @@ static MAYBE_UNUSED size_t random_below(uint64_t *state, size_t bound)
 
 /* ---- the program: TEST_MAIN { ... } ---- */
 
+static void (*before_test)(void); /* what a header of ours has to do first */
+
 #define TEST_MAIN                                    \
     static void test_main(void);                     \
     int main(void)                                   \
     {                                                \
         setvbuf(stdout, NULL, _IOLBF, 0);            \
+        if (before_test)                             \
+            before_test();                           \
         START_HOST();                                \
         test_main();                                 \
         return exit_status();                        \

@@ -21,12 +21,8 @@ INTERNAL = ("thread_word", "obmalloc_raw_strdup")
 CANCELLABLE = {
     "dlopen": "only with RTLD_NOLOAD, and while an Uncancelled lives (src/os/cancel.rs)",
     "fwrite": "to a FILE of the host's (_PyObject_DebugMallocStats), while an Uncancelled lives",
-    # The rest is to go: reports and helper threads.
-    "close": "of OBMALLOC_STATS's file and of snapshots",
-    "open": "of OBMALLOC_STATS's file and of snapshots",
+    # This one is to go.
     "pthread_join": "of a helper thread, before a fork",
-    "pwrite": "into snapshots",
-    "write": "of lines for people",
 }
 
 

@@ -237,9 +237,9 @@ class Table(support.PythonCase):
             with self.subTest(settings=settings):
                 more = self.with_us(OBMALLOC_DECAY_MS='60', **settings) - plain
                 moments = {when for when, _, _ in table()} - {'start', 'a mistake is found'}
-                self.assertLessEqual(more, documented(made, moments))
+                self.assertFalse(more - documented(made, moments), 'not in docs/syscalls.md')
                 for call in ('madvise', 'prctl', 'getppid') if 'default' in made else ():
-                    self.assertIn(call, more)
+                    self.assertIn(call, more | plain)   # 3.6 calls getppid itself
                 if 'thread' in made:
                     self.assertTrue(more & {'clone', 'clone3', 'rseq', 'set_robust_list'}, more)
 

@@ -120,8 +120,11 @@ pub fn address_limit() -> Option<usize> {
         rlim_cur: libc::RLIM_INFINITY,
         rlim_max: libc::RLIM_INFINITY,
     };
-    // SAFETY: a place for the answer.
-    let known = errno::kept(|| unsafe { libc::getrlimit(libc::RLIMIT_AS, &raw mut limit) }) == 0;
+    let read = || {
+        // SAFETY: a place for the answer.
+        unsafe { libc::getrlimit(libc::RLIMIT_AS, &raw mut limit) }
+    };
+    let known = sandbox::allows() && errno::kept(read) == 0;
     let limited = known && limit.rlim_cur != libc::RLIM_INFINITY;
     limited.then(|| usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX))
 }
