@@ -46,6 +46,11 @@ const CONTRACT: &str = "\
  * C4  A block may be given back by another thread than the one that got it,
  *     while threads end, in fork handlers, and in a forked child.
  *
+ * A request that cannot be served gives NULL: for want of memory, beyond a hard
+ * limit, or above PY_SSIZE_T_MAX. In a process without a CPython errno is ENOMEM
+ * then, as with malloc. In a process with one it may be so; that CPython's own
+ * functions promise nothing about errno, and what was set in their place decides.
+ *
  * A block that is given back twice, or at an address where no block begins,
  * ends the process with one line on stderr when the library notices, which is
  * some frees later; with OBMALLOC_ON_ERROR=report it is left out, and the

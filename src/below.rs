@@ -10,7 +10,7 @@
 //!
 //! Any thread, with no lock held.
 
-use core::ffi::c_void;
+use core::ffi::{c_int, c_void};
 use core::ptr;
 
 use crate::address_map::MAP;
@@ -44,17 +44,31 @@ fn is_allowed_with_room(n: usize) -> bool {
 pub fn ask(n: usize, ask: impl Fn() -> *mut c_void) -> *mut c_void {
     if !is_allowed(n) {
         limits::refused();
-        return ptr::null_mut();
+        return errno::no_memory();
     }
     count(Event::Asked);
     let before = errno::get();
-    let mut block = ask();
-    if block.is_null() && HEAP.release_empty() {
-        block = ask();
-        if !block.is_null() {
-            errno::set(before); // as if there had been no first try
-        }
+    let block = ask();
+    if block.is_null() {
+        return again(ask, before);
     }
+    block
+}
+
+/// There was no memory below. A table that a program has set need not set errno. After a second
+/// try that succeeds errno is `before`, as if there had been no first one.
+#[cold]
+#[inline(never)]
+fn again(ask: impl Fn() -> *mut c_void, before: c_int) -> *mut c_void {
+    let block = if HEAP.release_empty() {
+        ask()
+    } else {
+        ptr::null_mut()
+    };
+    if block.is_null() {
+        return errno::no_memory();
+    }
+    errno::set(before);
     block
 }
 

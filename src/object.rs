@@ -31,6 +31,7 @@ use crate::heap::{self, HEAP};
 use crate::lane::{self, Lane};
 use crate::limits;
 use crate::mine;
+use crate::os::errno;
 use crate::size_class::{SMALL_MAX, SizeClass};
 use crate::threads;
 
@@ -60,7 +61,7 @@ pub unsafe fn malloc<const ALIGN: usize>(below: &Allocator, n: usize) -> *mut c_
 unsafe fn beyond_small(below: &Allocator, n: usize) -> *mut c_void {
     let Some(class) = cutoff::class_of(n) else {
         if n > REQUEST_MAX {
-            return ptr::null_mut();
+            return errno::no_memory();
         }
         // SAFETY: T1.
         return below::make(n, || unsafe { (below.malloc)(below.ctx, n) });
@@ -159,7 +160,7 @@ pub unsafe fn calloc<const ALIGN: usize>(
 #[unsafe(link_section = ".text.hot.rest")]
 unsafe fn calloc_beyond_small(below: &Allocator, nelem: usize, elsize: usize) -> *mut c_void {
     let Some(n @ ..=REQUEST_MAX) = nelem.checked_mul(elsize) else {
-        return ptr::null_mut();
+        return errno::no_memory();
     };
     let Some(class) = cutoff::class_of(n) else {
         // SAFETY: T1.

@@ -26,6 +26,7 @@ use crate::below;
 use crate::cutoff;
 use crate::geometry::{ALIGNMENT, REQUEST_MAX};
 use crate::object::{free, malloc};
+use crate::os::errno;
 use crate::size_class::SMALL_MAX;
 
 /// Whether a block of `size` bytes, 0 if it is not ours, stays as it is for `n`.
@@ -106,7 +107,7 @@ unsafe fn change<const ALIGN: usize>(
 #[unsafe(link_section = ".text.hot.rest")]
 unsafe fn beyond_small(below: &Allocator, p: *mut c_void, n: usize, size: usize) -> *mut c_void {
     if n > REQUEST_MAX {
-        return ptr::null_mut();
+        return errno::no_memory();
     }
     if size == 0 {
         // SAFETY: the caller's promises, as in all that follow.

@@ -24,6 +24,7 @@ use crate::domains::{era, pymalloc, raw};
 use crate::geometry::{ALIGNMENT, REQUEST_MAX};
 use crate::host::exports::{Functions, Malloc};
 use crate::host::route;
+use crate::os::errno;
 use crate::os::text::CFile;
 use crate::stats_table;
 
@@ -250,7 +251,7 @@ unsafe extern "C" fn raw_calloc(_: *mut c_void, nelem: usize, elsize: usize) -> 
 
 unsafe extern "C" fn default_raw_malloc(n: usize) -> *mut c_void {
     if n > REQUEST_MAX {
-        return ptr::null_mut();
+        return errno::no_memory();
     }
     // SAFETY: T1, as in the three that follow.
     unsafe { raw_malloc(ptr::null_mut(), n) }
@@ -260,13 +261,13 @@ unsafe extern "C" fn default_raw_calloc(nelem: usize, elsize: usize) -> *mut c_v
     match nelem.checked_mul(elsize) {
         // SAFETY: as above.
         Some(n) if n <= REQUEST_MAX => unsafe { raw_calloc(ptr::null_mut(), nelem, elsize) },
-        _ => ptr::null_mut(),
+        _ => errno::no_memory(),
     }
 }
 
 unsafe extern "C" fn default_raw_realloc(p: *mut c_void, n: usize) -> *mut c_void {
     if n > REQUEST_MAX {
-        return ptr::null_mut();
+        return errno::no_memory();
     }
     // SAFETY: as above; the pointer's contract is the caller's.
     unsafe { raw::realloc(ptr::null_mut(), p, n) }

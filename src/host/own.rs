@@ -14,6 +14,7 @@ use crate::domains::outside::{PyMemAllocatorEx, PyObjectArenaAllocator, no_table
 use crate::domains::pymalloc::{MEM, OBJ};
 use crate::domains::raw::{self, RAW, WHATEVER_IS_IN_RAW};
 use crate::geometry::{ALIGNMENT, REQUEST_MAX};
+use crate::os::errno;
 use crate::os::text::CFile;
 use crate::{packing, stats, stats_table, watch};
 
@@ -23,7 +24,7 @@ macro_rules! by_table {
     ($table:ident) => {{
         unsafe extern "C" fn malloc(n: usize) -> *mut c_void {
             if n > REQUEST_MAX {
-                return ptr::null_mut();
+                return errno::no_memory();
             }
             // SAFETY: T1, as in the three that follow; the pointers' contract
             // is the caller's.
@@ -33,12 +34,12 @@ macro_rules! by_table {
             match nelem.checked_mul(elsize) {
                 // SAFETY: as above.
                 Some(n) if n <= REQUEST_MAX => unsafe { $table.calloc(nelem, elsize) },
-                _ => ptr::null_mut(),
+                _ => errno::no_memory(),
             }
         }
         unsafe extern "C" fn realloc(p: *mut c_void, n: usize) -> *mut c_void {
             if n > REQUEST_MAX {
-                return ptr::null_mut();
+                return errno::no_memory();
             }
             // SAFETY: as above.
             unsafe { $table.realloc(p, n) }
@@ -109,7 +110,7 @@ pub fn are_own(exports: &Exports) -> bool {
 
 unsafe extern "C" fn raw_malloc(n: usize) -> *mut c_void {
     if n > REQUEST_MAX {
-        return ptr::null_mut();
+        return errno::no_memory();
     }
     // SAFETY: T1.
     unsafe { (raw::MALLOC.malloc)(ptr::null_mut(), n) }
@@ -121,13 +122,13 @@ unsafe extern "C" fn raw_calloc(nelem: usize, elsize: usize) -> *mut c_void {
         Some(n) if n <= REQUEST_MAX => unsafe {
             (raw::MALLOC.calloc)(ptr::null_mut(), nelem, elsize)
         },
-        _ => ptr::null_mut(),
+        _ => errno::no_memory(),
     }
 }
 
 unsafe extern "C" fn raw_realloc(p: *mut c_void, n: usize) -> *mut c_void {
     if n > REQUEST_MAX {
-        return ptr::null_mut();
+        return errno::no_memory();
     }
     // SAFETY: the pointer's contract is the caller's.
     unsafe { raw::realloc(ptr::null_mut(), p, n) }

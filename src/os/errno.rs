@@ -19,6 +19,13 @@ pub fn set(value: c_int) {
     unsafe { *libc::__errno_location() = value };
 }
 
+/// NULL for a request that cannot be served, with errno as a C program expects it: ENOMEM.
+#[cold]
+pub fn no_memory<T>() -> *mut T {
+    set(libc::ENOMEM);
+    core::ptr::null_mut()
+}
+
 /// Runs `call` and puts errno back to what it was before.
 #[inline]
 pub fn kept<T>(call: impl FnOnce() -> T) -> T {

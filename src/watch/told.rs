@@ -28,6 +28,7 @@ use crate::cutoff;
 use crate::geometry::{ALIGNMENT, REQUEST_MAX, pool_base};
 use crate::misuse::{self, Misuse};
 use crate::object;
+use crate::os::errno;
 use crate::realloc as plain;
 use crate::size_class::{SMALL_MAX, SizeClass};
 use crate::sync::{AtomicPtr, AtomicUsize, Ordering::Relaxed};
@@ -74,7 +75,7 @@ pub unsafe fn malloc(below: &Allocator, n: usize) -> *mut c_void {
     let wide = n.saturating_add(BEHIND);
     if wide > SMALL_MAX && cutoff::class_of(wide).is_none() {
         if n > REQUEST_MAX {
-            return ptr::null_mut();
+            return errno::no_memory();
         }
         // SAFETY: T1.
         return below::make(n, || unsafe { (below.malloc)(below.ctx, n) });
@@ -97,7 +98,7 @@ pub unsafe fn malloc(below: &Allocator, n: usize) -> *mut c_void {
 pub unsafe fn calloc(below: &Allocator, nelem: usize, elsize: usize) -> *mut c_void {
     let n = nelem.checked_mul(elsize).filter(|&n| n <= REQUEST_MAX);
     let Some(n) = n else {
-        return ptr::null_mut();
+        return errno::no_memory();
     };
     // SAFETY: the caller's promise.
     let block = unsafe { malloc(below, n) };

@@ -16,6 +16,7 @@ use super::block::{BEFORE, Block, Damage, Ends, overhead};
 use super::dump;
 use crate::allocator::{Allocator, LIBC};
 use crate::geometry::REQUEST_MAX;
+use crate::os::errno;
 
 /// A domain under the hooks. Its address is the hooks' context.
 struct Hooked {
@@ -136,7 +137,7 @@ unsafe fn allocate(
 }
 
 fn address(block: Option<Block>) -> *mut c_void {
-    block.map_or(ptr::null_mut(), |block| block.data().cast())
+    block.map_or_else(errno::no_memory, |block| block.data().cast())
 }
 
 /// # Safety
@@ -156,7 +157,7 @@ pub unsafe extern "C" fn raw_malloc(ctx: *mut c_void, n: usize) -> *mut c_void {
 pub unsafe extern "C" fn raw_calloc(ctx: *mut c_void, nelem: usize, elsize: usize) -> *mut c_void {
     // A product that is too large does not get here by the exported names.
     let Some(n) = nelem.checked_mul(elsize) else {
-        return ptr::null_mut();
+        return errno::no_memory();
     };
     // SAFETY: our context; T1.
     address(unsafe { allocate(ctx, n, |inner, all| (inner.calloc)(inner.ctx, 1, all)) })
@@ -192,7 +193,7 @@ pub unsafe extern "C" fn raw_realloc(ctx: *mut c_void, p: *mut c_void, n: usize)
     check(old, hooked.id, c"_PyMem_DebugRawRealloc");
     let overhead = overhead(old.style());
     if n > REQUEST_MAX - overhead {
-        return ptr::null_mut();
+        return errno::no_memory();
     }
     let size = old.size();
     let old_serial = if old.style().serial { old.serial() } else { 0 };
@@ -212,7 +213,7 @@ pub unsafe extern "C" fn raw_realloc(ctx: *mut c_void, p: *mut c_void, n: usize)
     // SAFETY: as above.
     unsafe { ends.put_back(block, now) };
     if raw.is_null() {
-        return ptr::null_mut();
+        return errno::no_memory();
     }
     if n > size {
         // SAFETY: its own bytes.
