@@ -58,6 +58,10 @@ def rss(pid, snapshot):
     ours = sorted([(each['address'], each['address'] + each['bytes']) for each in snapshot.arenas] +
                   [(each['address'], each['address'] + each['bytes'])
                    for each in snapshot.mappings if each['kind'] != live_page.STATIC])
+    whole = [(each['address'], each['address'] + each['bytes'])
+             for each in snapshot.mappings if each['kind'] == live_page.METADATA]
+    ours = [part for part in ours if part in whole or not any(
+        first <= part[0] and part[1] <= last for first, last in whole)]
     total = 0
     for start, end, _, resident in rows:
         inside = [(max(start, first), min(end, last)) for first, last in ours

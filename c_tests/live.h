@@ -54,6 +54,7 @@ struct map_pool {
     uint32_t block_bytes, blocks, taken, first_block, spare;
 };
 struct map_page { uint16_t taken_bytes, blocks; uint8_t flags, spare[3]; };
+struct map_mapping { uint64_t address, bytes; uint32_t kind, spare; };
 enum { PAGE_RESIDENT = 1, PAGE_RETURNED = 2, PAGE_IDLE = 4, NO_CLASS = 0xFFFF };
 
 _Static_assert(sizeof(struct live_statistics) == 6600, "as in layout.rs");

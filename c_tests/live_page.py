@@ -16,7 +16,7 @@ UNKNOWN = 2**64 - 1
 WANT_SNAPSHOT, DROP_SNAPSHOT = 1, 2
 NO_CLASS = 0xFFFF
 RESIDENT, RETURNED, IDLE = 1, 2, 4
-RECORD, MAGAZINES, MAP, STATIC = 1, 2, 3, 4
+RECORD, MAGAZINES, MAP, STATIC, METADATA = 1, 2, 3, 4, 5
 
 CONTROL = struct.Struct('<8s10IQ')
 CONTROL_NAMES = ('magic', 'version', 'page_bytes', 'pid', 'sequence', 'request', 'answered',

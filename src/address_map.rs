@@ -35,7 +35,7 @@ use core::hint::assert_unchecked;
 use core::ptr;
 
 use crate::arena::Arena;
-use crate::geometry::{GRANULES, POOL_SIZE, POOLS_PER_ARENA, REGIONS, granule, region};
+use crate::geometry::{ARENA_SIZE, GRANULES, POOL_SIZE, POOLS_PER_ARENA, REGIONS, granule, region};
 use crate::granule::Granule;
 use crate::metadata;
 use crate::near::{self, Near};
@@ -165,32 +165,33 @@ impl AddressMap {
     /// Says that the pools of `arena` lie where they do from now on. False,
     /// and nothing changed, if the map needs memory and the kernel has none.
     pub fn add_arena(&'static self, arena: &'static Arena) -> bool {
-        let add = |pool| {
-            let granule = self.granule(pool).or_else(|| self.add_leaf(pool));
-            granule.is_some_and(|granule| granule.make_room(arena)) && self.near.make_writable(pool)
+        let add = |first| {
+            let granule = self.granule(first).or_else(|| self.add_leaf(first));
+            granule.is_some_and(|granule| granule.make_room(arena))
         };
-        if !self.near.begin(arena.base()) || !pools_of(arena).all(add) {
-            return false;
+        // What is near is made writable in steps that are larger than an arena.
+        let last = arena.base() + (arena.len() - 1) * POOL_SIZE;
+        let is_kept = self.near.begin(arena.base())
+            && self.near.make_writable(arena.base())
+            && self.near.make_writable(last)
+            && granules_of(arena).all(add);
+        if is_kept {
+            for first in granules_of(arena) {
+                if let Some(granule) = self.granule(first) {
+                    granule.enter(first, arena);
+                }
+            }
         }
-        for (granule, pool) in self.granules_of(arena) {
-            granule.set(pool, arena);
-        }
-        true
+        is_kept
     }
 
     /// Says that `arena` is there no more.
     pub fn remove_arena(&'static self, arena: &'static Arena) {
-        for (granule, pool) in self.granules_of(arena) {
-            granule.unset(pool);
+        for first in granules_of(arena) {
+            if let Some(granule) = self.granule(first) {
+                granule.leave(first, arena);
+            }
         }
-    }
-
-    /// The pools of an arena, and the granule of each.
-    fn granules_of(
-        &'static self,
-        arena: &'static Arena,
-    ) -> impl Iterator<Item = (&'static Granule, usize)> {
-        pools_of(arena).filter_map(|pool| Some((self.granule(pool)?, pool)))
     }
 
     #[cold]
@@ -207,10 +208,11 @@ impl AddressMap {
     }
 }
 
-/// Where the pools of an arena begin.
-fn pools_of(arena: &Arena) -> impl Iterator<Item = usize> {
-    let base = arena.base();
-    (0..arena.len()).map(move |i| base + i * POOL_SIZE)
+/// Where the first pool of an arena lies in each granule that it lies in.
+fn granules_of(arena: &Arena) -> impl Iterator<Item = usize> {
+    let (base, end) = (arena.base(), arena.base() + arena.len() * POOL_SIZE);
+    let further = base - base % ARENA_SIZE + ARENA_SIZE;
+    core::iter::once(base).chain((further..end).step_by(ARENA_SIZE))
 }
 
 /// How many leaves there are.
@@ -260,7 +262,6 @@ pub fn leaf_bytes() -> usize {
 mod tests {
     use super::*;
     use crate::arena_source::Land;
-    use crate::geometry::ARENA_SIZE;
     use crate::os::memory;
     use crate::tests::*;
     use core::ptr::NonNull;

@@ -24,7 +24,7 @@
 use core::ptr::{self, NonNull};
 
 use crate::arena::Arena;
-use crate::geometry::{ARENA_SIZE, POOLS_PER_ARENA, pool_in_granule};
+use crate::geometry::{ARENA_SIZE, POOL_SIZE, POOLS_PER_ARENA, pool_in_granule};
 use crate::metadata;
 use crate::os::memory;
 use crate::sync::{
@@ -128,9 +128,7 @@ impl Granule {
     /// Makes a word for each pool, if `arena` needs that and there is none. False if there is no
     /// memory for them.
     pub fn make_room(&'static self, arena: &Arena) -> bool {
-        let is_all_of_it =
-            arena.base().is_multiple_of(ARENA_SIZE) && arena.len() == POOLS_PER_ARENA;
-        is_all_of_it || self.split()
+        is_filled_by(arena) || self.split()
     }
 
     #[cold]
@@ -163,23 +161,38 @@ impl Granule {
         }
     }
 
-    /// Says that the pool at `address` lies in `arena` from now on, for which there is room.
-    pub fn set(&'static self, address: usize, arena: &'static Arena) {
-        // Release: the record's own fields are set.
+    /// Says that the pools of `arena` that are in this granule lie there from now on. There is room.
+    pub fn enter(&'static self, first: usize, arena: &'static Arena) {
         let record = ptr::from_ref(arena).cast_mut();
+        // Release: the record's own fields are set.
         match split(self.word.load(Acquire)) {
-            Some(split) => split.pools[pool_in_granule(address)].store(record, Release),
+            Some(split) => split.set(first, arena, record),
             None => self.word.store(record, Release),
         }
     }
 
-    /// Says that the pool at `address` is gone, and with it all of its arena's in this granule.
-    pub fn unset(&'static self, address: usize) {
+    /// Says that they are gone. `first` is the address of the first of them, here as in `enter`.
+    pub fn leave(&'static self, first: usize, arena: &'static Arena) {
         match split(self.word.load(Acquire)) {
-            Some(split) => split.pools[pool_in_granule(address)].store(GONE, Release),
+            Some(split) => split.set(first, arena, GONE),
             None => self.word.store(gone(u32::MAX), Release),
         }
     }
+}
+
+impl Split {
+    /// Sets the words of the pools of `arena` from the one at `first` on, as far as they are here.
+    fn set(&self, first: usize, arena: &Arena, word: *mut Arena) {
+        let rest = (arena.base() + arena.len() * POOL_SIZE - first) / POOL_SIZE;
+        for pool in self.pools.iter().skip(pool_in_granule(first)).take(rest) {
+            pool.store(word, Release);
+        }
+    }
+}
+
+/// Whether an arena's pools are all the pools of a granule.
+fn is_filled_by(arena: &Arena) -> bool {
+    arena.base().is_multiple_of(ARENA_SIZE) && arena.len() == POOLS_PER_ARENA
 }
 
 /// The arena at `address`, in a granule that is split.

@@ -40,8 +40,10 @@ use crate::sync::{
 const MOST: usize = 32 << 30;
 /// With a limit, it answers for so many times the limit: mappings lie close to each other.
 const LIMIT_TIMES: usize = 4;
-/// So many bytes of these lie above the first arena, or a quarter; below, there is room to grow.
-const ABOVE: usize = 2 << 30;
+/// So many bytes of these lie above the first arena, or a quarter; below, there is room to grow. (3 GiB,
+/// and half of what one page of the table answers for: so the first arenas, which lie one below the
+/// other, are in the midst of a step and of a page.)
+const ABOVE: usize = (3 << 30) + (64 << 20);
 /// Bytes of the table that are made writable at once: entries for 2 GiB.
 const STEP: usize = 64 * 1024;
 

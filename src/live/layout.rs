@@ -315,6 +315,10 @@ pub const MAPPING_MAP: u32 = 3;
 /// The part of the address map that lies among the library's own data, in its file's mapping.
 pub const MAPPING_STATIC: u32 = 4;
 
+/// A mapping of metadata as a whole: records, magazines and parts of the address map lie in it, and
+/// what has no kind of its own. So its bytes are not to be added to theirs.
+pub const MAPPING_METADATA: u32 = 5;
+
 const _: () = assert!(size_of::<Control>() + size_of::<Statistics>() <= PAGE_BYTES);
 const _: () = assert!(size_of::<Control>() == 120);
 const _: () = assert!(size_of::<Header>() == 72 + size_of::<Statistics>());

@@ -21,8 +21,8 @@ use core::slice;
 use super::fill::fill;
 use super::layout::{
     ARENA_GONE, ARENA_PROGRAMS, Arena, Header, MAP_MAGIC, MAPPING_MAGAZINES, MAPPING_MAP,
-    MAPPING_RECORD, MAPPING_STATIC, Mapping, NO_CLASS, PAGE_IDLE, PAGE_RESIDENT, PAGE_RETURNED,
-    Page, Pool, SNAPSHOT_PAGE, VERSION,
+    MAPPING_METADATA, MAPPING_RECORD, MAPPING_STATIC, Mapping, NO_CLASS, PAGE_IDLE, PAGE_RESIDENT,
+    PAGE_RETURNED, Page, Pool, SNAPSHOT_PAGE, VERSION,
 };
 use super::sink::Sink;
 use crate::address_map::{self, MAP};
@@ -30,6 +30,7 @@ use crate::arena;
 use crate::block_bits;
 use crate::geometry::{PIECE, POOL_SIZE, POOLS_PER_ARENA};
 use crate::heap::HEAP;
+use crate::metadata;
 use crate::os::memory;
 use crate::os::output::Output;
 use crate::os::process::libc_memory;
@@ -84,7 +85,7 @@ impl Plan {
         let most = HEAP.arena_counts().mapped + SPARE;
         let size = size_of::<Work>() + most * size_of::<Arena>();
         let size = size.next_multiple_of(memory::page_size());
-        let work = memory::map(size).ok_or(libc::ENOMEM)?.cast();
+        let work = memory::map_fenced(size).ok_or(libc::ENOMEM)?.cast();
         let mut plan = Plan {
             work,
             size,
@@ -93,7 +94,11 @@ impl Plan {
         };
         let records = plan.collect(most);
         let of_threads = threads::mappings().count();
-        plan.mappings = records + of_threads + address_map::tables().count() + SPARE;
+        plan.mappings = records
+            + of_threads
+            + address_map::tables().count()
+            + metadata::mappings().count()
+            + SPARE;
         let mut first_pool = 0;
         let arenas = plan.arenas_mut();
         sort(arenas);
@@ -222,7 +227,9 @@ impl Plan {
         let of_threads = threads::mappings().map(|record| (MAPPING_MAGAZINES, record));
         let kinds = core::iter::once(MAPPING_STATIC).chain(core::iter::repeat(MAPPING_MAP));
         let tables = kinds.zip(address_map::tables());
-        let all = records.chain(of_threads).chain(tables).take(self.mappings);
+        let whole = metadata::mappings().map(|chunk| (MAPPING_METADATA, chunk));
+        let all = records.chain(of_threads).chain(tables).chain(whole);
+        let all = all.take(self.mappings);
         let (mut written, mut held) = (0, 0);
         let place = |n: usize| at + (n * size_of::<Mapping>()) as u64;
         for (kind, (address, bytes)) in all {
@@ -247,7 +254,7 @@ impl Plan {
 impl Drop for Plan {
     fn drop(&mut self) {
         // SAFETY: mapped by `make`, and nothing points there any more.
-        unsafe { memory::unmap(self.work.cast(), self.size) };
+        unsafe { memory::unmap_fenced(self.work.cast(), self.size) };
     }
 }
 

@@ -78,12 +78,12 @@ pub fn map_fenced_unwritable(size: usize) -> Option<NonNull<u8>> {
     })
 }
 
-/// Reserves `size` bytes between two OS pages, and has `fill` put a mapping in the place of those
-/// bytes. `None`, and nothing is mapped, if the kernel refuses either.
-#[cfg(not(miri))]
+/// Reserves `size` bytes, rounded up to OS pages, between two more, and has `fill` put a mapping in
+/// the place of those bytes. `None`, and nothing is mapped, if the kernel refuses either.
+#[cfg(not(any(miri, all(test, loom))))]
 pub fn fenced(size: usize, fill: impl FnOnce(NonNull<u8>) -> bool) -> Option<NonNull<u8>> {
     let page = page_size();
-    let whole = size.checked_add(2 * page)?;
+    let whole = size.checked_next_multiple_of(page)?.checked_add(2 * page)?;
     let fence = errno::kept(|| reserve(whole))?;
     fence.as_ptr().expose_provenance();
     // SAFETY: within the reservation, which is larger than a page.
@@ -96,8 +96,9 @@ pub fn fenced(size: usize, fill: impl FnOnce(NonNull<u8>) -> bool) -> Option<Non
     None
 }
 
-/// Under Miri, which knows no pages that cannot be accessed: without fences.
-#[cfg(miri)]
+/// Under Miri, which knows no pages that cannot be accessed, and in the models, which map anew for
+/// every order of events, more than a process may have mappings: without fences.
+#[cfg(any(miri, all(test, loom)))]
 pub fn fenced(size: usize, _: impl FnOnce(NonNull<u8>) -> bool) -> Option<NonNull<u8>> {
     anonymous(size, libc::PROT_READ | libc::PROT_WRITE, 0)
 }
@@ -108,10 +109,36 @@ pub fn fenced(size: usize, _: impl FnOnce(NonNull<u8>) -> bool) -> Option<NonNul
 /// `size` is the size that was mapped, and nothing points there any more.
 pub unsafe fn unmap_fenced(start: NonNull<u8>, size: usize) {
     let page = page_size();
+    if cfg!(any(miri, all(test, loom))) {
+        // SAFETY: mapped by `fenced`, and given up by the caller.
+        return unsafe { unmap(start, size) };
+    }
     // SAFETY: `fenced` reserved a page before `start`.
     let fence = unsafe { start.sub(page) };
     // SAFETY: the reservation as a whole, which the caller has given up.
-    unsafe { unmap(fence, size + 2 * page) };
+    unsafe { unmap(fence, size.next_multiple_of(page) + 2 * page) };
+}
+
+// Not the symbol of the same name that a program may export.
+#[cfg(not(any(test, miri)))]
+core::arch::global_asm!(".hidden _end");
+
+/// Where the pages end that hold the library's own data: its statics, and with the archive those of
+/// the program it is linked into.
+#[cfg(not(any(test, miri)))]
+pub fn end_of_data() -> usize {
+    unsafe extern "C" {
+        /// The linker's: the first byte behind the data.
+        static _end: u8;
+    }
+    let end = (&raw const _end).addr();
+    end.next_multiple_of(page_size())
+}
+
+/// In tests: nowhere.
+#[cfg(any(test, miri))]
+pub fn end_of_data() -> usize {
+    0
 }
 
 /// Bytes of addresses that the process may have, if there is a limit to that.
@@ -135,11 +162,10 @@ pub fn reserve(size: usize) -> Option<NonNull<u8>> {
     anonymous(size, libc::PROT_NONE, libc::MAP_NORESERVE)
 }
 
-/// Maps `size` bytes of which most will never be touched: none is set aside, and
-/// no huge page backs them.
+/// As [`map_fenced`], for what will mostly never be touched: no memory is set aside, and
+/// no huge page backs it.
 pub fn map_sparse(size: usize) -> Option<NonNull<u8>> {
-    let access = libc::PROT_READ | libc::PROT_WRITE;
-    let base = anonymous(size, access, libc::MAP_NORESERVE)?;
+    let base = map_fenced(size)?;
     advise_small_pages(base, size);
     Some(base)
 }
@@ -204,13 +230,17 @@ unsafe fn protect(address: usize, size: usize, access: c_int) -> bool {
 /// (before 4.14).
 pub fn map_wiped_in_children() -> Option<NonNull<u8>> {
     let (size, advice) = (page_size(), libc::MADV_WIPEONFORK);
-    let page = if sandbox::allows() { map(size) } else { None }?;
+    let page = if sandbox::allows() {
+        map_fenced(size)
+    } else {
+        None
+    }?;
     // SAFETY: a page that nobody has seen.
     if unsafe { advise(page.as_ptr().cast(), size, advice) } {
         return Some(page);
     }
-    // SAFETY: as above.
-    unsafe { unmap(page, size) };
+    // SAFETY: nobody has seen it.
+    unsafe { unmap_fenced(page, size) };
     None
 }
 

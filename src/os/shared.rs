@@ -96,19 +96,19 @@ impl Shared {
         }
     }
 
-    /// Maps the first `size` bytes.
+    /// Maps the first `size` bytes between two pages that nobody can access.
     #[cold]
     pub fn map(&self, size: usize) -> Option<NonNull<u8>> {
         let access = libc::PROT_READ | libc::PROT_WRITE;
-        let p = errno::kept(|| {
-            // SAFETY: a fresh mapping at an address of the kernel's choice.
-            unsafe { libc::mmap(ptr::null_mut(), size, access, libc::MAP_SHARED, self.fd, 0) }
-        });
-        if p == libc::MAP_FAILED {
-            None
-        } else {
-            NonNull::new(p.cast())
-        }
+        let kind = libc::MAP_SHARED | libc::MAP_FIXED;
+        memory::fenced(size, |start| {
+            let start = start.as_ptr().cast();
+            let map = || {
+                // SAFETY: in the place of pages that `fenced` has reserved for it.
+                unsafe { libc::mmap(start, size, access, kind, self.fd, 0) }
+            };
+            errno::kept(map) != libc::MAP_FAILED
+        })
     }
 }
 
@@ -116,15 +116,19 @@ impl Shared {
 /// which may be another file's at any moment.
 #[cold]
 pub fn map_again(start: NonNull<u8>, size: usize) -> Option<NonNull<u8>> {
-    let flags = libc::MREMAP_MAYMOVE;
+    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
     if !sandbox::allows() {
         return None;
     }
-    let p = checked(|| {
-        // SAFETY: an old size of 0 leaves the mapping, which is shared, as it is.
-        unsafe { libc::syscall(libc::SYS_mremap, start.as_ptr(), 0, size, flags, 0) }
-    });
-    NonNull::new(ptr::with_exposed_provenance_mut(p.ok()?))
+    let old = start.as_ptr();
+    memory::fenced(size, |place| {
+        let again = || {
+            // SAFETY: an old size of 0 leaves the mapping, which is shared, as it is; the new one
+            // takes the place of pages that `fenced` has reserved for it.
+            unsafe { libc::syscall(libc::SYS_mremap, old, 0, size, flags, place.as_ptr()) }
+        };
+        checked(again).is_ok()
+    })
 }
 
 /// Takes a mapping made here away.
@@ -134,7 +138,7 @@ pub fn map_again(start: NonNull<u8>, size: usize) -> Option<NonNull<u8>> {
 #[cold]
 pub unsafe fn unmap(start: NonNull<u8>, size: usize) {
     // SAFETY: the caller's promise.
-    unsafe { memory::unmap(start, size) };
+    unsafe { memory::unmap_fenced(start, size) };
 }
 
 /// Gives the memory of `size` bytes at `start`, in a mapping made here, back: they read as
