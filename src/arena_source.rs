@@ -13,6 +13,9 @@
 //! # Invariants
 //!
 //! L1  Land belongs to whoever has the `Land`; it goes back once, whole.
+//! L2  No land from the kernel begins where the library's own data end, or it would be reached
+//!     by writing from a block downwards. (Before the data lies what nobody can write; what else
+//!     the library maps has its own fences.)
 //!
 //! # Threads
 //!
@@ -30,6 +33,7 @@ use crate::listener::Listener;
 use crate::os::memory;
 use crate::os::process::name_mapping;
 use crate::pages::Pages;
+use crate::refusal::Refusal;
 use crate::sync::{
     AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
@@ -127,12 +131,27 @@ pub fn tell() {
     }
 }
 
+/// The kernel's refusals to map an arena.
+static REFUSAL: Refusal = Refusal::new();
+
+/// A mapping for an arena (L2).
+fn map_apart() -> Option<NonNull<u8>> {
+    let start = memory::map_aligned(ARENA_SIZE)?;
+    if start.addr().get() != memory::end_of_data() {
+        return Some(start);
+    }
+    let other = memory::map_aligned(ARENA_SIZE);
+    // SAFETY: mapped just now, and nobody has seen it.
+    unsafe { memory::unmap(start, ARENA_SIZE) };
+    other
+}
+
 impl Land {
     /// Land for one more arena. To be called without any lock.
     pub fn take() -> Option<Land> {
         let size = SIZE.load(Acquire);
         if size == 0 {
-            let start = memory::map_aligned(ARENA_SIZE)?;
+            let start = REFUSAL.ask(map_apart)?;
             let huge = huge_pages::are_wanted() && memory::advise_huge_pages(start, ARENA_SIZE);
             if !huge && huge_pages::are_to_be_refused() {
                 memory::advise_small_pages(start, ARENA_SIZE);
@@ -167,6 +186,7 @@ impl Land {
         if self.source == Source::Kernel {
             // SAFETY: L1; mapped in `take`.
             unsafe { memory::unmap(self.start, self.size) };
+            REFUSAL.forget();
         } else {
             let table = get();
             // SAFETY: L1; the contract of such a table.

@@ -106,9 +106,22 @@ pub fn is_new() -> bool {
 #[cold]
 fn begin() -> Option<&'static Magazines> {
     let record = THREADS.lock().begin();
-    let magazines = record.map_or_else(mine::ended, |record| &record.magazines);
+    let magazines = match record {
+        Ok(record) => &record.magazines,
+        // The next miss asks again. Till then blocks are taken and given one by one.
+        Err(Lacking::Memory) => return None,
+        Err(Lacking::Key) => mine::ended(),
+    };
     mine::set(magazines);
-    record.map(|record| &record.magazines)
+    record.ok().map(|record| &record.magazines)
+}
+
+/// Why a thread gets no record.
+enum Lacking {
+    /// There is no memory for one, for now.
+    Memory,
+    /// Its end would go unnoticed.
+    Key,
 }
 
 /// Who is told how many bytes came back to pools by each end of a thread.
@@ -136,25 +149,25 @@ unsafe extern "C" fn end(record: *mut c_void) {
 }
 
 impl Threads {
-    fn begin(&self) -> Option<&'static Record> {
-        let key = self.key()?;
+    fn begin(&self) -> Result<&'static Record, Lacking> {
+        let key = self.key().ok_or(Lacking::Key)?;
         let record = self
             .idle
             .pop()
             .or_else(|| self.orphan())
-            .or_else(|| self.make())?;
+            .or_else(|| self.make())
+            .ok_or(Lacking::Memory)?;
         // SAFETY: the key exists. (For keys from 32 on the C library takes
         // memory of its own here; it does not come from us.)
         let kept =
             errno::kept(|| unsafe { libc::pthread_setspecific(key, ptr::from_ref(record).cast()) });
         if kept != 0 {
-            // The thread's end would go unnoticed.
             record.generation.set(0);
             self.idle.push(record);
-            return None;
+            return Err(Lacking::Key);
         }
         record.generation.set(self.generation.get());
-        Some(record)
+        Ok(record)
     }
 
     fn key(&self) -> Option<libc::pthread_key_t> {
