@@ -38,7 +38,7 @@ all: ## build target/release/libobmalloc.so and .a
 	@ln -sf libobmalloc.so $(RELEASE)/$(SONAME)
 	@objcopy --wildcard --weaken-symbol='PyMem_*' --weaken-symbol='PyObject_*' \
 	         --weaken-symbol='_PyMem_*' --weaken-symbol='_PyObject_*' \
-	         --weaken-symbol='_Py_*' $(A) $(A).weak
+	         --weaken-symbol='_Py_*' --localize-symbol=__gmon_start__ $(A) $(A).weak
 	@mv $(A).weak $(A)
 
 command: all ## build target/release/obmalloc, and its man pages

@@ -47,7 +47,9 @@ def kept(release):
 
 
 def exported(library):
-    return set(symbols.nm("-D", "--defined-only", library))
+    """The names that programs may use: not the one that the loader's part of each object
+    calls."""
+    return set(symbols.nm("-D", "--defined-only", library)) - symbols.SHARED_ONLY
 
 
 def since(exports):

@@ -81,6 +81,11 @@
  */
 #define OBMALLOC_NO_GIL 8
 
+/*
+ `obmalloc_install`: another CPython of this process is served already.
+ */
+#define OBMALLOC_SERVES_ANOTHER 9
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -96,7 +101,8 @@ const char *obmalloc_version(void);
  its own allocator has handed out go back to that.
 
  To be called with the GIL, if the interpreter runs: from Python, by
- `ctypes.PyDLL(...)`, not `CDLL`. Returns OBMALLOC_ACTIVE (0) if the library
+ `ctypes.PyDLL(...)`, not `CDLL`. Of several CPythons in the process that one is
+ meant whose GIL the calling thread holds; one of them is served. Returns OBMALLOC_ACTIVE (0) if the library
  serves the process now, else one of the reasons above, with nothing
  changed. May be called again.
  */

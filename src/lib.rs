@@ -130,6 +130,7 @@
 //! | `GO_ON`, `LINES` | misuse | atomics | as they are |
 //! | settings | config | atomics, written at start | as they are |
 //! | `STATE`, `ROUTE`, what was below us | host/ | written at start, or under the GIL | as they are |
+//! | `LOADS`; `FIRST`, `OTHERS`, `GLOBAL`, `PROGRAM` | host/route; host/several | atomics; written under the loader's lock, or by who decides | as they are |
 //!
 //! Locks are taken in this order, and fork takes all of them in it: `ANSWERER`'s, `PAGE`, `HELPER`'s,
 //! `ROUND`, `THREADS`, one class's, the arenas', the guard's `SLOTS`.

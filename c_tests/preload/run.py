@@ -92,6 +92,8 @@ def sample(found):
 
 def is_left_out(python, topic, method, sampled):
     """Whether a sample does without this check, as others of it make the same."""
+    if sampled is not None and getattr(method, 'not_in_a_sample', False):
+        return True
     if sampled is None or python is None or topic in EVERYWHERE:
         return False
     same = [each for each in sampled if applies(method, each)]

@@ -126,6 +126,12 @@ def takes_long(method):
     return method
 
 
+def not_in_a_sample(method):
+    """For checks that a sample does without."""
+    method.not_in_a_sample = True
+    return method
+
+
 class Case(unittest.TestCase):
     """A topic that does not depend on an interpreter."""
     python = None

@@ -18,6 +18,7 @@ _REFUSALS = {
     6: 'tracemalloc is tracing; stop it first',
     7: 'this CPython can be served from the start only: python -m obmalloc run app.py',
     8: 'the GIL is not held',
+    9: 'another CPython of this process is served',
 }
 
 

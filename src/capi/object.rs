@@ -2,38 +2,38 @@
 
 use core::ffi::c_void;
 
-use crate::host::route;
+use crate::host::route::jump;
 
 /// Allocates `n` bytes in the domain OBJ. Aligned to 16 bytes; a request for
 /// nothing returns a block of its own. NULL if there is no memory, or `n`
 /// exceeds `PY_SSIZE_T_MAX`. In a CPython host, call it as the host demands
 /// (with the GIL); elsewhere from any thread.
+#[unsafe(naked)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn PyObject_Malloc(n: usize) -> *mut c_void {
-    // SAFETY: the caller's contract, as in all that follow.
-    unsafe { (route::current().object.malloc)(n) }
+    jump!(object.malloc)
 }
 
 /// Allocates `nelem` times `elsize` bytes, all zero, in the domain OBJ. NULL
 /// also if the product exceeds `PY_SSIZE_T_MAX`.
+#[unsafe(naked)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn PyObject_Calloc(nelem: usize, elsize: usize) -> *mut c_void {
-    // SAFETY: as above.
-    unsafe { (route::current().object.calloc)(nelem, elsize) }
+    jump!(object.calloc)
 }
 
 /// Changes the size of the block `p` of the domain OBJ to `n` bytes: see
 /// `PyMem_Realloc`.
+#[unsafe(naked)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn PyObject_Realloc(p: *mut c_void, n: usize) -> *mut c_void {
-    // SAFETY: as above.
-    unsafe { (route::current().object.realloc)(p, n) }
+    jump!(object.realloc)
 }
 
 /// Frees the block `p` of the domain OBJ; nothing if it is NULL. A block of
 /// `PyMem_Malloc` or of the C library's malloc is taken, too.
+#[unsafe(naked)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn PyObject_Free(p: *mut c_void) {
-    // SAFETY: as above.
-    unsafe { (route::current().object.free)(p) }
+    jump!(object.free)
 }

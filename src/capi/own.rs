@@ -4,9 +4,9 @@ use core::ffi::{CStr, c_char, c_int};
 use core::slice;
 
 use crate::decay;
-use crate::host::attach::host_version;
 use crate::host::reason::Reason;
 use crate::host::route;
+use crate::host::state::host_version;
 use crate::live::snapshot;
 use crate::os::text::Buffer;
 use crate::stats_json;
@@ -31,6 +31,9 @@ pub const OBMALLOC_NO_WAY_IN: c_int = 7;
 /// `obmalloc_install`: the calling thread does not hold the GIL.
 pub const OBMALLOC_NO_GIL: c_int = 8;
 
+/// `obmalloc_install`: another CPython of this process is served already.
+pub const OBMALLOC_SERVES_ANOTHER: c_int = 9;
+
 /// The library's version, such as "0.1.0". Lives as long as the process.
 #[unsafe(no_mangle)]
 pub extern "C" fn obmalloc_version() -> *const c_char {
@@ -47,7 +50,8 @@ pub extern "C" fn obmalloc_version() -> *const c_char {
 /// its own allocator has handed out go back to that.
 ///
 /// To be called with the GIL, if the interpreter runs: from Python, by
-/// `ctypes.PyDLL(...)`, not `CDLL`. Returns OBMALLOC_ACTIVE (0) if the library
+/// `ctypes.PyDLL(...)`, not `CDLL`. Of several CPythons in the process that one is
+/// meant whose GIL the calling thread holds; one of them is served. Returns OBMALLOC_ACTIVE (0) if the library
 /// serves the process now, else one of the reasons above, with nothing
 /// changed. May be called again.
 #[unsafe(no_mangle)]
@@ -61,6 +65,7 @@ pub extern "C" fn obmalloc_install() -> c_int {
         Err(Reason::OtherAllocator) => OBMALLOC_OTHER_ALLOCATOR,
         Err(Reason::Tracing) => OBMALLOC_TRACING,
         Err(Reason::NoGil) => OBMALLOC_NO_GIL,
+        Err(Reason::ServesAnother) => OBMALLOC_SERVES_ANOTHER,
         Err(Reason::InPlace) => OBMALLOC_OTHER_ALLOCATOR,
         Err(Reason::NoTables | Reason::NotInterposable | Reason::LoadedLate | Reason::TooLate) => {
             OBMALLOC_NO_WAY_IN

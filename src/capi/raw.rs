@@ -2,39 +2,39 @@
 
 use core::ffi::c_void;
 
-use crate::host::route;
+use crate::host::route::jump;
 
 /// Allocates `n` bytes in the domain RAW, which is the C library's malloc
 /// unless a CPython host says otherwise. Aligned to 16 bytes; a request for
 /// nothing returns a block of its own. NULL if there is no memory, or `n`
 /// exceeds `PY_SSIZE_T_MAX`. Any thread may call it, without the GIL.
+#[unsafe(naked)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn PyMem_RawMalloc(n: usize) -> *mut c_void {
-    // SAFETY: the caller's contract, as in all that follow.
-    unsafe { (route::current().raw.malloc)(n) }
+    jump!(raw.malloc)
 }
 
 /// Allocates `nelem` times `elsize` bytes, all zero, in the domain RAW. NULL
 /// also if the product exceeds `PY_SSIZE_T_MAX`.
+#[unsafe(naked)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn PyMem_RawCalloc(nelem: usize, elsize: usize) -> *mut c_void {
-    // SAFETY: as above.
-    unsafe { (route::current().raw.calloc)(nelem, elsize) }
+    jump!(raw.calloc)
 }
 
 /// Changes the size of the block `p` of the domain RAW to `n` bytes, moving it
 /// if need be. `p` may be NULL: then it allocates. NULL if there is no memory,
 /// and the block is as it was.
+#[unsafe(naked)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn PyMem_RawRealloc(p: *mut c_void, n: usize) -> *mut c_void {
-    // SAFETY: as above.
-    unsafe { (route::current().raw.realloc)(p, n) }
+    jump!(raw.realloc)
 }
 
 /// Frees the block `p` of the domain RAW; nothing if it is NULL. A block of
 /// `PyMem_Malloc` or `PyObject_Malloc` that went astray is taken, too.
+#[unsafe(naked)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn PyMem_RawFree(p: *mut c_void) {
-    // SAFETY: as above.
-    unsafe { (route::current().raw.free)(p) }
+    jump!(raw.free)
 }

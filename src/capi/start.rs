@@ -4,8 +4,28 @@
 use core::ffi::{c_char, c_int};
 
 use crate::at_exit;
+use crate::host::state::host_version;
 use crate::host::{attach, route};
 use crate::os::{descriptor, environment};
+
+/// What the `_init` of each object calls that is loaded, from before the first of our
+/// constructors on: see `route.rs`. (A program that is linked for gprof has a function of this
+/// name itself; then a second CPython goes unnoticed.) In the archive it is local.
+#[cfg(not(test))]
+#[unsafe(naked)]
+#[unsafe(no_mangle)]
+unsafe extern "C" fn __gmon_start__() {
+    core::arch::naked_asm!(
+        "mov rdi, qword ptr [rsp]",
+        "jmp {loaded}",
+        loaded = sym object_loaded,
+    )
+}
+
+#[cfg(not(test))]
+extern "C" fn object_loaded(address: usize) {
+    route::object_loaded(address);
+}
 
 /// glibc hands constructors what `main` gets.
 unsafe extern "C" fn constructor(argc: c_int, argv: *mut *const c_char) {
@@ -17,7 +37,7 @@ unsafe extern "C" fn constructor(argc: c_int, argv: *mut *const c_char) {
 /// Unmaps and resets nothing: daemon threads and the host's own exit run on.
 unsafe extern "C" fn destructor() {
     attach::at_exit();
-    at_exit::report(attach::host_version());
+    at_exit::report(host_version());
 }
 
 #[cfg(not(test))]

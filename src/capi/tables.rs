@@ -3,7 +3,7 @@
 use core::ffi::c_int;
 
 use crate::domains::outside::{PyMemAllocatorEx, PyObjectArenaAllocator};
-use crate::host::route;
+use crate::host::route::jump;
 
 /// A domain, by CPython's number.
 pub type PyMemAllocatorDomain = c_int;
@@ -16,13 +16,13 @@ pub const PYMEM_DOMAIN_OBJ: PyMemAllocatorDomain = 2;
 
 /// Writes the table of a domain to `allocator`; all NULL if there is no such
 /// domain.
+#[unsafe(naked)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn PyMem_GetAllocator(
     domain: PyMemAllocatorDomain,
     allocator: *mut PyMemAllocatorEx,
 ) {
-    // SAFETY: the caller's contract, as in all that follow.
-    unsafe { (route::current().tables.get)(domain, allocator) };
+    jump!(tables.get)
 }
 
 /// Makes a copy of `allocator` the table of a domain; nothing if there is no
@@ -33,14 +33,13 @@ pub unsafe extern "C" fn PyMem_GetAllocator(
 ///
 /// Requests of `PyMem_*` and `PyObject_*` that no pool serves go to the domain
 /// RAW, by whatever is in its table.
+#[unsafe(naked)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn PyMem_SetAllocator(
     domain: PyMemAllocatorDomain,
     allocator: *mut PyMemAllocatorEx,
 ) {
-    // SAFETY: as above.
-    unsafe { (route::current().tables.set)(domain, allocator) };
-    route::tables_changed();
+    jump!(tables.set)
 }
 
 /// Puts CPython's debug hooks over the tables of all domains, once: each block
@@ -49,18 +48,17 @@ pub unsafe extern "C" fn PyMem_SetAllocator(
 /// damaged, or is given back by another domain, is described on stderr and ends
 /// the process. To be called before anything is allocated, and again after
 /// `PyMem_SetAllocator`.
+#[unsafe(naked)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn PyMem_SetupDebugHooks() {
-    // SAFETY: as above.
-    unsafe { (route::current().tables.setup_debug_hooks)() };
-    route::tables_changed();
+    jump!(tables.setup_debug_hooks)
 }
 
 /// Writes to `allocator` where arenas come from.
+#[unsafe(naked)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn PyObject_GetArenaAllocator(allocator: *mut PyObjectArenaAllocator) {
-    // SAFETY: as above.
-    unsafe { (route::current().tables.get_arenas)(allocator) };
+    jump!(tables.get_arenas)
 }
 
 /// Has arenas come from `allocator` from now on: 1 MiB each, as CPython asks
@@ -70,8 +68,8 @@ pub unsafe extern "C" fn PyObject_GetArenaAllocator(allocator: *mut PyObjectAren
 /// serves the request. The functions are called with no lock held, and without
 /// a host from any thread. Arenas that `allocator` has made go back to what is
 /// set then.
+#[unsafe(naked)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn PyObject_SetArenaAllocator(allocator: *mut PyObjectArenaAllocator) {
-    // SAFETY: as above.
-    unsafe { (route::current().tables.set_arenas)(allocator) };
+    jump!(tables.set_arenas)
 }

@@ -5,65 +5,20 @@
 //! installed: so it is true by construction. A host that replaces us before
 //! that is noticed at exit.
 
-use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize, Ordering::Relaxed};
-
 use super::choice::{self, Choice, Settings};
 use super::exports::Exports;
+use super::gil::{self, Gil};
 use super::reason::Reason;
+use super::state::{State, host_version, is, is_served, keep_version, serve, set};
 use super::symbols::{self, Host};
-use super::version::{Version, WayIn};
-use super::{hooks, own, python2, table, theirs, tracing};
-use crate::domains::era;
+use super::version::WayIn;
+use super::{company, hooks, own, python2, several, state, table, theirs, tracing};
 use crate::domains::names::{self, Name};
 use crate::os::environment;
 use crate::os::once::Once;
 use crate::os::sandbox;
 use crate::os::text::{pid, printable, say};
-use crate::{arena_source, config, first_use, lane, live, packing, stats_table, watch};
-
-/// How we are in the process.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-enum State {
-    /// Not decided: no host at start, and nothing called so far.
-    Undecided,
-    /// Out, as said already.
-    Aside,
-    /// In the host's tables.
-    Table,
-    /// Before a 2.7's symbols.
-    Symbols,
-    /// In place of the host's `obmalloc.o`.
-    InPlace,
-    /// A process without CPython calls us.
-    NoHost,
-}
-
-static STATE: AtomicU8 = AtomicU8::new(State::Undecided as u8);
-/// The host's version, as text.
-static VERSION: AtomicPtr<u8> = AtomicPtr::new(core::ptr::null_mut());
-static VERSION_LEN: AtomicUsize = AtomicUsize::new(0);
-
-fn set(state: State) {
-    if let State::Table | State::Symbols | State::InPlace = state {
-        lane::take_turns(); // its GIL sees to it
-    }
-    STATE.store(state as u8, Relaxed);
-}
-
-fn is(state: State) -> bool {
-    STATE.load(Relaxed) == state as u8
-}
-
-/// The host's version, if there is a host.
-pub fn host_version() -> Option<&'static str> {
-    let (start, len) = (VERSION.load(Relaxed), VERSION_LEN.load(Relaxed));
-    if start.is_null() {
-        return None;
-    }
-    // SAFETY: both were set from one text, which the host keeps.
-    core::str::from_utf8(unsafe { core::slice::from_raw_parts(start, len) }).ok()
-}
+use crate::{arena_source, config, first_use, packing, stats_table, watch};
 
 fn read_settings_once(at_start: bool) {
     static READ: Once = Once::new();
@@ -87,58 +42,86 @@ pub fn at_start() {
     }
 }
 
-/// At the first call of an exported name: what they do from now on. Decides,
-/// if that was not done at start: in a C program, or for a host that was loaded
-/// since. In a static host, where nobody calls them, this never happens.
-pub fn when_called() -> &'static Exports {
+/// At the first call of an exported name: what they do from now on, or `None` if that
+/// depends on the caller. Decides, if that was not done at start: in a C program, or for a
+/// host that was loaded since. In a static host, where nobody calls them, this never
+/// happens.
+pub fn when_called() -> Option<&'static Exports> {
     read_settings_once(false);
-    let Some(host) = Host::anywhere() else {
-        set(State::NoHost);
-        first_use::then(say_active);
-        if config::debug() || packing::any() || watch::is_wanted() {
-            fill_own_tables();
+    let mut hosts = Host::all();
+    let Some(host) = hosts.next() else {
+        if !is(State::NoHost) {
+            set(State::NoHost);
+            first_use::then(say_active);
+            if config::debug() || packing::any() || watch::is_wanted() {
+                fill_own_tables();
+            }
         }
-        return own::current();
+        return Some(own::current());
     };
     if symbols::is_in_place(&host) {
-        return take_place(&host);
+        return Some(take_place(&host));
     }
+    let several = hosts.next().is_some();
     if is(State::Undecided) {
         keep_version(&host);
         if host.version.has_tables() {
             conclude(Err(Reason::LoadedLate));
+        } else if several {
+            conclude(Err(Reason::TooLate));
         } else {
             attach(&host);
         }
     }
-    theirs::in_host(&host, is(State::Table) || is(State::Symbols))
+    if several || is(State::NoHost) {
+        company::by_caller();
+        return None;
+    }
+    Some(company::exports_of_first(&host))
 }
 
-/// Serves a host that runs already, under its GIL.
-pub fn late() -> Result<&'static Exports, Reason> {
+/// Serves a host that runs already, under its GIL. `None` if what the exported names do
+/// depends on the caller.
+pub fn late() -> Result<Option<&'static Exports>, Reason> {
     read_settings_once(false);
-    let Some(host) = Host::anywhere() else {
+    let mut hosts = Host::all();
+    let (first, second) = (hosts.next(), hosts.next());
+    let several = several::is_on() || second.is_some();
+    let found = if second.is_some() {
+        let all = Host::all().map(|host| (host, Gil::of(&host)));
+        gil::only_holder(all).ok_or(Reason::NoGil)
+    } else {
+        first.ok_or(Reason::NoHost)
+    };
+    let host = match found {
+        Ok(host) => host,
         // A C program that uses us is served without being installed in.
-        return if is(State::NoHost) {
-            Err(Reason::NoHost)
-        } else {
-            refused(Reason::NoHost)
-        };
+        Err(Reason::NoHost) if is(State::NoHost) => return Err(Reason::NoHost),
+        Err(reason) => return refused(reason),
     };
     if symbols::is_in_place(&host) {
-        return Ok(take_place(&host));
+        return Ok(Some(take_place(&host)));
     }
-    keep_version(&host);
-    if is(State::Symbols) {
-        return Ok(theirs::in_host(&host, true));
-    }
-    if let Err(reason) = serve_late(&host) {
-        return refused(reason);
-    }
-    if !is(State::Table) {
+    if !is_served(&host) {
+        if is(State::Table) || is(State::Symbols) {
+            return refused(Reason::ServesAnother);
+        }
+        keep_version(&host);
+        if let Err(reason) = serve_late(&host) {
+            return refused(reason);
+        }
+        serve(&host);
         conclude(Ok(State::Table));
+    } else if is(State::Table) {
+        // The host may have set its tables anew since.
+        serve_late(&host).or_else(refused)?;
     }
-    Ok(theirs::in_host(&host, true))
+    let exports = theirs::in_host(&host, true);
+    if several {
+        company::by_caller();
+        return Ok(None);
+    }
+    Ok(Some(exports))
 }
 
 fn refused<T>(reason: Reason) -> Result<T, Reason> {
@@ -198,6 +181,9 @@ fn attach(host: &Host) {
         WayIn::Symbols => python2::serve(host).map(|()| State::Symbols),
         WayIn::Table => table::install(host).map(|()| State::Table),
     });
+    if served.is_ok() {
+        serve(host);
+    }
     conclude(served);
     if is(State::Table) && config::debug() {
         table::put_hooks_over(host);
@@ -235,20 +221,11 @@ fn conclude(served: Result<State, Reason>) {
             }
         }
         Err(reason) => {
-            set(State::Aside);
-            say_aside(reason);
+            if state::set_aside() {
+                say_aside(reason);
+            }
         }
     }
-}
-
-fn keep_version(host: &Host) {
-    let Version { minor, patch, .. } = host.version;
-    if host.version.has_tables() {
-        era::set(minor, patch);
-    }
-    live::ask_for_host(host_version);
-    VERSION_LEN.store(host.version.text.len(), Relaxed);
-    VERSION.store(host.version.text.as_ptr().cast_mut(), Relaxed);
 }
 
 fn say_active() {
@@ -321,6 +298,7 @@ fn say_aside(reason: Reason) {
         Reason::TooLate => aside("CPython 2.7 can be served from the start only, by preloading"),
         Reason::Tracing => aside("tracemalloc is tracing; stop it first"),
         Reason::NoGil => aside("obmalloc_install() was called without the GIL"),
+        Reason::ServesAnother => aside("another CPython of this process is served"),
     }
 }
 

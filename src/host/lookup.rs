@@ -11,7 +11,7 @@ use core::sync::atomic::{
 };
 
 use super::exports::{
-    AllocatedBlocks, AllocatorName, Answers, Calloc, DebugMallocStats, Free, Functions,
+    AllocatedBlocks, AllocatorName, Answers, Calloc, DebugMallocStats, Exports, Free, Functions,
     GetAllocator, GetArenas, Malloc, PymallocEnabled, Realloc, SetAllocator, SetArenas, Setup,
     SetupDebugHooks, Tables,
 };
@@ -40,13 +40,23 @@ impl<T: Copy> Once<T> {
         }
     }
 
-    /// What is made there, by `make` if nobody has before.
+    /// What is made there, if it is made.
+    pub fn made(&self) -> Option<&T> {
+        // SAFETY: not written any more.
+        self.made
+            .load(Acquire)
+            .then(|| unsafe { &*self.value.get() })
+    }
+
+    /// What is made there, by `make` if nobody has before. It is made without the lock, for
+    /// `make` may wait for the loader, and who has the loader's lock may come here.
     pub fn or_make(&self, make: impl FnOnce() -> T) -> &T {
         if !self.made.load(Acquire) {
+            let value = make();
             let _making = self.making.lock();
             if !self.made.load(Acquire) {
                 // SAFETY: under the lock, and nobody reads it yet.
-                unsafe { *self.value.get() = make() };
+                unsafe { *self.value.get() = value };
                 self.made.store(true, Release);
             }
         }
@@ -55,33 +65,80 @@ impl<T: Copy> Once<T> {
     }
 }
 
-/// The host's functions of the three domains.
-pub fn domains() -> &'static Domains {
-    static DOMAINS: Once<Domains> = Once::new(Domains {
-        raw: STRAIGHT.raw,
-        mem: STRAIGHT.mem,
-        object: STRAIGHT.object,
-    });
-    DOMAINS.or_make(|| {
-        let without = Domains {
-            raw: STRAIGHT.raw,
-            mem: STRAIGHT.mem,
-            object: STRAIGHT.object,
-        };
-        Host::anywhere().map_or(without, |host| domains_of(&host))
-    })
+/// A host's functions, each set looked up when it is first asked for.
+pub struct Lookup {
+    host: Once<Option<Host>>,
+    domains: Once<Domains>,
+    tables: Once<Tables>,
+    answers: Once<Answers>,
 }
 
-/// The host's functions that read and change its tables.
-pub fn tables() -> &'static Tables {
-    static TABLES: Once<Tables> = Once::new(STRAIGHT.tables);
-    TABLES.or_make(|| Host::anywhere().map_or(STRAIGHT.tables, |host| tables_of(&host)))
+/// Those of the host that we leave alone: of several, the first.
+pub static ASIDE: Lookup = Lookup::new();
+/// Those of the host that we serve.
+pub static SERVED: Lookup = Lookup::new();
+
+/// What is there without a host.
+const WITHOUT: Domains = Domains {
+    raw: STRAIGHT.raw,
+    mem: STRAIGHT.mem,
+    object: STRAIGHT.object,
+};
+
+impl Lookup {
+    const fn new() -> Lookup {
+        Lookup {
+            host: Once::new(None),
+            domains: Once::new(WITHOUT),
+            tables: Once::new(STRAIGHT.tables),
+            answers: Once::new(STRAIGHT.answers),
+        }
+    }
+
+    /// Says whose functions they are, unless that was said before.
+    pub fn is_for(&self, host: &Host) {
+        self.host.or_make(|| Some(*host));
+    }
+
+    fn host(&self) -> Option<&Host> {
+        self.host.or_make(|| None).as_ref()
+    }
+
+    /// Whether they are those of the host that lies there.
+    pub fn lies_at(&self, range: (usize, usize)) -> bool {
+        let host = self.host.made().and_then(|host| host.as_ref());
+        host.is_some_and(|host| host.range() == range)
+    }
+
+    /// The host's functions of the three domains.
+    pub fn domains(&self) -> &Domains {
+        self.domains
+            .or_make(|| self.host().map_or(WITHOUT, domains_of))
+    }
+
+    /// The host's functions that read and change its tables.
+    pub fn tables(&self) -> &Tables {
+        self.tables
+            .or_make(|| self.host().map_or(STRAIGHT.tables, tables_of))
+    }
+
+    /// The host's functions that say what there is.
+    pub fn answers(&self) -> &Answers {
+        self.answers
+            .or_make(|| self.host().map_or(STRAIGHT.answers, answers_of))
+    }
 }
 
-/// The host's functions that say what there is.
-pub fn answers() -> &'static Answers {
-    static ANSWERS: Once<Answers> = Once::new(STRAIGHT.answers);
-    ANSWERS.or_make(|| Host::anywhere().map_or(STRAIGHT.answers, |host| answers_of(&host)))
+/// All functions of a host, and nothing of ours but where it has none.
+pub fn all_of(host: &Host) -> Exports {
+    let Domains { raw, mem, object } = domains_of(host);
+    Exports {
+        raw,
+        mem,
+        object,
+        tables: tables_of(host),
+        answers: answers_of(host),
+    }
 }
 
 /// The host's functions of the three domains.

@@ -5,8 +5,9 @@
 //!        |
 //!        v
 //!    route.rs       what the exported names do from now on
-//!    attach.rs      whether we serve this process, and the status line
+//!    attach.rs      whether we serve this process, and the status line (state.rs)
 //!        |
+//!        +-- elf.rs        which objects are loaded, and what do they define?
 //!        +-- symbols.rs    is there a CPython, and where?
 //!        +-- version.rs    which one, and is it one of ours?
 //!        +-- choice.rs     PYTHONMALLOC, -X dev: did the user choose?
@@ -18,6 +19,8 @@
 //!        +-- exports.rs    what the exported names can do:
 //!              own.rs        by tables of our own (C programs; linked in)
 //!              theirs.rs     by the host's functions (lookup.rs)
+//!              several.rs    several hosts (company.rs): by those of the
+//!                            caller's, found by its address or GIL (gil.rs)
 //! ```
 //!
 //! Either every call of a domain lands on us, or none does, and the status
@@ -29,6 +32,8 @@ pub mod version;
 pub mod choice;
 
 pub mod reason;
+
+pub mod elf;
 
 pub mod symbols;
 
@@ -47,6 +52,14 @@ pub mod own;
 pub mod lookup;
 
 pub mod theirs;
+
+pub mod gil;
+
+pub mod several;
+
+pub mod state;
+
+pub mod company;
 
 pub mod attach;
 

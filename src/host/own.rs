@@ -15,6 +15,7 @@ use crate::domains::pymalloc::{MEM, OBJ};
 use crate::domains::raw::{self, RAW, WHATEVER_IS_IN_RAW};
 use crate::geometry::{ALIGNMENT, REQUEST_MAX};
 use crate::os::errno;
+use crate::listener::Listener;
 use crate::os::text::CFile;
 use crate::{packing, stats, stats_table, watch};
 
@@ -95,6 +96,15 @@ const ANSWERS: Answers = Answers {
     pymalloc_enabled,
 };
 
+/// What is to be called after tables may have changed.
+pub static CHANGED: Listener<fn()> = Listener::nobody();
+
+fn changed() {
+    if let Some(listener) = CHANGED.get() {
+        listener();
+    }
+}
+
 static BOTH: [Exports; 2] = [BY_TABLE, STRAIGHT];
 
 /// What the exported names do now, where the tables are ours.
@@ -155,11 +165,13 @@ unsafe extern "C" fn set(domain: c_int, table: *const PyMemAllocatorEx) {
     if let Some(domain) = Domain::with_number(domain) {
         // SAFETY: the caller's table.
         domain.set(&unsafe { *table }.filled());
+        changed();
     }
 }
 
 unsafe extern "C" fn setup_debug_hooks() {
     Domain::ALL.into_iter().for_each(hooks::put_over);
+    changed();
 }
 
 unsafe extern "C" fn setup(name: usize) -> c_int {
@@ -182,6 +194,7 @@ unsafe extern "C" fn setup(name: usize) -> c_int {
     match name {
         Some(name) => {
             name.install();
+            changed();
             0
         }
         None => -1,

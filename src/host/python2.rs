@@ -10,12 +10,12 @@
 //! Never `PyMem_*`: in 2.7 half of their uses are macros for malloc and free.
 
 use core::cell::UnsafeCell;
-use core::ffi::{CStr, c_char, c_void};
+use core::ffi::{CStr, c_void};
 use core::mem;
 use core::ptr;
 
 use super::reason::Reason;
-use super::symbols::{self, Host, Object};
+use super::symbols::{self, Host};
 use crate::allocator::Allocator;
 use crate::geometry::REQUEST_MAX;
 
@@ -118,99 +118,17 @@ pub fn serve(host: &Host) -> Result<(), Reason> {
     Ok(())
 }
 
-/// What the proof needs of an object's dynamic section.
-#[derive(Default)]
-struct Dynamic {
-    symbols: usize,
-    strings: usize,
-    relocations: [(usize, usize); 2],
-    /// Something that binds names within the object, or that is not read here.
-    unproved: bool,
-}
-
-const DT_PLTRELSZ: u64 = 2;
-const DT_STRTAB: u64 = 5;
-const DT_SYMTAB: u64 = 6;
-const DT_RELA: u64 = 7;
-const DT_RELASZ: u64 = 8;
-const DT_SYMBOLIC: u64 = 16;
-const DT_JMPREL: u64 = 23;
-const DT_FLAGS: u64 = 30;
-const DT_RELR: u64 = 36;
-const DF_SYMBOLIC: u64 = 2;
-
 const R_X86_64_64: u64 = 1;
 const R_X86_64_GLOB_DAT: u64 = 6;
 const R_X86_64_JUMP_SLOT: u64 = 7;
 const R_X86_64_RELATIVE: u64 = 8;
 
-impl Dynamic {
-    fn read(object: &Object) -> Dynamic {
-        let mut dynamic = Dynamic::default();
-        let Some(section) = object.dynamic() else {
-            dynamic.unproved = true;
-            return dynamic;
-        };
-        let mut entry = section.cast::<[u64; 2]>();
-        loop {
-            // SAFETY: the section ends with an entry of zeros.
-            let [tag, value] = unsafe { entry.read() };
-            // The loader has relocated the addresses in it, on most machines.
-            let slide = object.slide();
-            let address = value as usize + if (value as usize) < slide { slide } else { 0 };
-            match tag {
-                0 => return dynamic,
-                DT_SYMTAB => dynamic.symbols = address,
-                DT_STRTAB => dynamic.strings = address,
-                DT_RELA => dynamic.relocations[0].0 = address,
-                DT_RELASZ => dynamic.relocations[0].1 = value as usize,
-                DT_JMPREL => dynamic.relocations[1].0 = address,
-                DT_PLTRELSZ => dynamic.relocations[1].1 = value as usize,
-                DT_SYMBOLIC | DT_RELR => dynamic.unproved = true,
-                DT_FLAGS => dynamic.unproved |= value & DF_SYMBOLIC != 0,
-                _ => {}
-            }
-            // SAFETY: not past the entry that ends it.
-            entry = unsafe { entry.add(1) };
-        }
-    }
-
-    /// The name of the symbol with this index.
-    fn name(&self, symbol: usize) -> &'static CStr {
-        let entry = ptr::with_exposed_provenance::<[u64; 3]>(self.symbols);
-        // SAFETY: a relocation's symbol is in the table; its first four bytes
-        // are the name's offset among the strings.
-        let offset = unsafe { entry.add(symbol).cast::<u32>().read() };
-        let strings = ptr::with_exposed_provenance::<c_char>(self.strings);
-        // SAFETY: a C string in the object's table.
-        unsafe { CStr::from_ptr(strings.add(offset as usize)) }
-    }
-
-    /// The relocations: where, of what kind and symbol, and the addend.
-    fn relocations(&self) -> impl Iterator<Item = (usize, u64, usize, usize)> {
-        self.relocations.into_iter().flat_map(|(start, bytes)| {
-            let table = ptr::with_exposed_provenance::<[u64; 3]>(start);
-            (0..bytes / size_of::<[u64; 3]>()).map(move |i| {
-                // SAFETY: within the table that the section names.
-                let [offset, info, addend] = unsafe { table.add(i).read() };
-                (
-                    offset as usize,
-                    info & 0xffff_ffff,
-                    (info >> 32) as usize,
-                    addend as usize,
-                )
-            })
-        })
-    }
-}
-
 /// Whether the host's relocations prove that it uses the three by name only.
 fn calls_go_by_name(host: &Host) -> bool {
     let object = host.object();
-    let dynamic = Dynamic::read(object);
-    if dynamic.unproved || dynamic.symbols == 0 || dynamic.strings == 0 {
+    let Some(dynamic) = object.dynamic().filter(|dynamic| !dynamic.is_unproved()) else {
         return false;
-    }
+    };
     let own = NAMES.map(|name| host.symbol(name).map_or(0, |own| own.addr().get()));
     let mut uses = [0; NAMES.len()];
     for (offset, kind, symbol, addend) in dynamic.relocations() {

@@ -30,4 +30,6 @@ pub enum Reason {
     Tracing,
     /// `obmalloc_install` was called without the GIL.
     NoGil,
+    /// Another CPython of this process is served.
+    ServesAnother,
 }

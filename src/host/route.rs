@@ -1,63 +1,111 @@
 //! The route of our exported names: one pointer to what they do now.
 //!
-//! It starts at functions that decide and then go on, so that a call before
-//! our constructor, or in a program whose constructor found no host, is right;
-//! a call that is decided costs one load and one jump.
+//! Each exported name is two instructions, a load of the pointer and a jump. The pointer
+//! starts at functions that decide and then go on, so that a call before our constructor, or
+//! in a program whose constructor found no host, is right.
+//!
+//! ```text
+//!    ROUTE ->  UNDECIDED    decides, then as below
+//!              own.rs       no host, or linked into it
+//!              theirs.rs    one host: what it does
+//!              BY_CALLER    several hosts: what the caller's host does (several.rs)
+//! ```
+//!
+//! A jump leaves the return address where it was: that is how `BY_CALLER` knows the caller.
+//!
+//! # A second CPython
+//!
+//! The loader tells us of each object that it loads. Every object's `_init`, which is the C
+//! library's own code, begins with a call of `__gmon_start__` if there is such a function:
+//! meant for the profiler gprof, and defined by a program that is linked for it. We define
+//! it, too (`capi/start.rs`); so a libpython that is loaded is known before any code in it
+//! runs, at no cost for the calls of the first one.
 
+use core::arch::naked_asm;
 use core::ffi::{c_char, c_int, c_void};
+use core::mem::offset_of;
 use core::ptr;
 use core::sync::atomic::{
-    AtomicPtr,
-    Ordering::{Acquire, Release},
+    AtomicPtr, AtomicUsize,
+    Ordering::{Acquire, Release, SeqCst},
 };
 
 use super::attach;
+use super::company;
 use super::exports::{Answers, Exports, Functions, Tables};
 use super::own;
 use super::reason::Reason;
+use super::several;
 use crate::domains::outside::{PyMemAllocatorEx, PyObjectArenaAllocator};
+use crate::os::errno;
 
 /// What the exported names do. Release publishes what it points to.
-static ROUTE: AtomicPtr<Exports> = AtomicPtr::new((&raw const UNDECIDED).cast_mut());
+pub static ROUTE: AtomicPtr<Exports> = AtomicPtr::new((&raw const UNDECIDED).cast_mut());
 
-static UNDECIDED: Exports = Exports {
-    raw: undecided!(raw),
-    mem: undecided!(mem),
-    object: undecided!(object),
-    tables: Tables {
-        get,
-        set,
-        setup_debug_hooks,
-        setup,
-        get_arenas,
-        set_arenas,
-    },
-    answers: Answers {
-        debug_malloc_stats,
-        allocated_blocks,
-        allocator_name,
-        pymalloc_enabled,
-    },
-};
+/// How many objects were loaded.
+static LOADS: AtomicUsize = AtomicUsize::new(0);
 
-/// A domain whose functions decide first.
-macro_rules! undecided {
-    ($domain:ident) => {{
-        unsafe extern "C" fn malloc(n: usize) -> *mut c_void {
-            // SAFETY: the caller's own contract, as in the three below.
-            unsafe { (decide().$domain.malloc)(n) }
+/// The body of an exported function: goes where [`ROUTE`] leads, with all arguments and the
+/// return address as they are.
+macro_rules! jump {
+    ($($field:ident).+) => {
+        core::arch::naked_asm!(
+            "mov rax, qword ptr [rip + {route}]",
+            "jmp qword ptr [rax + {offset}]",
+            route = sym $crate::host::route::ROUTE,
+            offset = const core::mem::offset_of!($crate::host::exports::Exports, $($field).+),
+        )
+    };
+}
+pub(crate) use jump;
+
+/// The body of a function that goes on with the exports that `$which` answers, which is
+/// given the return address; with both arguments and the return address as they are. (None
+/// of the exported functions has more than two.)
+macro_rules! jump_by {
+    ($which:path, $($field:ident).+) => {
+        naked_asm!(
+            ".cfi_startproc",
+            "push rdi",
+            ".cfi_adjust_cfa_offset 8",
+            "push rsi",
+            ".cfi_adjust_cfa_offset 8",
+            "sub rsp, 8",
+            ".cfi_adjust_cfa_offset 8",
+            "mov rdi, qword ptr [rsp + 24]",
+            "call {which}",
+            "add rsp, 8",
+            ".cfi_adjust_cfa_offset -8",
+            "pop rsi",
+            ".cfi_adjust_cfa_offset -8",
+            "pop rdi",
+            ".cfi_adjust_cfa_offset -8",
+            "jmp qword ptr [rax + {offset}]",
+            ".cfi_endproc",
+            which = sym $which,
+            offset = const offset_of!(Exports, $($field).+),
+        )
+    };
+}
+
+/// A domain whose functions go on with the exports that `$which` answers.
+macro_rules! domain_by {
+    ($which:path, $domain:ident) => {{
+        #[unsafe(naked)]
+        unsafe extern "C" fn malloc(_: usize) -> *mut c_void {
+            jump_by!($which, $domain.malloc)
         }
-        unsafe extern "C" fn calloc(nelem: usize, elsize: usize) -> *mut c_void {
-            // SAFETY: as above.
-            unsafe { (decide().$domain.calloc)(nelem, elsize) }
+        #[unsafe(naked)]
+        unsafe extern "C" fn calloc(_: usize, _: usize) -> *mut c_void {
+            jump_by!($which, $domain.calloc)
         }
-        unsafe extern "C" fn realloc(p: *mut c_void, n: usize) -> *mut c_void {
-            // SAFETY: as above.
-            unsafe { (decide().$domain.realloc)(p, n) }
+        #[unsafe(naked)]
+        unsafe extern "C" fn realloc(_: *mut c_void, _: usize) -> *mut c_void {
+            jump_by!($which, $domain.realloc)
         }
-        unsafe extern "C" fn free(p: *mut c_void) {
-            // SAFETY: as above.
-            unsafe { (decide().$domain.free)(p) }
+        #[unsafe(naked)]
+        unsafe extern "C" fn free(_: *mut c_void) {
+            jump_by!($which, $domain.free)
         }
         Functions {
             malloc,
@@ -67,57 +115,75 @@ macro_rules! undecided {
         }
     }};
 }
-use undecided;
 
-unsafe extern "C" fn get(domain: c_int, table: *mut PyMemAllocatorEx) {
-    // SAFETY: the caller's own contract, as in all that follow.
-    unsafe { (decide().tables.get)(domain, table) };
+/// Exports that go on with those that `$which` answers.
+macro_rules! exports_by {
+    ($which:path) => {{
+        #[unsafe(naked)]
+        unsafe extern "C" fn get(_: c_int, _: *mut PyMemAllocatorEx) {
+            jump_by!($which, tables.get)
+        }
+        #[unsafe(naked)]
+        unsafe extern "C" fn set(_: c_int, _: *const PyMemAllocatorEx) {
+            jump_by!($which, tables.set)
+        }
+        #[unsafe(naked)]
+        unsafe extern "C" fn setup_debug_hooks() {
+            jump_by!($which, tables.setup_debug_hooks)
+        }
+        #[unsafe(naked)]
+        unsafe extern "C" fn setup(_: usize) -> c_int {
+            jump_by!($which, tables.setup)
+        }
+        #[unsafe(naked)]
+        unsafe extern "C" fn get_arenas(_: *mut PyObjectArenaAllocator) {
+            jump_by!($which, tables.get_arenas)
+        }
+        #[unsafe(naked)]
+        unsafe extern "C" fn set_arenas(_: *const PyObjectArenaAllocator) {
+            jump_by!($which, tables.set_arenas)
+        }
+        #[unsafe(naked)]
+        unsafe extern "C" fn debug_malloc_stats(_: *mut libc::FILE) -> c_int {
+            jump_by!($which, answers.debug_malloc_stats)
+        }
+        #[unsafe(naked)]
+        unsafe extern "C" fn allocated_blocks() -> isize {
+            jump_by!($which, answers.allocated_blocks)
+        }
+        #[unsafe(naked)]
+        unsafe extern "C" fn allocator_name() -> *const c_char {
+            jump_by!($which, answers.allocator_name)
+        }
+        #[unsafe(naked)]
+        unsafe extern "C" fn pymalloc_enabled() -> c_int {
+            jump_by!($which, answers.pymalloc_enabled)
+        }
+        Exports {
+            raw: domain_by!($which, raw),
+            mem: domain_by!($which, mem),
+            object: domain_by!($which, object),
+            tables: Tables {
+                get,
+                set,
+                setup_debug_hooks,
+                setup,
+                get_arenas,
+                set_arenas,
+            },
+            answers: Answers {
+                debug_malloc_stats,
+                allocated_blocks,
+                allocator_name,
+                pymalloc_enabled,
+            },
+        }
+    }};
 }
 
-unsafe extern "C" fn set(domain: c_int, table: *const PyMemAllocatorEx) {
-    // SAFETY: as above.
-    unsafe { (decide().tables.set)(domain, table) };
-}
+static UNDECIDED: Exports = exports_by!(decide);
 
-unsafe extern "C" fn setup_debug_hooks() {
-    // SAFETY: as above.
-    unsafe { (decide().tables.setup_debug_hooks)() };
-}
-
-unsafe extern "C" fn setup(name: usize) -> c_int {
-    // SAFETY: as above.
-    unsafe { (decide().tables.setup)(name) }
-}
-
-unsafe extern "C" fn get_arenas(table: *mut PyObjectArenaAllocator) {
-    // SAFETY: as above.
-    unsafe { (decide().tables.get_arenas)(table) };
-}
-
-unsafe extern "C" fn set_arenas(table: *const PyObjectArenaAllocator) {
-    // SAFETY: as above.
-    unsafe { (decide().tables.set_arenas)(table) };
-}
-
-unsafe extern "C" fn debug_malloc_stats(out: *mut libc::FILE) -> c_int {
-    // SAFETY: as above.
-    unsafe { (decide().answers.debug_malloc_stats)(out) }
-}
-
-unsafe extern "C" fn allocated_blocks() -> isize {
-    // SAFETY: as above.
-    unsafe { (decide().answers.allocated_blocks)() }
-}
-
-unsafe extern "C" fn allocator_name() -> *const c_char {
-    // SAFETY: as above.
-    unsafe { (decide().answers.allocator_name)() }
-}
-
-unsafe extern "C" fn pymalloc_enabled() -> c_int {
-    // SAFETY: as above.
-    unsafe { (decide().answers.pymalloc_enabled)() }
-}
+static BY_CALLER: Exports = exports_by!(several::of_caller);
 
 fn go(exports: &'static Exports) {
     ROUTE.store(ptr::from_ref(exports).cast_mut(), Release);
@@ -131,10 +197,22 @@ pub fn current() -> &'static Exports {
 }
 
 #[cold]
-fn decide() -> &'static Exports {
-    let exports = attach::when_called();
-    go(exports);
-    exports
+extern "C" fn decide(caller: usize) -> &'static Exports {
+    own::CHANGED.set(tables_changed);
+    loop {
+        let loads = LOADS.load(SeqCst);
+        let exports = attach::when_called().unwrap_or(&BY_CALLER);
+        go(exports);
+        // One that was loaded meanwhile found the route undecided.
+        if LOADS.load(SeqCst) == loads {
+            break;
+        }
+    }
+    if ptr::eq(current(), &raw const BY_CALLER) {
+        several::of_caller(caller)
+    } else {
+        current()
+    }
 }
 
 /// At start, from the constructor.
@@ -142,9 +220,23 @@ pub fn start() {
     attach::at_start();
 }
 
+/// The object at this address was loaded, and nothing in it has run yet.
+pub fn object_loaded(address: usize) {
+    LOADS.fetch_add(1, SeqCst);
+    if ptr::eq(current(), &raw const UNDECIDED) || !company::may_come() {
+        return;
+    }
+    errno::kept(|| {
+        if company::when_loaded(address) {
+            go(&BY_CALLER);
+        }
+    });
+}
+
 /// On demand: see `obmalloc_install`.
 pub fn install() -> Result<(), Reason> {
-    attach::late().map(go)
+    own::CHANGED.set(tables_changed);
+    attach::late().map(|exports| go(exports.unwrap_or(&BY_CALLER)))
 }
 
 /// To be called after anything that may have changed tables: where they are
@@ -152,5 +244,7 @@ pub fn install() -> Result<(), Reason> {
 pub fn tables_changed() {
     if own::are_own(current()) {
         go(own::current());
+    } else if several::others().is_some_and(own::are_own) {
+        several::set_others(own::current());
     }
 }

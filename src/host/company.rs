@@ -1,0 +1,82 @@
+//! When there is more than one CPython: which of them have been found, and when the calls of
+//! our names begin to go by their callers (`several.rs`).
+
+use core::ptr;
+
+use super::elf::Loaded;
+use super::exports::Exports;
+use super::state::{State, is, is_served};
+use super::symbols::Host;
+use super::{lookup, own, several, theirs};
+use crate::config;
+use crate::os::text::{pid, say};
+
+/// The exports for the host that was found first, which stays loaded from now on.
+pub fn exports_of_first(host: &Host) -> &'static Exports {
+    host.keep();
+    theirs::in_host(host, is_served(host))
+}
+
+/// The names' calls go by their callers from now on. Who belongs to no host belongs to the
+/// first, or to us in a process that used us before it had one.
+pub fn by_caller() {
+    for (n, host) in Host::all().enumerate() {
+        let exports = if n == 0 && !several::is_on() && !is(State::NoHost) {
+            let first = exports_of_first(&host);
+            several::set_others(first);
+            Some(first)
+        } else if is_served(&host) {
+            Some(theirs::in_host(&host, true))
+        } else {
+            None
+        };
+        if !several::is_on() {
+            several::set_others(own::current());
+        }
+        host.keep();
+        if several::enter(&host, exports) && exports.is_none() {
+            say_left_alone(&host);
+        }
+    }
+    several::look_for_global();
+}
+
+/// Whether another host may come. Not where we are part of one: its libpython exports our
+/// names itself.
+pub fn may_come() -> bool {
+    !is(State::InPlace)
+}
+
+/// When the object at this address was loaded, after the route was decided. Says whether the
+/// names' calls go by their callers from now on.
+pub fn when_loaded(address: usize) -> bool {
+    let Some(object) = Loaded::at(ptr::without_provenance(address)) else {
+        return false;
+    };
+    let is_host = object.symbol(c"Py_GetVersion").is_some();
+    let is_first = [&lookup::SERVED, &lookup::ASIDE]
+        .iter()
+        .any(|first| first.lies_at(object.range()));
+    if is_host && (several::is_on() || is(State::NoHost) || !is_first) {
+        by_caller();
+        return true;
+    }
+    if several::is_on() {
+        several::look_for_global();
+    }
+    false
+}
+
+fn say_left_alone(host: &Host) {
+    if config::verbose() {
+        let (pid, version) = (pid(), host.version.text);
+        let why = if is(State::NoHost) {
+            "the program used the library before"
+        } else {
+            "it is not the only CPython in this process"
+        };
+        say(format_args!(
+            "CPython {version} in pid {pid} keeps its own allocator: {why}"
+        ));
+    }
+}

@@ -1,0 +1,210 @@
+//! Several CPythons in one process, as programs with plugins have them: each is a libpython
+//! of its own, with a GIL of its own, and the calls by name of all of them lead to our
+//! exported names. None may reach another one's functions.
+//!
+//! ```text
+//!    return address of the call is in    the call goes to
+//!    a libpython                         that libpython's own function
+//!    something else, in a thread that    that host's
+//!      holds one host's GIL
+//!    an object that needs a libpython    that one's
+//!    anything else                       the one in the global scope, else the first
+//! ```
+//!
+//! A process that used us before it had a CPython goes on to use us: calls from the program
+//! itself lead to our own tables, and so does what belongs to nobody.
+//!
+//! A host that we serve has what `theirs.rs` makes of it in place of its own functions; one
+//! process has at most one such host. Speed is of no matter here: with one host nothing of
+//! this runs. (`route.rs` says when it begins.)
+//!
+//! # Threads
+//!
+//! Any thread reads, at any time, without a lock. Threads that load objects write, and they
+//! have the loader's lock; so no lock is held here while the loader is called.
+//!
+//! # Invariants
+//!
+//! X1  A `Known` is written before it is in the list, stays in it, and but for its exports,
+//!     which are atomic, is not written again.
+//! X2  A host that is known stays loaded, closed by the program or not: its functions are
+//!     called to find out whose GIL a thread holds.
+
+use core::ffi::{CStr, c_void};
+use core::ptr;
+use core::sync::atomic::{
+    AtomicPtr, AtomicUsize,
+    Ordering::{AcqRel, Acquire, Relaxed, Release},
+};
+
+use super::elf::Loaded;
+use super::exports::Exports;
+use super::gil::{Gil, only_holder};
+use super::lookup;
+use super::own;
+use super::symbols::{Host, first_in_scope};
+use crate::os::{errno, memory};
+
+/// One of the hosts.
+struct Known {
+    next: *const Known,
+    /// First address, and the one behind the last.
+    range: (usize, usize),
+    /// What its calls by name do.
+    exports: AtomicPtr<Exports>,
+    /// Its own functions.
+    own: Exports,
+    gil: Gil,
+    library: Option<&'static CStr>,
+}
+
+static FIRST: AtomicPtr<Known> = AtomicPtr::new(ptr::null_mut());
+/// What calls do that belong to no host. Null while there are not several.
+static OTHERS: AtomicPtr<Exports> = AtomicPtr::new(ptr::null_mut());
+/// The host that was in the global scope when an object was loaded last.
+static GLOBAL: AtomicPtr<Known> = AtomicPtr::new(ptr::null_mut());
+/// Where the program lies.
+static PROGRAM: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(0)];
+
+fn all() -> impl Iterator<Item = &'static Known> {
+    let mut next = FIRST.load(Acquire).cast_const();
+    core::iter::from_fn(move || {
+        // SAFETY: X1; null ends the list.
+        let known = unsafe { next.as_ref() }?;
+        next = known.next;
+        Some(known)
+    })
+}
+
+fn at(address: usize) -> Option<&'static Known> {
+    all().find(|known| (known.range.0..known.range.1).contains(&address))
+}
+
+/// Whether calls go by their callers.
+pub fn is_on() -> bool {
+    !OTHERS.load(Acquire).is_null()
+}
+
+/// What calls do that belong to no host, if there are several.
+pub fn others() -> Option<&'static Exports> {
+    // SAFETY: null, or exports that live as long as the process.
+    unsafe { OTHERS.load(Acquire).as_ref() }
+}
+
+/// Has calls that belong to no host do this from now on.
+pub fn set_others(exports: &'static Exports) {
+    if !is_on()
+        && let Some(program) = Loaded::find(Loaded::is_program)
+    {
+        let (start, end) = program.range();
+        PROGRAM[0].store(start, Relaxed);
+        PROGRAM[1].store(end, Relaxed);
+    }
+    OTHERS.store(ptr::from_ref(exports).cast_mut(), Release);
+}
+
+/// Makes a host known that stays loaded; with these exports, or its own functions. Says whether it is new.
+pub fn enter(host: &Host, exports: Option<&'static Exports>) -> bool {
+    let (start, end) = host.range();
+    if let Some(known) = at(start) {
+        if let Some(exports) = exports {
+            known
+                .exports
+                .store(ptr::from_ref(exports).cast_mut(), Release);
+        }
+        return false;
+    }
+    let Some(place) = memory::map(memory::page_size().max(size_of::<Known>())) else {
+        return false; // without a page for it, its calls are a stranger's
+    };
+    let place = place.cast::<Known>().as_ptr();
+    // SAFETY: a fresh mapping, large enough, that nobody else knows.
+    unsafe {
+        place.write(Known {
+            next: ptr::null(),
+            range: (start, end),
+            exports: AtomicPtr::new(ptr::null_mut()),
+            own: lookup::all_of(host),
+            gil: Gil::of(host),
+            library: host
+                .object()
+                .dynamic()
+                .and_then(|dynamic| dynamic.library()),
+        });
+        let exports = exports.unwrap_or(&(*place).own);
+        (*place)
+            .exports
+            .store(ptr::from_ref(exports).cast_mut(), Relaxed);
+    }
+    let mut first = FIRST.load(Acquire);
+    loop {
+        if at(start).is_some() {
+            // Another thread was faster; this page stays for nothing.
+            return false;
+        }
+        // SAFETY: not in the list yet.
+        unsafe { (*place).next = first };
+        match FIRST.compare_exchange(first, place, AcqRel, Acquire) {
+            Ok(_) => return true,
+            Err(now) => first = now,
+        }
+    }
+}
+
+/// Finds out which host is in the global scope: names of an object that needs none in
+/// particular are bound to it.
+pub fn look_for_global() {
+    let known = match first_in_scope(c"Py_GetVersion") {
+        Some(symbol) => at(symbol.addr().get()),
+        None => {
+            // SAFETY: forgets the error of this look-up. The program's own error before it
+            // was forgotten when it called the loader, within which this runs.
+            errno::kept(|| unsafe { libc::dlerror() });
+            None
+        }
+    };
+    GLOBAL.store(
+        known.map_or(ptr::null_mut(), |known| ptr::from_ref(known).cast_mut()),
+        Release,
+    );
+}
+
+/// The exports for a call that returns to this address.
+pub extern "C" fn of_caller(address: usize) -> &'static Exports {
+    let exports = match at(address) {
+        Some(known) => known.exports.load(Acquire),
+        None => return errno::kept(|| of_stranger(address)),
+    };
+    // SAFETY: X1; exports that live as long as the process.
+    unsafe { &*exports }
+}
+
+/// The exports for a call from outside every libpython: from an extension module or the
+/// program.
+#[cold]
+fn of_stranger(address: usize) -> &'static Exports {
+    let Some(others) = others() else {
+        return own::current();
+    };
+    let [start, end] = [0, 1].map(|i| PROGRAM[i].load(Relaxed));
+    if own::are_own(others) && (start..end).contains(&address) {
+        return others;
+    }
+    let known = only_holder(all().map(|known| (known, known.gil)))
+        .or_else(|| needed_at(address))
+        .or_else(|| {
+            // SAFETY: X1, or null.
+            unsafe { GLOBAL.load(Acquire).as_ref() }
+        });
+    match known {
+        // SAFETY: X1; exports that live as long as the process.
+        Some(known) => unsafe { &*known.exports.load(Acquire) },
+        None => others,
+    }
+}
+
+/// The host that the object at this address needs, by its own word.
+fn needed_at(address: usize) -> Option<&'static Known> {
+    let object = Loaded::at(ptr::without_provenance::<c_void>(address))?;
+    all().find(|known| known.library.is_some_and(|library| object.needs(library)))
+}
