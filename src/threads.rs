@@ -30,6 +30,7 @@
 
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
+use core::mem::offset_of;
 use core::ptr;
 
 use crate::heap::HEAP;
@@ -134,9 +135,37 @@ pub fn after_each_end(tell: fn(usize)) {
 }
 
 /// The destructor of the key: the thread ends.
-unsafe extern "C" fn end(record: *mut c_void) {
-    // SAFETY: the value that `begin` gave the key; R2.
-    let record = unsafe { &*record.cast::<Record>() };
+///
+/// The key's value may be another one's: two C libraries in one process (`dlmopen`) give
+/// out the same keys, for values at the same place in a thread. So the thread's word says
+/// whose magazines these are.
+unsafe extern "C" fn end(value: *mut c_void) {
+    let magazines = mine::magazines();
+    if mine::are_nothing(magazines) || mine::are_ended(magazines) {
+        return;
+    }
+    let record = value.cast::<Record>().cast_const();
+    // An address to compare, not to read at.
+    let record = if ptr::eq(
+        record
+            .wrapping_byte_add(offset_of!(Record, magazines))
+            .cast(),
+        magazines,
+    ) {
+        // SAFETY: the thread's word points to this record's magazines, so it is the value
+        // that `begin` gave the key; R2.
+        unsafe { &*record }
+    } else {
+        let threads = THREADS.lock();
+        let own = threads
+            .records()
+            .find(|record| ptr::eq(&raw const record.magazines, magazines));
+        drop(threads);
+        let Some(own) = own else {
+            return;
+        };
+        own
+    };
     mine::set(mine::ended());
     let bytes = record.magazines.empty(&HEAP);
     let threads = THREADS.lock();
