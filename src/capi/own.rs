@@ -66,7 +66,7 @@ pub extern "C" fn obmalloc_install() -> c_int {
         Err(Reason::Tracing) => OBMALLOC_TRACING,
         Err(Reason::NoGil) => OBMALLOC_NO_GIL,
         Err(Reason::ServesAnother) => OBMALLOC_SERVES_ANOTHER,
-        Err(Reason::InPlace) => OBMALLOC_OTHER_ALLOCATOR,
+        Err(Reason::InPlace | Reason::DebugHooks) => OBMALLOC_OTHER_ALLOCATOR,
         Err(Reason::NoTables | Reason::NotInterposable | Reason::LoadedLate | Reason::TooLate) => {
             OBMALLOC_NO_WAY_IN
         }

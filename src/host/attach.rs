@@ -298,6 +298,7 @@ fn say_aside(reason: Reason) {
         Reason::TooLate => aside("CPython 2.7 can be served from the start only, by preloading"),
         Reason::Tracing => aside("tracemalloc is tracing; stop it first"),
         Reason::NoGil => aside("obmalloc_install() was called without the GIL"),
+        Reason::DebugHooks => aside("its debug hooks cannot be put over the library"),
         Reason::ServesAnother => aside("another CPython of this process is served"),
     }
 }

@@ -12,6 +12,11 @@
 //! Only before the host has allocated anything: a block from before has no header. A
 //! 2.7 has no hooks.
 //!
+//! A host that is built `--with-pydebug` has them in its tables from the start. Then our
+//! table goes under them, and falls back to the table that was under them. Over them, our
+//! table would take their work away; and a second call of `PyMem_SetupDebugHooks` would
+//! make the hooks, with the one context that they have, their own fallback.
+//!
 //! # Invariants
 //!
 //! K2  `OVER_US` holds what stands in a domain while the hooks stand over our table in
@@ -40,7 +45,39 @@ pub fn put_over(host: &Host, tables: impl Fn() -> [PyMemAllocatorEx; 2]) {
     let setup = unsafe { function::<unsafe extern "C" fn()>(setup) };
     // SAFETY: before the host has allocated anything in these domains.
     unsafe { setup() };
-    OVER_US.0.set(tables());
+    are(tables());
+}
+
+/// Sets the tables of MEM and OBJ that are the hooks over us; or no tables.
+pub fn are(tables: [PyMemAllocatorEx; 2]) {
+    OVER_US.0.set(tables);
+}
+
+/// The context of a hook: `debug_alloc_api_t` of every version that has tables.
+#[repr(C)]
+struct Hook {
+    /// The domain's letter.
+    domain: u8,
+    /// The table that the hook calls.
+    under: PyMemAllocatorEx,
+}
+
+/// The table under the host's debug hook, if `table` is the hook of the domain with this
+/// letter.
+pub fn under(host: &Host, table: &PyMemAllocatorEx, letter: u8) -> Option<PyMemAllocatorEx> {
+    // The context of no other table of the host's is in its own data.
+    let hook = table.ctx.cast::<Hook>();
+    let last = table.ctx.wrapping_byte_add(size_of::<Hook>() - 1);
+    if !(host.defines(table.ctx) && host.defines(last) && hook.is_aligned()) {
+        return None;
+    }
+    // SAFETY: within the host's data, which its tables point to; it is only bytes so far.
+    let (domain, under) = unsafe { ((*hook).domain, (*hook).under) };
+    let whole = under.malloc.is_some()
+        && under.calloc.is_some()
+        && under.realloc.is_some()
+        && under.free.is_some();
+    (domain == letter && whole).then_some(under)
 }
 
 /// Whether the hooks were put over us.

@@ -30,6 +30,8 @@ pub enum Reason {
     Tracing,
     /// `obmalloc_install` was called without the GIL.
     NoGil,
+    /// Its debug hooks stand in its tables, and do not come to stand over ours.
+    DebugHooks,
     /// Another CPython of this process is served.
     ServesAnother,
 }

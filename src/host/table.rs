@@ -31,6 +31,8 @@ use crate::watch;
 /// The numbers that CPython gives the two domains.
 const MEM: c_int = 1;
 const OBJ: c_int = 2;
+/// The letters by which its debug hooks know the domains.
+const LETTERS: [u8; 3] = *b"rmo";
 
 /// What was in a domain before us. Its address is our table's context.
 struct Below(UnsafeCell<Allocator>);
@@ -107,9 +109,18 @@ impl Tables {
         Some(Tables { get, set })
     }
 
-    fn install(&self, domain: c_int, below: &'static Below, packed: bool) {
+    /// The tables under the debug hooks of MEM and OBJ, where the host has them.
+    fn under_hooks(&self, host: &Host) -> [Option<PyMemAllocatorEx>; 2] {
+        [MEM, OBJ]
+            .map(|domain| hooks::under(host, &current(self.get, domain), LETTERS[domain as usize]))
+    }
+
+    /// Puts our table, over what is in the domain now or under the hook that stands there.
+    fn install(&self, host: &Host, domain: c_int, below: &'static Below, packed: bool) {
+        let now = current(self.get, domain);
+        let under = hooks::under(host, &now, LETTERS[domain as usize]);
         // SAFETY: K1. Nobody reads it yet, or it is as it was.
-        unsafe { *below.0.get() = current(self.get, domain).filled() };
+        unsafe { *below.0.get() = under.unwrap_or(now).filled() };
         let ours = Allocator {
             ctx: below.0.get().cast(),
             ..flavour(packed)
@@ -185,7 +196,21 @@ pub fn install(host: &Host) -> Result<(), Reason> {
     if ![MEM, OBJ].into_iter().all(is_the_hosts) {
         return Err(Reason::OtherAllocator);
     }
-    tables.install(MEM, &BELOW_MEM, packing::mem());
-    tables.install(OBJ, &BELOW_OBJ, packing::obj());
+    let before = [MEM, OBJ].map(|domain| current(tables.get, domain));
+    let hooked = tables.under_hooks(host);
+    tables.install(host, MEM, &BELOW_MEM, packing::mem());
+    tables.install(host, OBJ, &BELOW_OBJ, packing::obj());
+    if hooked.iter().any(Option::is_some) {
+        put_hooks_over(host);
+        let ours = tables.under_hooks(host);
+        if !ours.iter().all(|under| under.as_ref().is_some_and(is_ours)) {
+            for (domain, table) in [MEM, OBJ].into_iter().zip(before) {
+                // SAFETY: what was there. Nothing was allocated since.
+                unsafe { (tables.set)(domain, &raw const table) };
+            }
+            hooks::are([PyMemAllocatorEx::NONE; 2]);
+            return Err(Reason::DebugHooks);
+        }
+    }
     Ok(())
 }

@@ -10,6 +10,9 @@
  *   stats           prints stats=JSON, if the library is in the process
  *   grab N SIZE     N blocks by the global name PyObject_Malloc, as an extension
  *   drop            all of them, by PyObject_Free
+ *   hooks           PyMem_SetupDebugHooks()
+ *   overflow N      a block of N bytes by PyMem_Malloc, one byte more written, freed
+ *   foreign N       a block of N bytes by PyMem_Malloc, freed by PyObject_Free
  *
  * -DLINKED calls obmalloc_install by name: the library comes by -lobmalloc.
  */
@@ -99,6 +102,15 @@ static void drop(void)
         release(blocks[--block_count]);
 }
 
+static void mistake(int overflow, size_t size)
+{
+    void *(*allocate)(size_t) = global("PyMem_Malloc");
+    void (*release)(void *) = global(overflow ? "PyMem_Free" : "PyObject_Free");
+    char *block = allocate(size);
+    memset(block, 1, size + overflow);
+    release(block);
+}
+
 int main(int argc, char **argv)
 {
     while (argc > 1 && strncmp(argv[1], "-E", 2) == 0)
@@ -127,6 +139,12 @@ int main(int argc, char **argv)
             grab(atoi(step[1]), atoi(step[2])), step += 2;
         else if (strcmp(*step, "drop") == 0)
             drop();
+        else if (strcmp(*step, "hooks") == 0)
+            ((void (*)(void))in_python("PyMem_SetupDebugHooks"))();
+        else if (strcmp(*step, "overflow") == 0 && step[1])
+            mistake(1, atoi(*++step));
+        else if (strcmp(*step, "foreign") == 0 && step[1])
+            mistake(0, atoi(*++step));
         else
             return 24;
     }
