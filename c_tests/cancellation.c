@@ -5,13 +5,18 @@
  * (What it imports is checked by symbols.py: this test is about what it calls in turn.) */
 #include "settings.h"
 
-enum { THREADS = 3, ROUNDS = 1, BLOCKS = 1500 };
+extern int _PyObject_DebugMallocStats(FILE *out);
+
+enum { THREADS = 3, ROUNDS = 1, BLOCKS = 1000 };
 
 /* What a thread is in at the moment, and how many were cancelled in it. */
-enum place { NOWHERE, MALLOC, CALLOC, REALLOC, FREE, TRIM, BEFORE_FORK, STATS_JSON, PLACES };
+enum place { NOWHERE, MALLOC, CALLOC, REALLOC, FREE, TRIM, BEFORE_FORK, STATS_JSON,
+             DEBUG_STATS, PLACES };
 static const char *const names[PLACES] = {
-    "nowhere", "malloc", "calloc", "realloc", "free", "trim", "before_fork", "stats_json"};
+    "nowhere", "malloc", "calloc", "realloc", "free", "trim", "before_fork", "stats_json",
+    "_PyObject_DebugMallocStats"};
 static _Thread_local enum place place;
+static FILE *nowhere; /* not buffered: each call writes */
 static atomic_int cancelled[PLACES];
 
 static void cleanup(void *unused)
@@ -49,6 +54,7 @@ static void call_everything(void)
         IN(TRIM, obmalloc_trim(0));
         IN(BEFORE_FORK, obmalloc_before_fork());
         IN(STATS_JSON, obmalloc_stats_json(text, sizeof text));
+        IN(DEBUG_STATS, _PyObject_DebugMallocStats(nowhere));
     }
 }
 
@@ -67,6 +73,8 @@ static void *thread(void *pending)
 static void cancel_threads(void *unused)
 {
     (void)unused;
+    nowhere = fopen("/dev/null", "w");
+    CHECK(nowhere && setvbuf(nowhere, NULL, _IONBF, 0) == 0);
     alarm(10); /* a lock of a thread that is gone hangs the next ones */
     for (int i = 0; i < THREADS; i++) {
         pthread_t id;
