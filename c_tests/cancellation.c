@@ -1,7 +1,7 @@
 /* ways: so a pre
  *
  * No function of the library is a cancellation point: a thread with a pending cancellation
- * comes back from every one of them, whatever files the library reads or writes meanwhile.
+ * returns from every one of them, whatever files the library reads or writes meanwhile.
  * (What it imports is checked by symbols.py: this test is about what it calls in turn.) */
 #include "settings.h"
 

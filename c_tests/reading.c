@@ -1,9 +1,9 @@
 /* ways: so a pre
  *
  * In a process with threads the kernel's files are read by a short-lived thread that has its
- * own descriptors. Nobody notices it: not who waits for children, handles signals, counts
- * threads or looks at descriptors; also in a child of vfork. Where there can be no such thread,
- * the files are read all the same. */
+ * own descriptors. Waiting for children, handlers of signals, the number of threads and the
+ * program's descriptors do not show it; also in a child of vfork. Where the kernel refuses the
+ * thread, the files are read all the same. */
 #define _GNU_SOURCE
 #include "stats.h"
 #include <errno.h>
@@ -79,7 +79,7 @@ static int threads_now(void)
     return at ? atoi(at) : -1;
 }
 
-static void nobody_notices(void *unused)
+static void nothing_shows_it(void *unused)
 {
     (void)unused;
     struct sigaction action = {.sa_handler = on_child};
@@ -196,7 +196,7 @@ TEST_MAIN
         CHECK(is_read());
         CHECK(in_child(reads_well, NULL) == 0);
     }
-    CHECK_BODY("nobody notices") CHECK(in_child(nobody_notices, NULL) == 0);
+    CHECK_BODY("nothing shows it") CHECK(in_child(nothing_shows_it, NULL) == 0);
     CHECK_BODY("in a child of vfork") CHECK(in_child(in_a_child_of_vfork, NULL) == 0);
     CHECK_BODY("no thread is given") CHECK(in_child(when_no_thread_is_given, NULL) == 0);
     CHECK_BODY("a new namespace") CHECK(in_child(in_a_new_namespace, NULL) == 0);

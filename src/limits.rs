@@ -12,12 +12,12 @@
 //! `auto` they are the cgroup's, and what counts is what all of the cgroup's
 //! processes have.
 //!
-//! The kernel says it when an arena is added, some times in each interval while blocks
-//! come back, and once for each `STEP` bytes that come from below; so the process may
-//! go beyond a limit by as much. Reading what it says takes microseconds, and some tens
-//! of them where other threads run (`os/apart.rs`), so while the process is far from a
-//! limit it is read less often: when as much was added, or requested, as an eighth of what
-//! is left; of a cgroup, of which others use memory too, a thirty-second.
+//! The usage is read from the kernel when an arena is added, at intervals while blocks are
+//! freed, and once per [`STEP`] bytes of requests that pools do not serve; so the process
+//! may exceed a limit by as much. One reading takes microseconds, and some tens of them where
+//! other threads run (`os/apart.rs`). So far from a limit it is read less often: when the
+//! arenas added, or the bytes requested, amount to an eighth of the distance to the limit;
+//! to a thirty-second of it for a cgroup, whose memory other processes use, too.
 //!
 //! # Threads
 //!
@@ -29,7 +29,7 @@ use crate::os::cgroup::{self, Group};
 use crate::os::{clock, process};
 use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-/// Requests from below are looked at when they have come to so many bytes, near the limit.
+/// Bytes of requests that pools do not serve between two readings, near the hard limit.
 const STEP: usize = 1 << 20;
 /// Milliseconds between two readings for the soft limit, unless the heap grows.
 const BETWEEN: u64 = 10;
@@ -49,12 +49,12 @@ static NEAR: AtomicBool = AtomicBool::new(false);
 static OVER: AtomicBool = AtomicBool::new(false);
 /// Bytes allowed beyond the hard limit: 0 before a refusal, 1 when used up.
 static GRACE: AtomicUsize = AtomicUsize::new(0);
-/// Bytes requested from below since the hard limit was looked at, and at how many it is
-/// looked at again.
+/// Bytes of such requests since the last reading for the hard limit, and the number at which
+/// the next one is due.
 static ASKED: AtomicUsize = AtomicUsize::new(0);
 static ASKED_NEXT: AtomicUsize = AtomicUsize::new(STEP);
-/// Bytes by which the heap has grown since the soft limit was looked at, and at how many it
-/// is looked at again; and when it is in any case.
+/// Bytes of arenas added since the last reading for the soft limit, and the number at which
+/// the next one is due; and the time from which on one is due while blocks are freed.
 static GREW: AtomicUsize = AtomicUsize::new(0);
 static GREW_NEXT: AtomicUsize = AtomicUsize::new(0);
 static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -112,17 +112,18 @@ fn in_use() -> Option<usize> {
     }
 }
 
-/// The part of what is left up to a limit that may come before the kernel is read again.
+/// The part of the distance to a limit that may be used up before the next reading.
 fn part_of(left: usize) -> usize {
-    // SAFETY: written while settings are read, which is over when a limit is looked at.
+    // SAFETY: `GROUP` is written only while settings are read, and the first limit is set
+    // after that: no limit is checked while it is written.
     match unsafe { &*GROUP.0.get() } {
         Some(_) => left / 32,
         None => left / 8,
     }
 }
 
-/// Looks at the soft limit, if it is time to; the heap may have `grown` by so many bytes.
-/// Whether the process has come near it since the last time.
+/// Checks the soft limit if a reading is due; `grown` is the size of an arena that was just
+/// added, or 0. Returns whether the process has come near the limit since the last reading.
 pub fn came_near(grown: usize) -> bool {
     let soft = SOFT.load(Relaxed);
     if soft == 0 || !is_due(grown) {

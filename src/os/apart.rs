@@ -1,25 +1,25 @@
-//! Short work with files that leaves the program's descriptors alone.
+//! Reads files without taking one of the program's descriptors.
 //!
-//! Whoever opens a file takes the lowest free descriptor, if only for a moment; a program
-//! that closes 0 and opens its input at that moment gets another number than 0. So where
-//! other threads may run, the work is done by a thread that has descriptors of its own:
+//! `open` takes the lowest free descriptor, and a program that closes 0 and opens its input
+//! relies on getting 0. So where other threads may run, a file is read by a thread that has
+//! its own table of descriptors:
 //!
 //! ```text
-//!   the caller    all signals blocked, clone, sleeps until the thread has ended
-//!   the thread                         an empty table of descriptors, the work, exit
+//!   the caller    blocks all signals, clone, sleeps until the thread has ended
+//!   the thread                        makes an empty table, opens, reads, exits
 //! ```
 //!
-//! The thread is the kernel's alone: it has no thread-local storage, 2 KiB of the caller's
-//! stack, and makes system calls by itself, without the C library and errno. Not a child
-//! process: that is seen by waiting for children, counts in their resources, is refused by
-//! who waits for none, and in a new PID namespace would be its first process. The table is
-//! made empty by `close_range`, at a cost that does not depend on how many files are open;
-//! before Linux 5.9 it is a copy.
+//! Only the kernel knows the thread: it has no thread-local storage, runs on 2 KiB of the
+//! caller's stack, and makes system calls itself, without the C library and errno. A child
+//! process would do as well, but other threads that wait for children would see it, it would
+//! count in RUSAGE_CHILDREN, and in a new PID namespace it would be the first process, which
+//! ends the namespace with it. `close_range` makes the table empty, at a cost that does not
+//! depend on the number of open files; before Linux 5.9 the table is a copy.
 //!
-//! Where only one thread can exist, the work is done on the spot, at a tenth of the cost,
-//! and so it is where the kernel gives no thread (RLIMIT_NPROC, a new PID namespace, a
-//! sandbox) and under Valgrind, which does not know such threads: there the lowest
-//! descriptor is taken for a moment after all.
+//! Where only one thread exists, the caller reads the file itself, at a tenth of the cost. It
+//! does so, too, where the kernel refuses the thread (RLIMIT_NPROC, a new PID namespace, a
+//! sandbox), and under Valgrind, which does not support such threads: in these cases the
+//! lowest descriptor is taken for some microseconds.
 
 use core::ffi::c_char;
 #[cfg(not(miri))]
@@ -220,7 +220,7 @@ impl Errand {
         let mut len = 0;
         while len < self.size {
             let room = [fd, self.room.expose_provenance() + len, self.size - len, 0];
-            // SAFETY: a place for so many bytes, which is the caller's of `read`.
+            // SAFETY: the rest of the buffer that `read` borrows exclusively.
             match unsafe { call(libc::SYS_read, room) } {
                 n @ 1.. => len += n.cast_unsigned(),
                 _ => break,
@@ -232,12 +232,12 @@ impl Errand {
     }
 }
 
-/// Waits until the kernel does not count the thread any more, which CPython looks at after a
-/// fork. It has nothing left to do but that; where it is kept from it, it may be counted.
+/// Waits until the kernel does not count the thread any more: CPython compares that count
+/// after a fork. The thread is in its exit by now; on a busy machine the wait may end before.
 #[cfg(not(miri))]
 fn wait_until_gone(number: usize) {
     const TRIES: u32 = 200;
-    // SAFETY: a question without conditions.
+    // SAFETY: getpid has no arguments, writes no memory and cannot fail.
     let process = unsafe { call(libc::SYS_getpid, [0; 4]) }.cast_unsigned();
     for _ in 0..TRIES {
         // SAFETY: signal 0 only says whether there is such a thread.
@@ -249,7 +249,7 @@ fn wait_until_gone(number: usize) {
     }
 }
 
-/// What the thread does.
+/// The thread's function.
 #[cfg(not(miri))]
 extern "C" fn begin(errand: *mut Errand) {
     // SAFETY: what `start_and_wait` handed over, which waits meanwhile.

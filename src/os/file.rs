@@ -1,5 +1,5 @@
-//! Small files of the kernel's, read whole into a buffer of the caller's: without taking
-//! one of the program's descriptors where another thread could notice (`apart.rs`).
+//! Small files of the kernel's, read whole into a buffer of the caller's. Where another thread
+//! could notice, reading takes none of the program's descriptors (`apart.rs`).
 
 use core::ffi::CStr;
 
