@@ -13,7 +13,7 @@
 //! processes have.
 //!
 //! The usage is read from the kernel when an arena is added, at intervals while blocks are
-//! freed, and once per [`STEP`] bytes of requests that pools do not serve; so the process
+//! freed, and once per `STEP` bytes of requests that pools do not serve; so the process
 //! may exceed a limit by as much. One reading takes microseconds, and some tens of them where
 //! other threads run (`os/apart.rs`). So far from a limit it is read less often: when the
 //! arenas added, or the bytes requested, amount to an eighth of the distance to the limit;
