@@ -11,11 +11,12 @@ enum { THREADS = 3, ROUNDS = 1, BLOCKS = 1000 };
 
 /* What a thread is in at the moment, and how many were cancelled in it. */
 enum place { NOWHERE, MALLOC, CALLOC, REALLOC, FREE, TRIM, BEFORE_FORK, STATS_JSON,
-             DEBUG_STATS, PLACES };
+             DEBUG_STATS, SNAPSHOT, PLACES };
 static const char *const names[PLACES] = {
     "nowhere", "malloc", "calloc", "realloc", "free", "trim", "before_fork", "stats_json",
-    "_PyObject_DebugMallocStats"};
+    "_PyObject_DebugMallocStats", "snapshot"};
 static _Thread_local enum place place;
+static char snapshot[] = "/tmp/obmalloc-snapshot-XXXXXX";
 static FILE *nowhere; /* not buffered: each call writes */
 static atomic_int cancelled[PLACES];
 
@@ -55,6 +56,7 @@ static void call_everything(void)
         IN(BEFORE_FORK, obmalloc_before_fork());
         IN(STATS_JSON, obmalloc_stats_json(text, sizeof text));
         IN(DEBUG_STATS, _PyObject_DebugMallocStats(nowhere));
+        IN(SNAPSHOT, obmalloc_snapshot(snapshot));
     }
 }
 
@@ -97,6 +99,9 @@ static void cancel_threads(void *unused)
 
 TEST_MAIN
 {
+    int fd = mkstemp(snapshot);
+    CHECK(fd >= 0 && close(fd) == 0);
     for (int i = 0; i < MANY_SETTINGS; i++)
         under(&many_settings[i], cancel_threads, NULL);
+    unlink(snapshot);
 }
