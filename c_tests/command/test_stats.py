@@ -5,6 +5,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import struct
 import subprocess
@@ -16,6 +17,7 @@ import unittest
 
 import command
 import support
+import test_privileges as privileges
 
 KEEP = '''
 import sys, time
@@ -33,12 +35,49 @@ def python():
     return sys.executable
 
 
+# Two workers, who wait for the end of stdin; then the master sleeps.
+MASTER = '''
+import os, sys, time
+kept = [[n] for n in range(100000)]
+def worker():
+    pid = os.fork()
+    if pid == 0:
+        mine = [[n] for n in range(100000)]
+        os.read(0, 1)
+        os._exit(0)
+    return pid
+line = "ready\\n%d %d\\n" % (worker(), worker())
+os.write(1, line.encode())
+time.sleep(60)
+'''
+
+
+def as_user(user, argv):
+    """argv as another user, in no folder of anybody's."""
+    if user in (os.geteuid(), 0):
+        return support.run(argv)
+    return privileges.as_nobody(argv, support.clean_environment())
+
+
+def reachable():
+    """A copy of the command where other users reach it."""
+    path = os.path.join(privileges.open_folder('for-stats'), 'obmalloc')
+    if not os.path.exists(path):
+        shutil.copy(command.path(), path)
+    return path
+
+
 class Started:
     """A program to be looked at."""
 
-    def __init__(self, path, *words, **settings):
+    def __init__(self, path, *words, code=None, user=None, **settings):
+        env = support.preloaded(**settings)
+        other = {}
+        if user and user != os.geteuid():
+            env['LD_PRELOAD'] = privileges.library_for_all()
+            other = {'user': user, 'group': user, 'extra_groups': []}
         self.process = subprocess.Popen(
-            [path, '-c', KEEP, *(words or ['200000'])], env=support.preloaded(**settings),
+            [path, '-c', code or KEEP, *(words or ['200000'])], env=env, **other,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, universal_newlines=True)
         assert self.process.stdout.readline() == 'ready\n'
         self.pid = str(self.process.pid)
@@ -263,6 +302,59 @@ class Stats(support.Case):
             program.process.send_signal(signal.SIGCONT)
             self.assertRan(done)
             self.assertIn('seconds ago', done.out)
+
+    def test_a_master_that_sleeps_names_its_children(self):
+        """Its numbers are from before the fork, and it says so in one line."""
+        with Started(python(), OBMALLOC_LIVE='1', code=MASTER) as program:
+            children = [int(pid) for pid in program.process.stdout.readline().split()]
+            time.sleep(2.5)
+            done = command.run('stats', program.pid)
+            self.assertRan(done)
+            self.assertRegex(done.out, r'(?m)^these parts are [2-9] s old: the process has not run '
+                             r'since its fork; its children: %d \([\d.]+ MiB\), %d \([\d.]+ MiB\)$'
+                             % tuple(sorted(children)))
+            done = command.run('stats', program.pid, '--json')
+            self.assertRan(done)
+            stale = json.loads(done.out)['stale']
+            self.assertEqual(stale['reason'], 'fork')
+            self.assertEqual([each['pid'] for each in stale['children']], sorted(children))
+            for each in stale['children']:
+                self.assertGreater(each['rss'], 1 << 20)
+            done = command.run('stats', program.pid, '--prometheus')
+            self.assertGreater(metrics(done.out)['obmalloc_page_age_seconds'][()], 2)
+
+    def test_without_the_thread_it_is_another_reason(self):
+        with Started(python(), OBMALLOC_LIVE='1', OBMALLOC_THREAD='0') as program:
+            time.sleep(2.5)
+            done = command.run('stats', program.pid)
+            self.assertRan(done)
+            self.assertRegex(done.out, '(?m)^as of [2-9] seconds ago: without the helper thread')
+
+    def test_a_daemon_that_has_closed_everything(self):
+        """Not that it publishes nothing: its page is mapped still, and root can open it."""
+        code = ('import os, sys, time\n'
+                'kept = [[n] for n in range(50000)]\n'
+                'os.write(1, b"ready\\n")\n'
+                'sys.stdin.readline()\n'
+                'os.closerange(0, 65536)\n'
+                'time.sleep(60)\n')
+        says = 'closed the descriptor of its page'
+        for says, user in [(says, 65534), (None, 0)] if os.geteuid() == 0 else [(says, os.geteuid())]:
+            with self.subTest(user=user):
+                with Started('/usr/bin/python3' if user == 65534 else python(), OBMALLOC_LIVE='1',
+                             code=code, user=user) as program:
+                    program.process.stdin.write('\n')
+                    program.process.stdin.flush()
+                    time.sleep(0.5)
+                    done = as_user(user, [reachable(), 'stats', program.pid])
+                    if says or 'has closed' in done.err:
+                        self.assertRan(done, 1)
+                        self.assertRegex(done.err, r'\Aobmalloc: process %s has closed the descriptor '
+                                         r'of its page.*; .*\n\Z' % program.pid)
+                        self.assertNotIn('OBMALLOC_LIVE', done.err)
+                    else:
+                        self.assertRan(done)
+                        self.assertIn('live blocks', done.out)
 
 
 class Top(support.Case):

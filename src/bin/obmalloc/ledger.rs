@@ -20,12 +20,15 @@ use crate::failure::Failure;
 use crate::layout::{self, CLASSES, Header, MAP_MAGIC, Statistics, UNKNOWN};
 use crate::live::Live;
 use crate::source;
+use crate::stale::Stale;
 
 /// Statistics, and what the kernel says of the process if it runs.
 pub struct Ledger {
     pub statistics: Statistics,
     /// How old the statistics are, in milliseconds; 0 for those of a file.
     pub age_ms: u64,
+    /// Why they are that old, where that was looked into.
+    pub stale: Option<Stale>,
     pub process: Option<Process>,
     /// Full and resident pools by class are known.
     pub has_all: bool,
@@ -55,7 +58,12 @@ impl Ledger {
     /// The ledger of what an argument names.
     pub fn of(argument: &str) -> Result<Ledger, Failure> {
         match source::pid(argument) {
-            Some(pid) => Ledger::now(&Live::open(pid)?, pid, true),
+            Some(pid) => {
+                let live = Live::open(pid)?;
+                let mut ledger = Ledger::now(&live, pid, true)?;
+                ledger.stale = Stale::of(pid, ledger.age_ms, live.has_thread());
+                Ok(ledger)
+            }
             None => file(argument),
         }
     }
@@ -66,6 +74,7 @@ impl Ledger {
         Ok(Ledger {
             statistics,
             age_ms,
+            stale: None,
             process: Process::of(pid, exactly),
             has_all: true,
         })
@@ -179,6 +188,7 @@ fn file(path: &str) -> Result<Ledger, Failure> {
         has_all,
         statistics,
         age_ms: 0,
+        stale: None,
         process: None,
     })
 }
@@ -308,6 +318,7 @@ pub mod tests {
         Ledger {
             statistics,
             age_ms: 1500,
+            stale: None,
             process: Some(Process {
                 rss: 2500,
                 files: 600,

@@ -1,11 +1,11 @@
 //! The live page of a process, as its readers see it (`layout.rs` says how it works).
 
 use std::fs::{self, File, OpenOptions};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::mem::offset_of;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -33,17 +33,23 @@ impl Live {
     /// The page of a process that runs with `OBMALLOC_LIVE=1`.
     pub fn open(pid: u32) -> Result<Live, Failure> {
         let folder = format!("/proc/{pid}/fd");
-        let entries = fs::read_dir(&folder).map_err(|error| match error.kind() {
+        let cannot = |error: io::Error| match error.kind() {
             ErrorKind::NotFound => gone(pid),
             _ => Failure::new(
                 format!("process {pid} is not yours: {}", reason(&error)),
                 "run this command as the user that it runs as",
             ),
-        })?;
+        };
+        let entries = fs::read_dir(folder).map_err(cannot)?;
+        let maps = mapped(pid).map_err(cannot)?;
         let is_page =
             |path: &Path| fs::read_link(path).is_ok_and(|to| to.as_os_str() == layout::LINK);
         let pages = entries.flatten().map(|entry| entry.path());
-        let pages: Vec<_> = pages.filter(|path| is_page(path)).collect();
+        // Where its descriptor is closed, root can open what it has mapped.
+        let pages: Vec<_> = pages
+            .filter(|path| is_page(path))
+            .chain(maps.clone())
+            .collect();
         let mut other = None;
         for path in &pages {
             let opened = OpenOptions::new().read(true).write(true).open(path);
@@ -59,6 +65,13 @@ impl Live {
             Some(owner) => Failure::new(
                 format!("process {pid} has only the page of its parent, {owner}"),
                 "look at the parent, or wait until the child has one of its own",
+            ),
+            None if !maps.is_empty() => Failure::new(
+                format!(
+                    "process {pid} has closed the descriptor of its page, as daemons close all, \
+                     and has freed no memory since"
+                ),
+                "wait until it makes another page, which it does then, or look as root",
             ),
             None => Failure::new(
                 format!("process {pid} publishes nothing"),
@@ -105,6 +118,11 @@ impl Live {
                 "try again",
             )),
         }
+    }
+
+    /// Whether the process has a thread that answers.
+    pub fn has_thread(&self) -> bool {
+        self.word(offset_of!(Control, thread)).load(SeqCst) == 1
     }
 
     /// A word of [`Control`].
@@ -161,8 +179,7 @@ impl Live {
     /// Its statistics, made now; or, where nobody answers soon, as they were. Milliseconds
     /// of their age, too.
     pub fn statistics(&self) -> Result<(Statistics, u64), Failure> {
-        let has_thread = self.word(offset_of!(Control, thread)).load(SeqCst) == 1;
-        let patience = if has_thread { SOON } else { AT_ONCE };
+        let patience = if self.has_thread() { SOON } else { AT_ONCE };
         self.is_answered(0, patience)?;
         let sequence = self.word(offset_of!(Control, sequence));
         let begin = Instant::now();
@@ -257,6 +274,18 @@ fn futex(word: &AtomicU32, operation: i32, value: u32) {
             &raw const timeout,
         )
     };
+}
+
+/// Where the kernel shows pages that the process has mapped, with a descriptor or without:
+/// a name for each mapping, which root can open.
+fn mapped(pid: u32) -> io::Result<Vec<PathBuf>> {
+    // Names in it may be of any bytes.
+    let maps = fs::read(format!("/proc/{pid}/maps"))?;
+    let maps = String::from_utf8_lossy(&maps);
+    let pages = maps.lines().filter(|line| line.ends_with(layout::LINK));
+    let range = |line: &str| line.split_whitespace().next().map(str::to_string);
+    let name = |range: String| PathBuf::from(format!("/proc/{pid}/map_files/{range}"));
+    Ok(pages.filter_map(range).map(name).collect())
 }
 
 /// The process's number in its own pid namespace.

@@ -13,6 +13,7 @@
 //!                                           elf       what the head of a file says
 //!   snapshot  a heap, read and checked      source    from a file, or a process
 //!   live      a process's live page         tally     sums over a heap
+//!   stale     why a page is old
 //!   output    text, tables                  amounts   numbers as people read them
 //!   failure   one line: what; what to do next
 //! ```
@@ -52,6 +53,7 @@ mod run;
 mod settings;
 mod snapshot;
 mod source;
+mod stale;
 mod start;
 mod stats;
 #[cfg(test)]

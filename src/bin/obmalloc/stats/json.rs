@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::ledger::{Ledger, known};
+use crate::stale::Stale;
 
 /// The version of the form. Names may come within one; none goes, or changes its meaning.
 const SCHEMA: u32 = 1;
@@ -43,6 +44,7 @@ pub fn of(ledger: &Ledger) -> Value {
         "pid": s.pid,
         "host": ledger.host(),
         "age_ms": ledger.age_ms,
+        "stale": ledger.stale.as_ref().map(Stale::json),
         "arenas": {
             "size": s.arenas.size,
             "in_use": s.arenas.in_use,

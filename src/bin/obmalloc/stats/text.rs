@@ -19,13 +19,8 @@ pub fn of(ledger: &Ledger) -> String {
         s.pid,
         ledger.version()
     );
-    if ledger.age_ms > 2000 {
-        let seconds = ledger.age_ms / 1000;
-        let _ = writeln!(
-            out,
-            "as of {seconds} seconds ago: since then the process has not answered (after a fork it \
-             does when it frees memory again)"
-        );
+    if let Some(stale) = &ledger.stale {
+        let _ = writeln!(out, "{stale}");
     }
     lines(&mut out, memory(ledger));
     let arenas = &s.arenas;

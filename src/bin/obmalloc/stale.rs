@@ -1,0 +1,170 @@
+//! Why the numbers of a live page are old, and what can be said instead.
+//!
+//! A thread of the process answers who looks. There is none in a process that has forked and
+//! has freed no memory since: the master of a prefork server, or a daemon that sleeps. Its
+//! memory is with its children then, of which the kernel knows the size.
+
+use std::fmt;
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::amounts;
+use crate::ledger::Process;
+
+/// After so many milliseconds numbers are old.
+const OLD: u64 = 2000;
+/// So many children are named.
+const NAMED: usize = 12;
+
+/// Numbers that are old.
+pub struct Stale {
+    age_ms: u64,
+    why: Why,
+    /// The process's children, and what they have in memory.
+    children: Vec<(u32, u64)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Why {
+    /// A thread is there that does not answer.
+    Silent,
+    /// It has no such thread by its settings.
+    NoThread,
+    /// A fork has ended the thread, and the process has freed nothing since.
+    Fork,
+}
+
+impl Stale {
+    /// Whether the numbers of a process are old, and why.
+    pub fn of(pid: u32, age_ms: u64, has_thread: bool) -> Option<Stale> {
+        if age_ms <= OLD {
+            return None;
+        }
+        let why = if has_thread {
+            Why::Silent
+        } else if is_without_thread(pid) {
+            Why::NoThread
+        } else {
+            Why::Fork
+        };
+        let children = children(pid).into_iter().filter_map(|child| {
+            let process = Process::of(child, false)?;
+            Some((child, process.rss))
+        });
+        Some(Stale {
+            age_ms,
+            why,
+            children: children.collect(),
+        })
+    }
+
+    /// For programs.
+    pub fn json(&self) -> Value {
+        let children = self.children.iter();
+        let children = children.map(|(pid, rss)| json!({"pid": pid, "rss": rss}));
+        json!({
+            "reason": match self.why {
+                Why::Silent => "silent",
+                Why::NoThread => "no thread",
+                Why::Fork => "fork",
+            },
+            "text": self.to_string(),
+            "children": children.collect::<Vec<_>>(),
+        })
+    }
+}
+
+impl fmt::Display for Stale {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.age_ms / 1000;
+        match self.why {
+            Why::Silent => write!(
+                out,
+                "as of {seconds} seconds ago: since then the process has not answered"
+            )?,
+            Why::NoThread => write!(
+                out,
+                "as of {seconds} seconds ago: without the helper thread the process answers when \
+                 it frees memory"
+            )?,
+            Why::Fork => write!(
+                out,
+                "these parts are {seconds} s old: the process has not run since its fork"
+            )?,
+        }
+        let named: Vec<_> = self
+            .children
+            .iter()
+            .take(NAMED)
+            .map(|(pid, rss)| format!("{pid} ({})", amounts::bytes(*rss)))
+            .collect();
+        if !named.is_empty() {
+            write!(out, "; its children: {}", named.join(", "))?;
+        }
+        match self.children.len().saturating_sub(NAMED) {
+            0 => Ok(()),
+            more => write!(out, " and {more} more"),
+        }
+    }
+}
+
+/// Whether the environment that the process was started with has the thread off.
+fn is_without_thread(pid: u32) -> bool {
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let names = ["OBMALLOC_THREAD=0", "OBMALLOC_BACKGROUND_THREAD=0"];
+    let mut entries = environment.split(|&byte| byte == 0);
+    entries.any(|entry| names.iter().any(|name| entry == name.as_bytes()))
+}
+
+/// The processes whose parent it is, by number.
+fn children(pid: u32) -> Vec<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let is_child = |child: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+        // Behind the name, which may hold anything: the state, then the parent.
+        let parent = stat
+            .rsplit_once(')')
+            .and_then(|(_, rest)| rest.split_whitespace().nth(1));
+        parent.and_then(|parent| parent.parse().ok()) == Some(pid)
+    };
+    let mut children: Vec<u32> = numbers.filter(is_child).collect();
+    children.sort_unstable();
+    children
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_one_line() {
+        let mut stale = Stale {
+            age_ms: 63_500,
+            why: Why::Fork,
+            children: vec![(7, 1 << 20), (8, 2 << 20)],
+        };
+        assert_eq!(
+            stale.to_string(),
+            "these parts are 63 s old: the process has not run since its fork; its children: \
+             7 (1.0 MiB), 8 (2.0 MiB)"
+        );
+        stale.children = (1..=20).map(|pid| (pid, 0)).collect();
+        assert!(stale.to_string().ends_with("12 (0 B) and 8 more"));
+        assert_eq!(stale.json()["reason"], "fork");
+        assert!(Stale::of(std::process::id(), 100, false).is_none());
+    }
+
+    #[test]
+    fn children_are_found() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .expect("sleep");
+        let found = children(std::process::id());
+        child.kill().expect("it runs");
+        child.wait().expect("it was killed");
+        assert!(found.contains(&child.id()));
+    }
+}
