@@ -15,7 +15,20 @@ RELINKED ?= 2.7,3.13
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 SONAME  := libobmalloc.so.0
-RELEASE := target/release
+
+# Where cargo builds: CARGO_TARGET_DIR, or what its configuration says; in a folder of its own
+# for another machine (CARGO_BUILD_TARGET). Scripts look at the same two variables.
+ifdef CARGO_TARGET_DIR
+TARGET := $(abspath $(CARGO_TARGET_DIR))
+else
+TARGET := $(or $(patsubst $(CURDIR)/%,%,$(shell $(CARGO) metadata --format-version 1 --no-deps \
+            --offline 2>/dev/null | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')),target)
+endif
+ifneq ($(TARGET),target)
+override export CARGO_TARGET_DIR := $(TARGET)
+endif
+BUILT := $(TARGET)$(if $(CARGO_BUILD_TARGET),/$(CARGO_BUILD_TARGET))
+RELEASE := $(BUILT)/release
 SO      := $(RELEASE)/libobmalloc.so
 A       := $(RELEASE)/libobmalloc.a
 COMMAND := $(RELEASE)/obmalloc
@@ -43,21 +56,21 @@ all: ## build target/release/libobmalloc.so and .a
 
 command: all ## build target/release/obmalloc, and its man pages
 	@$(CARGO) build --profile command --features command --bin obmalloc
-	@ln -f target/command/obmalloc $(COMMAND)
-	@$(CARGO) build --release --manifest-path pythons/Cargo.toml --target-dir target
+	@ln -f $(BUILT)/command/obmalloc $(COMMAND)
+	@$(CARGO) build --release --manifest-path pythons/Cargo.toml --target-dir $(TARGET)
 	@rm -rf $(MANPAGES)
 	@$(COMMAND) man $(MANPAGES)
 
 # With GLIBC= (2.17) it is built for that version, which needs cargo-zigbuild and ziglang
 # from PyPI; without, for the C library of this machine.
 WHEEL_TARGET := x86_64-unknown-linux-gnu
-ZIGBUILD = $(CARGO) zigbuild --release --target $(WHEEL_TARGET).$(GLIBC) --target-dir target/wheel
+ZIGBUILD = $(CARGO) zigbuild --release --target $(WHEEL_TARGET).$(GLIBC) --target-dir $(TARGET)/wheel
 wheel: $(if $(GLIBC),,command) ## a wheel with both libraries, the command and the package, in target/wheels
 	$(if $(GLIBC),$(ZIGBUILD) --lib)
 	$(if $(GLIBC),$(ZIGBUILD) --features command --bin obmalloc)
 	$(if $(GLIBC),$(ZIGBUILD) --manifest-path pythons/Cargo.toml)
 	$(PYTHON3) python/build_wheel.py \
-	  --from $(if $(GLIBC),target/wheel/$(WHEEL_TARGET)/release,$(RELEASE))
+	  --from $(if $(GLIBC),$(TARGET)/wheel/$(WHEEL_TARGET)/release,$(RELEASE))
 
 run: all ## run a real Python program with the library, and without
 	$(PYTHON3) bench/first_run.py
@@ -77,7 +90,7 @@ test-rust: ## the tests beside the sources
 # The short form is not optimized: it takes seconds, and optimizing would take a minute.
 test-loom: ## the models of what threads do at once, with few changes between them
 	MODELS=short RUSTFLAGS="--cfg loom" CARGO_PROFILE_DEV_DEBUG=0 \
-	  $(CARGO) test --quiet --lib --target-dir target/loom loom:: -- --test-threads=2
+	  $(CARGO) test --quiet --lib --target-dir $(TARGET)/loom loom:: -- --test-threads=2
 
 loom: ## the models, in all orders that are asked for; with a record
 	$(PYTHON3) c_tests/concurrency.py loom
@@ -189,7 +202,7 @@ check: all ## formatting, lints, licences, documentation, header, symbols, the h
 	$(CARGO) clippy --quiet --features command --all-targets -- -D warnings
 	$(CARGO) clippy --quiet --manifest-path fuzz/Cargo.toml -- -D warnings
 	$(CARGO) fmt --check --manifest-path pythons/Cargo.toml
-	$(CARGO) clippy --quiet --manifest-path pythons/Cargo.toml --target-dir target -- -D warnings
+	$(CARGO) clippy --quiet --manifest-path pythons/Cargo.toml --target-dir $(TARGET) -- -D warnings
 	@$(call with,cargo-deny,cargo install --locked cargo-deny,\
 	  for manifest in Cargo.toml fuzz/Cargo.toml pythons/Cargo.toml; do \
 	    $(DENY) --manifest-path $$manifest check bans licenses sources || exit 1; done)
@@ -198,7 +211,7 @@ check: all ## formatting, lints, licences, documentation, header, symbols, the h
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps --document-private-items
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps --document-private-items \
-	  --manifest-path pythons/Cargo.toml --target-dir target
+	  --manifest-path pythons/Cargo.toml --target-dir $(TARGET)
 	diff include/obmalloc.h $(HEADER_MADE)
 	$(PYTHON3) c_tests/symbols.py $(SO) $(A)
 	$(PYTHON3) c_tests/archive_names.py $(A)

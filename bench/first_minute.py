@@ -54,7 +54,8 @@ def by_wheel(folder, python, environment):
     programs = os.path.join(venv, "bin")
     wheels = os.path.join(folder, "wheels")
     route.step("`make wheel`", ["make", "wheel"])
-    built = os.path.join(pairs.ROOT, "target", "wheels")
+    built = os.path.join(os.environ.get("CARGO_TARGET_DIR") or os.path.join(pairs.ROOT, "target"),
+                         "wheels")
     newest = max((entry for entry in os.scandir(built) if entry.name.endswith(".whl")),
                  key=lambda entry: entry.stat().st_mtime)
     os.mkdir(wheels)

@@ -22,7 +22,10 @@ HERE = pairs.HERE
 ROOT = pairs.ROOT
 PROGRAMS = os.path.join(HERE, "programs")
 BUILD = os.path.join(ROOT, "target", "bench")
-LIBRARY = os.path.join(ROOT, "target", "release", "libobmalloc.so")
+# Where cargo builds.
+RELEASE = os.path.join(os.environ.get("CARGO_TARGET_DIR") or os.path.join(ROOT, "target"),
+                       os.environ.get("CARGO_BUILD_TARGET", ""), "release")
+LIBRARY = os.path.join(RELEASE, "libobmalloc.so")
 sys.path.append(os.path.join(ROOT, "c_tests", "cpython"))
 
 import interpreters  # noqa: E402

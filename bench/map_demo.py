@@ -9,7 +9,10 @@ import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-LIBRARY = ROOT / "target/release/libobmalloc.so"
+# Where cargo builds.
+RELEASE = (pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
+           / os.environ.get("CARGO_BUILD_TARGET", "") / "release").absolute()
+LIBRARY = RELEASE / "libobmalloc.so"
 
 # Parses the standard library, keeps for each function its name, its line and what it
 # calls, and drops the trees: what documentation tools and linters do.
@@ -80,7 +83,7 @@ def picture(page, png, width, height):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--python", default=sys.executable)
-    parser.add_argument("--command", default=ROOT / "target/release/obmalloc")
+    parser.add_argument("--command", default=RELEASE / "obmalloc")
     parser.add_argument("--keep", type=pathlib.Path, help="where snapshots and page stay")
     parser.add_argument("--png", type=pathlib.Path)
     parser.add_argument("--size", default="1280x890", help="of the browser's window")

@@ -201,7 +201,7 @@ def parser(text):
                         help="versions of which relinked pairs are measured, too")
     result.add_argument("--archive", metavar="FILE", type=os.path.abspath, help="for these "
                         "(target/release's)",
-                        default=os.path.join(hosts.ROOT, "target", "release", "libobmalloc.a"))
+                        default=os.path.join(hosts.RELEASE, "libobmalloc.a"))
     result.add_argument("--out", metavar="FOLDER", type=os.path.abspath, help="where "
                         "relink.py keeps the interpreters (target/relink)",
                         default=os.path.join(hosts.ROOT, "target", "relink"))

@@ -50,7 +50,7 @@ def run(host, interval):
         assert program.stdout.readline() == "ready\n"
         before = answering(program.pid)
         top = interval and subprocess.Popen(
-            [os.path.join(hosts.ROOT, "target", "release", "obmalloc"), "top", "--plain",
+            [os.path.join(hosts.RELEASE, "obmalloc"), "top", "--plain",
              "--interval", str(interval), str(program.pid)], text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
         if top:     # until it has begun: its first line is of a look

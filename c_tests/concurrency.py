@@ -21,6 +21,9 @@ import proven
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
+# Where cargo builds.
+RELEASE = (Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
+           / os.environ.get("CARGO_BUILD_TARGET", "") / "release")
 # Loom's own build of the library's tests, optimized: in all orders they take long.
 LOOM = {"RUSTFLAGS": "--cfg loom", "CARGO_PROFILE_TEST_OPT_LEVEL": "2",
         "CARGO_PROFILE_TEST_DEBUG": "line-tables-only"}
@@ -65,7 +68,7 @@ def loom():
 def stepper():
     program = ROOT / "target/c_tests/fork_anywhere-stepper"
     program.parent.mkdir(parents=True, exist_ok=True)
-    run(compile_stepper("target/release/libobmalloc.a", program))
+    run(compile_stepper(RELEASE / "libobmalloc.a", program))
     said = run([program], STEPS="1")
     counts = re.findall(r"(\d+) instructions, (\d+) forks, (\d+) times", said)
     steps, forks, held = (sum(map(int, column)) for column in zip(*counts))

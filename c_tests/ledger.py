@@ -24,6 +24,9 @@ from pathlib import Path
 import live_page
 
 HERE = Path(__file__).resolve().parent
+# Where cargo builds.
+RELEASE = (Path(os.environ.get('CARGO_TARGET_DIR') or HERE.parent / 'target')
+           / os.environ.get('CARGO_BUILD_TARGET', '') / 'release').absolute()
 LIMIT = 0.02
 
 
@@ -110,7 +113,7 @@ def main():
     parser.add_argument('--python', default=sys.executable)
     parser.add_argument('--samples', type=int, default=40)
     parser.add_argument('--threads', type=int, default=1)
-    parser.add_argument('--library', default=HERE.parent / 'target/release/libobmalloc.so')
+    parser.add_argument('--library', default=RELEASE / 'libobmalloc.so')
     options = parser.parse_args()
     found, how, last = compare(options.python, options.library, options.samples, options.threads)
     off = [said / counted - 1 for said, counted in found]

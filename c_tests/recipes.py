@@ -34,7 +34,7 @@ ROOT = os.path.dirname(HERE)
 PAGE = os.path.join(ROOT, 'docs', 'recipes.md')
 PROGRAMS = os.path.join(HERE, 'recipes')
 SHARED = [os.path.join(base.PROGRAMS, name) for name in ('ledger.py', 'celery_files.py')]
-COMMAND = os.path.join(ROOT, 'target', 'release', 'obmalloc')
+COMMAND = os.path.join(support.RELEASE, 'obmalloc')
 base.FOLDER = os.path.join(ROOT, 'target', 'recipes')
 RECIPES = []
 

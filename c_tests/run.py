@@ -35,6 +35,9 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
+# Where cargo builds.
+RELEASE = (Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
+           / os.environ.get("CARGO_BUILD_TARGET", "") / "release")
 sys.path.insert(0, str(ROOT / "relink"))
 import ask
 import objects
@@ -374,7 +377,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", action="append", metavar="NAME", help="this program (repeatable)")
     parser.add_argument("--ways", default=",".join(WAYS), help="comma-separated (%(default)s)")
-    parser.add_argument("--library-dir", type=Path, default=ROOT / "target/release")
+    parser.add_argument("--library-dir", type=Path, default=RELEASE)
     parser.add_argument("--include-dir", type=Path, default=ROOT / "include")
     parser.add_argument("--build-dir", type=Path, default=ROOT / "target/c_tests")
     parser.add_argument("--host", metavar="VERSION", help="the CPython of the host way (3.11)")

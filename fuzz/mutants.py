@@ -135,7 +135,8 @@ def try_one(folder, mutant):
     path.write_text(before.replace(old, new))
     try:
         build = ["cargo", "build", "--quiet", "--profile", "paranoid", "--bin", "model",
-                 "--manifest-path", str(folder / "fuzz/Cargo.toml")]
+                 "--manifest-path", str(folder / "fuzz/Cargo.toml"),
+                 "--target-dir", str(folder / "fuzz/target")]
         built = subprocess.run(build, capture_output=True, text=True)
         if built.returncode:
             return f"{name}: does not build\n{built.stderr}", False

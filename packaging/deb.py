@@ -25,8 +25,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 DEBIAN = ROOT / "packaging" / "debian"
-RELEASE = ROOT / "target" / "release"
-TREE = ROOT / "target" / "deb"
+# Where cargo builds.
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").absolute()
+RELEASE = TARGET / os.environ.get("CARGO_BUILD_TARGET", "") / "release"
+TREE = TARGET / "deb"
 LIBRARY, SONAME, PYTHONS = "libobmalloc0", "libobmalloc.so.0", "libobmalloc_pythons.so"
 NOTES = ("--remove-section=.comment", "--remove-section=.note")
 
@@ -171,7 +173,7 @@ def control(package, of_version, architecture):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--to", type=Path, default=ROOT / "target" / "debs")
+    parser.add_argument("--to", type=Path, default=TARGET / "debs")
     parser.add_argument("--maintainer", default="obmalloc maintainers <root@%s>"
                         % (os.uname().nodename if "." in os.uname().nodename else "localhost"),
                         help="name and address in the packages")

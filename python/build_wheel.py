@@ -154,8 +154,11 @@ def build(source, target):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('--from', dest='source', default=os.path.join(ROOT, 'target', 'release'))
-    parser.add_argument('--to', dest='target', default=os.path.join(ROOT, 'target', 'wheels'))
+    # Where cargo builds.
+    target = os.environ.get('CARGO_TARGET_DIR') or os.path.join(ROOT, 'target')
+    release = os.path.join(target, os.environ.get('CARGO_BUILD_TARGET', ''), 'release')
+    parser.add_argument('--from', dest='source', default=release)
+    parser.add_argument('--to', dest='target', default=os.path.join(target, 'wheels'))
     options = parser.parse_args()
     print(build(options.source, options.target))
 

@@ -24,6 +24,9 @@ import verify
 from ask import Refusal, ask, check_usable
 
 TREE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+# Where cargo builds.
+RELEASE = os.path.join(os.environ.get("CARGO_TARGET_DIR") or os.path.join(TREE, "target"),
+                       os.environ.get("CARGO_BUILD_TARGET", ""), "release")
 UNDEFINED = re.compile(r"undefined (?:reference to|symbol:?) [`']?([\w.$]+)")
 NOT_PIC = re.compile(r"recompile with -fPI[CE]")
 # Options of the original build that only matter to a compiler.
@@ -180,7 +183,7 @@ def parse_arguments():
     parser.add_argument("--stock", action="store_true",
                         help="link CPython's own obmalloc.o: the baseline")
     parser.add_argument("--archive", metavar="FILE",
-                        default=os.path.join(TREE, "target/release/libobmalloc.a"))
+                        default=os.path.join(RELEASE, "libobmalloc.a"))
     parser.add_argument("--out", metavar="FOLDER",
                         default=os.path.join(TREE, "target/relink"))
     parser.add_argument("--print", action="store_true",

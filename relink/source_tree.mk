@@ -9,7 +9,7 @@
 # defines them all.
 
 SOURCE_TREE_MK := $(lastword $(MAKEFILE_LIST))
-LIBOBMALLOC ?= $(abspath $(dir $(SOURCE_TREE_MK))/../target/release/libobmalloc.a)
+LIBOBMALLOC ?= $(abspath $(or $(CARGO_TARGET_DIR),$(dir $(SOURCE_TREE_MK))/../target)/$(CARGO_BUILD_TARGET)/release/libobmalloc.a)
 
 Objects/obmalloc.o: $(LIBOBMALLOC)
 	$(LD) -r -u PyObject_Malloc -o $@ $(LIBOBMALLOC)

@@ -19,7 +19,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 [ $# -ge 1 ] || stop "usage: source_tree.sh SOURCE_DIR [make's arguments]"
 tree=$1
 shift
-archive=${LIBOBMALLOC:-$here/../target/release/libobmalloc.a}
+release=${CARGO_TARGET_DIR:-$here/../target}/${CARGO_BUILD_TARGET:+$CARGO_BUILD_TARGET/}release
+archive=${LIBOBMALLOC:-$release/libobmalloc.a}
 
 [ -f "$archive" ] || stop "no $archive: run make in the top directory, or set LIBOBMALLOC"
 [ -d "$tree/Objects" ] && [ -f "$tree/Makefile.pre" ] ||

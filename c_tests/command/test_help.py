@@ -90,7 +90,7 @@ class Install(support.Case):
         if not shutil.which('make') or not shutil.which('cargo'):
             self.skipTest('no make or cargo here')
         if os.path.abspath(support.LIBRARY) != os.path.abspath(
-                os.path.join(ROOT, 'target', 'release', 'libobmalloc.so')):
+                os.path.join(support.RELEASE, 'libobmalloc.so')):
             self.skipTest('another library than the tree\'s own is checked')
         prefix = support.scratch('prefix')
         make = ['make', '-s', '-C', ROOT, 'PREFIX=' + prefix]

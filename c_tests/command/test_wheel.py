@@ -24,7 +24,7 @@ _once = threading.Lock()
 @functools.lru_cache(maxsize=None)
 def _built():
     """The newest wheel of `make wheel`; else one of what the tree has built."""
-    made = sorted(glob.glob(os.path.join(ROOT, 'target', 'wheels', '*.whl')), key=os.path.getmtime)
+    made = sorted(glob.glob(os.path.join(support.TARGET, 'wheels', '*.whl')), key=os.path.getmtime)
     built = [command.path(), support.LIBRARY]
     if made and os.path.getmtime(made[-1]) > max(map(os.path.getmtime, built)):
         return made[-1]

@@ -38,7 +38,8 @@ from projects import INTERPRETERS, KNOWN, PROJECTS, QUICK  # noqa: E402
 from store import Store  # noqa: E402
 from verdict import BAD, judge  # noqa: E402
 
-LIBRARY = os.path.join(ROOT, "target", "release", "libobmalloc.so")
+LIBRARY = os.path.join(os.environ.get("CARGO_TARGET_DIR") or os.path.join(ROOT, "target"),
+                       os.environ.get("CARGO_BUILD_TARGET", ""), "release", "libobmalloc.so")
 RERUNS = 3
 SIDES = {"preloaded": {}, "packed": {"OBMALLOC_ALIGN": "8"}}
 

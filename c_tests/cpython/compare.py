@@ -36,6 +36,9 @@ from sides import Preloaded, Relinked, listed_tests
 from verdict import Verdict, judge
 
 TREE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+# Where cargo builds.
+RELEASE = os.path.join(os.environ.get("CARGO_TARGET_DIR") or os.path.join(TREE, "target"),
+                       os.environ.get("CARGO_BUILD_TARGET", ""), "release")
 EXTRA_RUNS = 2
 MAX_LEFT_OUT = 4
 
@@ -167,7 +170,7 @@ def keep_logs(folder, interpreter, module, baselines, ours):
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--library",
-                        default=os.path.join(TREE, "target/release/libobmalloc.so"))
+                        default=os.path.join(RELEASE, "libobmalloc.so"))
     parser.add_argument("--packed", action="store_true",
                         help="the library with OBMALLOC_ALIGN=8")
     parser.add_argument("--pythons", metavar="LIST",
@@ -183,7 +186,7 @@ def parse_arguments():
     parser.add_argument("--relinked", action="store_true",
                         help="compare relinked interpreters, not preloaded ones")
     parser.add_argument("--archive", metavar="PATH",
-                        default=os.path.join(TREE, "target/release/libobmalloc.a"))
+                        default=os.path.join(RELEASE, "libobmalloc.a"))
     parser.add_argument("--prefixes", metavar="FOLDER",
                         help="where the interpreters with the library are linked to "
                         "(target/relink)")

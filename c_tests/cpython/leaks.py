@@ -136,7 +136,8 @@ def parse_arguments():
     parser.add_argument("--pythons", metavar="LIST", default="3.8,3.11,3.12")
     parser.add_argument("--modules", metavar="LIST", default=",".join(MODULES))
     parser.add_argument("--archive", metavar="FILE",
-                        default=os.path.join(TREE, "target/release/libobmalloc.a"))
+                        default=os.path.join(os.environ.get("CARGO_TARGET_DIR") or os.path.join(TREE, "target"),
+                                     os.environ.get("CARGO_BUILD_TARGET", ""), "release", "libobmalloc.a"))
     parser.add_argument("--prefixes", metavar="FOLDER")
     options = parser.parse_args()
     options.archive = os.path.abspath(options.archive)

@@ -19,8 +19,8 @@ def make(*words):
     for tool in 'make', 'cargo':
         if not shutil.which(tool):
             raise unittest.SkipTest('no %s here' % tool)
-    own = os.path.join(ROOT, 'target', 'release', 'libobmalloc.so')
-    if os.path.abspath(support.LIBRARY) != own:
+    own = os.path.join(support.RELEASE, 'libobmalloc.so')
+    if os.path.abspath(support.LIBRARY) != os.path.abspath(own):
         raise unittest.SkipTest("another library than the tree's own is checked")
     with _once:
         done = support.run(['make', '-s', '-C', ROOT, *words],

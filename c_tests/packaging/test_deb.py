@@ -23,7 +23,7 @@ def _built():
     for tool in 'dpkg-deb', 'dpkg-gensymbols', 'dpkg-shlibdeps', 'strip':
         if not shutil.which(tool):
             raise unittest.SkipTest('no %s here' % tool)
-    folder = os.path.join(installed.ROOT, 'target', 'debs')
+    folder = os.path.join(support.TARGET, 'debs')
     for old in glob.glob(folder + '/*.deb'):
         os.remove(old)
     installed.make('deb', 'MAINTAINER=Some Body <somebody@debian.org>')

@@ -19,7 +19,10 @@ from typing import NamedTuple
 HERE = os.path.dirname(os.path.abspath(__file__))
 PROGRAMS = os.path.join(HERE, 'programs')
 HOSTS = os.path.join(HERE, 'hosts')
-LIBRARY = os.path.join(HERE, '..', '..', 'target', 'release', 'libobmalloc.so')
+# Where cargo builds.
+TARGET = os.environ.get('CARGO_TARGET_DIR') or os.path.join(HERE, '..', '..', 'target')
+RELEASE = os.path.join(TARGET, os.environ.get('CARGO_BUILD_TARGET', ''), 'release')
+LIBRARY = os.path.join(RELEASE, 'libobmalloc.so')
 
 ACTIVE = re.compile(r'^obmalloc: active in pid (\d+): CPython (\S+), domains (\S+?)(,|$)', re.I)
 ASIDE = re.compile(r'^obmalloc: standing aside in pid (\d+): (.+)', re.I)

@@ -58,7 +58,8 @@ def add_options(parser):
     parser.add_argument("versions", nargs="*", default=["3.11"], metavar="VERSION",
                         help="a version that pyenv knows, a command or a path (3.11)")
     parser.add_argument("--archive", metavar="FILE", type=os.path.abspath,
-                        default=os.path.join(ROOT, "target", "release", "libobmalloc.a"))
+                        default=os.path.join(os.environ.get("CARGO_TARGET_DIR") or os.path.join(ROOT, "target"),
+                                     os.environ.get("CARGO_BUILD_TARGET", ""), "release", "libobmalloc.a"))
     parser.add_argument("--out", metavar="FOLDER", type=os.path.abspath, help="where "
                         "relink.py keeps the interpreters (target/relink)",
                         default=os.path.join(ROOT, "target", "relink"))

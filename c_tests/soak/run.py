@@ -37,7 +37,8 @@ import proven
 import pythons
 from support import clean_environment
 
-LIBRARY = os.path.join(ROOT, "target", "release", "libobmalloc.so")
+LIBRARY = os.path.join(os.environ.get("CARGO_TARGET_DIR") or os.path.join(ROOT, "target"),
+                       os.environ.get("CARGO_BUILD_TARGET", ""), "release", "libobmalloc.so")
 FLAGS = ["-std=gnu11", "-D_GNU_SOURCE", "-g", "-O2", "-Wall", "-Wextra", "-Werror"]
 # What the C library keeps for later would hide what we keep: stacks, and heaps for threads.
 QUIET_LIBC = "glibc.pthread.stack_cache_size=1:glibc.malloc.arena_max=2"
