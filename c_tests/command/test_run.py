@@ -236,6 +236,21 @@ class FailsOpen(support.Case):
         program = command.layout('other', library=None)
         self.without(r'.*is for another machine \(ARM64\)', program)
 
+    def test_with_nobody_who_reads_it(self):
+        """A line that cannot be written is no reason not to start the program."""
+        env = support.clean_environment(OBMALLOC_LIBRARY='/nowhere.so')
+        for to in 'pipe', '/dev/full':
+            with self.subTest(stderr=to):
+                if to == 'pipe':
+                    reader, writer = os.pipe()
+                    os.close(reader)
+                else:
+                    writer = os.open(to, os.O_WRONLY)
+                done = subprocess.run([command.path(), 'run', '--', 'sh', '-c', 'echo runs; exit 4'],
+                                      env=env, stdout=subprocess.PIPE, stderr=writer)
+                os.close(writer)
+                self.assertEqual((done.returncode, done.stdout), (4, b'runs\n'))
+
     def test_a_path_that_the_loader_would_cut(self):
         for name in 'with blank', 'with:colon':
             self.without('.*blank or a colon', command.layout(name))

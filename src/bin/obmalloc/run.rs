@@ -116,7 +116,7 @@ pub fn main(options: &Options) -> Result<ExitCode, Failure> {
                 variables.push((preload::PYTHONS_VARIABLE.into(), value));
             }
         }
-        Err(failure) => eprintln!("{failure} (running without the library)"),
+        Err(failure) => start::note(format_args!("{failure} (running without the library)")),
     }
     let error = start::become_program(&command, &environment(variables));
     Err(cannot_start(program, &error))
@@ -136,11 +136,11 @@ pub fn library_for(program: &OsStr) -> Result<PathBuf, Failure> {
     match program::find(program).and_then(|path| program::cannot_have_us(&path)) {
         None => Ok(library),
         Some(program::Obstacle::Static) => {
-            eprintln!(
+            start::note(format_args!(
                 "obmalloc: {} {}; programs that it starts have the library",
                 program.display(),
                 program::Obstacle::Static
-            );
+            ));
             Ok(library)
         }
         Some(why) => Err(Failure::new(

@@ -5,8 +5,9 @@
 //! inherits that. So what was there before is kept by a constructor, and put back at once.
 
 use std::ffi::{CString, OsString};
+use std::fmt;
 use std::hint::black_box;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -48,6 +49,15 @@ pub fn restore_sigpipe() {
     };
     // SAFETY: no handler of ours.
     unsafe { libc::signal(libc::SIGPIPE, before) };
+}
+
+/// Says something beside the matter: what is to be done goes on, even if stderr leads to
+/// nobody any more or to a full disk.
+pub fn note(text: impl fmt::Display) {
+    // SAFETY: no handler of ours.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    let _ = writeln!(io::stderr(), "{text}");
+    restore_sigpipe();
 }
 
 /// Children are waited for from now on, whatever the caller of this command does with its own:
