@@ -34,6 +34,8 @@ A       := $(RELEASE)/libobmalloc.a
 COMMAND := $(RELEASE)/obmalloc
 PYTHONS := $(RELEASE)/libobmalloc_pythons.so
 MANPAGES := $(RELEASE)/man
+THIRD_PARTY := $(RELEASE)/THIRD-PARTY.txt
+LICENCES := LICENSE-MIT LICENSE-APACHE $(THIRD_PARTY)
 
 .PHONY: all run test test-all test-rust test-loom loom stepper tsan miri mutants \
         test-model test-c test-preload test-preload-sample test-cpython-slice test-cpython \
@@ -54,12 +56,13 @@ all: ## build target/release/libobmalloc.so and .a
 	         --weaken-symbol='_Py_*' --localize-symbol=__gmon_start__ $(A) $(A).weak
 	@mv $(A).weak $(A)
 
-command: all ## build target/release/obmalloc, and its man pages
+command: all ## build target/release/obmalloc, its man pages, and the licences of its crates
 	@$(CARGO) build --profile command --features command --bin obmalloc
 	@ln -f $(BUILT)/command/obmalloc $(COMMAND)
 	@$(CARGO) build --release --manifest-path pythons/Cargo.toml --target-dir $(TARGET)
 	@rm -rf $(MANPAGES)
 	@$(COMMAND) man $(MANPAGES)
+	@$(PYTHON3) packaging/third_party.py > $(THIRD_PARTY).new && mv $(THIRD_PARTY).new $(THIRD_PARTY)
 
 # With GLIBC= (2.17) it is built for that version, which needs cargo-zigbuild and ziglang
 # from PyPI; without, for the C library of this machine.
@@ -287,7 +290,7 @@ install: command ## to DESTDIR/PREFIX: command, man pages, header, libraries, li
 	install -m 755 $(COMMAND) $(DESTDIR)$(BINDIR)/
 	install -m 755 $(PYTHONS) $(DESTDIR)$(LIBDIR)/
 	install -m 644 $(MANPAGES)/*.1 $(DESTDIR)$(MANDIR)/man1/
-	install -m 644 LICENSE-MIT LICENSE-APACHE $(DESTDIR)$(DOCDIR)/
+	install -m 644 $(LICENCES) $(DESTDIR)$(DOCDIR)/
 	install -m 644 include/obmalloc.h $(DESTDIR)$(INCLUDEDIR)/
 	install -m 755 $(SO) $(DESTDIR)$(LIBDIR)/libobmalloc.so.$(VERSION)
 	ln -sf libobmalloc.so.$(VERSION) $(DESTDIR)$(LIBDIR)/$(SONAME)
@@ -314,7 +317,7 @@ uninstall: ## take away what install put there
 	  $(DESTDIR)$(LIBDIR)/libobmalloc_pythons.so \
 	  $(DESTDIR)$(BINDIR)/obmalloc $(DESTDIR)$(MANDIR)/man1/obmalloc.1 \
 	  $(DESTDIR)$(MANDIR)/man1/obmalloc-*.1 \
-	  $(DESTDIR)$(DOCDIR)/LICENSE-MIT $(DESTDIR)$(DOCDIR)/LICENSE-APACHE \
+	  $(patsubst %,$(DESTDIR)$(DOCDIR)/%,$(notdir $(LICENCES))) \
 	  $(CMAKEFILES:%=$(DESTDIR)$(CMAKEDIR)/%)
 	for folder in $(DESTDIR)$(CMAKEDIR) $(DESTDIR)$(DOCDIR); do \
 	  [ ! -d $$folder ] || rmdir $$folder || exit 1; \

@@ -34,6 +34,7 @@ NOTES = ("--remove-section=.comment", "--remove-section=.note")
 
 sys.path.insert(0, str(ROOT / "c_tests"))
 import abi  # noqa: E402
+import third_party  # noqa: E402
 
 
 def run(*words, **options):
@@ -58,12 +59,10 @@ def date():
 
 def crates():
     """What else is compiled in, for the copyright file."""
-    rows = run("cargo", "tree", "--locked", "--manifest-path", ROOT / "Cargo.toml", "-e",
-               "normal,no-proc-macro", "--features", "command", "--prefix", "none", "--no-dedupe",
-               "-f", "{p}|{l}").splitlines()
-    rows = sorted({tuple(row.split("|")) for row in rows if not row.startswith("obmalloc ")})
-    return "Comment:\n The programs are compiled with these crates, under their licences:\n" + "".join(
-        f" .\n {name}: {licence}\n" for name, licence in rows)
+    head = ("Comment:\n The programs are compiled with these crates, under their licences, whose texts\n"
+            " are in third-party.txt.gz beside this file:\n")
+    return head + "".join(f" .\n {name} v{number}: {licence}\n"
+                          for name, number, licence in third_party.crates())
 
 
 def installed(architecture):
@@ -72,7 +71,8 @@ def installed(architecture):
     libdir = f"/usr/lib/{architecture}"
     run("make", "-s", "-C", ROOT, "install", f"DESTDIR={root}", "PREFIX=/usr", f"LIBDIR={libdir}",
         env=dict(os.environ, MAKEFLAGS=""))
-    # The copyright file of each package has what these say.
+    # The copyright file of each package has what the licences say, and each package the
+    # licences of the crates.
     shutil.rmtree(root / "usr" / "share" / "doc")
     # One's own folder for a library that nobody links with.
     place = root / libdir[1:]
@@ -158,6 +158,7 @@ def control(package, of_version, architecture):
     documents.mkdir(parents=True)
     compress(TREE / "debian" / "changelog", documents / "changelog.Debian.gz")
     shutil.copyfile(TREE / "debian" / "copyright", documents / "copyright")
+    compress(RELEASE / "THIRD-PARTY.txt", documents / "third-party.txt.gz")
     files = sorted(path for path in folder.rglob("*")
                    if path.is_file() and not path.is_symlink() and meta not in path.parents)
     (meta / "md5sums").write_text("".join(

@@ -19,9 +19,14 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+sys.dont_write_bytecode = True      # before the module of packaging/ is imported
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
+sys.path.insert(0, os.path.join(ROOT, 'packaging'))
+
+import third_party  # noqa: E402
+
 LIBRARIES = ('libobmalloc.so', 'libobmalloc_pythons.so')
 COMMAND = 'obmalloc'
 # What a manylinux system has for certain, of what such files may need.
@@ -39,6 +44,7 @@ Keywords: allocator,malloc,memory,pymalloc,rss
 License-Expression: MIT OR Apache-2.0
 License-File: LICENSE-MIT
 License-File: LICENSE-APACHE
+License-File: THIRD-PARTY.txt
 Requires-Python: >=3.7
 Classifier: Development Status :: 4 - Beta
 Classifier: Intended Audience :: Developers
@@ -148,6 +154,7 @@ def build(source, target):
     for file in LICENCES:
         with open(os.path.join(ROOT, file), 'rb') as opened:
             wheel.add(info + 'licenses/' + file, opened.read())
+    wheel.add(info + 'licenses/THIRD-PARTY.txt', third_party.text().encode())
     wheel.close()
     return path
 

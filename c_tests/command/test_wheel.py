@@ -358,8 +358,12 @@ class Contents(support.Case):
             self.assertEqual(fields['License-Expression'], 'MIT OR Apache-2.0')
             self.assertIsNone(fields['License'])
             files = fields.get_all('License-File')
-            self.assertEqual(sorted(files), ['LICENSE-APACHE', 'LICENSE-MIT'])
-            for file in files:
+            self.assertEqual(sorted(files), ['LICENSE-APACHE', 'LICENSE-MIT', 'THIRD-PARTY.txt'])
+            others = opened.read(folder + '/licenses/THIRD-PARTY.txt').decode()
+            for crate in 'libc', 'clap', 'ratatui', 'serde_json':
+                self.assertRegex(others, r'(?m)^%s \d+\.\d.*MIT' % crate)
+            self.assertGreater(others.count('Permission is hereby granted'), 40)
+            for file in files[:2]:
                 with open(os.path.join(ROOT, file), 'rb') as ours:
                     self.assertEqual(opened.read('%s/licenses/%s' % (folder, file)), ours.read())
 

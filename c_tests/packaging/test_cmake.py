@@ -50,7 +50,7 @@ class CMake(support.Case):
     def test_in_its_prefix(self):
         prefix = support.scratch('prefix')
         installed.make('install', 'PREFIX=' + prefix)
-        for name in 'LICENSE-MIT', 'LICENSE-APACHE':
+        for name in 'LICENSE-MIT', 'LICENSE-APACHE', 'THIRD-PARTY.txt':
             self.assertIn('share/doc/obmalloc/' + name, installed.files(prefix))
         self.builds_and_runs(prefix, prefix + '/lib', 'prefix')
         installed.make('uninstall', 'PREFIX=' + prefix)

@@ -2,6 +2,7 @@
 without a trace; and what they say of themselves is right."""
 import functools
 import glob
+import gzip
 import hashlib
 import os
 import re
@@ -157,6 +158,8 @@ class Packages(support.Case):
             for wanted in (notice.replace('(c)', '').replace('Copyright ', 'Copyright:'), *text,
                            'is in the file /usr/share/common-licenses/Apache-2.0.'):
                 self.assertIn(wanted, written)
+            with gzip.open('%s/usr/share/doc/%s/third-party.txt.gz' % (folder, name), 'rt') as file:
+                self.assertGreater(file.read().count('Permission is hereby granted'), 40)
 
     def test_symbols_file(self):
         """Each exported name stands there, with the release that had it first."""

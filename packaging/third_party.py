@@ -1,0 +1,65 @@
+#!/usr/bin/env python3
+"""The licences of the crates that are compiled into the libraries and the command, as one
+text for those who get the binaries (`make command` writes it, wheel and packages have it).
+
+    packaging/third_party.py > target/release/THIRD-PARTY.txt
+
+A crate whose sources have no licence text ends it with an error.
+"""
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+MANIFEST = os.path.join(ROOT, 'Cargo.toml')
+TARGET = 'x86_64-unknown-linux-gnu'
+# Each crate is used under the first of these that it has.
+TEXTS = ('LICENSE-MIT', 'LICENSE', 'LICENSE.txt', 'LICENSE.md', 'LICENSE-BOOST', 'LICENSE-APACHE')
+
+HEAD = '''\
+obmalloc contains the crates below, each under the licence that follows its name, and parts
+of Rust's standard library, which is Copyright (c) The Rust Project Contributors, under
+MIT or Apache-2.0, at your choice: the two texts are those of LICENSE-MIT and LICENSE-APACHE.
+'''
+
+
+def cargo(*words):
+    words = (os.environ.get('CARGO', 'cargo'),) + words + ('--locked', '--manifest-path', MANIFEST,
+                                                           '--features', 'command')
+    return subprocess.run(words, check=True, stdout=subprocess.PIPE).stdout.decode()
+
+
+def crates():
+    """(name, version, licence) of all that is linked, but for obmalloc itself."""
+    rows = cargo('tree', '-e', 'normal,no-proc-macro', '--target', TARGET, '--prefix', 'none',
+                 '--no-dedupe', '-f', '{p}|{l}').splitlines()
+    found = set()
+    for row in rows:
+        package, licence = row.split('|')
+        name, version = package.split()[:2]
+        if name != 'obmalloc':
+            found.add((name, version[1:], licence))
+    return sorted(found)
+
+
+def text():
+    packages = json.loads(cargo('metadata', '--format-version', '1', '--filter-platform', TARGET))
+    folders = {(each['name'], each['version']): os.path.dirname(each['manifest_path'])
+               for each in packages['packages']}
+    parts = [HEAD]
+    for name, version, licence in crates():
+        folder = folders[name, version]
+        found = [file for file in TEXTS if os.path.exists(os.path.join(folder, file))]
+        if not found:
+            sys.exit('third_party: %s %s has no licence text that is known here' % (name, version))
+        with open(os.path.join(folder, found[0]), encoding='utf-8') as file:
+            written = textwrap.dedent(file.read()).strip()
+        head = '%s %s (%s; %s)' % (name, version, licence, found[0])
+        parts.append('%s\n%s\n\n%s\n' % (head, '-' * len(head), written))
+    return '\n'.join(parts)
+
+
+if __name__ == '__main__':
+    sys.stdout.write(text())
