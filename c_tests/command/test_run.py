@@ -1,6 +1,7 @@
 """`obmalloc run`: the program is started with the library and is otherwise the same."""
 import glob
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -144,6 +145,64 @@ class Run(support.Case):
                 plain = start(show)
                 self.assertIn(b'SigIgn', plain)
                 self.assertEqual(start([command.path(), 'run', '--'] + show), plain)
+
+    def test_a_line_of_the_command_does_not_end_the_program(self):
+        """No library is found, and nobody reads the line that says so; or it cannot be
+        written. The program runs, and gets the signals as they were."""
+        alone = command.layout('no-library', library=None)
+        code = ('import signal, sys; signals = signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTTOU\n'
+                'print([signal.getsignal(each).value for each in signals],'
+                ' signal.pthread_sigmask(signal.SIG_BLOCK, []), signal.sigpending())\n'
+                'sys.exit(7)\n')
+        python = ['/usr/bin/python3', '-c', code]
+        show = ['sh', '-c', 'grep -E "(Sig|Shd)[PBIC]" /proc/self/status; exit 7']
+
+        def broken():
+            reader, writer = os.pipe()
+            os.close(reader)
+            return writer
+
+        def full():
+            reader, writer = os.pipe()
+            self.addCleanup(os.close, reader)
+            os.set_blocking(writer, False)
+            try:
+                while True:
+                    os.write(writer, b'x' * 4096)
+            except BlockingIOError:
+                pass
+            os.set_blocking(writer, True)
+            return writer
+
+        def at_its_limit():
+            return os.open(support.scratch('log'), os.O_WRONLY | os.O_CREAT)
+
+        def start(argv, stderr, limit=None):
+            def prepare():
+                for each in signal.SIGPIPE, signal.SIGXFSZ:
+                    signal.signal(each, signal.SIG_DFL)
+                if limit is not None:
+                    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+            done = subprocess.run(argv, stdout=subprocess.PIPE, stderr=stderr, preexec_fn=prepare,
+                                  restore_signals=False, env=support.clean_environment(), timeout=20)
+            os.close(stderr)
+            return done.returncode, done.stdout
+        for make, limit in (broken, None), (full, None), (at_its_limit, 0):
+            with self.subTest(stderr=make.__name__):
+                for program in show, python:
+                    plain = start(program, make(), limit)
+                    self.assertEqual(plain[0], 7)
+                    self.assertEqual(start([alone, 'run', '--', *program], make(), limit), plain)
+                missing = start([alone, 'run', '--', '/no/such/program'], make(), limit)
+                self.assertEqual(missing, (127, b''))
+
+    def test_closed_descriptors_stay_closed(self):
+        """Rust opens /dev/null in their place."""
+        show = ['sh', '-c', 'for n in 0 2; do test -e /proc/self/fd/$n && echo $n; done; exit 7']
+        for words in show, [command.path(), 'run', '--', *show]:
+            done = subprocess.run(['sh', '-c', 'exec "$@" <&- 2>&-', 'sh', *words],
+                                  stdout=subprocess.PIPE, env=support.clean_environment())
+            self.assertEqual((done.returncode, done.stdout), (7, b''))
 
     def test_what_is_preloaded_stays_behind_us(self):
         show = ['sh', '-c', 'echo $LD_PRELOAD']

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use crate::output::say;
+
 /// The command was used wrongly.
 pub const USAGE: u8 = 2;
 
@@ -40,9 +42,9 @@ impl Failure {
         &self.next
     }
 
-    /// Says it on stderr; the exit status.
+    /// Says it on stderr; the exit status, also where nobody reads that.
     pub fn report(self) -> ExitCode {
-        eprintln!("{self}");
+        say(&self);
         ExitCode::from(self.status)
     }
 }

@@ -1,6 +1,9 @@
-//! Text for stdout.
+//! Text for stdout, and lines for stderr.
 
+use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
+use std::mem::MaybeUninit;
+use std::ptr;
 
 use crate::failure::Failure;
 
@@ -13,6 +16,48 @@ pub fn print(text: &str) -> Result<(), Failure> {
             "look where it leads to",
         )),
         _ => Ok(()),
+    }
+}
+
+/// Milliseconds that a line waits for room in a full pipe.
+const PATIENCE: i32 = 1000;
+
+/// Writes a line to stderr, if that takes it: the command goes on as it would without it. No
+/// signal ends it, be stderr a pipe without a reader or a file at its limit, and none is
+/// left ignored for a program that the command becomes.
+pub fn say(line: &dyn Display) {
+    let text = format!("{line}\n");
+    let signals = [libc::SIGPIPE, libc::SIGXFSZ, libc::SIGTTOU];
+    let [mut quiet, mut before, mut pending] = [MaybeUninit::<libc::sigset_t>::zeroed(); 3];
+    let none = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let mut stderr = libc::pollfd {
+        fd: libc::STDERR_FILENO,
+        events: libc::POLLOUT,
+        revents: 0,
+    };
+    // SAFETY: the sets are made before they are used, and each place is there during the
+    // call; the text is readable over its length.
+    unsafe {
+        libc::sigpending(pending.as_mut_ptr());
+        libc::sigemptyset(quiet.as_mut_ptr());
+        for signal in signals {
+            libc::sigaddset(quiet.as_mut_ptr(), signal);
+        }
+        libc::pthread_sigmask(libc::SIG_BLOCK, quiet.as_ptr(), before.as_mut_ptr());
+        if libc::poll(&raw mut stderr, 1, PATIENCE) > 0 {
+            libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len());
+        }
+        for signal in signals {
+            if libc::sigismember(pending.as_ptr(), signal) == 1 {
+                libc::sigdelset(quiet.as_mut_ptr(), signal);
+            }
+        }
+        // What the write has raised is taken back.
+        while libc::sigtimedwait(quiet.as_ptr(), ptr::null_mut(), &raw const none) > 0 {}
+        libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut());
     }
 }
 

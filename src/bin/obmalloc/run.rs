@@ -10,6 +10,7 @@ use clap::Args;
 
 use crate::failure::{Failure, USAGE};
 use crate::library;
+use crate::output::say;
 use crate::preload;
 use crate::program;
 use crate::settings;
@@ -116,7 +117,7 @@ pub fn main(options: &Options) -> Result<ExitCode, Failure> {
                 variables.push((preload::PYTHONS_VARIABLE.into(), value));
             }
         }
-        Err(failure) => start::note(format_args!("{failure} (running without the library)")),
+        Err(failure) => say(&format_args!("{failure} (running without the library)")),
     }
     let error = start::become_program(&command, &environment(variables));
     Err(cannot_start(program, &error))
@@ -136,7 +137,7 @@ pub fn library_for(program: &OsStr) -> Result<PathBuf, Failure> {
     match program::find(program).and_then(|path| program::cannot_have_us(&path)) {
         None => Ok(library),
         Some(program::Obstacle::Static) => {
-            start::note(format_args!(
+            say(&format_args!(
                 "obmalloc: {} {}; programs that it starts have the library",
                 program.display(),
                 program::Obstacle::Static

@@ -1,19 +1,23 @@
 //! Becoming another program: no child, so its exit status, its signals and its pid are
 //! those that the caller sees.
 //!
-//! Rust ignores SIGPIPE from the start of `main` on, and a program that is executed
-//! inherits that. So what was there before is kept by a constructor, and put back at once.
+//! Rust ignores SIGPIPE from the start of `main` on, and opens /dev/null in the place of
+//! descriptors 0 to 2 that are closed; a program that is executed inherits both. So what was
+//! there before is kept by a constructor, and put back: the signal at once, the descriptors
+//! for the program.
 
 use std::ffi::{CString, OsString};
-use std::fmt;
 use std::hint::black_box;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// Whether SIGPIPE was ignored. (A program that was just executed has no handlers.)
 static WAS_IGNORED: AtomicBool = AtomicBool::new(false);
+
+/// Whether 0 to 2 were closed.
+static CLOSED: [AtomicBool; 3] = [const { AtomicBool::new(false) }; 3];
 
 extern "C" fn keep() {
     // LeakSanitizer, if it is preloaded for the program, begins with the first block; before
@@ -34,6 +38,10 @@ extern "C" fn keep() {
         )
     };
     WAS_IGNORED.store(error == 0 && action[0] == libc::SIG_IGN, Relaxed);
+    for (fd, closed) in (0..).zip(&CLOSED) {
+        // SAFETY: asks only.
+        closed.store(unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0, Relaxed);
+    }
 }
 
 #[used]
@@ -49,15 +57,6 @@ pub fn restore_sigpipe() {
     };
     // SAFETY: no handler of ours.
     unsafe { libc::signal(libc::SIGPIPE, before) };
-}
-
-/// Says something beside the matter: what is to be done goes on, even if stderr leads to
-/// nobody any more or to a full disk.
-pub fn note(text: impl fmt::Display) {
-    // SAFETY: no handler of ours.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
-    let _ = writeln!(io::stderr(), "{text}");
-    restore_sigpipe();
 }
 
 /// Children are waited for from now on, whatever the caller of this command does with its own:
@@ -88,6 +87,12 @@ pub fn become_program(command: &[OsString], environment: &[(OsString, OsString)]
         pointers.chain([ptr::null()]).collect()
     };
     let (arguments, environment) = (vector(&words), vector(&entries));
+    for (fd, closed) in (0..).zip(&CLOSED) {
+        if closed.load(Relaxed) {
+            // SAFETY: a descriptor that the program is not to have.
+            unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+        }
+    }
     // SAFETY: both vectors end with NULL, and their strings live until the call returns.
     unsafe { libc::execvpe(arguments[0], arguments.as_ptr(), environment.as_ptr()) };
     io::Error::last_os_error()

@@ -123,7 +123,7 @@ fn each(
         match source::process(&live, name) {
             Ok(named) => with(named)?,
             Err(failure) if n > 0 && !Path::new(&format!("/proc/{pid}")).exists() => {
-                eprintln!("{failure}");
+                output::say(&failure);
                 break;
             }
             Err(failure) => return Err(failure),
