@@ -50,8 +50,10 @@ def is_active():
     allocated for that, so this is true only where it is so."""
     if _library.loaded() is None:
         return False
-    # Guarded blocks (OBMALLOC_GUARD) are in no size class, and there is room for 16384.
-    return _counts(2000, 1500) or bool(os.environ.get('OBMALLOC_GUARD')) and _counts(20000, 3000)
+    if not os.environ.get('OBMALLOC_GUARD'):
+        return _counts(2000, 1500)
+    # Guarded blocks are in no size class: half of all, or up to 16384 with OBMALLOC_GUARD=1.
+    return _counts(2000, 500) or _counts(18000, 500)
 
 
 def _counts(objects, least):
