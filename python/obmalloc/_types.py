@@ -26,7 +26,7 @@ import types
 
 _PAGE = 4096
 _POOL = 65536
-_AT_ONCE = 8192                         # a list of so many lies in no pool
+_AT_ONCE = 8192                         # a list of this length is too large for a pool
 
 # Parts of a snapshot, in the form of src/live/layout.rs.
 _MAGIC = b"OBMALMAP"

@@ -24,7 +24,7 @@ use core::sync::atomic::{
 pub const ENTRIES: usize = 2048;
 /// Bytes of the longest LD_PRELOAD that is restored.
 pub const TEXT: usize = 4096;
-/// Bytes of the longest path that is looked at.
+/// Bytes of the longest path that is opened.
 pub const PATH: usize = 4096;
 /// Bytes that are read at a time.
 pub const CHUNK: usize = 4096;
@@ -63,7 +63,7 @@ unsafe extern "C" fn note_process() {
     PROCESS.store(process(), Release);
 }
 
-/// To be called when the library is loaded.
+/// Notes the process, and each forked one. The library's constructor calls it.
 pub fn begin() {
     // SAFETY: a function that is there as long as the process.
     unsafe {

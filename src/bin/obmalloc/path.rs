@@ -11,7 +11,7 @@ use crate::output;
 /// Print the path of libobmalloc.so, as `obmalloc run` would preload it
 ///
 /// For what sets LD_PRELOAD by itself, or loads the library: the loader finds a bare name
-/// only where the library lies in a folder that it searches.
+/// only if the library is in a folder that it searches.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Options {}

@@ -1,8 +1,8 @@
 //! Why the numbers of a live page are old, and what can be said instead.
 //!
-//! A thread of the process answers who looks. There is none in a process that has forked and
-//! has freed no memory since: the master of a prefork server, or a daemon that sleeps. Its
-//! memory is with its children then, of which the kernel knows the size.
+//! A thread of the process answers readers. A process that has forked and has freed no memory
+//! since has no such thread: the master of a prefork server, or a daemon that sleeps. The
+//! kernel still knows how much memory its children have.
 
 use std::fmt;
 use std::fs;
@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 use crate::amounts;
 use crate::ledger::Process;
 
-/// After so many milliseconds numbers are old.
+/// Numbers are old after this number of milliseconds.
 const OLD: u64 = 2000;
-/// So many children are named.
+/// The number of children that are named.
 const NAMED: usize = 12;
 
 /// Numbers that are old.

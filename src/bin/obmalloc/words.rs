@@ -21,7 +21,7 @@ use crate::elf::{self, Kind};
 use crate::failure::{Failure, USAGE};
 use crate::program;
 
-/// What is to be started.
+/// The words of a command, and its interpreter.
 #[derive(Args)]
 pub struct Words {
     /// The interpreter for Python files, -m and -c [default: python3 on PATH]
@@ -79,7 +79,7 @@ impl Words {
         Ok(self.words.clone())
     }
 
-    /// Whether `--` stands before the words: then options are meant for the interpreter.
+    /// Whether `--` precedes the words: then options are meant for the interpreter.
     fn follows_dashes(&self) -> bool {
         let all: Vec<_> = env::args_os().collect();
         let before = all.len().checked_sub(self.words.len() + 1);
@@ -144,7 +144,7 @@ fn is_script_of_python(path: &Path) -> bool {
     path.is_file() && matches!(elf::look(path), Ok(Kind::Script(line)) if line.contains("python"))
 }
 
-/// What the words begin with is not there; what may be meant.
+/// The first word names neither program nor file; with a near name, if there is one.
 fn unknown(name: &OsStr) -> Failure {
     let text = name.to_string_lossy();
     let next = match meant(name) {

@@ -26,7 +26,7 @@ use serde_json::Value;
 const PROGRAM: &str = include_str!("probe.py");
 /// Blocks that the program asks for, less what a few of its own may hide.
 const BLOCKS: u64 = 19_000;
-/// The same where some blocks are guarded (OBMALLOC_GUARD): they are counted nowhere, and
+/// The least number where some blocks are guarded (OBMALLOC_GUARD): they are counted nowhere, and
 /// there is room for 16384.
 const UNGUARDED: u64 = 3_000;
 /// What it asks for where ctypes is missing.
@@ -36,8 +36,7 @@ const TALK: usize = 8 << 20;
 /// How long a descriptor may stay open when the interpreter has ended: what it has started
 /// may hold it.
 const REST: Duration = Duration::from_secs(1);
-/// The lowest number that the descriptor has, where so many are allowed: programs count on
-/// the low ones.
+/// The lowest number of the descriptor, if the limit allows it: programs count on the low ones.
 const HIGH: i32 = 64;
 
 /// What came back.
@@ -174,7 +173,7 @@ impl Private {
     }
 }
 
-/// What comes by a pipe, up to [`TALK`] bytes; the rest is read and thrown away, so that
+/// The bytes that come by a pipe, up to [`TALK`] of them; the rest is read and thrown away, so that
 /// the writer goes on.
 struct Reader {
     bytes: Arc<Mutex<Vec<u8>>>,
@@ -199,7 +198,7 @@ impl Reader {
         Reader { bytes, end }
     }
 
-    /// Whether all has come, after so much time.
+    /// Whether the pipe ends within this time.
     fn has_ended(&self, patience: Duration) -> bool {
         self.end.recv_timeout(patience).is_ok()
     }
