@@ -32,14 +32,14 @@ def library_for_all():
     return path
 
 
-def as_nobody(argv, env, limits=()):
+def as_nobody(argv, env, limits=(), user=NOBODY):
     """argv as another user, in a folder that is not anybody's."""
     def become():
         for which, value in limits:
             resource.setrlimit(which, (value, value))
         os.setgroups([])
-        os.setgid(NOBODY)
-        os.setuid(NOBODY)
+        os.setgid(user)
+        os.setuid(user)
     child = subprocess.Popen(argv, env=env, cwd='/', stdin=subprocess.DEVNULL, preexec_fn=become,
                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     out, err = child.communicate(timeout=100)

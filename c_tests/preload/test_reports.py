@@ -10,7 +10,10 @@ import subprocess
 import time
 
 import support
-from test_privileges import NOBODY, as_nobody, library_for_all, open_folder
+from test_privileges import as_nobody, library_for_all, open_folder
+
+# Not the user of test_privileges.py, who may have one process only.
+OTHER = 65533
 
 # Dies by the signals of a write, unlike a Python that was left as it starts.
 PLAIN = '''
@@ -165,7 +168,7 @@ class Files(support.Case):
         paths = [name if name.startswith('/') else self.path(name) for name in names]
         argv = ['/usr/bin/python3', '-c', self.TAKE, *paths]
         env = support.clean_environment(LD_PRELOAD=library_for_all())
-        done = as_nobody(argv, env) if user else support.run(argv, env)
+        done = as_nobody(argv, env, user=user) if user else support.run(argv, env)
         self.assertRan(done)
         return [os.strerror(int(line)) if line != '0' else '' for line in done.out.split()]
 
@@ -173,14 +176,14 @@ class Files(support.Case):
 
     def test_root_and_what_others_put_in_its_way(self):
         for name in 'theirs', 'hard', 'target':
-            self.make(name, NOBODY if name == 'theirs' else 0)
+            self.make(name, OTHER if name == 'theirs' else 0)
         os.link(self.path('hard'), self.path('hard-2'))
         for link, to in ('planted', 'target'), ('nowhere', 'not-there'), ('away', '/etc/passwd'):
             os.symlink(to, self.path(link))
-            os.lchown(self.path(link), NOBODY, NOBODY)
+            os.lchown(self.path(link), OTHER, OTHER)
         os.symlink('target', self.path('own-link'))     # but others can write to the folder
         os.mkfifo(self.path('fifo'), 0o666)
-        os.chown(self.path('fifo'), NOBODY, NOBODY)
+        os.chown(self.path('fifo'), OTHER, OTHER)
         reader = os.open(self.path('fifo'), os.O_RDWR | os.O_NONBLOCK)
         with open('/etc/passwd', 'rb') as file:
             before = file.read()
@@ -215,19 +218,19 @@ class Files(support.Case):
         self.assertRegex(done.out, r'^mine\n\{"version"')
 
     def test_what_other_users_may(self):
-        self.make('theirs', NOBODY)
+        self.make('theirs', OTHER)
         self.make('writable', 0, 0o666)
         self.make('closed', 0, 0o644)
-        self.make('read-only', NOBODY, 0o444)
-        self.make('hard', NOBODY)
+        self.make('read-only', OTHER, 0o444)
+        self.make('hard', OTHER)
         os.link(self.path('hard'), self.path('hard-2'))
         os.symlink('theirs', self.path('link'))
         os.symlink('not-there', self.path('nowhere'))
-        os.lchown(self.path('link'), NOBODY, NOBODY)    # (in such a folder links are their owners')
-        os.lchown(self.path('nowhere'), NOBODY, NOBODY)
+        os.lchown(self.path('link'), OTHER, OTHER)    # (in such a folder links are their owners')
+        os.lchown(self.path('nowhere'), OTHER, OTHER)
         denied = 'Permission denied'
         names = 'theirs', 'closed', 'read-only', 'hard', 'link', 'nowhere'
-        self.assertEqual(self.take(*names, user=NOBODY), ['', denied, denied, '', '', ''])
+        self.assertEqual(self.take(*names, user=OTHER), ['', denied, denied, '', '', ''])
         self.assertEqual(os.stat(self.path('hard')).st_nlink, 2)
         self.assertTrue(os.path.samefile(self.path('hard'), self.path('hard-2')))
         self.assertTrue(os.path.islink(self.path('link')))
@@ -235,7 +238,7 @@ class Files(support.Case):
         self.assertEqual([name for name in os.listdir(self.folder) if name[0] == '.'], [])
         # A folder in which this user can make nothing: the file is written in place.
         os.chmod(self.folder, 0o755)
-        self.assertEqual(self.take('writable', 'theirs', 'new', user=NOBODY), ['', '', denied])
+        self.assertEqual(self.take('writable', 'theirs', 'new', user=OTHER), ['', '', denied])
         self.assertGreater(os.path.getsize(self.path('writable')), 6672)
 
     def test_signals_as_they_were(self):
