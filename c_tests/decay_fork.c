@@ -104,10 +104,10 @@ static void fork_and_go_on(void)
 /* Who forks again and again hardly has a helper; pages go back all the same. */
 static void a_fork_now_and_then(void)
 {
-    join_crowd(&crowd, 48 * MIB, 100, 1000);
+    join_crowd(&crowd, 30 * MIB, 100, 1000);
     const size_t peak = resident();
     leave_crowd(&crowd, 10);
-    CHECK(COMES_BY(fork_and_go_on(), 50000, resident() + 24 * MIB < peak, PATIENCE, 300));
+    CHECK(COMES_BY(fork_and_go_on(), 50000, resident() + 15 * MIB < peak, PATIENCE, 300));
     CHECK(crowd_holds(&crowd));
 }
 

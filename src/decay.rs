@@ -20,10 +20,12 @@
 //! the thread takes a breath after each pool. Where no thread may be started, each
 //! tick does a small part of a round.
 //!
-//! A fork ends the thread before (`fork.rs`), with a round that waits for nothing:
-//! the program may fork and then do nothing any more. The parent gets no thread for a
-//! moment, as CPython counts threads right after it has forked; what is freed in that
-//! moment goes back at once, for nobody may come later to see to it.
+//! A fork ends the thread before (`fork.rs`), with a round that waits for nothing, as far as
+//! that takes no time: the child would have the free pages, too. The parent gets no thread
+//! for a moment, as CPython counts threads right after it has forked; what is freed in that
+//! moment goes back at once, for nobody may come later to see to it, and with it what the
+//! round has left. Only where that is very much, and the host is none that counts, a thread
+//! starts behind the fork and does the rest.
 //!
 //! # Threads
 //!
@@ -36,12 +38,13 @@ use crate::huge_pages;
 use crate::limits;
 use crate::live;
 use crate::os::clock;
+use crate::os::forker;
 use crate::os::helper::Helper;
-use crate::os::lock::{self, Lock, Tending};
+use crate::os::lock::Word;
 use crate::os::sandbox;
 use crate::pages;
-use crate::purge::Walk;
-use crate::sync::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Cell, Ordering::Relaxed};
+use crate::round;
+use crate::sync::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use crate::threads;
 
 /// Free bytes that may stay in a program that does nothing, at the most.
@@ -49,20 +52,17 @@ const MAY_STAY: usize = 4 << 20;
 /// Free bytes from which on returning them is worth a thread: so many that what comes
 /// back before the next look is no more than may stay.
 const WORTH: usize = MAY_STAY - CAME_BACK - STEP;
+/// Free bytes that a fork may leave to a program that does nothing afterwards. (More than that
+/// is worth a thread behind the fork, where none is expected.)
+const FORK_MAY_LEAVE: usize = 8 * MAY_STAY;
 /// Free bytes that a growing heap does not keep.
 const SPARE: usize = 2 << 20;
 /// Free bytes that may make room for a request at the hard limit.
 const ROOM: usize = 64 << 10;
-/// Where there is no thread: pools that one tick looks at, at the most, and bytes
-/// after whose return it ends.
-const PART: usize = 64;
-const PART_BYTES: usize = 64 << 10;
 /// Microseconds of a breath of the helper thread.
 const BREATH: u64 = 50;
 /// Breaths in a round, about: in a heap of many pools each is for several.
 const BREATHS: usize = 4096;
-/// Microseconds that it sleeps in a sandbox.
-const LONG: u64 = 1 << 40;
 /// Rounds without anything to do after which the thread leaves.
 const QUIET: u32 = 3;
 /// Rounds in each interval.
@@ -93,20 +93,14 @@ const AFTER_FORK: u64 = 20;
 static FORKED: AtomicU64 = AtomicU64::new(0);
 /// Whether blocks came back to pools since the last round before a fork.
 static FORK_STIRRED: AtomicBool = AtomicBool::new(false);
+/// Whether a fork has left free memory for later.
+static LEFT: AtomicBool = AtomicBool::new(false);
+/// Whether the host counts threads when it has forked.
+static COUNTED: AtomicBool = AtomicBool::new(false);
+/// Nanoseconds that a tick takes to give free memory back.
+const FOR_TICK: u64 = 400_000;
 
 static HELPER: Helper = Helper::new(work);
-
-/// A round that is done in parts.
-struct Round {
-    /// How far it is, if one is under way.
-    at: Cell<Option<Walk>>,
-    /// When the next round may begin.
-    next: Cell<u64>,
-}
-static ROUND: Lock<Round> = Lock::new(Round {
-    at: Cell::new(None),
-    next: Cell::new(0),
-});
 
 /// Sets the interval in milliseconds; negative: nothing goes back by time; 0:
 /// pages go back as soon as they are free.
@@ -120,6 +114,11 @@ pub fn set_interval(milliseconds: i64) {
 pub fn allow_thread(allowed: bool) {
     THREAD.store(allowed, Relaxed);
     say_what_goes_by_time();
+}
+
+/// Says whether the host counts threads when it has forked.
+pub fn host_counts_threads(so: bool) {
+    COUNTED.store(so, Relaxed);
 }
 
 fn say_what_goes_by_time() {
@@ -155,7 +154,7 @@ fn step(back: usize) {
 
 fn look(now: u64, interval: u64) {
     // Other libraries' fork handlers may free: no thread is started under them.
-    if lock::this_thread_forks() {
+    if forker::is_this_thread() {
         return;
     }
     SINCE.store(0, Relaxed);
@@ -168,12 +167,14 @@ fn look(now: u64, interval: u64) {
         return;
     }
     let threaded = THREAD.load(Relaxed);
-    if threaded && now < FORKED.load(Relaxed) {
+    let is_fresh = now < FORKED.load(Relaxed);
+    if threaded && is_fresh || !threaded && LEFT.load(Relaxed) {
         NEXT.store(now, Relaxed);
-        give_back(0);
+        HEAP.empty_depots(true);
+        LEFT.store(!round::until(clock::nanoseconds() + FOR_TICK), Relaxed);
     } else if !(threaded && HELPER.start()) {
-        NEXT.store(now, Relaxed);
-        part_of_a_round(now, interval);
+        let next = round::part(now, interval / ROUNDS);
+        NEXT.store(next.unwrap_or(now), Relaxed);
     }
 }
 
@@ -186,49 +187,28 @@ fn whole_arenas(now: u64, interval: u64) {
     }
 }
 
-fn part_of_a_round(now: u64, interval: u64) {
-    let round = ROUND.lock();
-    let mut walk = match round.at.get() {
-        Some(walk) => walk,
-        None if now < round.next.get() => {
-            NEXT.store(round.next.get(), Relaxed);
-            return;
-        }
-        None => {
-            round.next.set(now + interval / ROUNDS);
-            HEAP.empty_depots(false);
-            HEAP.release(false);
-            HEAP.walk()
-        }
-    };
-    let mut bytes = 0;
-    for _ in 0..PART {
-        match HEAP.purge_next(&mut walk, false) {
-            Some(more) => bytes += more,
-            None => return round.at.set(None),
-        }
-        if bytes >= PART_BYTES {
-            break;
-        }
-    }
-    round.at.set(Some(walk));
-}
-
 /// The helper thread's work.
 fn work(helper: &Helper) {
     let mut quiet = 0;
+    if LEFT.swap(false, Relaxed) {
+        HEAP.empty_depots(true);
+        if !round_of_helper(helper, true) {
+            LEFT.store(true, Relaxed);
+            return;
+        }
+    }
     while let Ok(interval) = u64::try_from(INTERVAL.load(Relaxed)) {
         if !helper.sleep(interval.saturating_mul(1000) / ROUNDS) {
             return;
         }
         if !sandbox::allows() {
-            // Nothing may go back, and a detached thread may not end: see `end_at_once`.
-            while helper.sleep(LONG) {}
-            return;
+            return; // nothing may go back any more
         }
         let stirred = STIRRED.swap(false, Relaxed);
         let before = pages::returned();
-        if !calm_round(helper) {
+        HEAP.empty_depots(false);
+        HEAP.release(false);
+        if !round_of_helper(helper, false) {
             return;
         }
         heed_limit(0);
@@ -244,13 +224,11 @@ fn work(helper: &Helper) {
     helper.leave(|| true);
 }
 
-/// A round of the helper thread. False if it is to stop.
-fn calm_round(helper: &Helper) -> bool {
-    HEAP.empty_depots(false);
-    HEAP.release(false);
+/// A round of the helper thread, with breaths. False if it is to stop.
+fn round_of_helper(helper: &Helper, at_once: bool) -> bool {
     let pools_per_breath = 1 + HEAP.arena_counts().pools / BREATHS;
     let (mut walk, mut returned_from) = (HEAP.walk(), 0);
-    while let Some(bytes) = HEAP.purge_next(&mut walk, false) {
+    while let Some(bytes) = HEAP.purge_next(&mut walk, at_once) {
         returned_from += usize::from(bytes > 0);
         if returned_from >= pools_per_breath {
             returned_from = 0;
@@ -262,22 +240,6 @@ fn calm_round(helper: &Helper) -> bool {
     true
 }
 
-/// A round over all pools that waits for nothing, or as much of it as is needed
-/// until no more than `keep` bytes are free.
-fn round_at_once(keep: usize) {
-    let mut rest = match keep {
-        _ if sandbox::is_restricted() => 0,
-        0 => usize::MAX,
-        keep => HEAP.free_bytes().saturating_sub(keep),
-    };
-    let mut walk = HEAP.walk();
-    while rest > 0
-        && let Some(bytes) = HEAP.purge_next(&mut walk, true)
-    {
-        rest = rest.saturating_sub(bytes);
-    }
-}
-
 /// Gives free pages back now, until no more than `keep` bytes are free that
 /// are with us.
 fn give_back(keep: usize) {
@@ -285,7 +247,7 @@ fn give_back(keep: usize) {
     if keep == 0 {
         HEAP.release(true);
     }
-    round_at_once(keep);
+    round::at_once(keep);
 }
 
 /// Gives memory that is free back to the kernel now, until no more than `keep`
@@ -325,7 +287,7 @@ pub fn heed_growth() {
         && !pages::were_refused()
         && HEAP.free_bytes() >= SPARE
     {
-        round_at_once(0);
+        round::at_once(0);
     }
 }
 
@@ -340,42 +302,70 @@ pub fn make_room() -> bool {
     any
 }
 
-/// What is free at a fork goes back first, if it is worth it and has become free since
-/// the fork before: the child would have it, too, and the helper thread ends. (A page
-/// that is used again costs less so than one that is copied because of the child.)
-fn round_before_fork() {
+/// The locks, in their order, for forks.
+pub fn each_lock(see: &mut dyn FnMut(&'static Word)) {
+    see(HELPER.word());
+    see(round::word());
+}
+
+/// Of these, the one under which the helper thread starts.
+pub fn lock_of_helper(see: &mut dyn FnMut(&'static Word)) {
+    see(HELPER.word());
+}
+
+/// Before a fork that holds that one: tells the helper thread to stop, which cannot be
+/// started before it is open.
+pub fn stop_for_fork() {
+    HELPER.stop_for_fork();
+}
+
+/// Waits for the end of the helper thread, for `patience` nanoseconds.
+pub fn wait_until_gone(patience: u64) {
+    HELPER.wait_until_gone(patience);
+}
+
+/// What is free at a fork goes back first, as far as that is done at `until` (nanoseconds of
+/// the clock), if it is worth it and has become free since the fork before: the child would
+/// have it, too, and the helper thread ends. (A page that is used again costs less so than
+/// one that is copied because of the child.)
+pub fn round_before_fork(until: u64) {
     if INTERVAL.load(Relaxed) >= 0
-        && FORK_STIRRED.swap(false, Relaxed)
+        && (FORK_STIRRED.swap(false, Relaxed) || LEFT.load(Relaxed))
         && HEAP.free_bytes() >= WORTH
     {
-        round_at_once(0);
+        LEFT.store(!round::until(until), Relaxed);
     }
 }
 
-/// Before a fork: ends the helper thread, and keeps it from being started.
-pub fn stop_for_fork() {
-    round_before_fork();
-    HELPER.stop();
-    ROUND.hold_for_fork();
-}
-
 /// After a fork, in the parent (or where it failed): the helper thread is not started
-/// again for a moment.
-pub fn go_on_after_fork() {
+/// again for a moment, or does at once what the fork has left, if locks `may_be_taken`.
+pub fn go_on_after_fork(may_be_taken: bool) {
     let interval = INTERVAL.load(Relaxed).max(0).cast_unsigned();
-    go_on(interval.min(AFTER_FORK));
+    let starts = may_be_taken
+        && LEFT.load(Relaxed)
+        && THREAD.load(Relaxed)
+        && !COUNTED.load(Relaxed)
+        && HEAP.free_bytes() >= FORK_MAY_LEAVE
+        && HELPER.start();
+    go_on(if starts { 0 } else { interval.min(AFTER_FORK) });
 }
 
-/// After a fork, in the child.
+/// In a forked child, under the locks: there is no helper thread.
+pub fn forked() {
+    HELPER.forked();
+}
+
+/// After a fork, in the child, when the locks are open.
 pub fn go_on_in_child() {
-    Tending::forked();
     go_on(0);
 }
 
 fn go_on(without_thread: u64) {
-    ROUND.open_after_fork();
     let now = clock::now();
     NEXT.store(now, Relaxed);
     FORKED.store(now + without_thread, Relaxed);
-    HELPER.open();
+    if LEFT.load(Relaxed) {
+        // The next block that comes back has the rest seen to.
+        BACK.store(STEP, Relaxed);
+    }
 }

@@ -1,7 +1,8 @@
 //! What happens once in a process, at the first block that is asked of us or
-//! given to us: fork handlers are registered, what a helper thread needs is
+//! given to us: fork handlers have something to do, what a helper thread needs is
 //! looked for, the live page is made if one is wanted, what unwinds the stack is loaded if
-//! blocks are guarded, and whoever wants to be told is told. A process that never allocates here pays for none of it.
+//! blocks are guarded, and whoever wants to be told is told. A process that never allocates
+//! here pays for none of it.
 
 use crate::decay;
 use crate::fork;
@@ -39,7 +40,7 @@ pub fn happened() {
 #[cold]
 #[inline(never)]
 fn happen() {
-    fork::register();
+    fork::look_after_heap();
     if HAPPENED.swap(true, AcqRel) {
         return;
     }

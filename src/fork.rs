@@ -1,10 +1,11 @@
 //! Fork: the child must find the heap whole.
 //!
 //! ```text
-//!    prepare:          the helper threads end (live/, decay.rs); their locks,
-//!                      THREADS, class 1, class 2, ..., class 80, arenas,
-//!                      the guarded slots
-//!    parent, child:    the same, opened in the opposite order
+//!    prepare:          the helper threads are told to stop; what is free goes back, as
+//!                      far as that takes no time; all locks are taken: those of the
+//!                      helpers (live/, decay.rs), THREADS, class 1, ..., class 80,
+//!                      arenas, the guarded slots
+//!    parent, child:    they are opened
 //! ```
 //!
 //! That is the order of all locks (H2); a constant number of them, whatever
@@ -13,55 +14,215 @@
 //! of one when another forks loses at most the run of blocks it carries, in
 //! the child, where it does not exist any more.
 //!
+//! Prepare handlers run in the opposite order of their registration, and ours are to run
+//! last: they are registered when the library is loaded. They do nothing before the first
+//! block is asked for.
+//!
+//! # A fork in a signal handler
+//!
+//! The handler may have interrupted its thread anywhere but within our handlers, which
+//! block signals:
+//!
+//! - In the midst of an allocation: the thread holds some locks. They stay as they are, and
+//!   what they guard is not touched. The others are taken, but not waited for without end:
+//!   other threads may wait for the thread. What could not be had is poisoned in the child
+//!   (`os/lock.rs`). A process of one thread has nothing that could be poisoned.
+//! - In the midst of a fork, between our handlers: that one holds all locks for this one,
+//!   too ([`DEPTH`]).
+//!
+//! A fork that interrupts nothing gets all locks, however long it takes. Where it has to
+//! wait for long, it opens them all in between and lets signals come: the thread that it
+//! waits for may wait for this one to handle a signal.
+//!
 //! `vfork`, `posix_spawn` and `system` run no handlers, and need none.
 
 use crate::decay;
 use crate::guard;
 use crate::heap::HEAP;
 use crate::live;
-use crate::os::{lock, once::Once};
+use crate::os::forker::{self, Turn};
+use crate::os::lock::{Tending, Word};
+use crate::os::once::Once;
+use crate::os::{clock, thread, wait};
+use crate::sync::{
+    AtomicBool, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
+};
 use crate::threads;
 
+/// Nanoseconds that a fork takes to give free memory back.
+const FOR_MEMORY: u64 = 350_000;
+/// Nanoseconds that it waits for the helper threads to be gone: before the copy, which
+/// nothing needs, and afterwards, when CPython counts threads. They need a tenth of a
+/// millisecond; on a busy machine a processor first, which the forking thread shares with
+/// others as they do.
+const FOR_HELPERS: u64 = 300_000;
+const FOR_HELPERS_AFTERWARDS: u64 = 30_000_000;
+/// Nanoseconds after which a fork that waits for locks opens those it has, the first time,
+/// and at the longest.
+const FOR_LOCKS: u64 = 10_000_000;
+const FOR_LOCKS_LONGEST: u64 = 1_000_000_000;
+/// The same where it has interrupted an allocation, and goes on without the others.
+const FOR_LOCKS_INTERRUPTED: u64 = 20_000_000;
+/// Microseconds before they are tried again.
+const PAUSE: u64 = 200;
+
+/// How many forks of the forking thread are under way, each in a signal handler that has
+/// interrupted the one before. Only that thread looks.
+static DEPTH: AtomicUsize = AtomicUsize::new(0);
+/// Whether the forking thread holds all locks by its fork.
+static ALL_HELD: AtomicBool = AtomicBool::new(false);
+
+/// Whether there is anything to look after.
+static NEEDED: AtomicBool = AtomicBool::new(false);
+
+/// Shows `see` all locks, in their order.
+fn each_lock(see: &mut dyn FnMut(&'static Word)) {
+    live::each_lock(see);
+    decay::each_lock(see);
+    see(threads::word());
+    HEAP.each_lock(see);
+    see(guard::word());
+}
+
 unsafe extern "C" fn prepare() {
-    live::stop_for_fork();
+    if !NEEDED.load(Acquire) {
+        return;
+    }
+    let mut patience = FOR_LOCKS;
+    while !thread::without_signals(|| hold(patience)) {
+        wait::pause(PAUSE);
+        patience = FOR_LOCKS_LONGEST.min(2 * patience);
+    }
+}
+
+/// Takes all locks. False if that would take more than `patience` nanoseconds, and none is
+/// held.
+fn hold(patience: u64) -> bool {
+    if forker::is_this_thread() {
+        DEPTH.store(DEPTH.load(Relaxed) + 1, Relaxed);
+        return true;
+    }
+    let mut is_interrupted = false;
+    each_lock(&mut |word| is_interrupted |= word.is_mine());
+    let patience = if is_interrupted {
+        FOR_LOCKS_INTERRUPTED
+    } else {
+        patience
+    };
+    match forker::begin(clock::nanoseconds() + patience) {
+        Turn::Own => {}
+        // Without any lock: what the other fork has is poisoned in this one's child.
+        Turn::Asleep => return true,
+        Turn::Late => return is_interrupted,
+    }
+    DEPTH.store(1, Relaxed);
+    let was_asked = stop_helpers(is_interrupted);
+    let (mut all, until) = (true, clock::nanoseconds() + patience);
+    each_lock(&mut |word| all &= word.take_for_fork(until));
+    ALL_HELD.store(all && !is_interrupted, Relaxed);
+    if all && !is_interrupted {
+        live::write_before_fork(was_asked);
+    } else if !is_interrupted {
+        open_locks();
+    }
+    all || is_interrupted
+}
+
+/// Tells the helper threads to stop, and waits for them, under the locks without which none
+/// can start. Whether a reader had asked for the live page.
+fn stop_helpers(is_interrupted: bool) -> bool {
+    let begin = clock::nanoseconds();
+    let mut starts_none = |word: &'static Word| {
+        word.take_for_fork(begin + FOR_HELPERS);
+    };
+    live::lock_of_helper(&mut starts_none);
+    decay::lock_of_helper(&mut starts_none);
+    let was_asked = live::stop_for_fork();
     decay::stop_for_fork();
-    threads::hold_for_fork();
-    HEAP.hold_for_fork();
-    guard::hold_for_fork();
-    lock::fork_begins();
+    if is_interrupted {
+        return was_asked; // they may wait for this thread
+    }
+    decay::round_before_fork(begin + FOR_MEMORY); // they end meanwhile
+    wait_for_helpers(FOR_HELPERS);
+    was_asked
 }
 
-unsafe extern "C" fn parent() {
-    open_locks();
-    decay::go_on_after_fork();
-    live::go_on_after_fork();
-}
-
-unsafe extern "C" fn child() {
-    REGISTERED.is_done(); // or they would not run here
-    threads::forked();
-    HEAP.forked();
-    guard::forked();
-    open_locks();
-    decay::go_on_in_child();
-    live::go_on_after_fork();
-    live::forked();
+fn wait_for_helpers(patience: u64) {
+    live::wait_until_gone(patience);
+    decay::wait_until_gone(patience);
 }
 
 /// The same on both sides.
 fn open_locks() {
-    lock::fork_ends();
-    guard::open_after_fork();
-    HEAP.open_after_fork();
-    threads::open_after_fork();
+    each_lock(&mut Word::open_after_fork);
+    DEPTH.store(0, Relaxed);
+    forker::end();
+}
+
+/// Whether another fork of this thread's goes on, which this one has interrupted.
+fn is_nested() -> bool {
+    let depth = DEPTH.load(Relaxed);
+    if depth > 1 {
+        DEPTH.store(depth - 1, Relaxed);
+    }
+    depth > 1
+}
+
+unsafe extern "C" fn parent() {
+    if forker::is_this_thread() {
+        thread::without_signals(|| {
+            if !is_nested() {
+                let all_held = ALL_HELD.load(Relaxed);
+                open_locks();
+                if all_held {
+                    wait_for_helpers(FOR_HELPERS_AFTERWARDS);
+                }
+                decay::go_on_after_fork(all_held);
+                live::go_on_after_fork();
+            }
+        });
+    }
+}
+
+unsafe extern "C" fn child() {
+    REGISTERED.set_done(); // or they would not run here
+    if NEEDED.load(Relaxed) {
+        thread::without_signals(go_on_in_child);
+    }
+}
+
+fn go_on_in_child() {
+    let has_locks = forker::forked();
+    let all_held = has_locks && ALL_HELD.load(Relaxed);
+    each_lock(&mut Word::forked);
+    Tending::forked();
+    threads::forked();
+    guard::forked();
+    decay::forked();
+    if all_held {
+        HEAP.forked();
+    }
+    live::forked(all_held);
+    if has_locks && !is_nested() {
+        open_locks();
+    }
+    decay::go_on_in_child();
+    live::go_on_after_fork();
 }
 
 static REGISTERED: Once = Once::new();
 
 /// Has the handlers called at each fork from now on; once, however often and by
-/// however many threads it is called. They are registered when it returns.
+/// however many threads this is called. They are registered when it returns.
 pub fn register() {
     REGISTERED.call(have_called);
+}
+
+/// Has them look after the heap from now on, registered or not so far.
+pub fn look_after_heap() {
+    register();
+    NEEDED.store(true, Release);
 }
 
 fn have_called() {

@@ -39,7 +39,7 @@ use crate::inherited;
 use crate::lane::{LANES, Lane};
 use crate::limits;
 use crate::metadata;
-use crate::os::lock::{Held, Lock};
+use crate::os::lock::{Held, Lock, Word};
 use crate::os::process;
 use crate::os::sandbox;
 use crate::pool::Pool;
@@ -297,8 +297,8 @@ impl Heap {
         }
     }
 
-    /// In a forked child, under the locks that the fork holds: leaves the pools
-    /// alone that it was born with, if that is the rule.
+    /// In a forked child whose thread holds all locks by the fork: leaves the pools alone
+    /// that it was born with, if that is the rule.
     pub fn forked(&self) {
         if let Some(first_own) = inherited::forked(process::parent) {
             for (_, _, used) in self.all_used() {
@@ -308,22 +308,14 @@ impl Heap {
         }
     }
 
-    /// The locks of all classes in the lanes that are open, in order (E1).
-    fn locks(&self) -> impl DoubleEndedIterator<Item = &Lock<UsedPools>> {
+    /// All locks, in their order (H2): those of all classes in the lanes that are open
+    /// (E1), and the arenas'.
+    pub fn each_lock<'a>(&'a self, see: &mut dyn FnMut(&'a Word)) {
         let classes = |lane: Lane| self.classes(lane).0.iter();
-        self.lanes().flat_map(classes).map(|class| &class.used)
-    }
-
-    /// Takes all locks for a fork (H2). The threads' lock is held.
-    pub fn hold_for_fork(&self) {
-        self.locks().for_each(Lock::hold_for_fork);
-        self.arenas.hold_for_fork();
-    }
-
-    /// Opens all locks after a fork.
-    pub fn open_after_fork(&self) {
-        self.arenas.open_after_fork();
-        self.locks().rev().for_each(Lock::open_after_fork);
+        self.lanes()
+            .flat_map(classes)
+            .for_each(|class| see(class.used.word()));
+        see(self.arenas.word());
     }
 }
 

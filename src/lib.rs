@@ -34,9 +34,9 @@
 //! | floor | files |
 //! |---|---|
 //! | words | `sync` what threads share is made of, `hot` where the hit path's code lies, `geometry` the numbers, `size_class` requests and blocks, `allocator` CPython's tables, `list`, `tally`, `listener` what a file above leaves to be called |
-//! | system | `os/`: (`faults` for the model, `interpreted` for Miri,) mappings, writes that raise no signal, which files stdout and stderr were at start, lines of text, locks, the thread word, the environment, names that may be there, errno and cancellation, the clock, helper threads, files that are written whole, the setting of huge pages, memory shared with others, files read apart from the program's descriptors, the process and its cgroup |
+//! | system | `os/`: (`faults` for the model, `interpreted` for Miri,) mappings, writes that raise no signal, which files stdout and stderr were at start, lines of text, clocks, names that may be there, threads and how they wait, what is done once, which thread forks, locks, helper threads, the thread word, the environment, names that may be there, errno and cancellation, the clock, helper threads, files that are written whole, the setting of huge pages, memory shared with others, files read apart from the program's descriptors, the process and its cgroup |
 //! | pools and arenas | `limits` of the process's memory, `inherited` what a forked child leaves alone, `pages` of a pool, `huge_pages`, `lane` who shares pools with whom, `claim` which classes have arenas of their own, `block_bits`, `pool`, `pool_blocks`, `pool_pages`, `refusal` when the kernel is not asked again, `metadata` memory for what is kept, `arena_source` where arenas come from, `arena` and its record, `records` all of them, `near` the pools around the first arena, `granule` which arena is at 2 MiB of addresses, `address_map` what lies where, `arenas` which gives, `depot` between threads and pools, `used_pools` which gives, `cutoff` up to which size pools serve, `packing` which domains are aligned to 8 bytes, `misuse` what is said of wrong frees, `pool_mistakes` which they are, `guard/` sampled blocks beside pages that nobody can access, `heap` all of it, `supply` of blocks, `counts`, `exchange` with the threads, `purge` what goes back |
-//! | threads | `magazine` the hit path, `magazines` of all classes, `mine` those of the calling thread, `threads` who has some, `check` all of it for tests, `stats` what all of it holds, `live/` the same for other processes to look at, and the heap page by page, `decay` when free memory goes back, `fork`, `first_use` |
+//! | threads | `magazine` the hit path, `magazines` of all classes, `mine` those of the calling thread, `threads` who has some, `check` all of it for tests, `stats` what all of it holds, `live/` the same for other processes to look at, and the heap page by page, `round` over all pools, `decay` when free memory goes back, `fork`, `first_use` |
 //! | object allocator | `below` what no pool serves, `object` malloc, calloc and free for every size and pointer, `realloc`, `watch/` the same where guarded blocks or a tool ask for each |
 //! | around it | `config`, statistics written down by `stats_json`, `stats_text` and `stats_table`, `at_exit` |
 //! | domains | `domains/`: RAW, MEM and OBJ with tables of our own, debug hooks, names |
@@ -107,15 +107,16 @@
 //! | `THREADS` | threads | its lock | held over the fork; other threads' magazines are inherited |
 //! | `TELL` | threads | atomic; written at the first use | as it is |
 //! | `STATE`; `NAMELESS` | os/sandbox; os/process | atomics | as they are |
-//! | `FORKING`, `TENDING`; `WAITS` | os/lock | atomics | cleared; as it is |
-//! | `HELPER`, `ROUND`; `ANSWERER`, `PAGE` | decay; live/ | their locks | the helper threads end before; locks are held over the fork. Of `_Fork`, a helper's state is told by a mark; a child makes a page of its own |
+//! | `FORKER`, `NUMBER`, `ASLEEP_AT`; `TENDING`, `WAITS` | os/forker; os/lock | atomics | the thread that forked; cleared; as it is |
+//! | `HELPER`, `ROUND`; `ANSWERER`, `PAGE` | decay, round; live/ | their locks | the helper threads end before; locks are held over the fork. Of `_Fork`, a helper's state is told by a mark; a child makes a page of its own |
 //! | `WANTED`, `HOST`, `THREAD`, `NEXT`, `WORDS` | live/ | atomics | as they are |
-//! | `INTERVAL`, `THREAD`, `STIRRED`, `NEXT`, `BACK`, `SINCE`, `FORKED`, `FORK_STIRRED`; `AT_ONCE`, `GREW`; `RETURNED` | decay; heap; pages | atomics | as they are |
-//! | `COPIES` | os/apart | atomic | as it is |
-//! | `STDOUT`, `STDERR`, `NAMED`; `STUCK` | os/descriptor | atomics, written at start; atomic | as they are |
+//! | `INTERVAL`, `THREAD`, `STIRRED`, `NEXT`, `BACK`, `SINCE`, `FORKED`, `FORK_STIRRED`, `LEFT`, `COUNTED`; `AT_ONCE`, `GREW`; `RETURNED` | decay; heap; pages | atomics | as they are |
+//! | `ASK` | os/thread | atomic; written at the first use | as it is | `COPIES` | os/apart | atomic | as it is |
+//! | `WANTED`, `HOST`, `THREAD`, `NEXT`, `WORDS` | live/ | atomics | `STDOUT`, `STDERR`, `NAMED`; `STUCK` | os/descriptor | atomics, written at start; atomic | as they are |
 //! | `ASK` | os/thread | atomic; written at the first use | as it is |
-//! | `PLACE` | stats | atomic: one call at a time has it | as it is; if it was taken, memory is mapped instead |
+//! | `ASK` | os/thread | `PLACE` | stats | atomic: one call at a time has it | as it is; if it was taken, memory is mapped instead |
 //! | `REGISTERED`; `READ` | fork; host/attach | atomics | done; as it is |
+//! | `REGISTERED`; `DEPTH`, `ALL_HELD`, `NEEDED`; `READ` | fork; host/attach | atomics, two of them the forking thread's | done; as they are |
 //! | `HAPPENED`, `TELL` | first_use | atomics | as they are |
 //! | `SOFT`, `HARD`, `GROUP`, `NEAR`, `OVER`, `GRACE`, `ASKED`, `ASKED_NEXT`, `GREW`, `GREW_NEXT`, `NEXT` | limits | atomics, or written at start | as they are |
 //! | `RULE`, `GENERATION`, `PARENT` | inherited | atomics | one generation more |
@@ -233,6 +234,8 @@ pub mod check;
 pub mod stats;
 
 pub mod live;
+
+pub mod round;
 
 pub mod decay;
 

@@ -74,6 +74,16 @@ impl Heap {
         Some(self.purge_pool(arena, pool, at_once))
     }
 
+    /// The same, at once, but of a pool that has no block in use, or nothing.
+    pub fn purge_next_empty(&self, walk: &mut Walk) -> Option<usize> {
+        let (arena, pool) = walk.next()?;
+        if pool.home().is_some() {
+            return Some(0);
+        }
+        let _tending = Tending::begin();
+        Some(self.purge_pool(arena, pool, true))
+    }
+
     /// The way through all pools.
     pub fn walk(&self) -> Walk {
         Walk::from(self.arenas.lock().newest())

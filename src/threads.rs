@@ -42,7 +42,7 @@ use crate::magazines::{Magazines, SLOTS};
 use crate::metadata;
 use crate::mine;
 use crate::os::errno;
-use crate::os::lock::Lock;
+use crate::os::lock::{Lock, Word};
 use crate::size_class::{SizeClass, TABLE_LEN};
 use crate::sync::Cell;
 use crate::tally::{Event, Sums, Tally};
@@ -106,7 +106,9 @@ pub fn is_new() -> bool {
 
 #[cold]
 fn begin() -> Option<&'static Magazines> {
-    let record = THREADS.lock().begin();
+    // Under the lock until the word is set: by that a fork knows whose the record is.
+    let threads = THREADS.lock();
+    let record = threads.begin();
     let magazines = match record {
         Ok(record) => &record.magazines,
         // The next miss asks again. Till then blocks are taken and given one by one.
@@ -237,7 +239,8 @@ impl Threads {
         );
         // SAFETY: the record's own null slots.
         unsafe { record.magazines.lay_out(slots, lane, shorter) };
-        record.next.set(self.all.replace(Some(record)));
+        record.next.set(self.all.get());
+        self.all.set(Some(record));
         Some(record)
     }
 }
@@ -336,15 +339,18 @@ pub fn count_without_magazines(event: Event) {
 
 static WITHOUT_MAGAZINES: Tally = Tally::new();
 
-/// Takes the lock for a fork.
-pub fn hold_for_fork() {
-    THREADS.hold_for_fork();
+/// The lock, for forks.
+pub fn word() -> &'static Word {
+    THREADS.word()
 }
 
-/// In a forked child, under the lock that the fork holds: all records but this
-/// thread's are of an earlier generation now.
+/// In a forked child, under the lock that the fork holds: all records but this thread's are
+/// of an earlier generation now. (Where the fork came in the midst of `begin` or `end`, by a
+/// signal handler, they stay of this one, and lie idle until the next fork.)
 pub fn forked() {
-    let threads = THREADS.lock();
+    let Some(threads) = THREADS.of_fork() else {
+        return;
+    };
     threads.generation.set(threads.generation.get() + 1);
     let mine = mine::magazines();
     let record = threads
@@ -353,9 +359,4 @@ pub fn forked() {
     if let Some(record) = record {
         record.generation.set(threads.generation.get());
     }
-}
-
-/// Opens the lock after a fork.
-pub fn open_after_fork() {
-    THREADS.open_after_fork();
 }

@@ -4,6 +4,7 @@
 use core::ffi::{c_char, c_int};
 
 use crate::at_exit;
+use crate::fork;
 use crate::host::state::host_version;
 use crate::host::{attach, route};
 use crate::os::{descriptor, environment};
@@ -31,6 +32,8 @@ extern "C" fn object_loaded(address: usize) {
 unsafe extern "C" fn constructor(argc: c_int, argv: *mut *const c_char) {
     descriptor::note();
     environment::keep_arguments(argc, argv);
+    // Before those of other libraries, which then find no lock held when they prepare.
+    fork::register();
     route::start();
 }
 

@@ -54,6 +54,7 @@ use slack::Slack;
 use slots::{SLOTS, State};
 
 use crate::misuse;
+use crate::os::lock::Word;
 use crate::os::sandbox;
 use crate::os::text;
 
@@ -212,18 +213,13 @@ fn mistake(deed: Deed, address: usize) {
     drop(reporter);
 }
 
-/// For fork: takes the lock, so that the child finds the slots whole. What other
-/// threads were about to give out or shut at that moment is lost to the child.
-pub fn hold_for_fork() {
-    SLOTS.hold_for_fork();
+/// The lock, for forks, whose child finds the slots whole. What other threads were about to
+/// give out or shut at that moment is lost to the child.
+pub fn word() -> &'static Word {
+    SLOTS.word()
 }
 
-/// Opens it again.
-pub fn open_after_fork() {
-    SLOTS.open_after_fork();
-}
-
-/// In the child, before that.
+/// In the child, before that is opened.
 pub fn forked() {
     reporter::forked();
 }

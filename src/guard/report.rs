@@ -130,7 +130,7 @@ fn pin_nearest(address: usize) -> (Option<&'static Slot>, State) {
             }
             return (slot, slot.map_or(State::Unused, Slot::state));
         }
-        wait::give_way();
+        wait::pause(50);
     }
     (None, State::Unused)
 }

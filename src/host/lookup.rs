@@ -2,13 +2,8 @@
 //! up when it is first asked for. In a static host, where nobody calls our
 //! names, that is never.
 
-use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_void};
 use core::mem;
-use core::sync::atomic::{
-    AtomicBool,
-    Ordering::{Acquire, Release},
-};
 
 use super::exports::{
     AllocatedBlocks, AllocatorName, Answers, Calloc, DebugMallocStats, Exports, Free, Functions,
@@ -17,60 +12,14 @@ use super::exports::{
 };
 use super::own::STRAIGHT;
 use super::symbols::Host;
-use crate::os::lock::Lock;
-
-/// A place for what is made once, when it is first asked for: each look-up of a
-/// name reads pages of the host's tables of symbols.
-pub struct Once<T: Copy> {
-    value: UnsafeCell<T>,
-    /// Release: it is made. Pairs with the Acquire in `or_make`.
-    made: AtomicBool,
-    making: Lock<()>,
-}
-// SAFETY: written under the lock, before it is called made, and never again.
-unsafe impl<T: Copy> Sync for Once<T> {}
-
-impl<T: Copy> Once<T> {
-    /// A place that holds `before` until it is made.
-    pub const fn new(before: T) -> Once<T> {
-        Once {
-            value: UnsafeCell::new(before),
-            made: AtomicBool::new(false),
-            making: Lock::new(()),
-        }
-    }
-
-    /// What is made there, if it is made.
-    pub fn made(&self) -> Option<&T> {
-        // SAFETY: not written any more.
-        self.made
-            .load(Acquire)
-            .then(|| unsafe { &*self.value.get() })
-    }
-
-    /// What is made there, by `make` if nobody has before. It is made without the lock, for
-    /// `make` may wait for the loader, and who has the loader's lock may come here.
-    pub fn or_make(&self, make: impl FnOnce() -> T) -> &T {
-        if !self.made.load(Acquire) {
-            let value = make();
-            let _making = self.making.lock();
-            if !self.made.load(Acquire) {
-                // SAFETY: under the lock, and nobody reads it yet.
-                unsafe { *self.value.get() = value };
-                self.made.store(true, Release);
-            }
-        }
-        // SAFETY: not written any more.
-        unsafe { &*self.value.get() }
-    }
-}
+use crate::os::once::Made;
 
 /// A host's functions, each set looked up when it is first asked for.
 pub struct Lookup {
-    host: Once<Option<Host>>,
-    domains: Once<Domains>,
-    tables: Once<Tables>,
-    answers: Once<Answers>,
+    host: Made<Option<Host>>,
+    domains: Made<Domains>,
+    tables: Made<Tables>,
+    answers: Made<Answers>,
 }
 
 /// Those of the host that we leave alone: of several, the first.
@@ -88,10 +37,10 @@ const WITHOUT: Domains = Domains {
 impl Lookup {
     const fn new() -> Lookup {
         Lookup {
-            host: Once::new(None),
-            domains: Once::new(WITHOUT),
-            tables: Once::new(STRAIGHT.tables),
-            answers: Once::new(STRAIGHT.answers),
+            host: Made::new(None),
+            domains: Made::new(WITHOUT),
+            tables: Made::new(STRAIGHT.tables),
+            answers: Made::new(STRAIGHT.answers),
         }
     }
 

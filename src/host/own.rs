@@ -14,8 +14,8 @@ use crate::domains::outside::{PyMemAllocatorEx, PyObjectArenaAllocator, no_table
 use crate::domains::pymalloc::{MEM, OBJ};
 use crate::domains::raw::{self, RAW, WHATEVER_IS_IN_RAW};
 use crate::geometry::{ALIGNMENT, REQUEST_MAX};
-use crate::os::errno;
 use crate::listener::Listener;
+use crate::os::errno;
 use crate::os::text::CFile;
 use crate::{packing, stats, stats_table, watch};
 

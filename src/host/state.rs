@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize, Ordering::Relaxed};
 use super::symbols::Host;
 use super::version::Version;
 use crate::domains::era;
-use crate::{lane, live};
+use crate::{decay, lane, live};
 
 /// How we are in the process.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -82,6 +82,7 @@ pub fn keep_version(host: &Host) {
         era::set(minor, patch);
     }
     live::ask_for_host(host_version);
+    decay::host_counts_threads(host.version.has_tables() && minor >= 12);
     VERSION_LEN.store(host.version.text.len(), Relaxed);
     VERSION.store(host.version.text.as_ptr().cast_mut(), Relaxed);
 }

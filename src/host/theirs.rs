@@ -18,7 +18,7 @@ use core::ffi::{c_char, c_int, c_void};
 use core::ptr;
 
 use super::exports::{Answers, Exports, Functions, Tables, straight_over};
-use super::lookup::{self, Domains, Lookup, Once};
+use super::lookup::{self, Domains, Lookup};
 use super::own::STRAIGHT;
 use super::symbols::Host;
 use super::{hooks, python2, table};
@@ -28,6 +28,7 @@ use crate::arena_source;
 use crate::domains::era;
 use crate::domains::outside::{PyMemAllocatorEx, PyObjectArenaAllocator};
 use crate::geometry::{ALIGNMENT, PACKED_ALIGNMENT};
+use crate::os::once::Made;
 use crate::os::text::CFile;
 use crate::{guard, packing, stats, stats_table, watch};
 
@@ -58,8 +59,8 @@ fn answers<const IS_SERVED: bool>() -> &'static Answers {
 }
 
 /// What our names do where we stand aside, and where we serve.
-static ASIDE: Once<Exports> = Once::new(STRAIGHT);
-static SERVED: Once<Exports> = Once::new(STRAIGHT);
+static ASIDE: Made<Exports> = Made::new(STRAIGHT);
+static SERVED: Made<Exports> = Made::new(STRAIGHT);
 
 fn is_ours(p: *mut c_void) -> bool {
     MAP.find(p.addr()).class().is_some() || guard::owns(p.addr())
@@ -184,7 +185,7 @@ fn before_programs() -> &'static PyObjectArenaAllocator {
         alloc: None,
         free: None,
     };
-    static BEFORE: Once<PyObjectArenaAllocator> = Once::new(STANDARD);
+    static BEFORE: Made<PyObjectArenaAllocator> = Made::new(STANDARD);
     BEFORE.or_make(|| {
         let mut table = STANDARD;
         // SAFETY: the host's own function, and a place for a table.

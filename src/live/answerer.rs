@@ -2,6 +2,7 @@
 
 use super::page::{self, Look, Words};
 use crate::os::helper::Helper;
+use crate::os::lock::Word;
 use crate::os::shared;
 use crate::sync::Ordering::{Acquire, Release};
 
@@ -17,11 +18,7 @@ pub fn heed(may_start: bool) {
     match page::look() {
         Look::Good => {}
         Look::Leave => return,
-        Look::Missing => {
-            ANSWERER.stop();
-            page::renew();
-            ANSWERER.open();
-        }
+        Look::Missing => ANSWERER.without(page::renew),
     }
     let Some(words) = Words::now() else {
         return;
@@ -63,17 +60,27 @@ fn kick() {
     }
 }
 
-/// Before a fork: ends the thread, and writes the page.
-#[cold]
-pub fn stop_for_fork() {
-    let was_asked = Words::now().is_some_and(|words| words.is_asked());
-    ANSWERER.stop();
-    page::hold_for_fork(was_asked);
+/// The lock under which the thread starts and stops, for forks.
+pub fn word() -> &'static Word {
+    ANSWERER.word()
 }
 
-/// After a fork, on both sides.
+/// Before a fork that holds the lock: tells the thread to stop. Whether somebody had asked.
 #[cold]
-pub fn go_on_after_fork() {
-    page::open_after_fork();
-    ANSWERER.open();
+pub fn stop_for_fork() -> bool {
+    let was_asked = Words::now().is_some_and(|words| words.is_asked());
+    ANSWERER.stop_for_fork();
+    was_asked
+}
+
+/// Waits for the end of the thread, for `patience` nanoseconds.
+#[cold]
+pub fn wait_until_gone(patience: u64) {
+    ANSWERER.wait_until_gone(patience);
+}
+
+/// In a forked child: there is no thread.
+#[cold]
+pub fn forked() {
+    ANSWERER.forked();
 }

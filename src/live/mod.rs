@@ -31,7 +31,8 @@
 
 use crate::listener::Listener;
 use crate::os::clock;
-use crate::os::lock;
+use crate::os::forker;
+use crate::os::lock::Word;
 use crate::os::sandbox;
 use crate::sync::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
@@ -109,7 +110,7 @@ pub fn tick() {
 fn tick_now() {
     let now = clock::now();
     // Other libraries' fork handlers may free: no thread is started under them.
-    if now >= NEXT.load(Relaxed) && !lock::this_thread_forks() {
+    if now >= NEXT.load(Relaxed) && !forker::is_this_thread() {
         look(now);
     }
 }
@@ -123,10 +124,38 @@ fn look(now: u64) {
     }
 }
 
-/// Before a fork: the page is written, the thread ends, and is kept from being started.
-pub fn stop_for_fork() {
+/// The locks, in their order, for forks.
+pub fn each_lock(see: &mut dyn FnMut(&'static Word)) {
     if is_wanted() {
-        answerer::stop_for_fork();
+        see(answerer::word());
+        see(page::word());
+    }
+}
+
+/// Of these, the one under which the thread starts.
+pub fn lock_of_helper(see: &mut dyn FnMut(&'static Word)) {
+    if is_wanted() {
+        see(answerer::word());
+    }
+}
+
+/// Before a fork that holds that one: tells the thread to stop, which cannot be
+/// started before that lock is open. Whether a reader had asked.
+pub fn stop_for_fork() -> bool {
+    is_wanted() && answerer::stop_for_fork()
+}
+
+/// Waits for the thread's end, for `patience` nanoseconds.
+pub fn wait_until_gone(patience: u64) {
+    if is_wanted() {
+        answerer::wait_until_gone(patience);
+    }
+}
+
+/// Before a fork that holds all locks: the page is written.
+pub fn write_before_fork(was_asked: bool) {
+    if is_wanted() {
+        page::write_before_fork(was_asked);
     }
 }
 
@@ -134,14 +163,16 @@ pub fn stop_for_fork() {
 pub fn go_on_after_fork() {
     if is_wanted() {
         NEXT.store(clock::now() + AFTER_FORK, Relaxed);
-        answerer::go_on_after_fork();
     }
 }
 
-/// In a forked child, behind that: the page is the parent's, and makes place for one of
-/// its own.
-pub fn forked() {
+/// In a forked child, under the locks: there is no thread; and if all locks are held, the
+/// parent's page makes place for one of the child's own.
+pub fn forked(all_held: bool) {
     if is_wanted() {
-        page::forked();
+        answerer::forked();
+        if all_held {
+            page::forked();
+        }
     }
 }

@@ -29,7 +29,7 @@ use super::layout::{
 };
 use super::sink::Sink;
 use super::snapshot::Plan;
-use crate::os::lock::Lock;
+use crate::os::lock::{Lock, Word};
 use crate::os::process::{LibcMemory, libc_memory};
 use crate::os::shared::{self, Shared};
 use crate::os::{clock, text};
@@ -178,10 +178,12 @@ pub fn renew() {
     }
 }
 
-/// In a forked child: makes a page in place of the parent's.
+/// In a forked child whose thread holds all locks: makes a page in place of the parent's.
 #[cold]
 pub fn forked() {
-    let published = PAGE.lock();
+    let Some(published) = PAGE.of_fork() else {
+        return;
+    };
     if let Some(file) = published.file.get() {
         file.close();
     }
@@ -213,13 +215,18 @@ pub fn drop_snapshot() {
     PAGE.lock().drop_snapshot();
 }
 
-/// Before a fork, when the answerer is stopped: takes the lock and writes the page. Who
-/// waits is answered, but not who waits for a snapshot: that is made after the fork.
+/// The lock, for forks.
+pub fn word() -> &'static Word {
+    PAGE.word()
+}
+
+/// Before a fork that holds all locks: writes the page. Who waits is answered, but not who
+/// waits for a snapshot: that is made after the fork.
 #[cold]
-pub fn hold_for_fork(was_asked: bool) {
-    PAGE.hold_for_fork();
-    // SAFETY: held just now.
-    let published = unsafe { PAGE.held() };
+pub fn write_before_fork(was_asked: bool) {
+    let Some(published) = PAGE.of_fork() else {
+        return;
+    };
     if was_asked || clock::now() >= published.made.get() + FRESH {
         published.write(false);
     }
@@ -229,12 +236,6 @@ pub fn hold_for_fork(was_asked: bool) {
             published.answered(words, request);
         }
     }
-}
-
-/// After a fork, on both sides.
-#[cold]
-pub fn open_after_fork() {
-    PAGE.open_after_fork();
 }
 
 impl Published {

@@ -1,4 +1,34 @@
-//! Time, as coarse as the kernel's tick: reading it costs nanoseconds.
+//! Time: as coarse as the kernel's tick, which costs nanoseconds to read, or precise.
+
+use super::errno;
+
+/// What a clock of the kernel's says, in nanoseconds; 0 if there is no such clock.
+fn read(clock: libc::clockid_t) -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` is a place for the answer.
+    let known = errno::kept(|| unsafe { libc::clock_gettime(clock, &raw mut time) }) == 0;
+    if known {
+        time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
+    } else {
+        0
+    }
+}
+
+/// Nanoseconds since some moment before the process started.
+pub fn nanoseconds() -> u64 {
+    read(libc::CLOCK_MONOTONIC)
+}
+
+/// Nanoseconds for which the thread of this number has run; 0 if that is not to be had.
+#[cfg_attr(loom, allow(dead_code))]
+pub fn of_thread(number: i32) -> u64 {
+    const OF_THREAD: i32 = 4;
+    const TIME_ON_PROCESSORS: i32 = 2;
+    read(!number << 3 | OF_THREAD | TIME_ON_PROCESSORS)
+}
 
 /// Milliseconds since some moment before the process started. Never less than
 /// it was, and standing still while the machine sleeps.
@@ -18,3 +48,19 @@ pub fn now() -> u64 {
 /// Milliseconds by which the model (`fuzz/`) has had time pass.
 #[cfg(feature = "model")]
 pub static AHEAD: core::sync::atomic::AtomicU64 = core::sync::atomic::AtomicU64::new(0);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::os::thread;
+
+    #[test]
+    #[cfg_attr(miri, ignore = "Miri has no clocks of threads")]
+    fn a_thread_has_run_and_none_that_is_not_there() {
+        let (own, begin) = (thread::number(), nanoseconds());
+        let before = of_thread(own);
+        while of_thread(own) == before && nanoseconds() < begin + 10_000_000_000 {}
+        assert!(of_thread(own) > before);
+        assert_eq!(of_thread(i32::MAX >> 3), 0);
+    }
+}

@@ -1,8 +1,17 @@
 //! A helper thread: at most one of each kind, with all signals blocked, that sleeps
-//! most of the time, can be told to stop, and is gone when [`Helper::stop`] returns.
+//! most of the time, and can be told to stop.
 //!
-//! CPython from 3.12 on counts the kernel's threads at a fork and warns of more
-//! than one. So "gone" means gone from there, too.
+//! ```text
+//!    NONE  --- start --->  RUNS  --- stop --->  STOPPING
+//!      ^                    |                       |
+//!      +----- leave --------+      the thread's last word
+//!      +--------------------------------------------+
+//! ```
+//!
+//! CPython from 3.12 on counts the kernel's threads at a fork and warns of more than one.
+//! So a fork stops the thread, and waits until the kernel does not list it any more
+//! ([`Helper::wait_until_gone`]), but not for long: where the thread gets no processor, the
+//! fork goes on beside it, which harms nothing, for the fork holds all locks.
 //!
 //! `_Fork` and `clone` run no fork handlers: their child has the state, but not
 //! the thread. It is told by a mark that the kernel wipes from the copy. (Not by
@@ -14,73 +23,60 @@ use core::ffi::{CStr, c_void};
 use core::ptr;
 
 use super::clock;
-use super::lock::Lock;
+use super::lock::{Lock, Word};
 use super::memory;
 use super::sandbox;
 use super::text;
-use super::thread::{self, Thread};
+use super::thread;
 use super::wait;
 use crate::sync::{
     AtomicI32, AtomicU32, Cell,
-    Ordering::{Acquire, Relaxed, Release},
+    Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
 
 /// Milliseconds after which a thread is asked for again where there was none.
 const AGAIN: u64 = 5000;
+/// Microseconds between two looks at a thread that is ending.
+const LOOK: u64 = 25;
 
-const GO_ON: u32 = 0;
-const STOP: u32 = 1;
+/// Nanoseconds that a real-time thread waits for it.
+const REAL_TIME: u64 = 300_000;
+
+const NONE: u32 = 0;
+const RUNS: u32 = 1;
+const STOPPING: u32 = 2;
 
 /// The helper thread. It and its state live as long as the process.
 pub struct Helper {
     state: Lock<State>,
-    /// [`STOP`] when it is to end; what it sleeps on.
-    word: AtomicU32,
+    /// What it does: it is started and left under the lock. What it sleeps on.
+    phase: AtomicU32,
     /// The kernel's number of the thread, 0 before it runs.
     id: AtomicI32,
-    /// The number of the last one that left by itself: it may not be gone yet.
+    /// The number of the last one that has nothing to do any more: it may not be gone yet.
     left: AtomicI32,
     /// What it does.
     work: fn(&Helper),
     /// The thread's name.
     name: &'static CStr,
-    /// Wakes it where it sleeps on something else than `word`.
+    /// Wakes it where it sleeps on something else than `phase`.
     kick: fn(),
 }
 
 struct State {
-    /// The thread, from its start until it was joined or has detached itself.
-    thread: Cell<Option<Thread>>,
     /// True in the process that has started it, and null before.
     mark: Cell<Option<&'static Cell<bool>>>,
     /// The process that has started it.
     process: Cell<i32>,
-    /// Somebody waits for it to end.
-    stopping: Cell<bool>,
     /// Until when none is asked for, as there was none to be had.
     none_until: Cell<u64>,
 }
 
 impl State {
-    /// The thread, if there is one in this process.
-    fn thread(&self) -> Option<Thread> {
-        if self.mark.get().is_some_and(|mark| !mark.get()) {
-            self.thread.set(None);
-            self.stopping.set(false);
-        }
-        if self.is_anothers() {
-            None
-        } else {
-            self.thread.get()
-        }
-    }
-
     /// Whether there is no mark, and this is not the process that has started the
     /// thread: a copy, where it is not, or a child of `vfork`, whose parent has it.
     fn is_anothers(&self) -> bool {
-        self.mark.get().is_none()
-            && self.thread.get().is_some()
-            && self.process.get() != text::pid()
+        self.mark.get().is_none() && self.process.get() != text::pid()
     }
 
     /// Notes that it was started by this process.
@@ -110,13 +106,11 @@ impl Helper {
     pub const fn called(name: &'static CStr, work: fn(&Helper), kick: fn()) -> Helper {
         Helper {
             state: Lock::new(State {
-                thread: Cell::new(None),
                 mark: Cell::new(None),
                 process: Cell::new(0),
-                stopping: Cell::new(false),
                 none_until: Cell::new(0),
             }),
-            word: AtomicU32::new(GO_ON),
+            phase: AtomicU32::new(NONE),
             id: AtomicI32::new(0),
             left: AtomicI32::new(0),
             work,
@@ -125,108 +119,178 @@ impl Helper {
         }
     }
 
-    /// Whether the thread is there.
-    pub fn is_there(&self) -> bool {
-        self.state.lock().thread().is_some()
+    /// What the thread does in this process, under the lock.
+    fn phase(&self, state: &State) -> u32 {
+        let phase = self.phase.load(Acquire);
+        let is_lost = state.mark.get().is_some_and(|mark| !mark.get());
+        if phase != NONE && is_lost {
+            self.phase.store(NONE, Relaxed);
+            return NONE;
+        }
+        phase
     }
 
-    /// Starts the thread, unless it runs. False if there can be none.
-    pub fn start(&'static self) -> bool {
+    /// Whether the thread is there, or a copy of its state that it cannot be told from.
+    pub fn is_there(&self) -> bool {
         let state = self.state.lock();
-        if state.thread().is_some() {
-            return true;
+        self.phase(&state) != NONE && !state.is_anothers()
+    }
+
+    /// Starts the thread, unless it runs. False if there can be none now.
+    pub fn start(&'static self) -> bool {
+        // No handler of the program's is to come, and fork, in the midst.
+        thread::without_signals(|| self.start_undisturbed())
+    }
+
+    fn start_undisturbed(&'static self) -> bool {
+        let state = self.state.lock();
+        match self.phase(&state) {
+            NONE => {}
+            phase => return phase == RUNS && !state.is_anothers(),
         }
-        if !sandbox::allows() || state.is_anothers() || clock::now() < state.none_until.get() {
+        if !sandbox::allows() || clock::now() < state.none_until.get() {
             return false;
         }
-        self.word.store(GO_ON, Relaxed);
-        self.id.store(0, Relaxed);
         state.mark();
+        self.id.store(0, Relaxed);
+        self.phase.store(RUNS, Release);
         let this = ptr::from_ref(self).cast_mut().cast();
         // SAFETY: `run` gets `self`, which lives as long as the process.
-        let thread = unsafe { thread::start(run, this) };
-        state.thread.set(thread);
-        if thread.is_none() {
+        let started = unsafe { thread::start(run, this) };
+        if !started {
+            self.phase.store(NONE, Relaxed);
             state.none_until.set(clock::now() + AGAIN);
         }
-        thread.is_some()
+        started
     }
 
     /// For the thread itself: sleeps so many microseconds. False if it is to
     /// stop.
     pub fn sleep(&self, microseconds: u64) -> bool {
-        wait::wait_for(&self.word, GO_ON, microseconds);
-        self.word.load(Acquire) == GO_ON
+        wait::wait_for(&self.phase, RUNS, microseconds);
+        !self.is_to_stop()
     }
 
     /// For the thread itself: whether it is to stop.
     pub fn is_to_stop(&self) -> bool {
-        self.word.load(Acquire) == STOP
+        self.phase.load(Acquire) == STOPPING
     }
 
     /// For the thread itself: ends it of its own will, if `done` still says so
     /// under the lock that `start` takes. Then it must return at once.
     pub fn leave(&self, done: impl Fn() -> bool) -> bool {
-        let state = self.state.lock();
-        if state.stopping.get() || !done() {
+        // Not waited for: a fork may hold it that wants the thread to stop.
+        let Some(_state) = self.state.try_lock() else {
+            return false;
+        };
+        if self.is_to_stop() || !done() {
             return false;
         }
-        self.left.store(self.id.load(Relaxed), Release);
-        if let Some(thread) = state.thread.take() {
-            // SAFETY: this thread; nobody will join it.
-            unsafe { thread::detach(thread) };
-        }
+        self.left.store(self.id.swap(0, Relaxed), Relaxed);
+        self.phase.store(NONE, Release);
         true
     }
 
-    /// Ends the thread, waits until it is gone, and keeps it from being started
-    /// until [`Helper::open`]: for a fork.
-    pub fn stop(&self) {
-        loop {
-            self.state.hold_for_fork();
-            // SAFETY: held just now.
-            let state = unsafe { self.state.held() };
-            state.none_until.set(0);
-            thread::wait_until_gone(self.left.swap(0, Acquire));
-            let Some(thread) = state.thread() else {
-                return;
-            };
-            if state.stopping.replace(true) {
-                self.state.open_after_fork();
-                wait::give_way(); // another thread is in the loop's end
-                continue;
+    /// The lock that `start` takes, for forks.
+    pub fn word(&self) -> &Word {
+        self.state.word()
+    }
+
+    /// Tells the thread to stop, if there is one. To be called when the lock is held, so
+    /// that nobody starts another.
+    fn tell_to_stop(&self, state: &State) {
+        state.none_until.set(0);
+        if self.phase(state) == RUNS && !state.is_anothers() {
+            let told = self.phase.compare_exchange(RUNS, STOPPING, AcqRel, Relaxed);
+            if told.is_ok() {
+                wait::wake(&self.phase);
+                (self.kick)();
             }
-            self.state.open_after_fork();
-            self.join(thread);
-            self.state.hold_for_fork();
-            // SAFETY: as above.
-            let state = unsafe { self.state.held() };
-            state.thread.set(None);
-            state.stopping.set(false);
-            return;
         }
     }
 
-    fn join(&self, thread: Thread) {
-        self.word.store(STOP, Release);
-        wait::wake(&self.word);
-        (self.kick)();
-        // SAFETY: a thread that is joined once (`stopping`).
-        unsafe { thread::join(thread) };
-        thread::wait_until_gone(self.id.load(Acquire));
+    /// The same before a fork that holds the lock. (Where it could not get it, the thread
+    /// goes on: it waits for the fork at its next step that needs a lock.)
+    pub fn stop_for_fork(&self) {
+        if let Some(state) = self.state.of_fork() {
+            self.tell_to_stop(state);
+        }
     }
 
-    /// Lets it be started again after [`Helper::stop`].
-    pub fn open(&self) {
-        self.state.open_after_fork();
+    /// Waits until the thread that was told to stop, and one that has left, is not listed by
+    /// the kernel any more: for `patience` nanoseconds, and a real-time thread, whose time is
+    /// precious, no longer than [`REAL_TIME`].
+    pub fn wait_until_gone(&self, patience: u64) {
+        let begin = clock::nanoseconds();
+        let (mut until, mut hurried) = (begin.saturating_add(patience), 0);
+        loop {
+            let is_stopping = self.is_stopping();
+            let id = if is_stopping { &self.id } else { &self.left }.load(Acquire);
+            let is_going = is_stopping || id != 0 && sandbox::allows() && thread::is_there(id);
+            if !is_going {
+                // If it is still that one: another may leave at any moment.
+                let _ = self.left.compare_exchange(id, 0, Relaxed, Relaxed);
+                return;
+            }
+            if clock::nanoseconds() >= until {
+                return;
+            }
+            if id != hurried {
+                if thread::hurry(id) {
+                    until = until.min(begin + REAL_TIME);
+                }
+                hurried = id;
+            }
+            if is_stopping {
+                wait::wait_for(&self.phase, STOPPING, LOOK);
+            } else {
+                wait::pause(LOOK);
+            }
+        }
+    }
+
+    /// Whether the thread has not said its last word. (A change of nothing, as a mere load may
+    /// find the value of a moment ago, in models again and again.)
+    fn is_stopping(&self) -> bool {
+        self.phase.fetch_or(0, Acquire) == STOPPING
+    }
+
+    /// Stops the thread, and runs `work` while there is none.
+    pub fn without(&self, work: impl FnOnce()) {
+        let state = self.state.lock();
+        self.tell_to_stop(&state);
+        while self.is_stopping() {
+            wait::wait_for(&self.phase, STOPPING, LOOK);
+        }
+        work();
+    }
+
+    /// In a forked child, where the fork holds the lock: there is no thread.
+    pub fn forked(&self) {
+        if self.state.of_fork().is_some() {
+            self.phase.store(NONE, Relaxed);
+            self.left.store(0, Relaxed);
+        }
+    }
+
+    /// The last word of a thread that was told to stop. (One that has left is not known by
+    /// its number any more, and another may run.)
+    fn has_stopped(&self, number: i32) {
+        if self.id.load(Relaxed) == number {
+            self.left.store(number, Relaxed);
+            self.phase.store(NONE, Release);
+            wait::wake(&self.phase);
+        }
     }
 }
 
 extern "C" fn run(helper: *mut c_void) -> *mut c_void {
-    // SAFETY: what `create` handed over.
+    // SAFETY: what `start` handed over, which lives as long as the process.
     let helper = unsafe { &*helper.cast::<Helper>() };
-    helper.id.store(thread::begun(helper.name), Release);
+    let number = thread::begun(helper.name);
+    helper.id.store(number, Release);
     (helper.work)(helper);
+    helper.has_stopped(number);
     #[cfg(not(all(test, loom)))]
     if !sandbox::allows() {
         thread::end_at_once();
@@ -254,14 +318,14 @@ mod tests {
             while ROUNDS.load(Relaxed) < before + 2 {
                 std::thread::yield_now();
             }
-            HELPER.stop();
-            let after = ROUNDS.load(Relaxed);
-            std::thread::sleep(core::time::Duration::from_millis(3));
-            assert_eq!(ROUNDS.load(Relaxed), after, "it is gone");
-            HELPER.open();
+            HELPER.without(|| {
+                let after = ROUNDS.load(Relaxed);
+                std::thread::sleep(core::time::Duration::from_millis(3));
+                assert_eq!(ROUNDS.load(Relaxed), after, "it is gone");
+            });
         }
-        HELPER.stop();
-        HELPER.open();
+        HELPER.without(|| ());
+        HELPER.wait_until_gone(u64::MAX);
     }
 
     #[test]

@@ -1,35 +1,50 @@
 //! A lock around state that all threads share, and what fork does to it.
 //!
 //! ```text
-//!    OPEN  --- lock --->  HELD  --- another waits --->  WAITED_FOR
-//!      ^                    |                               |
-//!      +------ open --------+------ open, wake one ---------+
+//!             take                          a fork of the owner's takes it
+//!    OPEN ----------> owner        OPEN ------------------> owner + FORK
+//!      ^               |             ^                        |      ^
+//!      +---- open -----+             +---- open after fork ---+      |  given back, while
+//!      |                                         borrow       |      |  the fork goes on
+//!      +---- given back, when the fork is over ---- borrower + FORK + LENT
 //! ```
 //!
-//! One word: taking it is one instruction, giving it back another, where the C
-//! library's mutex takes 75 for both. A thread that finds it held looks a few
-//! times more, for it is held for microseconds, then sleeps in the kernel (futex).
-//! No lock is taken on the hit path.
+//! One word: the owner's thread pointer, and flags in its low bits. Taking the lock is one
+//! atomic instruction, giving it back another, where the C library's mutex takes 75
+//! instructions for both. A thread that finds it held looks a few times more, for it is
+//! held for microseconds, then sleeps in the kernel (futex) and sets CONTENDED, by which
+//! the owner knows that it is to wake somebody. No lock is taken on the hit path.
 //!
-//! # Threads
+//! # Fork
 //!
-//! Fork takes every lock, in the order that `fork.rs` states, so that the
-//! child finds the state whole. **Tricky:** other libraries' fork handlers may
-//! run between that and the fork itself, and may allocate. Their thread holds
-//! all locks already; it is let through without taking one again.
+//! Fork takes every lock, in the order that `fork.rs` states, so that the child finds the
+//! state whole. The word says whose each lock is, which four cases need:
+//!
+//! - Other libraries' fork handlers run while the fork holds the locks, and may allocate.
+//!   Their thread is let through without taking a lock again.
+//! - A signal handler may fork that interrupted its own thread in the midst of an
+//!   allocation. What the thread holds stays as it is: the interrupted code goes on with
+//!   it, in the parent and in the child.
+//! - Such a fork cannot wait for ever for the other threads, which may wait for what its
+//!   own thread holds. Locks that it did not get belong to threads that the child does not
+//!   have: there they are POISONED, and whoever takes one ends the child with a line that
+//!   says why. A half changed heap is never used.
+//! - Other libraries' handlers may wait for threads of theirs to end, which need a lock
+//!   first. A thread that waits for a lock of a fork borrows it when the forking thread has
+//!   not run for a while ([`Patience`]), and gives it back. If the process is copied in
+//!   between, the child sees a lock of another thread: POISONED.
 
 use core::ops::Deref;
 
+use super::clock;
+use super::forker::Patience;
+use super::text;
 use super::wait::{self, this_thread};
 use crate::sync::{
-    AtomicU32, AtomicUsize,
+    AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
     spin_loop,
 };
-
-/// The thread that holds all locks because it is forking; 0 if none does.
-/// Only that thread compares it with itself, so no ordering is needed.
-static FORKING: AtomicUsize = AtomicUsize::new(0);
 
 /// How often a request found a lock held by another one, of late.
 static WAITS: AtomicUsize = AtomicUsize::new(0);
@@ -74,35 +89,54 @@ impl Drop for Tending {
 /// How often a thread looks again before it sleeps.
 const LOOKS: u32 = if cfg!(loom) { 1 } else { 100 };
 
-const OPEN: u32 = 0;
-const HELD: u32 = 1;
-const WAITED_FOR: u32 = 2;
+/// Microseconds after which a thread that sleeps on a lock looks again: a fork may have
+/// begun meanwhile, whose locks can be borrowed.
+const SLEEP: u64 = 5_000;
+
+const OPEN: usize = 0;
+/// Somebody sleeps on the lock.
+const CONTENDED: usize = 1;
+/// It was taken for a fork, which is under way.
+const FORK: usize = 2;
+/// Its owner has borrowed it from a fork.
+const LENT: usize = 4;
+const FLAGS: usize = CONTENDED | FORK | LENT;
+/// In a forked child: it was held by a thread that does not exist there.
+const POISONED: usize = 1 << (usize::BITS - 1);
+
+/// The part of a lock that says whose it is.
+pub struct Word(AtomicUsize);
 
 /// `T`, to be touched only by who holds the lock.
 pub struct Lock<T> {
     /// Acquire by who takes it, pairs with the Release of who opened it.
-    state: AtomicU32,
+    word: Word,
     value: T,
 }
 
 // SAFETY: `value` is reached only through `Held`, by one thread at a time, and
-// the state is made for being used by many. `T` itself need not be Send: what
+// the word is made for being used by many. `T` itself need not be Send: what
 // it holds are cells and references to records that live as long as the
 // process, and all of them are reached under this lock.
 unsafe impl<T> Sync for Lock<T> {}
 
+/// Whose the lock was before it was taken: nobody's.
+const NOBODYS: usize = 0;
+/// Its own thread's fork holds it, and goes on holding it.
+const PASSED: usize = 1;
+
 /// Proof that the lock is held; gives it back when dropped.
 pub struct Held<'a, T> {
     lock: &'a Lock<T>,
-    /// Whether it was taken here, and not by this thread's fork.
-    taken: bool,
+    /// [`NOBODYS`], [`PASSED`], or the word of the fork that it is borrowed from.
+    lender: usize,
 }
 
 impl<T> Lock<T> {
     /// An open lock around `value`.
     pub const fn new(value: T) -> Lock<T> {
         Lock {
-            state: AtomicU32::new(OPEN),
+            word: Word(AtomicUsize::new(OPEN)),
             value,
         }
     }
@@ -110,98 +144,220 @@ impl<T> Lock<T> {
     /// Waits for the lock and takes it.
     #[inline]
     pub fn lock(&self) -> Held<'_, T> {
-        if self.try_take() {
-            Held {
-                lock: self,
-                taken: true,
-            }
+        let lender = if self.word.take() {
+            NOBODYS
         } else {
-            self.wait()
-        }
+            self.word.wait()
+        };
+        Held { lock: self, lender }
     }
 
     /// Takes the lock if nobody holds it.
     pub fn try_lock(&self) -> Option<Held<'_, T>> {
         // Not `then_some`: made and dropped in any case, it would open another's lock.
-        self.try_take().then(|| Held {
+        self.word.take().then(|| Held {
             lock: self,
-            taken: true,
+            lender: NOBODYS,
         })
     }
 
+    /// The word, for forks.
+    pub fn word(&self) -> &Word {
+        &self.word
+    }
+
+    /// What is in it, if this thread's fork holds the lock.
+    pub fn of_fork(&self) -> Option<&T> {
+        self.word.is_of_my_fork().then_some(&self.value)
+    }
+}
+
+/// The thread that a word names.
+fn owner(word: usize) -> usize {
+    word & !FLAGS
+}
+
+impl Word {
     #[inline]
-    fn try_take(&self) -> bool {
-        self.state
-            .compare_exchange(OPEN, HELD, Acquire, Relaxed)
+    fn take(&self) -> bool {
+        self.0
+            .compare_exchange(OPEN, this_thread(), Acquire, Relaxed)
             .is_ok()
     }
 
-    #[cold]
-    #[inline(never)]
-    fn wait(&self) -> Held<'_, T> {
-        let taken = !this_thread_forks();
-        if taken {
-            if TENDING.load(Relaxed) == 0 {
-                WAITS.fetch_add(1, Relaxed);
-            }
-            self.take();
+    #[inline]
+    fn open(&self, lender: usize) {
+        let change = |from| self.0.compare_exchange(from, OPEN, Release, Relaxed);
+        if lender != NOBODYS || change(this_thread()).is_err() {
+            self.give_back(lender);
         }
-        Held { lock: self, taken }
     }
 
-    fn take(&self) {
+    /// Opens the lock, wakes one that waits for it, and gives it back to its lender if that
+    /// still forks.
+    #[cold]
+    #[inline(never)]
+    fn give_back(&self, lender: usize) {
+        if lender == PASSED {
+            return;
+        }
+        let next = |word: usize| match lender {
+            NOBODYS => OPEN,
+            _ if word & FORK == 0 => OPEN, // the fork is over
+            lender => lender | word & CONTENDED,
+        };
+        self.change(|word| Some(next(word)));
+    }
+
+    /// Changes the word with Release, and wakes one that waits if the lock is open then.
+    fn change(&self, next: impl Fn(usize) -> Option<usize>) {
+        let mut word = self.0.load(Relaxed);
+        while let Some(new) = next(word) {
+            match self.0.compare_exchange(word, new, Release, Relaxed) {
+                Ok(_) if new == OPEN && word & CONTENDED != 0 => {
+                    return wait::wake_word(&self.0);
+                }
+                Ok(_) => return,
+                Err(now) => word = now,
+            }
+        }
+    }
+
+    /// Waits for the lock. Returns the lender.
+    #[cold]
+    #[inline(never)]
+    fn wait(&self) -> usize {
+        if self.is_of_my_fork() {
+            return PASSED;
+        }
+        if self.is_mine() {
+            text::fatal(format_args!(
+                "a signal handler allocates or frees in a thread that it interrupted in the midst of an allocation, which no malloc allows"
+            ));
+        }
+        if TENDING.load(Relaxed) == 0 {
+            WAITS.fetch_add(1, Relaxed);
+        }
         for _ in 0..LOOKS {
-            if self.state.load(Relaxed) == OPEN && self.try_take() {
-                return;
+            if self.0.load(Relaxed) == OPEN && self.take() {
+                return NOBODYS;
             }
             spin_loop();
         }
-        while self.state.swap(WAITED_FOR, Acquire) != OPEN {
-            wait::wait(&self.state, WAITED_FOR);
+        let me = this_thread();
+        let mut patience = Patience::new();
+        loop {
+            let word = self.0.load(Relaxed);
+            if word & POISONED != 0 {
+                text::fatal(format_args!(
+                    "this child was forked in the midst of another thread's allocation, by a signal handler or beside fork handlers that wait for threads: it may not allocate before it calls exec"
+                ));
+            }
+            // A lock of this thread's own fork that has come back from who borrowed it.
+            if self.is_of_my_fork() {
+                return PASSED;
+            }
+            let (next, lender) = if word == OPEN {
+                // Others may sleep, too.
+                (me | CONTENDED, NOBODYS)
+            } else if word & (FORK | LENT) == FORK && patience.is_spent(owner(word)) {
+                (me | FORK | LENT | word & CONTENDED, word & !CONTENDED)
+            } else {
+                self.sleep(word, SLEEP);
+                continue;
+            };
+            if self
+                .0
+                .compare_exchange(word, next, Acquire, Relaxed)
+                .is_ok()
+            {
+                return lender;
+            }
         }
     }
 
-    #[inline]
-    fn open(&self) {
-        if self.state.swap(OPEN, Release) == WAITED_FOR {
-            wait::wake(&self.state);
+    /// Sleeps while the word is `word`, a held lock's, for so many microseconds.
+    fn sleep(&self, word: usize, microseconds: u64) {
+        // In models time is up at once where the forking thread is found asleep, else never.
+        #[cfg(all(test, loom))]
+        if super::forker::SLEEPS.get() {
+            return wait::pause(0);
+        }
+        let contended = word | CONTENDED;
+        if word == contended
+            || self
+                .0
+                .compare_exchange(word, contended, Relaxed, Relaxed)
+                .is_ok()
+        {
+            wait::wait_word(&self.0, contended, microseconds);
         }
     }
 
-    /// Takes the lock for the fork that is about to happen. A thread that forks
-    /// holds none of our locks.
-    pub fn hold_for_fork(&self) {
-        self.take();
+    /// Whether this thread holds the lock, and not by its fork.
+    pub fn is_mine(&self) -> bool {
+        let word = self.0.load(Relaxed);
+        owner(word) == this_thread() && (word & FORK == 0 || word & LENT != 0)
     }
 
-    /// What is in it.
-    ///
-    /// # Safety
-    /// This thread holds the lock by `hold_for_fork`.
-    pub unsafe fn held(&self) -> &T {
-        &self.value
+    fn is_of_my_fork(&self) -> bool {
+        self.0.load(Relaxed) & !CONTENDED == this_thread() | FORK
     }
 
-    /// Opens the lock after the fork, in the parent and in the child, where this
-    /// thread is the copy of the one that took it.
+    /// Takes the lock for this thread's fork, unless the thread holds it already, and waits
+    /// for it until `until` (nanoseconds of the clock). False if it could not be had.
+    pub fn take_for_fork(&self, until: u64) -> bool {
+        let me = this_thread();
+        for looks in 0.. {
+            let word = self.0.load(Relaxed);
+            if owner(word) == me || word & POISONED != 0 {
+                return true;
+            }
+            if word == OPEN {
+                // CONTENDED: others may sleep since a moment ago, whom nobody else wakes.
+                let flags = if looks == 0 { FORK } else { FORK | CONTENDED };
+                let taken = self.0.compare_exchange(OPEN, me | flags, Acquire, Relaxed);
+                if taken.is_ok() {
+                    return true;
+                }
+            } else if looks < LOOKS {
+                spin_loop();
+            } else {
+                let left = until.saturating_sub(clock::nanoseconds()) / 1000;
+                if left == 0 {
+                    return false;
+                }
+                self.sleep(word, left.min(SLEEP));
+            }
+        }
+        false
+    }
+
+    /// Opens the lock if this thread's fork holds it, after the fork or where it gives up.
+    /// Who has borrowed it opens it later.
     pub fn open_after_fork(&self) {
-        self.open();
+        let me = this_thread();
+        self.change(|word| match word & (FORK | LENT) {
+            FORK if owner(word) == me => Some(OPEN),
+            both if both == FORK | LENT => Some(word & !FORK),
+            _ => None,
+        });
     }
-}
 
-/// Whether this thread is in the midst of a fork, and holds all locks.
-pub fn this_thread_forks() -> bool {
-    FORKING.load(Relaxed) == this_thread()
-}
-
-/// Says that this thread now holds all locks for its fork.
-pub fn fork_begins() {
-    FORKING.store(this_thread(), Relaxed);
-}
-
-/// Says that it is about to open them again.
-pub fn fork_ends() {
-    FORKING.store(0, Relaxed);
+    /// In a forked child: what other threads held is poisoned.
+    pub fn forked(&self) {
+        let word = self.0.load(Relaxed);
+        let now = match owner(word) {
+            0 => OPEN,
+            owner if owner != this_thread() => POISONED,
+            // Borrowed from a thread that is not there.
+            owner if word & LENT != 0 => owner,
+            owner => owner | word & FORK,
+        };
+        if now != word {
+            self.0.store(now, Relaxed);
+        }
+    }
 }
 
 impl<T> Deref for Held<'_, T> {
@@ -216,9 +372,7 @@ impl<T> Deref for Held<'_, T> {
 impl<T> Drop for Held<'_, T> {
     #[inline]
     fn drop(&mut self) {
-        if self.taken {
-            self.lock.open();
-        }
+        self.lock.word.open(self.lender);
     }
 }
 

@@ -23,17 +23,19 @@ pub mod descriptor;
 
 pub mod text;
 
+pub mod weak;
+
 pub mod wait;
+
+pub mod thread;
 
 pub mod once;
 
+pub mod forker;
+
 pub mod lock;
 
-pub mod weak;
-
 pub mod memcheck;
-
-pub mod thread;
 
 pub mod helper;
 

@@ -1,87 +1,74 @@
-//! A thread of the library's own, as the kernel and the C library know it: with all
-//! signals blocked and a small stack. (In the models of `tests/loom/` it is loom's.)
+//! Threads as the kernel and the C library know them: which signals reach the calling one,
+//! and how one of the library's own starts, detached and with a small stack. (In the models
+//! of `tests/loom/` that is loom's.)
 
 #[cfg(not(all(test, loom)))]
 use core::ffi::CStr;
-use core::ffi::c_void;
 #[cfg(not(all(test, loom)))]
+use core::ffi::c_int;
+use core::ffi::c_void;
 use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
 
-use super::clock;
+#[cfg(not(all(test, loom)))]
 use super::errno;
 use super::sandbox;
-use super::wait;
 use super::weak::function;
 use crate::sync::{
     AtomicPtr,
     Ordering::{Acquire, Release},
 };
 
-/// A thread that can be joined or detached.
-pub type Thread = libc::pthread_t;
-
-/// What it does.
+/// What a thread does.
 pub type Run = extern "C" fn(*mut c_void) -> *mut c_void;
 
-/// Milliseconds that an ended thread is waited for, which takes microseconds, but on
-/// a busy machine until the kernel lets it run once more.
-const GOING: u64 = 500;
 /// Bytes of its stack, beside what the C library takes of it.
 #[cfg_attr(loom, allow(dead_code))]
 const STACK: usize = 128 * 1024;
 
-/// Starts one. `None` if there can be none.
+/// Runs `work` with all signals blocked: no handler of the program's interrupts it.
+pub fn without_signals<T>(work: impl FnOnce() -> T) -> T {
+    let (mut all, mut before) = (MaybeUninit::uninit(), MaybeUninit::uninit());
+    // SAFETY: places for two sets of signals; the first is filled before it is read.
+    unsafe {
+        libc::sigfillset(all.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
+    }
+    let result = work();
+    // SAFETY: the set that was written above.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut()) };
+    result
+}
+
+/// Starts a detached thread. False if there can be none. To be called with all signals
+/// blocked, which the thread inherits.
 ///
 /// # Safety
 /// `run` may be called with `argument`.
 #[cfg(not(all(test, loom)))]
-pub unsafe fn start(run: Run, argument: *mut c_void) -> Option<Thread> {
-    let (mut all, mut before) = (MaybeUninit::uninit(), MaybeUninit::uninit());
+pub unsafe fn start(run: Run, argument: *mut c_void) -> bool {
     let mut attributes = MaybeUninit::uninit();
     let mut thread = MaybeUninit::uninit();
-    // SAFETY: places for what each of these makes before the next reads it. A thread
-    // inherits which signals are blocked.
+    // SAFETY: places for what each of these makes before the next reads it; the caller
+    // promises that `run` may be called.
     errno::kept(|| unsafe {
-        libc::sigfillset(all.as_mut_ptr());
-        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
         libc::pthread_attr_init(attributes.as_mut_ptr());
         let stack = STACK + taken_of_stack(attributes.as_ptr());
         libc::pthread_attr_setstacksize(attributes.as_mut_ptr(), stack);
+        let state = libc::PTHREAD_CREATE_DETACHED;
+        libc::pthread_attr_setdetachstate(attributes.as_mut_ptr(), state);
         let created =
             libc::pthread_create(thread.as_mut_ptr(), attributes.as_ptr(), run, argument) == 0;
         libc::pthread_attr_destroy(attributes.as_mut_ptr());
-        libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut());
-        created.then(|| thread.assume_init())
+        created
     })
 }
 
-/// Waits until the thread has returned.
-///
-/// # Safety
-/// It is neither joined nor detached otherwise.
-#[cfg(not(all(test, loom)))]
-pub unsafe fn join(thread: Thread) {
-    // SAFETY: the caller's promise.
-    unsafe { libc::pthread_join(thread, ptr::null_mut()) };
-}
-
-/// Lets the thread end without being joined.
-///
-/// # Safety
-/// As for `join`.
-#[cfg(not(all(test, loom)))]
-pub unsafe fn detach(thread: Thread) {
-    // SAFETY: the caller's promise.
-    unsafe { libc::pthread_detach(thread) };
-}
-
-/// For the thread itself: ends it without a call of the C library's, which would give the
-/// pages of its stack back by advice. Not for a thread that is detached, whose stack stays.
+/// For the thread itself: ends it without a call of the C library's, which would return the
+/// pages of its stack by `madvise`. The stack stays mapped.
 #[cfg(not(all(test, loom)))]
 pub fn end_at_once() {
-    // SAFETY: the thread holds no lock and no memory of its own; who joins it is woken by the
-    // kernel, and gives the stack back.
+    // SAFETY: the thread is detached, holds no lock, and owns nothing but its stack.
     unsafe { libc::syscall(libc::SYS_exit, 0) };
 }
 
@@ -90,37 +77,68 @@ pub fn end_at_once() {
 #[cfg(not(all(test, loom)))]
 pub fn begun(name: &'static CStr) -> i32 {
     // SAFETY: a C string.
-    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+    errno::kept(|| unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) });
     number()
 }
 
 /// The kernel's number of the calling thread. (By number, as the C library's `gettid` is
 /// of 2.30 and the library is to load with older ones.)
+#[cfg(not(all(test, loom)))]
 pub fn number() -> i32 {
-    // SAFETY: a question without conditions.
+    // SAFETY: the call has no conditions, and cannot fail.
     unsafe { libc::syscall(libc::SYS_gettid) as i32 }
 }
 
-/// Waits until the kernel knows no thread of this number in the process: a
-/// thread that was joined, or has detached itself, is still going. But not for
-/// ever: the kernel gives numbers again, and it may be another's by now. In a sandbox that
-/// may not know the calls, not at all.
-pub fn wait_until_gone(id: i32) {
-    let until = clock::now() + GOING;
-    while id != 0 && sandbox::allows() && is_there(id) && clock::now() < until {
-        wait::give_way();
-    }
+/// Whether the kernel knows a thread of this number in the process: one that has ended is
+/// still going for a while.
+#[cfg(not(all(test, loom)))]
+pub fn is_there(number: i32) -> bool {
+    // SAFETY: signal 0 is not sent; the kernel only looks whether it could be.
+    let asked =
+        errno::checked(|| unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), number, 0) });
+    asked != Err(libc::ESRCH)
 }
 
-/// Whether the kernel knows a thread of this number in the process.
+/// Has the kernel prefer the thread of this number as it prefers the calling thread, if that
+/// is a real-time thread: else it could wait for ever for a processor that this one takes.
+/// Whether it is.
 #[cfg(not(all(test, loom)))]
-fn is_there(id: i32) -> bool {
-    // SAFETY: signal 0 only asks.
-    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), id, 0) == 0 }
+pub fn hurry(number: i32) -> bool {
+    if !sandbox::allows() {
+        return false;
+    }
+    // SAFETY: the call has no conditions; 0 is the calling thread.
+    let policy = errno::checked(|| unsafe { libc::syscall(libc::SYS_sched_getscheduler, 0) });
+    let Ok(policy) = policy.map(|policy| policy as c_int) else {
+        return false;
+    };
+    if !matches!(
+        policy & !libc::SCHED_RESET_ON_FORK,
+        libc::SCHED_FIFO | libc::SCHED_RR
+    ) {
+        return false;
+    }
+    let mut priority = MaybeUninit::<libc::sched_param>::uninit();
+    let _ = errno::checked(|| {
+        // SAFETY: a place for the priority, which the second call reads if the first one
+        // has written it. A kernel that refuses changes nothing.
+        unsafe {
+            match libc::syscall(libc::SYS_sched_getparam, 0, priority.as_mut_ptr()) {
+                0 => libc::syscall(
+                    libc::SYS_sched_setscheduler,
+                    number,
+                    policy,
+                    priority.as_ptr(),
+                ),
+                refused => refused,
+            }
+        }
+    });
+    true
 }
 
 #[cfg(all(test, loom))]
-pub use crate::sync::threads::{begun, detach, is_there, join, start};
+pub use crate::sync::threads::{begun, hurry, is_there, number, start};
 
 /// The C library's function that says how much of a thread's stack it takes,
 /// for the thread-local storage of all that is loaded at start; or null.

@@ -1,69 +1,119 @@
 //! How a thread waits for another one: it sleeps on a word that the other changes
-//! (futex), or lets others run in between; and by which number it is known.
+//! (futex), never without a limit; and by which number it is known.
 //!
 //! In the models of `tests/loom/` the words are loom's, and it plays the kernel.
 
 #[cfg(not(all(test, loom)))]
-use core::ptr;
-
-use crate::sync::AtomicU32;
+use super::errno;
 #[cfg(all(test, loom))]
 use crate::sync::execution;
+use crate::sync::{AtomicU32, AtomicUsize};
 
-/// Sleeps while `word` is `value`, until [`wake`]. Returns whenever it likes: the caller
-/// looks again.
+/// Sleeps on the word at `address` while it is `value`, for so many microseconds.
 #[cfg(not(all(test, loom)))]
-pub fn wait(word: &AtomicU32, value: u32) {
-    let (what, no_limit) = (
-        libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG,
-        ptr::null::<libc::timespec>(),
-    );
-    // SAFETY: a word of ours. Returns at once if it is not `value` any more.
-    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), what, value, no_limit) };
-}
-
-/// The same for so many microseconds at the most.
-#[cfg(not(all(test, loom)))]
-pub fn wait_for(word: &AtomicU32, value: u32, microseconds: u64) {
+fn futex_wait(address: *const u32, value: u32, microseconds: u64) {
     let what = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
     let time = libc::timespec {
         tv_sec: (microseconds / 1_000_000).cast_signed(),
         tv_nsec: (microseconds % 1_000_000 * 1000).cast_signed(),
     };
-    // SAFETY: as above.
-    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), what, value, &raw const time) };
+    let _ = errno::checked(|| {
+        // SAFETY: the kernel reads the word, which is one of ours, and the time.
+        unsafe { libc::syscall(libc::SYS_futex, address, what, value, &raw const time) }
+    });
+}
+
+#[cfg(not(all(test, loom)))]
+fn futex_wake(address: *const u32) {
+    let what = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
+    let _ = errno::checked(|| {
+        // SAFETY: the kernel compares the address with those that threads sleep on, and
+        // does not look at what is there.
+        unsafe { libc::syscall(libc::SYS_futex, address, what, 1) }
+    });
+}
+
+/// Sleeps while `word` is `value`, until [`wake`], for so many microseconds. Returns
+/// whenever it likes: the caller looks again.
+#[cfg(not(all(test, loom)))]
+pub fn wait_for(word: &AtomicU32, value: u32, microseconds: u64) {
+    futex_wait(word.as_ptr(), value, microseconds);
 }
 
 /// Wakes one thread that sleeps on `word`, if there is one.
 #[cfg(not(all(test, loom)))]
 pub fn wake(word: &AtomicU32) {
-    let what = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
-    // SAFETY: a word of ours, or what was one: the kernel only compares addresses.
-    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), what, 1) };
+    futex_wake(word.as_ptr());
 }
 
-/// Lets other threads run.
+/// The half of a word that the kernel compares: the low one.
 #[cfg(not(all(test, loom)))]
-pub fn give_way() {
-    // SAFETY: no conditions.
-    unsafe { libc::sched_yield() };
+fn half(word: &AtomicUsize) -> *const u32 {
+    const _: () = assert!(cfg!(target_endian = "little"));
+    word.as_ptr().cast()
 }
 
-/// A number of this thread that no other one has, never 0.
+/// As [`wait_for`], on a whole word: of two values that differ in the high half only it may
+/// take one for the other, and sleep its time.
 #[cfg(not(all(test, loom)))]
+pub fn wait_word(word: &AtomicUsize, value: usize, microseconds: u64) {
+    futex_wait(half(word), value as u32, microseconds);
+}
+
+/// Wakes one thread that sleeps on `word`, if there is one.
+#[cfg(not(all(test, loom)))]
+pub fn wake_word(word: &AtomicUsize) {
+    futex_wake(half(word));
+}
+
+/// Sleeps for so many microseconds. (Not by `nanosleep`, which is a cancellation point.)
+#[cfg(not(all(test, loom)))]
+pub fn pause(microseconds: u64) {
+    wait_for(&AtomicU32::new(0), 0, microseconds);
+}
+
+/// A number of this thread that no other one has: where its control block lies, so that the
+/// six lowest bits are 0. In a forked child the thread that forked has the same.
+#[cfg(not(any(all(test, loom), miri)))]
+#[inline(always)]
 pub fn this_thread() -> usize {
-    // SAFETY: a question without conditions.
-    unsafe { libc::pthread_self() as usize }
+    let block: usize;
+    // SAFETY: by the ABI of thread-local storage the first word of the block, which `fs`
+    // points to, is its own address.
+    unsafe {
+        core::arch::asm!(
+            "mov {block}, qword ptr fs:[0]",
+            block = out(reg) block,
+            options(pure, nomem, nostack, preserves_flags)
+        );
+    }
+    block
 }
 
-#[cfg(all(test, loom))]
-pub use execution::{spin_loop as give_way, this_thread};
+/// See above.
+#[cfg(miri)]
+pub fn this_thread() -> usize {
+    // SAFETY: the function has no conditions.
+    let thread = unsafe { libc::pthread_self() };
+    (thread as usize + 1) << 6
+}
+
+/// Returns when no thread is copying the process's memory for a fork: the kernel lets
+/// nobody ask about mappings (here about the page of `address`, which is mapped) meanwhile.
+#[cfg(not(all(test, loom)))]
+pub fn until_memory_is_not_copied(address: usize) {
+    let page = address & !0xfff;
+    let mut resident = [0u8; 1];
+    let _ = errno::checked(|| {
+        // SAFETY: a question about a page, with room for the answer.
+        unsafe { libc::syscall(libc::SYS_mincore, page, 1, resident.as_mut_ptr()) }
+    });
+}
 
 /// See above.
 #[cfg(all(test, loom))]
-pub fn wait(word: &AtomicU32, value: u32) {
-    let still = || word.load(crate::sync::Ordering::Relaxed) == value;
-    execution::wait(word.as_ptr().addr(), still);
+pub fn this_thread() -> usize {
+    execution::this_thread() << 6
 }
 
 /// See above; time is up at once.
@@ -74,6 +124,25 @@ pub fn wait_for(_: &AtomicU32, _: u32, _: u64) {
 
 /// See above.
 #[cfg(all(test, loom))]
+pub fn pause(_: u64) {
+    execution::spin_loop();
+}
+
+/// See above.
+#[cfg(all(test, loom))]
 pub fn wake(word: &AtomicU32) {
+    execution::wake(word.as_ptr().addr());
+}
+
+/// See above; time is never up, so that a model finds who is not woken.
+#[cfg(all(test, loom))]
+pub fn wait_word(word: &AtomicUsize, value: usize, _: u64) {
+    let still = || word.load(crate::sync::Ordering::Relaxed) == value;
+    execution::wait(word.as_ptr().addr(), still);
+}
+
+/// See above.
+#[cfg(all(test, loom))]
+pub fn wake_word(word: &AtomicUsize) {
     execution::wake(word.as_ptr().addr());
 }

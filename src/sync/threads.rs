@@ -7,14 +7,11 @@ use std::vec::Vec;
 
 use super::execution::{spawn, this_thread};
 
-type Started = (
-    Option<loom::thread::JoinHandle<()>>,
-    Rc<Cell<bool>>,
-    Rc<Cell<i32>>,
-);
+/// Whether it has ended, and its number.
+type Started = (Rc<Cell<bool>>, Rc<Cell<i32>>);
 
 std::thread_local! {
-    /// Those started: the handle, whether it has ended, and its number.
+    /// Those started.
     static STARTED: RefCell<Vec<Started>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -25,64 +22,43 @@ pub fn forget_all() {
 
 /// How many run.
 pub fn running() -> usize {
-    STARTED.with_borrow(|all| all.iter().filter(|(_, ended, _)| !ended.get()).count())
+    STARTED.with_borrow(|all| all.iter().filter(|(ended, _)| !ended.get()).count())
 }
 
 /// Starts one.
 ///
 /// # Safety
 /// `run` may be called with `argument`.
-pub unsafe fn start(
-    run: extern "C" fn(*mut c_void) -> *mut c_void,
-    argument: *mut c_void,
-) -> Option<libc::pthread_t> {
+pub unsafe fn start(run: extern "C" fn(*mut c_void) -> *mut c_void, argument: *mut c_void) -> bool {
     let (ended, number) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(0)));
-    let (its_end, its_number) = (Rc::clone(&ended), Rc::clone(&number));
-    let index = STARTED.with_borrow_mut(|all| {
-        all.push((None, ended, number));
-        all.len() - 1
-    });
-    let handle = spawn(move || {
-        its_number.set(begun(c""));
+    STARTED.with_borrow_mut(|all| all.push((Rc::clone(&ended), Rc::clone(&number))));
+    drop(spawn(move || {
+        number.set(begun(c""));
         run(argument);
-        its_end.set(true);
-    });
-    STARTED.with_borrow_mut(|all| all[index].0 = Some(handle));
-    Some(index as libc::pthread_t + 1)
-}
-
-fn handle(thread: libc::pthread_t) -> loom::thread::JoinHandle<()> {
-    let take = |all: &mut Vec<Started>| all[thread as usize - 1].0.take();
-    STARTED
-        .with_borrow_mut(take)
-        .expect("joined or detached once")
-}
-
-/// Waits until it has ended.
-///
-/// # Safety
-/// None.
-pub unsafe fn join(thread: libc::pthread_t) {
-    handle(thread).join().unwrap();
-}
-
-/// Lets it end by itself.
-///
-/// # Safety
-/// None.
-pub unsafe fn detach(thread: libc::pthread_t) {
-    drop(handle(thread));
+        ended.set(true);
+    }));
+    true
 }
 
 /// The number of the thread that asks.
 pub fn begun(_: &'static CStr) -> i32 {
+    number()
+}
+
+/// See above.
+pub fn number() -> i32 {
     this_thread() as i32
+}
+
+/// Nothing is preferred here.
+pub fn hurry(_: i32) -> bool {
+    false
 }
 
 /// Whether a thread of this number has not ended.
 pub fn is_there(id: i32) -> bool {
     STARTED.with_borrow(|all| {
-        let is_it = |(_, ended, number): &Started| number.get() == id && !ended.get();
+        let is_it = |(ended, number): &Started| number.get() == id && !ended.get();
         all.iter().any(is_it)
     })
 }

@@ -1,5 +1,6 @@
 //! The helper thread: one at the most, and gone when a fork has stopped it.
 
+use crate::os::forker::{self, Turn};
 use crate::os::helper::Helper;
 use crate::sync::execution::{model, spawn};
 use crate::sync::threads::{forget_all, running};
@@ -18,9 +19,13 @@ fn helper() -> &'static Helper {
 }
 
 fn fork(helper: &Helper) {
-    helper.stop();
+    assert!(matches!(forker::begin(u64::MAX), Turn::Own));
+    assert!(helper.word().take_for_fork(u64::MAX));
+    helper.stop_for_fork();
+    helper.wait_until_gone(u64::MAX);
     assert_eq!(running(), 0, "it is gone, and nobody starts another");
-    helper.open();
+    helper.word().open_after_fork();
+    forker::end();
 }
 
 #[test]
@@ -45,5 +50,21 @@ fn two_forks_at_once_stop_it_once() {
         fork(helper);
         forks.join().unwrap();
         assert!(!helper.is_there());
+    });
+}
+
+#[test]
+fn a_fork_does_not_wait_without_end_and_the_next_start_does_not_make_two() {
+    model(Some(2), || {
+        let helper = helper();
+        assert!(helper.start());
+        assert!(matches!(forker::begin(u64::MAX), Turn::Own));
+        assert!(helper.word().take_for_fork(u64::MAX));
+        helper.stop_for_fork();
+        helper.word().open_after_fork();
+        forker::end();
+        helper.start();
+        assert!(running() <= 2, "the one that ends, and at most one more");
+        fork(helper);
     });
 }

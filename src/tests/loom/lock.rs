@@ -1,7 +1,8 @@
-//! The lock: one thread at a time, nobody sleeps for ever, and the thread that forks is
-//! let through.
+//! The lock: one thread at a time, nobody sleeps for ever, the thread that forks is let
+//! through, and what is borrowed from a fork comes back to it, or is poisoned in the child.
 
-use crate::os::lock::{Lock, fork_begins, fork_ends};
+use crate::os::forker::{self, SLEEPS, Turn};
+use crate::os::lock::Lock;
 use crate::sync::Cell;
 use crate::sync::execution::{model, spawn};
 use std::rc::Rc;
@@ -57,34 +58,119 @@ fn who_only_tries_takes_it_alone_or_not_at_all() {
     });
 }
 
+type Pair = [Lock<Cell<u32>>; 2];
+
+/// What `fork.rs` does around a fork, in small: `copied` stands for the copy.
+fn fork(locks: &Pair, copied: impl FnOnce()) {
+    assert!(matches!(forker::begin(u64::MAX), Turn::Own));
+    for lock in locks {
+        assert!(lock.word().take_for_fork(u64::MAX));
+    }
+    copied();
+    for lock in locks.iter().rev() {
+        lock.word().open_after_fork();
+    }
+    forker::end();
+}
+
 /// Two threads fork, a third takes both locks in their order: each fork finds both
 /// values equal, and its own calls in between are let through.
 #[test]
 fn a_fork_holds_all_locks_and_passes_itself() {
+    SLEEPS.set(false);
     model(Some(2), || {
-        let locks = Rc::new([Lock::new(Cell::new(0)), Lock::new(Cell::new(0))]);
+        let locks: Rc<Pair> = Rc::new([Lock::new(Cell::new(0)), Lock::new(Cell::new(0))]);
         locks.iter().for_each(add);
-        let fork = |locks: &[Lock<Cell<u32>>; 2]| {
-            locks.iter().for_each(Lock::hold_for_fork);
-            fork_begins();
-            // SAFETY: held.
-            let seen = locks.each_ref().map(|lock| unsafe { lock.held() }.get());
-            assert_eq!(seen[0], seen[1]);
-            locks.iter().for_each(add);
-            fork_ends();
-            locks.iter().rev().for_each(Lock::open_after_fork);
+        let fork_and_add = |locks: &Pair| {
+            fork(locks, || {
+                let seen = locks.each_ref().map(|lock| lock.of_fork().unwrap().get());
+                assert_eq!(seen[0], seen[1]);
+                locks.iter().for_each(add);
+            });
         };
         let other = Rc::clone(&locks);
-        let forks = spawn(move || fork(&other));
+        let forks = spawn(move || fork_and_add(&other));
         let other = Rc::clone(&locks);
         let works = spawn(move || {
             let first = other[0].lock();
             first.set(first.get() + 1);
             add(&other[1]);
         });
-        fork(&locks);
+        fork_and_add(&locks);
         forks.join().unwrap();
         works.join().unwrap();
         assert_eq!(locks.each_ref().map(|lock| lock.lock().get()), [4, 4]);
+    });
+}
+
+/// A fork whose handlers wait for a thread that needs both locks: it borrows them, and each
+/// comes back.
+#[test]
+fn a_fork_may_wait_for_a_thread_that_needs_its_locks() {
+    model(Some(2), || {
+        SLEEPS.set(true);
+        let locks: Rc<Pair> = Rc::new([Lock::new(Cell::new(0)), Lock::new(Cell::new(0))]);
+        locks.iter().for_each(add);
+        let other = Rc::clone(&locks);
+        let joined = spawn(move || other.iter().for_each(add));
+        fork(&locks, || {
+            joined.join().unwrap();
+            locks.iter().for_each(add);
+        });
+        assert_eq!(locks.each_ref().map(|lock| lock.lock().get()), [3, 3]);
+    });
+    SLEEPS.set(false);
+}
+
+/// The fork ends while a thread has a lock of it.
+#[test]
+fn a_lock_that_is_lent_beyond_the_fork_is_open_in_the_end() {
+    model(Some(3), || {
+        SLEEPS.set(true);
+        let locks: Rc<Pair> = Rc::new([Lock::new(Cell::new(0)), Lock::new(Cell::new(0))]);
+        locks.iter().for_each(add);
+        let other = Rc::clone(&locks);
+        let adds = spawn(move || other.iter().for_each(add));
+        fork(&locks, || ());
+        fork(&locks, || ());
+        locks.iter().for_each(add);
+        adds.join().unwrap();
+        for lock in locks.iter() {
+            assert_eq!(lock.try_lock().expect("it is open").get(), 3);
+        }
+    });
+    SLEEPS.set(false);
+}
+
+/// A fork that has interrupted its thread while that held a lock: it gets the other one or
+/// gives up, and the one that was held is opened by the interrupted code only.
+#[test]
+fn a_fork_leaves_what_its_thread_holds() {
+    model(Some(2), || {
+        SLEEPS.set(false);
+        let locks: Rc<Pair> = Rc::new([Lock::new(Cell::new(0)), Lock::new(Cell::new(0))]);
+        locks.iter().for_each(add);
+        let other = Rc::clone(&locks);
+        let works = spawn(move || {
+            let second = other[1].lock();
+            second.set(second.get() + 1);
+            // The other order than the fork's: it must not wait without end.
+            if let Some(first) = other[0].try_lock() {
+                first.set(first.get() + 1);
+            }
+        });
+        let first = locks[0].lock();
+        assert!(matches!(forker::begin(u64::MAX), Turn::Own));
+        let had = locks.each_ref().map(|lock| lock.word().take_for_fork(0));
+        assert!(had[0] && locks[0].of_fork().is_none());
+        assert_eq!(had[1], locks[1].of_fork().is_some());
+        for lock in locks.iter() {
+            lock.word().open_after_fork();
+        }
+        forker::end();
+        assert!(locks[0].try_lock().is_none(), "still held");
+        drop(first);
+        works.join().unwrap();
+        assert!(locks.iter().all(|lock| lock.try_lock().is_some()));
     });
 }

@@ -7,11 +7,11 @@
 //!
 //! | what | modelled, or held by |
 //! |---|---|
-//! | `Lock`, `FORKING` | `lock.rs`, the word and the futex calls with it |
+//! | `Lock`, `FORKER` | `lock.rs`, the word and the futex calls with it; that the forking thread is asleep, which only makes a fork's lock lent, is up to the model |
 //! | `MAP`: leaves, arenas, `start`, entries | `address_map.rs` |
 //! | a pool's `home`, against the helper thread's looks | `purge.rs` |
 //! | `top`, against a fork (M4) | `c_tests/fork_anywhere.c`, which stops the built library at each instruction |
-//! | the helper thread: `word`, `id`, `left`, against forks | `helper.rs` |
+//! | the helper thread: `phase`, `id`, `left`, against forks | `helper.rs` |
 //! | `REGISTERED`, `READ` | `once.rs` |
 //! | `HAPPENED` | a swap: one thread tells; those that see it set have been through `REGISTERED` or see it by Acquire |
 //! | pools, shelves, depots | the class's lock; arenas, claims, records: the arenas' |
