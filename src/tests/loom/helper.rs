@@ -22,7 +22,7 @@ fn fork(helper: &Helper) {
     assert!(matches!(forker::begin(u64::MAX), Turn::Own));
     assert!(helper.word().take_for_fork(u64::MAX));
     helper.stop_for_fork();
-    helper.wait_until_gone(u64::MAX);
+    assert!(helper.wait_until_gone(u64::MAX));
     assert_eq!(running(), 0, "it is gone, and nobody starts another");
     helper.word().open_after_fork();
     forker::end();
