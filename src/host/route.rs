@@ -27,7 +27,7 @@ use core::mem::offset_of;
 use core::ptr;
 use core::sync::atomic::{
     AtomicPtr, AtomicUsize,
-    Ordering::{Acquire, Release, SeqCst},
+    Ordering::{AcqRel, Acquire, SeqCst},
 };
 
 use super::attach;
@@ -185,8 +185,18 @@ static UNDECIDED: Exports = exports_by!(decide);
 
 static BY_CALLER: Exports = exports_by!(several::of_caller);
 
+/// Has the exported names do this from now on. Nothing leads away from [`BY_CALLER`]: a
+/// thread that counted the hosts earlier than another one may come later.
 fn go(exports: &'static Exports) {
-    ROUTE.store(ptr::from_ref(exports).cast_mut(), Release);
+    let by_caller = (&raw const BY_CALLER).cast_mut();
+    let to = ptr::from_ref(exports).cast_mut();
+    let mut from = ROUTE.load(Acquire);
+    while from != by_caller {
+        match ROUTE.compare_exchange(from, to, AcqRel, Acquire) {
+            Ok(_) => return,
+            Err(now) => from = now,
+        }
+    }
 }
 
 /// What the exported names do now.
@@ -199,15 +209,17 @@ pub fn current() -> &'static Exports {
 #[cold]
 extern "C" fn decide(caller: usize) -> &'static Exports {
     own::CHANGED.set(tables_changed);
-    loop {
-        let loads = LOADS.load(SeqCst);
-        let exports = attach::when_called().unwrap_or(&BY_CALLER);
-        go(exports);
-        // One that was loaded meanwhile found the route undecided.
-        if LOADS.load(SeqCst) == loads {
-            break;
+    errno::kept(|| {
+        loop {
+            let loads = LOADS.load(SeqCst);
+            let exports = attach::when_called().unwrap_or(&BY_CALLER);
+            go(exports);
+            // One that was loaded meanwhile found the route undecided.
+            if LOADS.load(SeqCst) == loads {
+                break;
+            }
         }
-    }
+    });
     if ptr::eq(current(), &raw const BY_CALLER) {
         several::of_caller(caller)
     } else {

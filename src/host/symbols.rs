@@ -15,6 +15,7 @@ use super::elf::Loaded;
 use super::version::Version;
 use crate::os::cancel::Uncancelled;
 use crate::os::errno;
+use crate::os::wait;
 use crate::os::weak::{function, weak_symbol};
 
 /// A CPython in this process.
@@ -24,6 +25,9 @@ pub struct Host {
     /// Which one it is.
     pub version: Version,
 }
+
+/// How often a version's text is read anew that is not whole. Some are never: of fakes.
+const TRIES: u32 = 10_000;
 
 impl Host {
     /// The host that was there when the process started.
@@ -53,10 +57,20 @@ impl Host {
         // SAFETY: its type in every CPython; it may be called before the
         // interpreter is initialised.
         let py_get_version = unsafe { function::<GetVersion>(py_get_version) };
-        // SAFETY: as above.
-        let text = unsafe { py_get_version() };
-        // SAFETY: a C string that CPython keeps.
-        let text = unsafe { CStr::from_ptr(text) }.to_str().ok()?;
+        let text = || {
+            // SAFETY: its type was given above; it may be called at any time.
+            let text = unsafe { py_get_version() };
+            // SAFETY: a C string that CPython keeps.
+            unsafe { CStr::from_ptr(text) }.to_str().ok()
+        };
+        // From 3.12 on the first call writes the text, and another thread's call returns it
+        // meanwhile, half written. It is whole from the parenthesis on that ends the date.
+        let mut tries = 0;
+        while tries < TRIES && !text().is_some_and(|text| text.contains(')')) {
+            tries += 1;
+            wait::give_way();
+        }
+        let text = text()?;
         Some(Host {
             loaded,
             version: Version::parse(text)?,
