@@ -34,7 +34,8 @@ pub fn by_caller() {
             several::set_others(own::current());
         }
         host.keep();
-        if several::enter(&host, exports) && exports.is_none() {
+        let is_new = several::enter(&host, exports);
+        if is_new && exports.is_none() && (n > 0 || is(State::NoHost)) {
             say_left_alone(&host);
         }
     }
