@@ -68,7 +68,7 @@ impl Host {
         let mut tries = 0;
         while tries < TRIES && !text().is_some_and(|text| text.contains(')')) {
             tries += 1;
-            wait::give_way();
+            wait::pause(50);
         }
         let text = text()?;
         Some(Host {

@@ -59,7 +59,7 @@ pub enum Turn {
 /// another one does, until `until` (nanoseconds of the clock).
 pub fn begin(until: u64) -> Turn {
     let me = this_thread();
-    let mut patience = Patience::new();
+    let mut patience = Patience::begin();
     loop {
         match FORKER.compare_exchange(0, me, Acquire, Relaxed) {
             Ok(_) => {
@@ -103,7 +103,7 @@ pub struct Patience {
 
 impl Patience {
     /// At the begin.
-    pub fn new() -> Patience {
+    pub fn begin() -> Patience {
         Patience {
             time: 0,
             looks: 0,

@@ -245,7 +245,7 @@ impl Word {
             spin_loop();
         }
         let me = this_thread();
-        let mut patience = Patience::new();
+        let mut patience = Patience::begin();
         loop {
             let word = self.0.load(Relaxed);
             if word & POISONED != 0 {
