@@ -215,8 +215,17 @@ static REGISTERED: Once = Once::new();
 
 /// Has the handlers called at each fork from now on; once, however often and by
 /// however many threads this is called. They are registered when it returns.
-pub fn register() {
+fn register() {
     REGISTERED.call(have_called);
+}
+
+/// The same when the library is loaded: without the questions to the kernel by which several
+/// threads agree who does it, for a process that never uses the library pays for nothing.
+pub fn register_at_start() {
+    if !REGISTERED.is_done() {
+        have_called();
+        REGISTERED.set_done();
+    }
 }
 
 /// Has them look after the heap from now on, registered or not so far.

@@ -33,7 +33,7 @@ unsafe extern "C" fn constructor(argc: c_int, argv: *mut *const c_char) {
     descriptor::note();
     environment::keep_arguments(argc, argv);
     // Before those of other libraries, which then find no lock held when they prepare.
-    fork::register();
+    fork::register_at_start();
     route::start();
 }
 

@@ -105,7 +105,8 @@ impl Once {
         self.done.store(1, Relaxed);
     }
 
-    /// Says that it is done, in a forked child that has it from its parent.
+    /// Says that it is done, in a forked child that has it from its parent, or before there
+    /// are several threads.
     pub fn set_done(&self) {
         self.state.store(DONE, Relaxed);
     }
