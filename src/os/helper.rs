@@ -337,9 +337,11 @@ mod tests {
     fn it_may_leave_by_itself() {
         static LEFT: AtomicUsize = AtomicUsize::new(0);
         static HELPER: Helper = Helper::new(|helper| {
-            if helper.leave(|| true) {
-                LEFT.fetch_add(1, Relaxed);
+            // `start` may still hold the lock, which `leave` does not wait for.
+            while !helper.leave(|| true) {
+                std::thread::yield_now();
             }
+            LEFT.fetch_add(1, Relaxed);
         });
         for round in 1..20 {
             assert!(HELPER.start());
