@@ -17,7 +17,7 @@ pub fn read<'a>(path: &CStr, buffer: &'a mut [u8]) -> Option<&'a str> {
 mod tests {
     use super::*;
     use crate::os::errno;
-    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+    use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
     #[test]
     #[cfg_attr(miri, ignore = "Miri makes no system calls")]
