@@ -85,7 +85,7 @@ MUTANTS = [
     ("the ledger forgets empty pools", "stats.rs",
      "ours: in_pools + empty_pools + metadata,", "ours: in_pools + metadata,"),
     ("sizes beyond PY_SSIZE_T_MAX go below", "object.rs",
-     "        if n > REQUEST_MAX {\n            return ptr::null_mut();\n        }\n"
+     "        if n > REQUEST_MAX {\n            return errno::no_memory();\n        }\n"
      "        // SAFETY: T1.\n        return below::make(n, || unsafe { (below.malloc)",
      "        // SAFETY: T1.\n        return below::make(n, || unsafe { (below.malloc)"),
     ("calloc's product may overflow", "object.rs",
