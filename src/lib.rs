@@ -123,7 +123,7 @@
 //! | `WANTED`, `UNASKED`; `TURNS`, `SINCE`, `OPEN` | huge_pages; lane | atomics; `OPEN` is written under `THREADS` | as they are |
 //! | `NOW`, `RISEN`, `REFUSED`; `MEM`, `OBJ` | cutoff; packing | atomics | as they are |
 //! | `DECAY` | arenas | atomic, written at start | as it is |
-//! | `CURRENT`, `SIZE`, `TELL` | arena_source | written at start, or under the GIL | as they are |
+//! | `CURRENT`, `SIZE`, `TELL`; `REFUSAL` | arena_source | written at start, or under the GIL; atomic | as they are |
 //! | `RAW`, `MEM`, `OBJ`, `HOOKED`, `SERIAL`, `VERSION` | domains/ | atomics, or written under the GIL | as they are |
 //! | `SLOTS`; `CURRENT` | guard/slots; guard/report | its lock; the thread that reports | held over the fork; as it is |
 //! | `RATE`, `LEFT`, `RANDOM`; `BASE`, `SIZE`; `VERSION`; `REPORTER`, `PART`, `REPORTS`; `REPORTED`, `PREVIOUS` | guard/ | atomics, or written when the slots are made | as they are, but no thread reports |
