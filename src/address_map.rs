@@ -169,12 +169,7 @@ impl AddressMap {
             let granule = self.granule(first).or_else(|| self.add_leaf(first));
             granule.is_some_and(|granule| granule.make_room(arena))
         };
-        // What is near is made writable in steps that are larger than an arena.
-        let last = arena.base() + (arena.len() - 1) * POOL_SIZE;
-        let is_kept = self.near.begin(arena.base())
-            && self.near.make_writable(arena.base())
-            && self.near.make_writable(last)
-            && granules_of(arena).all(add);
+        let is_kept = self.near.begin(arena.base()) && granules_of(arena).all(add);
         if is_kept {
             for first in granules_of(arena) {
                 if let Some(granule) = self.granule(first) {

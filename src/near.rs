@@ -1,23 +1,21 @@
 //! The table of what lies near the first arena: a class for each pool.
 //!
 //! ```text
-//!                         can be written, since arenas lie there
-//!    fence                      v
-//!    +---+------ ... ------+---------+---------+-- ... --+---+
-//!    |   | 0 0 0       0 0 | 4 4 0 2 | 0 0 0 0 |         |   |     an entry for each pool
-//!    +---+------ ... ------+---------+---------+-- ... --+---+
-//!        ^                                               fence
-//!      start          (address - start) >> 16
+//!    +-------+---+---+---+---+---+---+---+-- ... --+---+-------+
+//!    | fence | 0 | 0 | 4 | 4 | 0 | 2 |33 |         | 0 | fence |
+//!    +-------+---+---+---+---+---+---+---+-- ... --+---+-------+
+//!              ^                       ^
+//!            start                    (address - start) >> 16
 //! ```
 //!
 //! It is made with the first arena and takes up to 1 MiB of addresses, less where the process's
-//! addresses are limited. All of it can be read; the kernel sets memory aside only for the steps that
-//! can be written.
+//! addresses are limited. A page of it answers for 128 MiB, and those that are never looked at or
+//! written to are never in memory.
 //!
 //! # Invariants
 //!
 //! N1  An entry is 0 or what an [`Entry`] says of a size class, and is not 0 exactly while its pool
-//!     belongs to that class. The entries of every arena that is in the address map can be written.
+//!     belongs to that class.
 //! N4  `bytes`, `shift` and `table` are 0 until the first arena comes, then never change. `len` is 0
 //!     until they are there. The table stays mapped.
 //!
@@ -32,7 +30,7 @@ use crate::geometry::{POOL_BITS, POOL_SIZE};
 use crate::os::memory;
 use crate::os::process::name_mapping;
 use crate::sync::{
-    AtomicPtr, AtomicU16, AtomicU32, AtomicUsize,
+    AtomicPtr, AtomicU16, AtomicUsize,
     Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
 
@@ -42,17 +40,13 @@ const MOST: usize = 32 << 30;
 const LIMIT_TIMES: usize = 4;
 /// So many bytes of these lie above the first arena, or a quarter; below, there is room to grow. (3 GiB,
 /// and half of what one page of the table answers for: so the first arenas, which lie one below the
-/// other, are in the midst of a step and of a page.)
+/// other, are in the midst of a page.)
 const ABOVE: usize = (3 << 30) + (64 << 20);
-/// Bytes of the table that are made writable at once: entries for 2 GiB.
-const STEP: usize = 64 * 1024;
 
 /// An entry of the table.
 pub type Entry = u16;
 /// Bytes of address space that one byte of the table answers for.
 const PER_BYTE: usize = POOL_SIZE / size_of::<Entry>();
-
-const _: () = assert!(MOST / PER_BYTE / STEP <= 32, "`writable` has a bit each");
 
 /// The table, or none yet. All zero is none.
 pub struct Near {
@@ -64,8 +58,6 @@ pub struct Near {
     table: AtomicPtr<AtomicU16>,
     /// Bytes of the table.
     bytes: AtomicUsize,
-    /// By [`STEP`]: whether it can be written.
-    writable: AtomicU32,
 }
 
 impl Near {
@@ -80,7 +72,6 @@ impl Near {
             shift: AtomicUsize::new(0),
             table: AtomicPtr::new(ptr::null_mut()),
             bytes: AtomicUsize::new(0),
-            writable: AtomicU32::new(0),
         }
     }
 
@@ -124,7 +115,7 @@ impl Near {
         };
         let bytes = set(&self.bytes, bytes_for(memory::address_limit()));
         if self.table.load(Acquire).is_null() {
-            let Some(table) = memory::map_fenced_unwritable(bytes) else {
+            let Some(table) = memory::map_fenced(bytes) else {
                 return false;
             };
             name_mapping(table, bytes, c"obmalloc: address map");
@@ -141,28 +132,6 @@ impl Near {
         set(&self.shift, start.wrapping_neg());
         self.len.store(bytes / size_of::<Entry>(), Release);
         true
-    }
-
-    /// Lets the entry of the pool at `address` be set, if that is near (N1). False if the kernel
-    /// refuses.
-    pub fn make_writable(&'static self, address: usize) -> bool {
-        let Some((_, pool)) = self.place(address) else {
-            return true;
-        };
-        let at = pool * size_of::<Entry>() / STEP * STEP;
-        let bit = 1 << (at / STEP);
-        if self.writable.load(Relaxed) & bit != 0 {
-            return true;
-        }
-        let table = self.table.load(Relaxed).expose_provenance();
-        let size = STEP.min(self.bytes.load(Relaxed) - at);
-        // SAFETY: whole pages of the table; its bit in `writable` is not set, so they were never
-        // written to.
-        let made = unsafe { memory::commit(table + at, size) };
-        if made {
-            self.writable.fetch_or(bit, Relaxed);
-        }
-        made
     }
 
     /// Where the table lies and its bytes, if it is there.
@@ -233,7 +202,6 @@ mod tests {
         static NEAR: Near = Near::new();
         for address in [0, 1, POOL_SIZE, 1 << 46, usize::MAX] {
             assert_eq!(NEAR.get(address), None);
-            assert!(NEAR.make_writable(address));
             NEAR.set(address, 5); // nothing happens
         }
         assert!(NEAR.mapping().is_none());
@@ -249,7 +217,6 @@ mod tests {
         let last = first + (bytes / size_of::<Entry>() - 1) * POOL_SIZE;
         for address in [first, base, last] {
             assert_eq!(NEAR.get(address), Some(0), "N4");
-            assert!(NEAR.make_writable(address));
             NEAR.set(address, 16);
             assert_eq!(NEAR.get(address + POOL_SIZE - 1), Some(16), "N1");
         }

@@ -59,22 +59,20 @@ fn anonymous(size: usize, access: c_int, more: c_int) -> Option<NonNull<u8>> {
 }
 
 /// Maps `size` bytes between two pages that nobody can access: what runs beyond the end of a
-/// neighbour, on either side, faults before it comes here. For what the library itself keeps.
-/// To be given back by [`unmap_fenced`].
+/// neighbour, on either side, faults before it comes here. For what the library itself keeps; the
+/// kernel need not set memory aside for it. To be given back by [`unmap_fenced`].
 pub fn map_fenced(size: usize) -> Option<NonNull<u8>> {
     #[cfg(feature = "model")]
     if faults::MAP.strikes() {
         return None;
     }
-    // SAFETY: whole pages of the reservation, to which nothing points yet.
-    fenced(size, |start| unsafe { commit(start.addr().get(), size) })
-}
-
-/// As [`map_fenced`], but read-only until [`commit`]: the kernel sets no memory aside until then.
-pub fn map_fenced_unwritable(size: usize) -> Option<NonNull<u8>> {
-    // SAFETY: whole pages of the reservation, to which nothing points yet.
-    fenced(size, |start| unsafe {
-        map_over(start.addr().get(), size, libc::PROT_READ)
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
+    // (By `mmap`, since a sandbox may not have `mprotect`.)
+    fenced(size, |start| {
+        let start = start.as_ptr().cast();
+        // SAFETY: in the place of pages that `fenced` has reserved for it.
+        errno::kept(|| unsafe { libc::mmap(start, size, access, kind, -1, 0) } != libc::MAP_FAILED)
     })
 }
 
@@ -162,33 +160,11 @@ pub fn reserve(size: usize) -> Option<NonNull<u8>> {
     anonymous(size, libc::PROT_NONE, libc::MAP_NORESERVE)
 }
 
-/// As [`map_fenced`], for what will mostly never be touched: no memory is set aside, and
-/// no huge page backs it.
+/// As [`map_fenced`], for what will mostly never be touched: no huge page backs it.
 pub fn map_sparse(size: usize) -> Option<NonNull<u8>> {
     let base = map_fenced(size)?;
     advise_small_pages(base, size);
     Some(base)
-}
-
-/// Makes `size` bytes at `address`, which nothing was ever written to, writable; they read as
-/// zero. False if the kernel refuses. By `mmap`, since a sandbox may not have `mprotect`.
-///
-/// # Safety
-/// Whole OS pages of a private mapping of the caller's, in which every byte is zero.
-pub unsafe fn commit(address: usize, size: usize) -> bool {
-    // SAFETY: zero pages take the place of zero pages, as the caller vouches.
-    unsafe { map_over(address, size, libc::PROT_READ | libc::PROT_WRITE) }
-}
-
-/// Puts zero pages in the place of `size` bytes at `address`.
-///
-/// # Safety
-/// Whole OS pages of a private mapping of the caller's, with nothing in them.
-unsafe fn map_over(address: usize, size: usize, access: c_int) -> bool {
-    let start = ptr::with_exposed_provenance_mut(address);
-    let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
-    // SAFETY: the caller gives up what is mapped there.
-    errno::kept(|| unsafe { libc::mmap(start, size, access, kind, -1, 0) } != libc::MAP_FAILED)
 }
 
 /// Lets `size` bytes at `address` be read and written. False if the kernel has no
