@@ -180,6 +180,8 @@ int main(int argc, char **argv)
     if (argc == 2)
         return one_process(atoi(argv[1]));
     setvbuf(stdout, NULL, _IOLBF, 0);
+    if (before_test)
+        before_test();
     CHECK_BODY("nothing of the library's lies where blocks can be written beyond")
     for (int i = 0; i < PROCESSES; i++) {
         char number[12];
