@@ -28,7 +28,7 @@
 //!   other threads may wait for the thread. What could not be had is poisoned in the child
 //!   (`os/lock.rs`). A process of one thread has nothing that could be poisoned.
 //! - In the midst of a fork, between our handlers: that one holds all locks for this one,
-//!   too ([`DEPTH`]).
+//!   too (`DEPTH`).
 //!
 //! A fork that interrupts nothing gets all locks, however long it takes. Where it has to
 //! wait for long, it opens them all in between and lets signals come: the thread that it

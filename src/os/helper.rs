@@ -221,7 +221,7 @@ impl Helper {
 
     /// Waits until the thread that was told to stop, and one that has left, is not listed by
     /// the kernel any more: for `patience` nanoseconds, and a real-time thread, whose time is
-    /// precious, no longer than [`REAL_TIME`]. Whether it is gone.
+    /// precious, no longer than `REAL_TIME`. Whether it is gone.
     pub fn wait_until_gone(&self, patience: u64) -> bool {
         let begin = clock::nanoseconds();
         let (mut until, mut hurried) = (begin.saturating_add(patience), 0);
