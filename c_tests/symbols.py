@@ -21,8 +21,6 @@ INTERNAL = ("thread_word", "obmalloc_raw_strdup")
 CANCELLABLE = {
     "dlopen": "only with RTLD_NOLOAD, and while an Uncancelled lives (src/os/cancel.rs)",
     "fwrite": "to a FILE of the host's (_PyObject_DebugMallocStats), while an Uncancelled lives",
-    # This one is to go.
-    "pthread_join": "of a helper thread, before a fork",
 }
 # What the shared library exports for the loader, and the archive keeps to itself.
 SHARED_ONLY = {"__gmon_start__"}
