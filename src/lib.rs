@@ -111,11 +111,10 @@
 //! | `HELPER`, `ROUND`; `ANSWERER`, `PAGE` | decay, round; live/ | their locks | the helper threads end before; locks are held over the fork. Of `_Fork`, a helper's state is told by a mark; a child makes a page of its own |
 //! | `WANTED`, `HOST`, `THREAD`, `NEXT`, `WORDS` | live/ | atomics | as they are |
 //! | `INTERVAL`, `THREAD`, `STIRRED`, `NEXT`, `BACK`, `SINCE`, `FORKED`, `FORK_STIRRED`, `LEFT`, `COUNTED`; `AT_ONCE`, `GREW`; `RETURNED` | decay; heap; pages | atomics | as they are |
-//! | `ASK` | os/thread | atomic; written at the first use | as it is | `COPIES` | os/apart | atomic | as it is |
-//! | `WANTED`, `HOST`, `THREAD`, `NEXT`, `WORDS` | live/ | atomics | `STDOUT`, `STDERR`, `NAMED`; `STUCK` | os/descriptor | atomics, written at start; atomic | as they are |
+//! | `STDOUT`, `STDERR`, `NAMED`; `STUCK` | os/descriptor | atomics, written at start; atomic | as they are |
 //! | `ASK` | os/thread | atomic; written at the first use | as it is |
-//! | `ASK` | os/thread | `PLACE` | stats | atomic: one call at a time has it | as it is; if it was taken, memory is mapped instead |
-//! | `REGISTERED`; `READ` | fork; host/attach | atomics | done; as it is |
+//! | `COPIES` | os/apart | atomic | as it is |
+//! | `PLACE` | stats | atomic: one call at a time has it | as it is; if it was taken, memory is mapped instead |
 //! | `REGISTERED`; `DEPTH`, `ALL_HELD`, `NEEDED`; `READ` | fork; host/attach | atomics, two of them the forking thread's | done; as they are |
 //! | `HAPPENED`, `TELL` | first_use | atomics | as they are |
 //! | `SOFT`, `HARD`, `GROUP`, `NEAR`, `OVER`, `GRACE`, `ASKED`, `ASKED_NEXT`, `GREW`, `GREW_NEXT`, `NEXT` | limits | atomics, or written at start | as they are |
