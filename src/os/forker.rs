@@ -11,6 +11,7 @@
 //! child what was not whole; but the child could not allocate.
 
 use super::clock;
+use super::sandbox;
 use super::thread;
 use super::wait::{self, this_thread};
 use crate::sync::{
@@ -63,13 +64,21 @@ pub fn begin(until: u64) -> Turn {
     loop {
         match FORKER.compare_exchange(0, me, Acquire, Relaxed) {
             Ok(_) => {
-                NUMBER.store(thread::number(), Relaxed);
+                note_number();
                 return Turn::Own;
             }
             Err(other) if patience.is_spent(other) => return Turn::Asleep,
             Err(_) if clock::nanoseconds() >= until => return Turn::Late,
             Err(_) => wait::pause(PAUSE),
         }
+    }
+}
+
+/// Notes the kernel's number of this thread, but not where a sandbox has no call for it: there a
+/// thread that waits for the fork does not go ahead of it.
+fn note_number() {
+    if !sandbox::is_restricted() {
+        NUMBER.store(thread::number(), Relaxed);
     }
 }
 
@@ -83,7 +92,7 @@ pub fn end() {
 pub fn forked() -> bool {
     let was_this = is_this_thread();
     if was_this {
-        NUMBER.store(thread::number(), Relaxed);
+        note_number();
     } else {
         FORKER.store(0, Relaxed);
     }

@@ -13,6 +13,7 @@ NUMBERS = {
     'vfork': 58, 'execve': 59, 'exit': 60, 'wait4': 61, 'kill': 62, 'fcntl': 72, 'ftruncate': 77,
     'getrusage': 98, 'sysinfo': 99, 'times': 100, 'getppid': 110, 'sigaltstack': 131,
     'prctl': 157, 'arch_prctl': 158, 'getrlimit': 97, 'gettid': 186, 'futex': 202,
+    'sched_getparam': 143, 'sched_setscheduler': 144, 'sched_getscheduler': 145,
     'sched_getaffinity': 204, 'getdents64': 217, 'set_tid_address': 218, 'clock_gettime': 228,
     'clock_nanosleep': 230, 'exit_group': 231, 'tgkill': 234, 'openat': 257, 'newfstatat': 262,
     'readlink': 89, 'getcwd': 79, 'getuid': 102, 'getgid': 104, 'geteuid': 107, 'getegid': 108,
