@@ -98,7 +98,7 @@ end = int(sys.argv[1])
 if end > 2:
     os.close(0); os.close(1)
     os.closerange(3, end)
-sys.stderr.write("ready\\n")
+os.write(2, b"ready\\n")
 os.close(2)
 time.sleep(60)
 '''
