@@ -17,7 +17,15 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 SONAME  := libobmalloc.so.0
 
 # Where cargo builds: CARGO_TARGET_DIR, or what its configuration says; in a folder of its own
-# for another machine (CARGO_BUILD_TARGET). Scripts look at the same two variables.
+# for another machine (CARGO_BUILD_TARGET, or build.target of its configuration, which cargo
+# says to nightly only). Scripts look at the same two variables.
+ifndef CARGO_BUILD_TARGET
+CARGO_BUILD_TARGET := $(shell RUSTC_BOOTSTRAP=1 $(CARGO) -Zunstable-options config get \
+                        --format json-value build.target 2>/dev/null | sed -n 's/^"\([^"/]*\)"$$/\1/p')
+ifneq ($(CARGO_BUILD_TARGET),)
+export CARGO_BUILD_TARGET
+endif
+endif
 ifdef CARGO_TARGET_DIR
 TARGET := $(abspath $(CARGO_TARGET_DIR))
 else
