@@ -64,6 +64,10 @@ class Spellings(support.PythonCase):
         self.file('executable.py', '#!%s\n%s' % (self.python.path, SHOWN), 0o755)
         self.file('no_first_line.py', SHOWN, 0o755)
         self.file('unmarked', '#!/usr/bin/env python3\n' + SHOWN, 0o644)
+        self.file('plain', SHOWN, 0o644)
+        with zipfile.ZipFile(os.path.join(self.folder, 'app.zip'), 'w') as archive:
+            archive.writestr('__main__.py', SHOWN)
+            archive.comment = b'PK, with a comment'
 
     def file(self, name, text, mode):
         path = os.path.join(self.folder, name)
@@ -86,6 +90,7 @@ class Spellings(support.PythonCase):
                       ['-m', 'pkg'], ['--', '-m', 'pkg'], ['-c', SHOWN], ['folder'],
                       ['--', '-B', '-s', 'app.py'], ['./executable.py'], ['executable.py'],
                       ['no_first_line.py'], ['./no_first_line.py'], ['unmarked'], ['-v', 'app.py'],
+                      ['app.zip'], ['./app.zip'],
                       [self.python.path, 'app.py'], ['--python', self.python.path, 'app.py']):
             for done in self.spellings('run', *words, 'x', '-v', '--', 'a b'):
                 with self.subTest(words=words, argv=done.argv[:2]):
@@ -288,6 +293,22 @@ class FailsOpen(support.Case):
                      OBMALLOC_LIBRARY='/nowhere.so')
         self.without('OBMALLOC_LIBRARY=.*: is no shared library', command.path(),
                      OBMALLOC_LIBRARY=os.path.abspath(__file__))
+        self.without('OBMALLOC_LIBRARY=.*: is no shared library', command.path(),
+                     OBMALLOC_LIBRARY=command.path())
+        fifo = support.scratch('fifo.so')
+        os.mkfifo(fifo)
+        self.without('OBMALLOC_LIBRARY=.*: is no shared library', command.path(),
+                     OBMALLOC_LIBRARY=fifo)
+
+    def test_a_copy_that_is_cut_off(self):
+        """The loader ends a program with SIGBUS."""
+        with open(support.LIBRARY, 'rb') as file:
+            library = file.read()
+        for length in 64, 200, 3000, 100000:
+            cut = support.scratch('cut-%d' % length)
+            with open(cut, 'wb') as file:
+                file.write(library[:length])
+            self.without('OBMALLOC_LIBRARY=.*: is cut off', command.path(), OBMALLOC_LIBRARY=cut)
 
     def test_library_for_another_machine(self):
         other = command.for_another_machine('other/lib/libobmalloc.so')

@@ -1,10 +1,11 @@
 //! What the head of a file says: which machine it is for, and how it is started.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
+const PT_LOAD: u32 = 1;
 const PT_DYNAMIC: u32 = 2;
 const PT_INTERP: u32 = 3;
 const ET_DYN: u16 = 3;
@@ -20,6 +21,8 @@ pub struct Elf {
     pub is_dynamic: bool,
     /// Whether it has a dynamic section: a static program has none.
     pub has_libraries: bool,
+    /// Whether the file has all that is loaded of it: a copy may have been cut off.
+    pub is_whole: bool,
     /// Its loader, if it names one.
     pub loader: Option<String>,
 }
@@ -37,7 +40,14 @@ pub enum Kind {
 
 /// Looks at a file.
 pub fn look(path: &Path) -> io::Result<Kind> {
-    let file = File::open(path)?;
+    // A FIFO without a writer would be waited for.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
+    if !file.metadata()?.is_file() && !path.is_dir() {
+        return Ok(Kind::Other);
+    }
     let mut head = [0; 256];
     let len = read_at_most(&file, &mut head, 0)?;
     if let Some(line) = head[..len].strip_prefix(b"#!") {
@@ -62,16 +72,19 @@ pub fn look(path: &Path) -> io::Result<Kind> {
         machine: number(18, 2) as u16,
         is_dynamic: number(16, 2) as u16 == ET_DYN,
         has_libraries: false,
+        is_whole: true,
         loader: None,
     };
     let (table, size, count) = match bits {
         32 => (number(28, 4), number(42, 2), number(44, 2)),
         _ => (number(32, 8), number(54, 2), number(56, 2)),
     };
+    let file_len = file.metadata()?.len();
     for i in 0..count {
         let mut entry = [0; 56];
         let entry_len = read_at_most(&file, &mut entry, table.saturating_add(i * size))?;
         if entry_len < 32 {
+            elf.is_whole = false;
             break;
         }
         let word = |at: usize| {
@@ -83,13 +96,14 @@ pub fn look(path: &Path) -> io::Result<Kind> {
             ]))
         };
         let wide = |at: usize| word(at) | word(at + 4) << 32;
+        let (offset, len) = match bits {
+            32 => (word(4), word(16)),
+            _ => (wide(8), wide(32)),
+        };
         match word(0) as u32 {
+            PT_LOAD => elf.is_whole &= offset.saturating_add(len) <= file_len,
             PT_DYNAMIC => elf.has_libraries = true,
             PT_INTERP => {
-                let (offset, len) = match bits {
-                    32 => (word(4), word(16)),
-                    _ => (wide(8), wide(32)),
-                };
                 let mut name = vec![0; len.min(4096) as usize];
                 let len = read_at_most(&file, &mut name, offset)?;
                 let name = name[..len]

@@ -100,6 +100,13 @@ pub fn check(path: &Path) -> Result<PathBuf, String> {
     if let Some(other) = unlike_this_machine(&elf) {
         return Err(format!("is for another machine ({other})"));
     }
+    // The loader refuses a program, and dies of a library that ends too soon.
+    if !elf.is_whole {
+        return Err("is cut off".into());
+    }
+    if !elf.is_dynamic || !elf.has_libraries || elf.loader.is_some() {
+        return Err("is no shared library".into());
+    }
     let path = std::path::absolute(path).map_err(|error| reason(&error))?;
     // The loader cuts LD_PRELOAD at both.
     if path
@@ -122,7 +129,7 @@ pub const MACHINE: u16 = if cfg!(target_arch = "aarch64") {
 
 /// The file's machine, if it is no library for this one.
 fn unlike_this_machine(elf: &Elf) -> Option<String> {
-    let alike = elf.bits == 64 && elf.machine == MACHINE && elf.is_dynamic;
+    let alike = elf.bits == 64 && elf.machine == MACHINE;
     (!alike).then(|| elf::machine_name(elf.machine))
 }
 
