@@ -365,7 +365,7 @@ class Launchers(support.Case):
             self.serves(self.launcher(*options), said=said)
 
     def test_static_ones_of_distributions(self):
-        found = [words for words in (['tini-static', '--'], ['busybox', 'env'], ['dumb-init'])
+        found = [words for words in (['tini-static', '-s', '--'], ['busybox', 'env'], ['dumb-init'])
                  if shutil.which(words[0])]
         if not found:
             self.skipTest('no tini-static, busybox or dumb-init here')
