@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import zipfile
 
 import command
 import support
@@ -102,7 +103,7 @@ class Spellings(support.PythonCase):
     @support.since(3, 7)
     def test_what_may_be_meant(self):
         for word, meant in (('app', 'app.py'), ('consoel', 'console'), ('console3', 'console'),
-                            ('ap.py', 'app.py'), ('pkg.sub.mod', '-m pkg.sub.mod'),
+                            ('ap.py', 'app.py'), ('plain', 'python3 plain'), ('pkg.sub.mod', '-m pkg.sub.mod'),
                             ('obmalloc-no-such-thing', 'is its name right'),
                             ('./nothing', 'is its name right')):
             for done in self.spellings('run', word):

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   a program on PATH, an executable file      as it is
-//!   FILE.py and the like, a folder or a file
-//!   with __main__.py, -m MODULE, -c CODE       PYTHON and all of it
+//!   FILE.py and the like, a folder or a zip
+//!   file with __main__.py, -m MODULE, -c CODE  PYTHON and all of it
 //!   what follows `--` and begins with `-`      PYTHON and all of it
 //! ```
 //!
@@ -12,7 +12,8 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::fs;
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use clap::Args;
@@ -98,7 +99,10 @@ impl Words {
             let starts_itself = matches!(elf::look(path), Ok(Kind::Script(_) | Kind::Elf(_)));
             return is_script && path.is_file() && (!starts_itself || self.python.is_some());
         }
-        is_script || path.join("__main__.py").is_file() || is_script_of_python(path)
+        is_script
+            || path.join("__main__.py").is_file()
+            || is_script_of_python(path)
+            || has_main(path).unwrap_or(false)
     }
 
     fn by_python(&self) -> Result<Vec<OsString>, Failure> {
@@ -144,6 +148,34 @@ fn is_script_of_python(path: &Path) -> bool {
     path.is_file() && matches!(elf::look(path), Ok(Kind::Script(line)) if line.contains("python"))
 }
 
+/// Whether it is a zip file with a `__main__.py`: its end says where the list of its files is.
+fn has_main(path: &Path) -> Option<bool> {
+    const END: usize = 22;
+    const NAME: &[u8] = b"__main__.py";
+    // More of its end is not read.
+    const MOST: u64 = 16 << 20;
+    if !path.is_file() {
+        return None;
+    }
+    let mut file = File::open(path).ok()?;
+    let mut head = [0; 4];
+    file.read_exact(&mut head).ok()?;
+    if head != *b"PK\x03\x04" {
+        return None;
+    }
+    let len = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(len.saturating_sub(MOST))).ok()?;
+    let mut tail = Vec::new();
+    file.read_to_end(&mut tail).ok()?;
+    let end = tail
+        .windows(END)
+        .rposition(|at| at.starts_with(b"PK\x05\x06"))?;
+    let size: [u8; 4] = tail[end + 12..end + 16].try_into().ok()?;
+    let list = end.saturating_sub(u32::from_le_bytes(size) as usize);
+    let mut names = tail[list..end].windows(46 + NAME.len());
+    Some(names.any(|at| at.starts_with(b"PK\x01\x02") && at[46..] == *NAME))
+}
+
 /// The first word names neither program nor file; with a near name, if there is one.
 fn unknown(name: &OsStr) -> Failure {
     let text = name.to_string_lossy();
@@ -168,7 +200,13 @@ fn meant(name: &OsStr) -> Option<String> {
         return None;
     }
     if Path::new(text).is_file() {
-        return Some(format!("./{text}"));
+        let here = format!("./{text}");
+        let is_program = program::find(OsStr::new(&here)).is_some();
+        return Some(if is_program {
+            here
+        } else {
+            format!("python3 {text}")
+        });
     }
     let module = text.replace('.', "/");
     if [format!("{module}.py"), format!("{module}/__main__.py")]
