@@ -330,6 +330,21 @@ class Stats(support.Case):
             self.assertRan(done)
             self.assertRegex(done.out, '(?m)^as of [2-9] seconds ago: without the helper thread')
 
+    def test_what_cannot_publish(self):
+        """It is not advised what was done already."""
+        with Started('/bin/sh', OBMALLOC_LIVE='1', code='echo ready; exec sleep 60') as program:
+            done = command.run('stats', program.pid)
+            self.assertRan(done, 1)
+            self.assertRegex(done.err, r'\Aobmalloc: process \d+ publishes nothing, though .*; .*\n\Z')
+        child = os.fork()
+        if not child:
+            os._exit(0)
+        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+        done = command.run('stats', str(child))
+        os.waitpid(child, 0)
+        self.assertRan(done, 1)
+        self.assertRegex(done.err, r'\Aobmalloc: process \d+ has ended, .*; .*\n\Z')
+
     def test_a_daemon_that_has_closed_everything(self):
         """Not that it publishes nothing: its page is mapped still, and root can open it."""
         code = ('import os, sys, time\n'

@@ -73,10 +73,7 @@ impl Live {
                 ),
                 "wait until it makes another page, which it does then, or look as root",
             ),
-            None => Failure::new(
-                format!("process {pid} publishes nothing"),
-                "start it with OBMALLOC_LIVE=1 (obmalloc run --live)",
-            ),
+            None => publishes_nothing(pid),
         })
     }
 
@@ -295,6 +292,32 @@ fn number_inside(pid: u32) -> Option<u32> {
         .lines()
         .find_map(|line| line.strip_prefix("NSpid:"))?;
     line.split_whitespace().last()?.parse().ok()
+}
+
+/// Why a process has no page, as far as the kernel knows of it.
+fn publishes_nothing(pid: u32) -> Failure {
+    let what = format!("process {pid} publishes nothing");
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    if status.lines().any(|line| line.starts_with("State:\tZ")) {
+        return Failure::new(
+            format!("process {pid} has ended, and its parent has not waited for it"),
+            "look at another process",
+        );
+    }
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    if environment
+        .split(|&byte| byte == 0)
+        .any(|one| one == b"OBMALLOC_LIVE=1")
+    {
+        return Failure::new(
+            format!(
+                "{what}, though it was started with OBMALLOC_LIVE=1: the library is not active \
+                 in it, or could make no page"
+            ),
+            "OBMALLOC_VERBOSE=1 has it say whether it is active",
+        );
+    }
+    Failure::new(what, "start it with OBMALLOC_LIVE=1 (obmalloc run --live)")
 }
 
 fn gone(pid: u32) -> Failure {
