@@ -47,6 +47,8 @@ class _Pools:
     """The pools of a snapshot: a number for each block, 0 where no type is known."""
 
     def __init__(self, data):
+        if len(data) < _HEAD.size:
+            raise ValueError("not a snapshot: what is written there cannot be read again")
         (magic, version, header, _, arenas, pools, pages, mappings,
          offset, length) = _HEAD.unpack_from(data)
         if magic != _MAGIC or version != _VERSION:
