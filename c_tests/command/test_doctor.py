@@ -460,6 +460,16 @@ class Elsewhere(support.Case, Doctor):
         self.ask(sys.executable, env=support.clean_environment(TMPDIR=folder), status=0)
         self.assertEqual(os.listdir(folder), [])
 
+    def test_a_full_disk_below_stdout(self):
+        """Also where SIGPIPE is ignored, as Python does for what it starts."""
+        for words in ['doctor', sys.executable], ['doctor', '--json', sys.executable]:
+            done = support.run(['sh', '-c', '"$@" > /dev/full', 'sh', command.path(), *words])
+            self.assertRan(done, 1)
+            self.assertRegex(done.err, r'\Aobmalloc: cannot write to stdout: .*; .*\n\Z')
+            done = support.run(['sh', '-c', 'trap "" PIPE; { "$@"; echo $? >&2; } | true', 'sh',
+                                command.path(), *words])
+            self.assertEqual(done.err, '0\n')
+
     def test_a_reader_that_goes_away(self):
         done = support.run(['sh', '-c', '"$1" doctor "$2" | true', 'sh', command.path(),
                             sys.executable])

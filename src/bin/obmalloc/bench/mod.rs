@@ -22,6 +22,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
+use crate::output;
 use crate::preload;
 use crate::run;
 use crate::start;
@@ -94,11 +95,11 @@ pub fn main(options: &Options) -> Result<ExitCode, Failure> {
             .collect()
     };
     let quantities = std::array::from_fn(of);
-    if options.json {
-        println!("{}", in_json(&bench, &quantities));
+    output::print(&if options.json {
+        format!("{}\n", in_json(&bench, &quantities))
     } else {
-        print!("{}", in_words(&bench, &quantities));
-    }
+        in_words(&bench, &quantities)
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 

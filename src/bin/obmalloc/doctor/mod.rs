@@ -23,6 +23,7 @@ use clap::Args;
 
 use crate::failure::Failure;
 use crate::library;
+use crate::output;
 use crate::preload;
 use crate::program;
 use crate::run;
@@ -86,11 +87,11 @@ pub fn main(options: &Options) -> Result<ExitCode, Failure> {
     start::wait_for_children();
     let interpreter = interpreter(options)?;
     let case = examine(interpreter, options);
-    if options.json {
-        report::json(&case);
+    output::print(&if options.json {
+        report::json(&case)
     } else {
-        report::text(&case);
-    }
+        report::text(&case)
+    })?;
     Ok(ExitCode::from(match case.finding.verdict {
         Verdict::Active => 0,
         Verdict::NotActive => 1,

@@ -18,19 +18,19 @@ const OTHERS: [&str; 8] = [
 ];
 
 /// In words.
-pub fn text(case: &Case) {
+pub fn text(case: &Case) -> String {
     let (finding, answer) = (&case.finding, &case.answer);
     let interpreter = case.interpreter.display();
-    match finding.verdict {
-        Verdict::Active => println!("obmalloc is active in {interpreter}"),
-        Verdict::NotActive => println!(
+    let verdict = match finding.verdict {
+        Verdict::Active => format!("obmalloc is active in {interpreter}"),
+        Verdict::NotActive => format!(
             "obmalloc is NOT active in {interpreter}: {}",
             finding.reason
         ),
-        Verdict::Unknown => println!("obmalloc: it could not be told: {}", finding.reason),
-    }
-    println!();
-    let row = |name: &str, value: String| println!("  {name:<13}{value}");
+        Verdict::Unknown => format!("obmalloc: it could not be told: {}", finding.reason),
+    };
+    let mut lines = vec![verdict, String::new()];
+    let mut row = |name: &str, value: String| lines.push(format!("  {name:<13}{value}"));
     if let Some(advice) = &finding.advice {
         row("what to do", advice.clone());
     }
@@ -66,10 +66,11 @@ pub fn text(case: &Case) {
     for note in notes(case) {
         row("note", note);
     }
+    lines.join("\n") + "\n"
 }
 
 /// As JSON, on one line.
-pub fn json(case: &Case) {
+pub fn json(case: &Case) -> String {
     let (finding, answer) = (&case.finding, &case.answer);
     let verdict = match finding.verdict {
         Verdict::Active => "active",
@@ -103,7 +104,7 @@ pub fn json(case: &Case) {
         "other_allocators": others(case),
         "notes": notes(case),
     });
-    println!("{value}");
+    format!("{value}\n")
 }
 
 /// The interpreter in one line.
