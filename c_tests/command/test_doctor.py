@@ -139,6 +139,11 @@ class InEachPython(support.PythonCase, Doctor):
         said = self.ask(self.python.path, env=env, status=1)
         self.assertNotIn('does not answer', said['reason'], 'it must get as far as to count')
 
+    def test_blocks_that_are_mallocs_in_stock_are_noted(self):
+        for env, noted in ({}, True), ({'OBMALLOC_SMALL_MAX': '512'}, False):
+            said = self.ask(self.python.path, status=0, env=support.clean_environment(**env))
+            self.assertEqual('OBMALLOC_SMALL_MAX=512' in ' '.join(said['notes']), noted, said)
+
     def test_bad_settings_are_noted(self):
         said = self.ask(self.python.path, status=0,
                         env=support.clean_environment(OBMALLOC_DECAY='5'))

@@ -167,6 +167,13 @@ fn notes(case: &Case) -> Vec<String> {
     if is_active && std::env::var_os("PYTHONMALLOC").is_some_and(|value| !value.is_empty()) {
         notes.push("PYTHONMALLOC is set, and this interpreter ignores it".into());
     }
+    if is_active && serves_medium_blocks() {
+        notes.push(
+            "blocks of 513 bytes to 8 KiB come from pools once the heap is large: if C code \
+             frees one by free(), OBMALLOC_SMALL_MAX=512 leaves them to malloc"
+                .into(),
+        );
+    }
     for line in answer.stderr.lines() {
         if let Some(what) = line
             .strip_prefix("obmalloc: ")
@@ -178,6 +185,11 @@ fn notes(case: &Case) -> Vec<String> {
         }
     }
     notes
+}
+
+/// Whether blocks that CPython would take from malloc may come from pools.
+fn serves_medium_blocks() -> bool {
+    std::env::var_os("OBMALLOC_SMALL_MAX").is_none_or(|value| value != "512")
 }
 
 fn file_named(case: &Case, wanted: impl Fn(&str) -> bool) -> Option<&Path> {
