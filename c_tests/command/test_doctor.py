@@ -243,6 +243,11 @@ class InEachPython(support.PythonCase, Doctor):
             else:
                 said = self.refused(said, self.python.path, env=env, status=2)
             self.assertNotIn('does not answer as a Python', said['reason'])
+        if self.python.numbers >= (3, 8):
+            # Without the library it would start.
+            said = self.refused('[Mm]emory', self.python.path, status=2,
+                                env=support.clean_environment(OBMALLOC_LIMIT_HARD='1M'))
+            self.assertEqual(said['advice'], 'raise OBMALLOC_LIMIT_HARD, or unset it')
 
     def test_a_program_between_that_closes_descriptors(self):
         """Then the answer comes by stdout."""

@@ -8,6 +8,9 @@ use crate::elf::{self, Kind};
 use crate::library;
 use crate::program::{self, Obstacle};
 
+/// The setting that an interpreter may need more of to start.
+const HARD: &str = "OBMALLOC_LIMIT_HARD";
+
 /// What can be said.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
@@ -72,10 +75,14 @@ pub fn from_answer(path: &Path, answer: &Answer) -> Finding {
             return Finding {
                 verdict: Verdict::Unknown,
                 reason: format!("the interpreter does not start: {fatal}"),
-                advice: Some(format!(
-                    "make it start without the library first: {} -c pass",
-                    path.display()
-                )),
+                advice: Some(
+                    if fatal.contains("emory") && std::env::var_os(HARD).is_some() {
+                        format!("raise {HARD}, or unset it")
+                    } else {
+                        let path = path.display();
+                        format!("make it start without the library first: {path} -c pass")
+                    },
+                ),
             };
         }
         if answer.fact("pid").is_none() {
