@@ -144,6 +144,12 @@ class InEachPython(support.PythonCase, Doctor):
             said = self.ask(self.python.path, status=0, env=support.clean_environment(**env))
             self.assertEqual('OBMALLOC_SMALL_MAX=512' in ' '.join(said['notes']), noted, said)
 
+    @support.since(3, 6)
+    def test_debug_hooks_are_noted(self):
+        said = self.ask(self.python.path, status=0, env=support.clean_environment(OBMALLOC_DEBUG='1'))
+        self.assertRegex(' '.join(said['notes']), 'debug hooks are over the library')
+        self.assertNotIn('OBMALLOC_SMALL_MAX', ' '.join(said['notes']))
+
     def test_bad_settings_are_noted(self):
         said = self.ask(self.python.path, status=0,
                         env=support.clean_environment(OBMALLOC_DECAY='5'))

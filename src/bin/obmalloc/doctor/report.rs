@@ -167,7 +167,12 @@ fn notes(case: &Case) -> Vec<String> {
     if is_active && std::env::var_os("PYTHONMALLOC").is_some_and(|value| !value.is_empty()) {
         notes.push("PYTHONMALLOC is set, and this interpreter ignores it".into());
     }
-    if is_active && serves_medium_blocks() {
+    let has_hooks = answer
+        .line("active")
+        .is_some_and(|line| line.contains("debug hooks"));
+    if is_active && has_hooks {
+        notes.push("debug hooks are over the library, and check each block".into());
+    } else if is_active && serves_medium_blocks() {
         notes.push(
             "blocks of 513 bytes to 8 KiB come from pools once the heap is large: if C code \
              frees one by free(), OBMALLOC_SMALL_MAX=512 leaves them to malloc"
