@@ -175,4 +175,39 @@ mod tests {
     fn there_is_no_piece_of_an_impossible_size() {
         assert!(take(usize::MAX).is_none());
     }
+
+    #[test]
+    fn threads_get_pieces_of_their_own() {
+        const THREADS: usize = 4;
+        const PIECES: usize = 4000;
+        let begin = std::sync::Barrier::new(THREADS);
+        let takes = |thread: usize| {
+            begin.wait();
+            let pieces: std::vec::Vec<_> = (0..PIECES)
+                .map(|_| {
+                    let piece = take(ALIGNMENT).unwrap().cast::<usize>();
+                    // SAFETY: the caller's own, zero before.
+                    unsafe {
+                        assert_eq!(piece.replace(thread + 1), 0);
+                    }
+                    piece
+                })
+                .collect();
+            for piece in pieces {
+                // SAFETY: the same.
+                assert_eq!(unsafe { piece.read() }, thread + 1);
+            }
+        };
+        std::thread::scope(|scope| {
+            for thread in 0..THREADS {
+                scope.spawn(move || takes(thread));
+            }
+        });
+        let listed = mappings().map(|(at, _)| at).collect::<std::vec::Vec<_>>();
+        let mut once = listed.clone();
+        once.sort_unstable();
+        once.dedup();
+        assert_eq!(once.len(), listed.len());
+        assert!(used() >= THREADS * PIECES * ALIGNMENT);
+    }
 }
