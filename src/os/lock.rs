@@ -407,4 +407,45 @@ mod tests {
         drop(held);
         assert!(ONE.try_lock().is_some());
     }
+
+    #[test]
+    fn in_a_forked_child_what_another_thread_held_is_poisoned() {
+        let (me, other) = (this_thread(), this_thread() + (FLAGS + 1));
+        for (before, after) in [
+            (OPEN, OPEN),
+            (other, POISONED),
+            (other | CONTENDED, POISONED),
+            (other | FORK, POISONED),
+            (other | FORK | LENT | CONTENDED, POISONED),
+            (POISONED, POISONED),
+            (me, me),
+            (me | CONTENDED, me),
+            (me | FORK | CONTENDED, me | FORK),
+        ] {
+            let lock = Lock::new(());
+            lock.word.0.store(before, Relaxed);
+            lock.word.forked();
+            assert_eq!(lock.word.0.load(Relaxed), after, "{before:#x}");
+            let is_open = after == OPEN;
+            assert_eq!(lock.try_lock().is_some(), is_open, "{before:#x}");
+            let is_the_forks = after == me | FORK;
+            assert_eq!(lock.of_fork().is_some(), is_the_forks, "{before:#x}");
+        }
+    }
+
+    /// The thread that goes on in the child had borrowed it from a fork of another thread's.
+    #[test]
+    fn in_a_forked_child_a_borrowed_lock_is_opened_when_it_is_given_back() {
+        let lock = Lock::new(());
+        let (me, other) = (this_thread(), this_thread() + (FLAGS + 1));
+        lock.word.0.store(me | FORK | LENT, Relaxed);
+        let held = Held {
+            lock: &lock,
+            lender: other | FORK,
+        };
+        lock.word.forked();
+        assert!(lock.word.is_mine() && lock.try_lock().is_none());
+        drop(held);
+        assert!(lock.try_lock().is_some());
+    }
 }

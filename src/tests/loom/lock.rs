@@ -103,6 +103,25 @@ fn a_fork_holds_all_locks_and_passes_itself() {
     });
 }
 
+/// Of several that sleep on a lock one is woken: if that is the fork, it wakes the next.
+#[test]
+fn a_fork_that_has_slept_wakes_others() {
+    SLEEPS.set(false);
+    model(Some(2), || {
+        let locks: Rc<Pair> = Rc::new([Lock::new(Cell::new(0)), Lock::new(Cell::new(0))]);
+        locks.iter().for_each(add);
+        let threads: [_; 2] = core::array::from_fn(|_| {
+            let other = Rc::clone(&locks);
+            spawn(move || add(&other[0]))
+        });
+        fork(&locks, || ());
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        assert_eq!(locks[0].lock().get(), 3);
+    });
+}
+
 /// A fork whose handlers wait for a thread that needs both locks: it borrows them, and each
 /// comes back.
 #[test]
@@ -115,6 +134,7 @@ fn a_fork_may_wait_for_a_thread_that_needs_its_locks() {
         let joined = spawn(move || other.iter().for_each(add));
         fork(&locks, || {
             joined.join().unwrap();
+            assert!(locks.iter().all(|lock| lock.of_fork().is_some()));
             locks.iter().for_each(add);
         });
         assert_eq!(locks.each_ref().map(|lock| lock.lock().get()), [3, 3]);
