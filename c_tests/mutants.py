@@ -3,10 +3,11 @@
 in a copy of the sources, and the test that is to find it must.
 
     loom      the models of src/tests/loom/ (`make loom`)
+    rust      tests beside the sources, of forked children and threads that are gone
     stepper   c_tests/fork_anywhere.c with STEPS=1 (`make stepper`)
     tsan      c_tests/races.c and others with ThreadSanitizer (`make tsan`)
 
-    c_tests/mutants.py [--kinds loom,stepper,tsan] [--only WORD]
+    c_tests/mutants.py [--kinds loom,rust,stepper,tsan] [--only WORD]
 
 An ordering is weakened, or a step dropped or moved. A fault that nobody finds is a failure,
 and so is a place in the sources that is not there any more.
@@ -15,6 +16,7 @@ and so is a place in the sources that is not there any more.
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -30,18 +32,49 @@ FENCE = "core::sync::atomic::compiler_fence(core::sync::atomic::Ordering::SeqCst
 # (kind, test, what is wrong, file, what stands there, what stands there then)
 MUTANTS = [
     ("loom", "loom::lock", "opened without Release", "os/lock.rs",
-     "self.state.swap(OPEN, Release)", "self.state.swap(OPEN, Relaxed)"),
+     "self.0.compare_exchange(from, OPEN, Release, Relaxed)",
+     "self.0.compare_exchange(from, OPEN, Relaxed, Relaxed)"),
+    ("loom", "loom::lock", "opened without Release where somebody waits", "os/lock.rs",
+     "self.0.compare_exchange(word, new, Release, Relaxed)",
+     "self.0.compare_exchange(word, new, Relaxed, Relaxed)"),
     ("loom", "loom::lock", "taken without Acquire", "os/lock.rs",
-     "compare_exchange(OPEN, HELD, Acquire, Relaxed)",
-     "compare_exchange(OPEN, HELD, Relaxed, Relaxed)"),
+     "compare_exchange(OPEN, this_thread(), Acquire, Relaxed)",
+     "compare_exchange(OPEN, this_thread(), Relaxed, Relaxed)"),
     ("loom", "loom::lock", "taken after a wait without Acquire", "os/lock.rs",
-     "self.state.swap(WAITED_FOR, Acquire)", "self.state.swap(WAITED_FOR, Relaxed)"),
-    ("loom", "loom::lock", "who waits does not say so", "os/lock.rs",
-     "self.state.swap(WAITED_FOR, Acquire)", "self.state.swap(HELD, Acquire)"),
+     "compare_exchange(word, next, Acquire, Relaxed)",
+     "compare_exchange(word, next, Relaxed, Relaxed)"),
+    ("loom", "loom::lock", "taken for a fork without Acquire", "os/lock.rs",
+     "compare_exchange(OPEN, me | flags, Acquire, Relaxed)",
+     "compare_exchange(OPEN, me | flags, Relaxed, Relaxed)"),
+    ("loom", "loom::lock", "a thread that has slept does not say that others may", "os/lock.rs",
+     "(me | CONTENDED, NOBODYS)", "(me, NOBODYS)"),
+    ("loom", "loom::lock", "a fork that has slept does not say that others may", "os/lock.rs",
+     "if looks == 0 { FORK } else { FORK | CONTENDED }", "FORK"),
     ("loom", "loom::lock", "nobody is woken", "os/lock.rs",
-     "            wait::wake(&self.state);\n", ""),
-    ("loom", "loom::lock", "the thread that forks is not let through", "os/lock.rs",
-     "let taken = !this_thread_forks();", "let taken = true;"),
+     "return wait::wake_word(&self.0);", "return;"),
+    ("loom", "loom::lock", "the thread that forks is let through only if nobody waits",
+     "os/lock.rs", "self.0.load(Relaxed) & !CONTENDED == this_thread() | FORK",
+     "self.0.load(Relaxed) == this_thread() | FORK"),
+    ("loom", "loom::lock", "a fork takes what its thread holds for its own", "os/lock.rs",
+     "owner(word) == me || word & POISONED != 0 {\n",
+     "owner(word) == me || word & POISONED != 0 {\n"
+     "                self.0.store(me | FORK, Relaxed);\n"),
+    ("loom", "loom::lock", "no lock of a fork is lent", "os/lock.rs",
+     "word & (FORK | LENT) == FORK && patience", "false && patience"),
+    ("loom", "loom::lock", "a lock that was lent does not come back to the fork", "os/lock.rs",
+     "lender => lender | word & CONTENDED,", "_ => OPEN,"),
+    ("loom", "loom::lock", "it comes back to a fork that is over", "os/lock.rs",
+     "            _ if word & FORK == 0 => OPEN, // the fork is over\n", ""),
+    ("loom", "loom::lock", "a fork that is over opens what it has lent", "os/lock.rs",
+     "both if both == FORK | LENT => Some(word & !FORK),",
+     "both if both == FORK | LENT => Some(OPEN),"),
+    ("rust", "os::lock", "a child finds open what another thread held", "os/lock.rs",
+     "owner if owner != this_thread() => POISONED,", "owner if owner != this_thread() => OPEN,"),
+    ("rust", "os::lock", "a child waits for who borrowed the lock", "os/lock.rs",
+     "owner if owner != this_thread() => POISONED,",
+     "owner if owner != this_thread() && word & LENT == 0 => POISONED,"),
+    ("rust", "os::lock", "a child gives back to a fork that is not there", "os/lock.rs",
+     "            owner if word & LENT != 0 => owner,\n", ""),
     ("loom", "loom::address_map", "an arena entered without Release", "granule.rs",
      "None => self.word.store(record, Release),", "None => self.word.store(record, Relaxed),"),
     ("loom", "loom::address_map", "an arena found without Acquire", "granule.rs",
@@ -54,15 +87,41 @@ MUTANTS = [
     ("loom", "loom::purge", "only its class is looked at again", "purge.rs",
      "!pool.is_at(lane, class)", "!pool.is_of(class)"),
     ("loom", "loom::once", "done without Release", "os/once.rs",
-     "self.0.store(DONE, Release);", "self.0.store(DONE, Relaxed);"),
+     "self.state.store(DONE, Release);", "self.state.store(DONE, Relaxed);"),
+    ("loom", "loom::once", "seen done without Acquire after a wait", "os/once.rs",
+     "let known = self.state.load(Acquire);", "let known = self.state.load(Relaxed);"),
     ("loom", "loom::once", "who finds it begun goes on", "os/once.rs",
-     "            if known == me {\n", "            if known == me {\n                break;\n"),
-    ("loom", "loom::helper", "nobody notes that somebody stops it", "os/helper.rs",
-     "state.stopping.replace(true)", "state.stopping.get()"),
-    ("loom", "loom::helper", "it leaves though somebody stops it", "os/helper.rs",
-     "if state.stopping.get() || !done()", "if !done()"),
+     "if known == DONE || known == me {", "if known == DONE || known == me || is_there(known) {"),
+    ("loom", "loom::once", "two begin it", "os/once.rs",
+     "let begun = self.state.compare_exchange(known, me, Acquire, Relaxed);",
+     "self.state.store(me, Relaxed);\n            let begun = Ok::<u64, u64>(known);"),
+    ("rust", "os::once", "a thread of the parent process is waited for", "os/once.rs",
+     "name >> 32 == u64::from(text::pid().cast_unsigned()) && is_there(name as i32)",
+     "name != NOT_YET"),
+    ("rust", "os::once", "a thread that is gone is waited for", "os/once.rs",
+     "&& is_there(name as i32)", "&& name as i32 != 0"),
+    ("rust", "os::once", "who comes again in the midst waits for itself", "os/once.rs",
+     "if known == DONE || known == me {", "if known == DONE {"),
+    ("loom", "loom::helper", "it is started beside one that is to stop", "os/helper.rs",
+     "            NONE => {}\n            phase =>",
+     "            NONE | STOPPING => {}\n            phase =>"),
+    ("loom", "loom::helper", "it leaves while others hold the lock", "os/helper.rs",
+     "let Some(_state) = self.state.try_lock() else {\n            return false;\n        };",
+     "let _state = self.state.try_lock();"),
+    ("loom", "loom::helper", "a fork does not wait for one that has not begun", "os/helper.rs",
+     "0 => is_stopping, // and has not begun yet",
+     "0 => false,"),
     ("loom", "loom::helper", "who left by itself is not waited for", "os/helper.rs",
-     "        self.left.store(self.id.load(Relaxed), Release);\n", ""),
+     "self.left.store(self.id.swap(0, Relaxed), Relaxed);", "self.id.store(0, Relaxed);"),
+    ("loom", "loom::helper", "who was told to stop and says so late is not waited for",
+     "os/helper.rs", "            self.left.store(number, Relaxed);\n", ""),
+    ("rust", "metadata::", "two threads get the same piece", "metadata.rs",
+     "let at = header.next.fetch_update(Relaxed, Relaxed, after).ok()?;",
+     "let at = header.next.load(Relaxed);\n        header.next.store(after(at)?, Relaxed);"),
+    ("rust", "metadata::", "a chunk is listed though another thread was faster", "metadata.rs",
+     "if listed.is_err() {",
+     "if listed.is_err() {\n            NEWEST.store(chunk.as_ptr(), Release);\n"
+     "        }\n        if false {"),
     ("stepper", "", "top counts a slot before it is filled", "magazine.rs",
      "        unsafe { *above = block };\n"
      "        // Release: the compiler must keep the order, for M4.\n"
@@ -88,9 +147,10 @@ MUTANTS = [
      f"        {FENCE}\n"
      "        let taken = heap.refill(self.lane(), class, request, slots);\n"),
     ("tsan", "threads_handover", "locks opened without Release", "os/lock.rs",
-     "self.state.swap(OPEN, Release)", "self.state.swap(OPEN, Relaxed)"),
+     "self.0.compare_exchange(from, OPEN, Release, Relaxed)",
+     "self.0.compare_exchange(from, OPEN, Relaxed, Relaxed)"),
     ("tsan", "races", "settings read while others go on", "os/once.rs",
-     "            if known == me {\n", "            if known == me {\n                break;\n"),
+     "if known == DONE || known == me {", "if known == DONE || known == me || is_there(known) {"),
     ("tsan", "races", "statistics read what the thread writes", "magazines.rs",
      "        if bottom.is_null() {\n            return 0;\n",
      "        core::hint::black_box(unsafe { *top });\n"
@@ -100,13 +160,17 @@ MUTANTS = [
 
 def run(command, env=None, timeout=1500):
     """(whether it went well, what was said)"""
+    process = subprocess.Popen([str(part) for part in command], cwd=TREE,
+                               env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                               start_new_session=True)
     try:
-        result = subprocess.run([str(part) for part in command], cwd=TREE, timeout=timeout,
-                                env={**os.environ, **(env or {})}, stdin=subprocess.DEVNULL,
-                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        said, _ = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # cargo's own children, too
+        process.communicate()
         return False, "no end"
-    return result.returncode == 0, result.stdout.decode(errors="replace")
+    return process.returncode == 0, said.decode(errors="replace")
 
 
 def copy():
@@ -130,6 +194,13 @@ def result_of(kind, test):
         went_well, said = run([cargo, "test", "--quiet", "--lib", test, "--",
                                "--test-threads=1"], env)
         return True, not went_well, said
+    if kind == "rust":
+        built, said = run([cargo, "test", "--quiet", "--lib", "--no-run"], env)
+        if not built:
+            return False, False, said
+        # Some of these mistakes are threads that wait for ever.
+        went_well, said = run([cargo, "test", "--quiet", "--lib", test], env, timeout=60)
+        return True, not went_well, said
     if kind == "stepper":
         built, said = run([cargo, "build", "--quiet", "--release", "--lib"], env)
         program = TARGET / "fork_anywhere"
@@ -145,7 +216,7 @@ def result_of(kind, test):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kinds", default="loom,stepper,tsan", help="(%(default)s)")
+    parser.add_argument("--kinds", default="loom,rust,stepper,tsan", help="(%(default)s)")
     parser.add_argument("--only", metavar="WORD", help="mutants with this word")
     parser.add_argument("--check", action="store_true",
                         help="only whether what is to be broken still stands there")
