@@ -167,7 +167,7 @@ static MAYBE_UNUSED size_t random_below(uint64_t *state, size_t bound)
 
 /* ---- the program: TEST_MAIN { ... } ---- */
 
-static void (*before_test)(void); /* what a header of ours has to do first */
+static MAYBE_UNUSED void (*before_test)(void); /* what a header of ours has to do first */
 
 #define TEST_MAIN                                    \
     static void test_main(void);                     \
