@@ -11,8 +11,9 @@ enum { WORKERS = 2, FORKS = 3 };
 static pthread_t workers[WORKERS];
 static bool armed;
 static atomic_bool stop;
-static atomic_int started;
+static atomic_int started, ended;
 static int waited_for;
+static bool polls;
 
 /* What it frees at its end goes through every way from its hands to the pools. */
 static void *works(void *argument)
@@ -30,13 +31,14 @@ static void *works(void *argument)
         }
     }
     obmalloc_trim(0);
+    ended++;
     return argument;
 }
 
 static void begin(void)
 {
     stop = false;
-    started = 0;
+    started = ended = 0;
     armed = true;
     for (int i = 0; i < WORKERS; i++)
         CHECK(pthread_create(&workers[i], NULL, works, NULL) == 0);
@@ -50,6 +52,8 @@ static void wait_for_workers(void)
         return;
     armed = false;
     stop = true;
+    while (polls && ended < WORKERS) /* takes some processor time again and again */
+        usleep(5000);
     for (int i = 0; i < WORKERS; i++)
         pthread_join(workers[i], NULL);
     waited_for++;
@@ -98,10 +102,10 @@ static void before_everything(void)
 __attribute__((section(".preinit_array"), used)) static void (*const preinit)(void) =
     before_everything;
 
-static void forks(enum registered which)
+static void forks(enum registered which, int n)
 {
     now = which;
-    for (int i = 0; i < FORKS; i++) {
+    for (int i = 0; i < n; i++) {
         const int before = waited_for;
         begin();
         CHECK(in_child(in_the_child, NULL) == 0);
@@ -115,7 +119,9 @@ TEST_MAIN
     pthread_atfork(middle, NULL, NULL);
     obj.free(obj.malloc(1)); /* the first use */
     pthread_atfork(newest, NULL, NULL);
-    CHECK_BODY("registered after the first use") forks(AFTER_ITS_USE);
-    CHECK_BODY("before it") forks(BEFORE_ITS_USE);
-    CHECK_BODY("before the library's own") forks(BEFORE_THE_LIBRARY);
+    CHECK_BODY("registered after the first use") forks(AFTER_ITS_USE, FORKS);
+    CHECK_BODY("before it") forks(BEFORE_ITS_USE, FORKS);
+    CHECK_BODY("before the library's own") forks(BEFORE_THE_LIBRARY, FORKS);
+    polls = true;
+    CHECK_BODY("a handler that looks again and again") forks(BEFORE_THE_LIBRARY, 1);
 }

@@ -4,16 +4,25 @@
 //! locks, and may wait for threads of that library's to end, which need a lock of ours
 //! first. So whoever waits for the forking thread looks at its processor time: while that
 //! rises, the fork comes on; where it stands still, the thread sleeps, most likely for such
-//! an end, and may be gone ahead of.
+//! an end, and may be gone ahead of. So it may where it has run for a small part of several
+//! seconds only: then it wakes again and again to look whether the end has come.
 //!
-//! On a busy machine it may only wait for a processor, so that takes long: others have to be
-//! served many times meanwhile. Nothing would be damaged else, for the locks say in the
-//! child what was not whole; but the child could not allocate.
+//! On a busy machine it may only wait for a processor, which the kernel tells from sleep. That
+//! takes long nevertheless, for `/proc` may not be there: others have to be served many times
+//! meanwhile. Nothing would be damaged else, for the locks say in the child what was not whole;
+//! but the child could not allocate.
 
-use super::clock;
-use super::sandbox;
-use super::thread;
+#[cfg(not(all(test, loom)))]
+use core::ffi::CStr;
+#[cfg(not(all(test, loom)))]
+use core::fmt::Write as _;
+
+#[cfg(not(all(test, loom)))]
+use super::file;
+#[cfg(not(all(test, loom)))]
+use super::text::Buffer;
 use super::wait::{self, this_thread};
+use super::{clock, sandbox, thread};
 use crate::sync::{
     AtomicI32, AtomicU64, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
@@ -27,6 +36,10 @@ static NUMBER: AtomicI32 = AtomicI32::new(0);
 /// Its processor time when it was found asleep.
 #[cfg_attr(loom, allow(dead_code))]
 static ASLEEP_AT: AtomicU64 = AtomicU64::new(u64::MAX);
+/// How many forks have begun, and which of them was found to wake only to look.
+static FORKS: AtomicU64 = AtomicU64::new(0);
+#[cfg_attr(loom, allow(dead_code))]
+static DOZES: AtomicU64 = AtomicU64::new(0);
 
 /// How often it has not run since the look before, for it to be found asleep. Looks are
 /// counted, as one who looks waits for a processor, too; nanoseconds between two of them.
@@ -34,6 +47,12 @@ static ASLEEP_AT: AtomicU64 = AtomicU64::new(u64::MAX);
 const LOOKS: u32 = 40;
 #[cfg_attr(loom, allow(dead_code))]
 const BETWEEN: u64 = 4_000_000;
+/// Nanoseconds after which a fork that has run for less than so small a part of them is found
+/// to wake only to look.
+#[cfg_attr(loom, allow(dead_code))]
+const LONG: u64 = 2_000_000_000;
+#[cfg_attr(loom, allow(dead_code))]
+const PART: u64 = 8;
 /// Microseconds between two looks of a thread that wants to fork while another one does.
 const PAUSE: u64 = 100;
 
@@ -65,6 +84,7 @@ pub fn begin(until: u64) -> Turn {
         match FORKER.compare_exchange(0, me, Acquire, Relaxed) {
             Ok(_) => {
                 note_number();
+                FORKS.store(FORKS.load(Relaxed) + 1, Relaxed);
                 return Turn::Own;
             }
             Err(other) if patience.is_spent(other) => return Turn::Asleep,
@@ -99,6 +119,24 @@ pub fn forked() -> bool {
     was_this
 }
 
+/// Whether the thread of this number neither runs, nor waits for a processor, nor is within a
+/// system call that is not to be interrupted, such as the copy. True where nobody says.
+#[cfg(not(all(test, loom)))]
+fn is_asleep(number: i32) -> bool {
+    let (mut name, mut room) = ([0; 48], [0; 128]);
+    let written = write!(Buffer::new(&mut name), "/proc/self/task/{number}/stat");
+    let Ok(path) = CStr::from_bytes_until_nul(&name) else {
+        return true;
+    };
+    let state = || {
+        written.ok()?;
+        // Number, name in parentheses, state.
+        let (_, behind) = file::read(path, &mut room)?.rsplit_once(") ")?;
+        behind.chars().next()
+    };
+    !matches!({ state }(), Some('R' | 'D'))
+}
+
 /// How long the forking thread is waited for.
 pub struct Patience {
     /// Its processor time, how often it was that, and when the next look counts.
@@ -108,6 +146,13 @@ pub struct Patience {
     looks: u32,
     #[cfg_attr(loom, allow(dead_code))]
     next: u64,
+    /// The fork that is waited for, its processor time at the first look, and when that was.
+    #[cfg_attr(loom, allow(dead_code))]
+    fork: u64,
+    #[cfg_attr(loom, allow(dead_code))]
+    first_time: u64,
+    #[cfg_attr(loom, allow(dead_code))]
+    first_look: u64,
 }
 
 impl Patience {
@@ -117,7 +162,20 @@ impl Patience {
             time: 0,
             looks: 0,
             next: 0,
+            fork: 0,
+            first_time: 0,
+            first_look: 0,
         }
+    }
+
+    /// Whether the fork has run for a small part of a long time only.
+    #[cfg(not(all(test, loom)))]
+    fn sees_it_doze(&mut self, fork: u64, time: u64, now: u64) -> bool {
+        if self.fork != fork {
+            (self.fork, self.first_time, self.first_look) = (fork, time, now);
+        }
+        let waited = now.saturating_sub(self.first_look);
+        waited >= LONG && time.saturating_sub(self.first_time) < waited / PART
     }
 
     /// Whether `forker` is forking, and has been asleep for a while. It is not copying the
@@ -125,6 +183,7 @@ impl Patience {
     /// that, and the child would find a lock in its hands.
     #[cfg(not(all(test, loom)))]
     pub fn is_spent(&mut self, forker: usize) -> bool {
+        let fork = FORKS.load(Relaxed);
         if !is(forker) {
             return false;
         }
@@ -134,12 +193,16 @@ impl Patience {
             self.looks = if time == self.time { self.looks + 1 } else { 0 };
             (self.time, self.next) = (time, now + BETWEEN);
         }
-        if ASLEEP_AT.load(Relaxed) != time {
-            if self.looks < LOOKS {
-                return false;
-            }
-            // For whoever needs the next lock before it has run again.
+        // Both are kept for whoever needs the next lock: until it has run again, and as long
+        // as the fork goes on.
+        if self.sees_it_doze(fork, time, now) {
+            DOZES.store(fork, Relaxed);
+        } else if self.looks >= LOOKS {
             ASLEEP_AT.store(time, Relaxed);
+        }
+        let is_known = ASLEEP_AT.load(Relaxed) == time || DOZES.load(Relaxed) == fork;
+        if !is_known || !is_asleep(number) {
+            return false;
         }
         wait::until_memory_is_not_copied((&raw const FORKER).addr());
         clock::of_thread(number) == time && is(forker)
@@ -156,4 +219,45 @@ impl Patience {
 std::thread_local! {
     /// Whether the forking thread of a model is found asleep.
     pub static SLEEPS: core::cell::Cell<bool> = const { core::cell::Cell::new(false) };
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::sync::AtomicBool;
+
+    #[test]
+    #[cfg_attr(miri, ignore = "Miri makes no system calls")]
+    fn who_runs_is_not_asleep() {
+        static NUMBERS: [AtomicI32; 2] = [AtomicI32::new(0), AtomicI32::new(0)];
+        static OVER: AtomicBool = AtomicBool::new(false);
+        assert!(is_asleep(i32::MAX), "nobody says");
+        std::thread::scope(|scope| {
+            let sleeps = scope.spawn(|| {
+                NUMBERS[0].store(thread::number(), Relaxed);
+                while !OVER.load(Relaxed) {
+                    std::thread::park();
+                }
+            });
+            scope.spawn(|| {
+                NUMBERS[1].store(thread::number(), Relaxed);
+                while !OVER.load(Relaxed) {
+                    core::hint::spin_loop();
+                }
+            });
+            let [sleeping, running] = NUMBERS.each_ref().map(|number| {
+                while number.load(Relaxed) == 0 {
+                    std::thread::yield_now();
+                }
+                number.load(Relaxed)
+            });
+            while !is_asleep(sleeping) {
+                std::thread::yield_now();
+            }
+            let awake = (0..50).filter(|_| !is_asleep(running)).count();
+            OVER.store(true, Relaxed);
+            sleeps.thread().unpark();
+            assert_eq!(awake, 50);
+        });
+    }
 }

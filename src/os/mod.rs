@@ -31,21 +31,21 @@ pub mod thread;
 
 pub mod once;
 
+pub mod memcheck;
+
+pub mod apart;
+
+pub mod file;
+
 pub mod forker;
 
 pub mod lock;
-
-pub mod memcheck;
 
 pub mod helper;
 
 pub mod thread_word;
 
 pub mod environment;
-
-pub mod apart;
-
-pub mod file;
 
 pub mod thp;
 

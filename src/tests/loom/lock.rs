@@ -3,8 +3,8 @@
 
 use crate::os::forker::{self, SLEEPS, Turn};
 use crate::os::lock::Lock;
-use crate::sync::Cell;
 use crate::sync::execution::{model, spawn};
+use crate::sync::{Cell, spin_loop};
 use std::rc::Rc;
 
 fn add(lock: &Lock<Cell<u32>>) {
@@ -112,7 +112,11 @@ fn a_fork_that_has_slept_wakes_others() {
         locks.iter().for_each(add);
         let threads: [_; 2] = core::array::from_fn(|_| {
             let other = Rc::clone(&locks);
-            spawn(move || add(&other[0]))
+            spawn(move || {
+                let count = other[0].lock();
+                spin_loop(); // the others come to sleep meanwhile
+                count.set(count.get() + 1);
+            })
         });
         fork(&locks, || ());
         for thread in threads {
