@@ -1,9 +1,9 @@
 /* ways: so a pre
  *
  * A thread forks while another one's fork holds all locks and sleeps in a handler of another
- * library, for whatever it waits. The second fork goes on without the locks. Its child may do
- * what POSIX allows; it has no thread that could open them, so if it allocates, it is told, at
- * once: it neither hangs nor works on a heap that may be half changed. */
+ * library. The second fork goes on without the locks. Its child may do what POSIX allows. No
+ * thread of the child could open the locks, so where it allocates it ends at once with a line
+ * that says why: it neither hangs nor works on a heap that may be half changed. */
 #define _GNU_SOURCE
 #include "said.h"
 
