@@ -12,7 +12,6 @@ use core::ptr::{self, NonNull};
 
 #[cfg(not(all(test, loom)))]
 use super::errno;
-#[cfg(not(all(test, loom)))]
 use super::sandbox;
 use super::weak::function;
 use crate::sync::{
