@@ -106,6 +106,10 @@ class Sandbox(support.PythonCase):
     def test_the_same_by_setting(self):
         self.denied('prctl', *OURS, settings=STOCK)
 
+    def test_guarded_blocks_end_at_the_filter(self):
+        """Those that are there stay shut or open; the next turn is drawn without a call."""
+        self.denied(*OURS, settings={'OBMALLOC_GUARD': '50', **OFTEN})
+
     @support.takes_long
     def test_some_calls_alone(self):
         for names in (('mincore', 'memfd_create', 'fcntl', 'ftruncate'), ('mprotect', 'mlockall'),

@@ -222,6 +222,7 @@ pub fn word() -> &'static Word {
 /// In the child, before that is opened.
 pub fn forked() {
     reporter::forked();
+    sampler::forked();
 }
 
 #[cfg(test)]

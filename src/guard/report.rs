@@ -248,6 +248,11 @@ impl Current {
 }
 
 fn say_trace(deed: &str, trace: &Trace) {
+    if trace.thread == 0 {
+        return say(format_args!(
+            "  {deed} in a sandbox, by a thread that is not known"
+        ));
+    }
     say(format_args!("  {deed} by thread {}:", trace.thread));
     say_frames(trace.frames());
     for line in trace.lines() {

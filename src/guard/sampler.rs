@@ -8,7 +8,7 @@
 //! first one too. All threads count down one number: an atomic subtraction is what
 //! an allocation pays that is not sampled.
 
-use crate::os::{clock, errno, text};
+use crate::os::{clock, errno};
 use crate::sync::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// One in so many; 0: none.
@@ -55,11 +55,15 @@ fn distance(rate: usize) -> i64 {
     (1 + random() % span).cast_signed()
 }
 
-/// A number that nobody expects, but an attacker could find out. A forked child
-/// goes on with other ones than its parent.
+/// In a forked child, which goes on with other numbers than its parent.
+pub(super) fn forked() {
+    RANDOM.fetch_xor(clock::nanoseconds(), Relaxed);
+}
+
+/// A number that nobody expects, but an attacker could find out. Makes no system call: in a
+/// sandbox the first number is drawn before the look for a filter.
 pub(super) fn random() -> u64 {
-    let pid = u64::from(text::pid().cast_unsigned());
-    let mut n = RANDOM.fetch_add(STEP, Relaxed) ^ (pid << 32);
+    let mut n = RANDOM.fetch_add(STEP, Relaxed);
     n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     n ^ (n >> 31)

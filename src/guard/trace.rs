@@ -4,6 +4,7 @@ use core::fmt::Write;
 
 use super::native;
 use super::python::{self, Gil};
+use crate::os::sandbox;
 use crate::os::text::Buffer;
 use crate::os::thread;
 
@@ -15,7 +16,8 @@ const TEXT: usize = 1000;
 /// Who did it. Zero is nobody.
 #[repr(C)]
 pub(super) struct Trace {
-    /// The kernel's number for the thread; 0: nothing was written here yet.
+    /// The kernel's number for the thread; 0: nothing was written here yet, or a sandbox
+    /// has no call for it.
     pub(super) thread: i32,
     frames_len: usize,
     frames: [usize; FRAMES],
@@ -29,8 +31,12 @@ pub(super) fn this_thread() -> i32 {
 }
 
 impl Trace {
-    /// Writes the calling thread down.
+    /// Writes the calling thread down; nobody, where a sandbox has no call for its number.
     pub(super) fn take(&mut self) {
+        if !sandbox::allows() {
+            self.thread = 0;
+            return;
+        }
         self.thread = this_thread();
         self.frames_len = native::unwind(&mut self.frames);
         let mut buffer = Buffer::new(&mut self.text);
