@@ -21,7 +21,7 @@
 //!
 //! # Invariants
 //!
-//! N2  A leaf that is there lives as long as the process.
+//! N2  The root, and a leaf that is there, live as long as the process.
 //!
 //! # Threads
 //!
@@ -54,10 +54,15 @@ struct Leaf {
 /// The map. All zero is the empty map.
 pub struct AddressMap {
     near: Near,
-    /// By region: its leaf, or null (N2). Release publishes the leaf; pairs with
+    /// The leaves' root, or null before the first arena (N2). Release publishes it; pairs with
     /// the Acquire of each lookup.
-    leaves: [AtomicPtr<Leaf>; REGIONS],
+    root: AtomicPtr<Root>,
 }
+
+/// By region: its leaf, or null (N2). Release publishes the leaf; pairs with the Acquire of each
+/// lookup.
+#[repr(C)]
+struct Root([AtomicPtr<Leaf>; REGIONS]);
 
 /// Bytes between two entries of a table by class that a lookup leads to.
 pub const FOUND_STEP: usize = 16;
@@ -107,7 +112,7 @@ impl Found {
 #[unsafe(link_section = ".bss.tables")]
 pub static MAP: AddressMap = AddressMap {
     near: Near::new(),
-    leaves: [const { AtomicPtr::new(ptr::null_mut()) }; REGIONS],
+    root: AtomicPtr::new(ptr::null_mut()),
 };
 
 impl AddressMap {
@@ -147,10 +152,27 @@ impl AddressMap {
             .is_some_and(|granule| granule.is_gone(address))
     }
 
+    /// The leaves' root, if it is there.
+    #[inline]
+    fn root(&'static self) -> Option<&'static Root> {
+        // SAFETY: N2: it is null or the root, which is never given back.
+        unsafe { self.root.load(Acquire).as_ref() }
+    }
+
+    /// The root, made if need be. Of two that are made at once one is wasted.
+    #[cold]
+    fn make_root(&'static self) -> Option<&'static Root> {
+        let root = metadata::take(size_of::<Root>())?.cast::<Root>().as_ptr();
+        let _ = self
+            .root
+            .compare_exchange(ptr::null_mut(), root, Release, Relaxed);
+        self.root()
+    }
+
     /// The granule at `address`, if it has a leaf.
     #[inline]
     fn granule(&'static self, address: usize) -> Option<&'static Granule> {
-        let leaf = self.leaves.get(region(address))?.load(Acquire);
+        let leaf = self.root()?.0.get(region(address))?.load(Acquire);
         // SAFETY: N2: it is null or a leaf, which is never given back.
         let leaf = unsafe { leaf.as_ref() }?;
         Some(&leaf.granules[granule(address)])
@@ -191,7 +213,8 @@ impl AddressMap {
 
     #[cold]
     fn add_leaf(&'static self, address: usize) -> Option<&'static Granule> {
-        let entry = self.leaves.get(region(address))?;
+        let root = self.root().or_else(|| self.make_root())?;
+        let entry = root.0.get(region(address))?;
         let leaf = metadata::take(LEAF_SIZE)?.cast::<Leaf>().as_ptr();
         // Two arenas may need the same leaf at once only if they are under
         // different locks (tests do that); then the second one's is wasted.
@@ -222,22 +245,28 @@ pub fn resident_bytes(arenas: usize) -> usize {
     pages * page + touched
 }
 
-/// Where the tables lie and their bytes: first the static one, then that of what is near, then each
-/// leaf.
+/// Where the tables lie and their bytes: first the static one, then that of what is near, then the
+/// root and each leaf.
 #[cold]
 pub fn tables() -> impl Iterator<Item = (usize, usize)> {
     let root = (ptr::from_ref(&MAP).addr(), size_of::<AddressMap>());
     let near = MAP.near.mapping();
     let near = near.map(|(table, bytes)| (table.addr().get(), bytes));
-    let leaves = MAP.leaves.iter().map(|leaf| leaf.load(Acquire).addr());
-    let of_arenas = leaves.map(|leaf| (leaf, LEAF_SIZE));
+    let leaves = MAP.root().into_iter().flat_map(|root| &root.0);
+    let of_arenas = leaves.map(|leaf| (leaf.load(Acquire).addr(), LEAF_SIZE));
     let of_arenas = of_arenas.filter(|&(leaf, _)| leaf != 0);
-    core::iter::once(root).chain(near).chain(of_arenas)
+    let of_root = MAP
+        .root()
+        .map(|root| (ptr::from_ref(root).addr(), size_of::<Root>()));
+    core::iter::once(root)
+        .chain(near)
+        .chain(of_root)
+        .chain(of_arenas)
 }
 
 /// Bytes of address space in the tables that every process has, once it has an arena.
 pub fn root_bytes() -> usize {
-    size_of::<AddressMap>() + near_table_bytes()
+    size_of::<AddressMap>() + size_of::<Root>() + near_table_bytes()
 }
 
 /// Bytes of address space in the table of what is near the first arena.

@@ -94,7 +94,7 @@
 //! Nothing needs to be initialised: every static starts in a state that works,
 //! so a call before our constructor is right. What most processes do not need is
 //! [`metadata`], mapped when it is: so a process that inherits the library and never calls it
-//! pays for some 100 KiB of addresses. Large statics that are touched page by page
+//! pays for 284 KiB of addresses, 56 of them writable. Large statics that are touched page by page
 //! share a section, `.bss.tables`: between them each small one would bring a page. What
 //! there is:
 //!
