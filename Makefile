@@ -129,6 +129,9 @@ test-model: ## random operations, everything checked after each (the short form)
 test-c: all ## C programs, linked, preloaded, and against CPython's own functions
 	$(PYTHON3) c_tests/run.py
 
+test-libc: all ## malloc tests of glibc (its source package is downloaded) and of musl's libc-test
+	$(PYTHON3) c_tests/libc/run.py $(if $(LIBC_TEST),--libc-test $(LIBC_TEST))
+
 test-preload: all ## every way into a process
 	$(PYTHON3) c_tests/preload/run.py
 
