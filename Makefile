@@ -45,7 +45,7 @@ MANPAGES := $(RELEASE)/man
 THIRD_PARTY := $(RELEASE)/THIRD-PARTY.txt
 LICENCES := LICENSE-MIT LICENSE-APACHE $(THIRD_PARTY)
 
-.PHONY: all run test test-all test-rust test-loom loom stepper tsan miri mutants \
+.PHONY: all run test test-all test-libc test-rust test-loom loom stepper tsan miri mutants \
         test-model test-c test-preload test-preload-sample test-cpython-slice test-cpython \
         fuzz test-relinked-slice test-relinked test-relinked-all test-extensions compat \
         test-soak soak forks relink check header asm instructions footprint bench \
