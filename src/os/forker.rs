@@ -31,7 +31,7 @@ use crate::sync::{
 /// The thread that holds the locks because it is forking; 0 if none does. Acquire and
 /// Release: a fork sees what the one before it has written beside it.
 static FORKER: AtomicUsize = AtomicUsize::new(0);
-/// The kernel's number of it.
+/// Thread ID of the forking thread; 0 between forks, and until [`begin`] has counted the fork.
 static NUMBER: AtomicI32 = AtomicI32::new(0);
 /// Its processor time when it was found asleep.
 #[cfg_attr(loom, allow(dead_code))]
@@ -39,7 +39,7 @@ static ASLEEP_AT: AtomicU64 = AtomicU64::new(u64::MAX);
 /// How many forks have begun, and which of them was found to wake only to look.
 static FORKS: AtomicU64 = AtomicU64::new(0);
 #[cfg_attr(loom, allow(dead_code))]
-static DOZES: AtomicU64 = AtomicU64::new(0);
+static DOZES: AtomicU64 = AtomicU64::new(u64::MAX);
 
 /// How often it has not run since the look before, for it to be found asleep. Looks are
 /// counted, as one who looks waits for a processor, too; nanoseconds between two of them.
@@ -83,8 +83,8 @@ pub fn begin(until: u64) -> Turn {
     loop {
         match FORKER.compare_exchange(0, me, Acquire, Relaxed) {
             Ok(_) => {
-                note_number();
                 FORKS.store(FORKS.load(Relaxed) + 1, Relaxed);
+                note_number();
                 return Turn::Own;
             }
             Err(other) if patience.is_spent(other) => return Turn::Asleep,
@@ -98,12 +98,13 @@ pub fn begin(until: u64) -> Turn {
 /// thread that waits for the fork does not go ahead of it.
 fn note_number() {
     if !sandbox::is_restricted() {
-        NUMBER.store(thread::number(), Relaxed);
+        NUMBER.store(thread::number(), Release);
     }
 }
 
 /// Says that this thread has opened the locks again.
 pub fn end() {
+    NUMBER.store(0, Relaxed);
     FORKER.store(0, Release);
 }
 
@@ -114,6 +115,7 @@ pub fn forked() -> bool {
     if was_this {
         note_number();
     } else {
+        NUMBER.store(0, Relaxed);
         FORKER.store(0, Relaxed);
     }
     was_this
@@ -162,7 +164,7 @@ impl Patience {
             time: 0,
             looks: 0,
             next: 0,
-            fork: 0,
+            fork: u64::MAX,
             first_time: 0,
             first_look: 0,
         }
@@ -183,11 +185,11 @@ impl Patience {
     /// that, and the child would find a lock in its hands.
     #[cfg(not(all(test, loom)))]
     pub fn is_spent(&mut self, forker: usize) -> bool {
+        let number = NUMBER.load(Acquire);
         let fork = FORKS.load(Relaxed);
-        if !is(forker) {
+        if number == 0 || !is(forker) {
             return false;
         }
-        let number = NUMBER.load(Relaxed);
         let (time, now) = (clock::of_thread(number), clock::nanoseconds());
         if time != self.time || now >= self.next {
             self.looks = if time == self.time { self.looks + 1 } else { 0 };
@@ -205,7 +207,7 @@ impl Patience {
             return false;
         }
         wait::until_memory_is_not_copied((&raw const FORKER).addr());
-        clock::of_thread(number) == time && is(forker)
+        clock::of_thread(number) == time && is(forker) && FORKS.load(Relaxed) == fork
     }
 
     /// In models: when the model says so.
