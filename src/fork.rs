@@ -15,8 +15,8 @@
 //! the child, where it does not exist any more.
 //!
 //! Prepare handlers run in the opposite order of their registration, and ours are to run
-//! last: they are registered when the library is loaded. They do nothing before the first
-//! block is asked for.
+//! last: they are registered when the library is loaded. Before the first block is asked for
+//! they only note that a fork goes on, so that the first use waits for its end.
 //!
 //! # A fork in a signal handler
 //!
@@ -43,10 +43,12 @@ use crate::live;
 use crate::os::forker::{self, Turn};
 use crate::os::lock::{Tending, Word};
 use crate::os::once::Once;
-use crate::os::{clock, thread, wait};
+use crate::os::wait::{self, this_thread};
+use crate::os::{clock, thread};
 use crate::sync::{
     AtomicBool, AtomicUsize,
-    Ordering::{Acquire, Relaxed, Release},
+    Ordering::{Acquire, Relaxed, Release, SeqCst},
+    fence,
 };
 use crate::threads;
 
@@ -76,6 +78,14 @@ static ALL_HELD: AtomicBool = AtomicBool::new(false);
 /// Whether there is anything to look after.
 static NEEDED: AtomicBool = AtomicBool::new(false);
 
+/// Threads that fork without the locks, because the heap was not in use when they began;
+/// 0 for an empty entry. The first use of the heap waits for them, or their children would
+/// find locks held by threads that the children do not have.
+static EARLY_FORKS: [AtomicUsize; 8] = [const { AtomicUsize::new(0) }; 8];
+/// Maximum nanoseconds that the first use waits: the fork may wait for its thread, in a fork
+/// handler of another library.
+const FOR_EARLY_FORKS: u64 = 1_000_000_000;
+
 /// Shows `see` all locks, in their order.
 fn each_lock(see: &mut dyn FnMut(&'static Word)) {
     live::each_lock(see);
@@ -85,8 +95,51 @@ fn each_lock(see: &mut dyn FnMut(&'static Word)) {
     see(guard::word());
 }
 
+/// Enters this thread into `EARLY_FORKS`. False if the heap is in use.
+fn begin_early_fork() -> bool {
+    let me = this_thread();
+    while !NEEDED.load(Acquire) {
+        let is_entered = EARLY_FORKS
+            .iter()
+            .any(|entry| entry.compare_exchange(0, me, Relaxed, Relaxed).is_ok());
+        if is_entered {
+            // Pairs with the fence of `wait_for_early_forks`: at least one of the two threads
+            // sees the store of the other.
+            fence(SeqCst);
+            if !NEEDED.load(Acquire) {
+                return true;
+            }
+            end_early_fork();
+        } else {
+            wait::pause(PAUSE);
+        }
+    }
+    false
+}
+
+fn end_early_fork() {
+    let me = this_thread();
+    for entry in &EARLY_FORKS {
+        if entry.load(Relaxed) == me {
+            entry.store(0, Release);
+        }
+    }
+}
+
+/// Waits until no other thread forks without the locks.
+fn wait_for_early_forks() {
+    fence(SeqCst);
+    let (me, begin) = (this_thread(), clock::nanoseconds());
+    let is_another = |entry: &AtomicUsize| ![0, me].contains(&entry.load(Acquire));
+    while EARLY_FORKS.iter().any(is_another)
+        && clock::nanoseconds().saturating_sub(begin) < FOR_EARLY_FORKS
+    {
+        wait::pause(PAUSE);
+    }
+}
+
 unsafe extern "C" fn prepare() {
-    if !NEEDED.load(Acquire) {
+    if begin_early_fork() {
         return;
     }
     let mut patience = FOR_LOCKS;
@@ -170,6 +223,7 @@ fn is_nested() -> bool {
 }
 
 unsafe extern "C" fn parent() {
+    end_early_fork();
     if forker::is_this_thread() {
         thread::without_signals(|| {
             if !is_nested() {
@@ -187,6 +241,11 @@ unsafe extern "C" fn parent() {
 
 unsafe extern "C" fn child() {
     REGISTERED.set_done(); // or they would not run here
+    for entry in &EARLY_FORKS {
+        if entry.load(Relaxed) != 0 {
+            entry.store(0, Relaxed);
+        }
+    }
     if NEEDED.load(Relaxed) {
         thread::without_signals(go_on_in_child);
     }
@@ -232,6 +291,7 @@ pub fn register_at_start() {
 pub fn look_after_heap() {
     register();
     NEEDED.store(true, Release);
+    wait_for_early_forks();
 }
 
 fn have_called() {

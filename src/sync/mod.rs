@@ -22,7 +22,7 @@ pub use core::{
     },
 };
 
-pub use core::sync::atomic::{Ordering, compiler_fence};
+pub use core::sync::atomic::{Ordering, compiler_fence, fence};
 
 #[cfg(all(test, loom))]
 pub use {
