@@ -4,11 +4,11 @@
 
 use std::vec::Vec;
 
-use crate::address_map::MAP;
+use crate::arena::page_map::MAP;
+use crate::base::size_class::{SizeClass, TABLE_LEN};
 use crate::heap::Heap;
-use crate::lane::{LANES, Lane};
-use crate::size_class::{SizeClass, TABLE_LEN};
-use crate::threads;
+use crate::pool::shard::{LANES, Lane};
+use crate::tcache::registry;
 
 /// What the pools of a class in a lane hold.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -84,7 +84,7 @@ impl Heap {
             }
             at_hand.extend(blocks.iter().map(|block| block.addr()));
         };
-        threads::check(|magazines, is_idle| {
+        registry::check(|magazines, is_idle| {
             for class in SizeClass::all() {
                 let blocks = magazines.check(class);
                 assert!(blocks.is_empty() || !is_idle, "R1");

@@ -9,19 +9,19 @@
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
-use crate::cutoff;
-use crate::decay;
+use crate::background::decay;
+use crate::base::size_class::{MEDIUM_MAX, SMALL_MAX};
 use crate::guard;
-use crate::huge_pages;
-use crate::inherited::{self, Rule};
-use crate::limits::{self, Limit};
-use crate::live;
-use crate::misuse;
 use crate::os::text::{printable, say};
 use crate::os::{descriptor, environment, process, sandbox, thp};
-use crate::packing;
-use crate::size_class::{MEDIUM_MAX, SMALL_MAX};
-use crate::watch::tools;
+use crate::policy::alignment;
+use crate::policy::fork_cow::{self, Rule};
+use crate::policy::huge_pages;
+use crate::policy::limits::{self, Limit};
+use crate::policy::size_policy;
+use crate::pool::invalid_free;
+use crate::stats_page;
+use crate::tools::tools;
 
 const PREFIX: &[u8] = b"OBMALLOC_";
 
@@ -76,7 +76,7 @@ pub static SETTINGS: &[Setting] = table![
         name: "LIVE",
         values: "0 or 1; 0",
         meaning: "a page of statistics that `obmalloc stats`, `top` and `map` read while the program runs (see docs/metrics.md)",
-        apply: |value| switch(value).map(live::want).is_some(),
+        apply: |value| switch(value).map(stats_page::want).is_some(),
     },
     Setting {
         name: "DEBUG",
@@ -89,7 +89,7 @@ pub static SETTINGS: &[Setting] = table![
         values: "abort or report; abort",
         meaning: "what follows the line on stderr that a block was freed wrongly: the process ends, or the wrong call is left undone and the program goes on",
         apply: |value| {
-            misuse::set_go_on(value == b"report");
+            invalid_free::set_go_on(value == b"report");
             matches!(value, b"abort" | b"report")
         },
     },
@@ -99,7 +99,7 @@ pub static SETTINGS: &[Setting] = table![
         meaning: "the largest request that is served from pools; unset: 512, CPython's own rule, and 8192 once the heap, or the whole program in memory, has 64 MiB, or 100000 larger requests were made",
         apply: |value| match size(value) {
             Some(n @ SMALL_MAX..=MEDIUM_MAX) => {
-                cutoff::set(n);
+                size_policy::set(n);
                 true
             }
             _ => false,
@@ -117,7 +117,7 @@ pub static SETTINGS: &[Setting] = table![
                 b"mem:8" => (true, false),
                 _ => return false,
             };
-            packing::set(mem, obj);
+            alignment::set(mem, obj);
             true
         },
     },
@@ -176,7 +176,7 @@ pub static SETTINGS: &[Setting] = table![
                 b"seal" => Rule::Seal,
                 _ => return false,
             };
-            inherited::set_rule(rule);
+            fork_cow::set_rule(rule);
             true
         },
     },
@@ -216,7 +216,7 @@ pub static SETTINGS: &[Setting] = table![
         apply: |value| {
             let allow = |allowed| {
                 decay::allow_thread(allowed);
-                live::allow_thread(allowed);
+                stats_page::allow_thread(allowed);
             };
             switch(value).map(allow).is_some()
         },
@@ -350,7 +350,7 @@ fn visit(mut not_understood: impl FnMut(&'static [u8])) {
         }
     }
     if sandbox::is_restricted() {
-        live::want(false);
+        stats_page::want(false);
         huge_pages::want(false);
         guard::set_rate(0);
     }

@@ -141,128 +141,40 @@ extern crate std;
 
 pub mod sync;
 
-pub mod hot;
-
-pub mod geometry;
-
-pub mod size_class;
-
-pub mod allocator;
-
-pub mod listener;
-
-pub mod list;
-
-pub mod tally;
+pub mod base;
 
 pub mod os;
 
-pub mod limits;
-
-pub mod inherited;
-
-pub mod pages;
-
-pub mod huge_pages;
-
-pub mod lane;
-
-pub mod claim;
-
-pub mod block_bits;
+pub mod policy;
 
 pub mod pool;
 
-pub mod pool_blocks;
-
-pub mod pool_pages;
-
-pub mod refusal;
-
-pub mod metadata;
-
-pub mod arena_source;
-
 pub mod arena;
-
-pub mod records;
-
-pub mod near;
-
-pub mod granule;
-
-pub mod address_map;
-
-pub mod arenas;
-
-pub mod depot;
-
-pub mod used_pools;
-
-pub mod cutoff;
-
-pub mod packing;
-
-pub mod misuse;
-
-pub mod pool_mistakes;
 
 pub mod guard;
 
 pub mod heap;
 
-pub mod supply;
-
-pub mod counts;
-
-pub mod exchange;
-
-pub mod purge;
-
-pub mod magazine;
-
-pub mod magazines;
-
-pub mod mine;
-
-pub mod threads;
+pub mod tcache;
 
 #[cfg(any(test, feature = "model"))]
 pub mod check;
 
 pub mod stats;
 
-pub mod live;
+pub mod stats_page;
 
-pub mod round;
-
-pub mod decay;
-
-pub mod fork;
-
-pub mod first_use;
-
-pub mod below;
+pub mod background;
 
 pub mod object;
 
-pub mod realloc;
-
-pub mod watch;
+pub mod tools;
 
 pub mod config;
 
-pub mod stats_json;
-
-pub mod stats_text;
-
-pub mod stats_table;
-
-pub mod at_exit;
-
 pub mod domains;
 
-pub mod host;
+pub mod cpython;
 
 pub mod capi;
 

@@ -2,7 +2,7 @@
 
 use core::ffi::c_void;
 
-use obmalloc::address_map::MAP;
+use obmalloc::arena::page_map::MAP;
 use obmalloc::capi::{mem, object, raw};
 
 /// Where a block came from.

@@ -173,7 +173,7 @@ pub fn change_arenas() -> bool {
         if !GIVEN.lock().unwrap().is_empty() {
             return false;
         }
-        table = obmalloc::arena_source::STANDARD.into();
+        table = obmalloc::arena::chunk::STANDARD.into();
     }
     // SAFETY: a table; no other thread is in the library.
     unsafe { tables::PyObject_SetArenaAllocator(&raw mut table) };

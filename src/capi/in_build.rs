@@ -15,18 +15,18 @@ use core::arch::global_asm;
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::ptr;
 
-use crate::arena_source;
+use crate::arena::chunk;
+use crate::base::layout::{ALIGNMENT, REQUEST_MAX};
+use crate::cpython::exports::{Functions, Malloc};
+use crate::cpython::route;
 use crate::domains::debug::hooks;
 use crate::domains::domain::Domain;
 use crate::domains::names::{self, Name};
 use crate::domains::outside::PyMemAllocatorEx;
 use crate::domains::{era, pymalloc, raw};
-use crate::geometry::{ALIGNMENT, REQUEST_MAX};
-use crate::host::exports::{Functions, Malloc};
-use crate::host::route;
 use crate::os::errno;
 use crate::os::text::CFile;
-use crate::stats_table;
+use crate::stats::debug_stats;
 
 /// Defines names that are in the archive alone, each a jump to a function.
 macro_rules! names {
@@ -81,8 +81,8 @@ names! {
     "_PyMem_DebugRealloc" => hooks::realloc;
     "_PyMem_DebugFree" => hooks::free;
 
-    "_PyMem_ArenaAlloc" => arena_source::standard_alloc;
-    "_PyMem_ArenaFree" => arena_source::standard_free;
+    "_PyMem_ArenaAlloc" => chunk::standard_alloc;
+    "_PyMem_ArenaFree" => chunk::standard_free;
     "_PyObject_VirtualAlloc" => virtual_alloc;
     "_PyObject_VirtualFree" => virtual_free;
 
@@ -210,7 +210,7 @@ unsafe extern "C" fn allocator_stats(
     let mut out = unsafe { CFile::new(out) };
     // SAFETY: the caller's C string.
     let name = unsafe { CStr::from_ptr(name) }.to_bytes();
-    let _ = stats_table::free_list(&mut out, name, objects, size);
+    let _ = debug_stats::free_list(&mut out, name, objects, size);
 }
 
 unsafe extern "C" fn allocated_blocks() -> isize {
@@ -281,13 +281,13 @@ unsafe extern "C" fn default_raw_free(p: *mut c_void) {
 /// 3.11 and later: memory for the frames of Python functions, from where
 /// arenas come from.
 unsafe extern "C" fn virtual_alloc(size: usize) -> *mut c_void {
-    let arenas = arena_source::get();
+    let arenas = chunk::get();
     // SAFETY: the contract of such a table.
     unsafe { (arenas.alloc)(arenas.ctx, size) }
 }
 
 unsafe extern "C" fn virtual_free(p: *mut c_void, size: usize) {
-    let arenas = arena_source::get();
+    let arenas = chunk::get();
     // SAFETY: as above; the caller's memory.
     unsafe { (arenas.free)(arenas.ctx, p, size) };
 }

@@ -1,5 +1,5 @@
 //! The C ABI: what the library exports, and nothing else. Each function does
-//! what [`route`](crate::host::route) says.
+//! what [`route`](crate::cpython::route) says.
 //!
 //! Pointers given back to a function must be NULL or have come from the same
 //! domain; `PyMem_*` and `PyObject_*` accept each other's blocks and the C

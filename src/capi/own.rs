@@ -3,13 +3,13 @@
 use core::ffi::{CStr, c_char, c_int};
 use core::slice;
 
-use crate::decay;
-use crate::host::reason::Reason;
-use crate::host::route;
-use crate::host::state::host_version;
-use crate::live::snapshot;
+use crate::background::decay;
+use crate::cpython::reason::Reason;
+use crate::cpython::route;
+use crate::cpython::state::host_version;
 use crate::os::text::Buffer;
-use crate::stats_json;
+use crate::stats::json;
+use crate::stats_page::snapshot;
 
 /// `obmalloc_install`: the library serves this process.
 pub const OBMALLOC_ACTIVE: c_int = 0;
@@ -95,7 +95,7 @@ pub unsafe extern "C" fn obmalloc_stats_json(buffer: *mut c_char, size: usize) -
     };
     let mut buffer = Buffer::new(bytes);
     // A `Buffer` takes everything: it cuts and counts.
-    let _ = stats_json::write(&mut buffer, host_version());
+    let _ = json::write(&mut buffer, host_version());
     buffer.end()
 }
 

@@ -3,10 +3,10 @@
 
 use core::ffi::{c_char, c_int};
 
-use crate::at_exit;
-use crate::fork;
-use crate::host::state::host_version;
-use crate::host::{attach, route};
+use crate::background::at_exit;
+use crate::background::fork;
+use crate::cpython::state::host_version;
+use crate::cpython::{attach, route};
 use crate::os::{descriptor, environment};
 
 /// What the `_init` of each object calls that is loaded, from before the first of our

@@ -2,8 +2,8 @@
 
 use core::ffi::c_int;
 
+use crate::cpython::route::jump;
 use crate::domains::outside::{PyMemAllocatorEx, PyObjectArenaAllocator};
-use crate::host::route::jump;
 
 /// A domain, by CPython's number.
 pub type PyMemAllocatorDomain = c_int;

@@ -5,8 +5,8 @@ use core::ffi::c_int;
 use super::pymalloc::{self, MEM, OBJ};
 use super::raw::{MALLOC, RAW};
 use super::table::{self, Table};
-use crate::allocator::Allocator;
-use crate::packing;
+use crate::base::vtable::Allocator;
+use crate::policy::alignment;
 
 /// A domain.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,8 +54,8 @@ impl Domain {
     pub fn standard(self) -> Allocator {
         match self {
             Domain::Raw => MALLOC,
-            Domain::Mem => pymalloc::packed(packing::mem()),
-            Domain::Obj => pymalloc::packed(packing::obj()),
+            Domain::Mem => pymalloc::packed(alignment::mem()),
+            Domain::Obj => pymalloc::packed(alignment::obj()),
         }
     }
 }

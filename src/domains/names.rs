@@ -19,7 +19,7 @@ use super::era;
 use super::pymalloc::{MIMALLOC, is_ours};
 use super::raw::MALLOC;
 use super::table::same;
-use crate::allocator::Allocator;
+use crate::base::vtable::Allocator;
 use crate::os::weak::is_debug_build;
 
 /// An allocator by name, with CPython's numbers (`PyMemAllocatorName`).

@@ -4,7 +4,7 @@
 
 use core::ffi::c_void;
 
-use crate::allocator::{Allocator, ArenaAllocator};
+use crate::base::vtable::{Allocator, ArenaAllocator};
 use crate::os::text;
 
 /// A domain's allocator: four functions, and what they get as their first
@@ -151,7 +151,7 @@ unsafe extern "C" fn no_arena_free(_: *mut c_void, _: *mut c_void, _: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::allocator::LIBC;
+    use crate::base::vtable::LIBC;
 
     #[test]
     fn holes_are_filled_inside_and_holes_again_outside() {

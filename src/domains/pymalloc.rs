@@ -6,11 +6,10 @@ use core::ffi::c_void;
 
 use super::raw::WHATEVER_IS_IN_RAW;
 use super::table::Table;
-use crate::allocator::Allocator;
-use crate::geometry::{ALIGNMENT, PACKED_ALIGNMENT};
+use crate::base::layout::{ALIGNMENT, PACKED_ALIGNMENT};
+use crate::base::vtable::Allocator;
 use crate::object;
-use crate::realloc;
-use crate::watch;
+use crate::tools;
 
 /// `PYTHONMALLOC=pymalloc`, the default.
 pub const PYMALLOC: Allocator = aligned::<ALIGNMENT>();
@@ -30,14 +29,14 @@ const fn aligned<const ALIGN: usize>() -> Allocator {
 /// The same, where somebody watches single blocks.
 const WATCHED: Allocator = Allocator {
     ctx: (&raw const BELOW).cast::<c_void>().cast_mut(),
-    ..watch::TABLE
+    ..tools::TABLE
 };
 
 static BELOW: Allocator = WHATEVER_IS_IN_RAW;
 
 /// What serves a domain that is packed, or not, or watched.
 pub fn packed(packed: bool) -> Allocator {
-    if watch::is_wanted() {
+    if tools::is_wanted() {
         WATCHED
     } else if packed {
         PACKED
@@ -87,7 +86,7 @@ pub unsafe extern "C" fn calloc<const ALIGN: usize>(
 }
 
 /// # Safety
-/// As [`realloc::realloc`].
+/// As [`object::realloc`].
 #[unsafe(link_section = ".text.hot.rest")]
 pub unsafe extern "C" fn realloc<const ALIGN: usize>(
     _: *mut c_void,
@@ -95,7 +94,7 @@ pub unsafe extern "C" fn realloc<const ALIGN: usize>(
     n: usize,
 ) -> *mut c_void {
     // SAFETY: T1; the pointer's contract is the caller's.
-    unsafe { realloc::realloc::<ALIGN>(&WHATEVER_IS_IN_RAW, p, n) }
+    unsafe { object::realloc::<ALIGN>(&WHATEVER_IS_IN_RAW, p, n) }
 }
 
 /// # Safety

@@ -7,11 +7,10 @@
 use core::ffi::c_void;
 
 use super::table::Table;
-use crate::address_map::MAP;
-use crate::allocator::{Allocator, LIBC};
-use crate::geometry::ALIGNMENT;
+use crate::arena::page_map::MAP;
+use crate::base::layout::ALIGNMENT;
+use crate::base::vtable::{Allocator, LIBC};
 use crate::object;
-use crate::realloc;
 
 /// `PYTHONMALLOC=malloc`: the C library's functions.
 pub const MALLOC: Allocator = Allocator {
@@ -42,7 +41,7 @@ pub const WHATEVER_IS_IN_RAW: Allocator = Allocator {
 pub unsafe extern "C" fn realloc(_: *mut c_void, p: *mut c_void, n: usize) -> *mut c_void {
     if MAP.find(p.addr()).class().is_some() {
         // SAFETY: T1; the pointer is a block of ours.
-        unsafe { realloc::realloc::<ALIGNMENT>(&LIBC, p, n) }
+        unsafe { object::realloc::<ALIGNMENT>(&LIBC, p, n) }
     } else {
         // SAFETY: T1; the pointer is NULL or the C library's.
         unsafe { (LIBC.realloc)(LIBC.ctx, p, n) }

@@ -11,7 +11,7 @@ use core::sync::atomic::{
     Ordering::{Acquire, Release},
 };
 
-use crate::allocator::{Allocator, Calloc, Free, Malloc, Realloc};
+use crate::base::vtable::{Allocator, Calloc, Free, Malloc, Realloc};
 
 /// A table that can change. Release publishes what a new context points to.
 pub struct Table {

@@ -53,10 +53,10 @@ use reporter::Reporter;
 use slack::Slack;
 use slots::{SLOTS, State};
 
-use crate::misuse;
 use crate::os::lock::Word;
 use crate::os::sandbox;
 use crate::os::text;
+use crate::pool::invalid_free;
 
 /// Has one allocation in `n` guarded from now on; 0: none.
 pub fn set_rate(n: usize) {
@@ -205,7 +205,7 @@ fn mistake(deed: Deed, address: usize) {
         );
     }
     // Nothing of what is reported has damaged the heap, so a program may go on.
-    misuse::end_or_go_on(format_args!(
+    invalid_free::end_or_go_on(format_args!(
         "{} of {address:#x} is reported above (pid {})",
         deed.word(),
         text::pid()
@@ -460,7 +460,7 @@ mod tests {
     #[test]
     fn a_program_that_is_to_go_on_does() {
         let (said, signal) = in_child(|| {
-            misuse::set_go_on(true);
+            invalid_free::set_go_on(true);
             let p = allocate(41);
             access(p, 41, true);
             for _ in 0..200 {

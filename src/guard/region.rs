@@ -19,7 +19,7 @@
 //! J1  A page of the region is open only if it is one of those that the block of
 //!     its slot touches, and the slot is taken.
 
-use crate::geometry::ALIGNMENT;
+use crate::base::layout::ALIGNMENT;
 use crate::os::memory;
 use crate::sync::{AtomicUsize, Ordering::Relaxed};
 

@@ -2,11 +2,11 @@
 //! what becomes of pools and arenas as blocks come and go.
 
 use super::*;
-use crate::arenas;
-use crate::geometry::{POOL_SIZE, POOLS_PER_ARENA, pool_base};
+use crate::arena::set;
+use crate::base::layout::{POOL_SIZE, POOLS_PER_ARENA, pool_base};
+use crate::base::size_class::SizeClass;
 use crate::heap::Heap;
-use crate::lane::{LANES, Lane};
-use crate::size_class::SizeClass;
+use crate::pool::shard::{LANES, Lane};
 use core::ptr;
 
 fn heap() -> &'static Heap {
@@ -111,7 +111,7 @@ fn empty_pools_serve_another_class() {
 
 #[test]
 fn empty_arenas_go_back_to_the_kernel() {
-    arenas::go_by_time(false);
+    set::go_by_time(false);
     let heap = heap();
     let class = SizeClass::of(32768).unwrap();
     let arenas = 20;

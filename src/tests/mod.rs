@@ -5,9 +5,9 @@ use core::ptr::NonNull;
 
 pub(crate) use std::{boxed::Box, format, vec, vec::Vec};
 
-use crate::address_map::MAP;
 use crate::arena::Arena;
-use crate::arena_source::Land;
+use crate::arena::chunk::Land;
+use crate::arena::page_map::MAP;
 use crate::os::memory;
 
 mod heap;

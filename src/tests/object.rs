@@ -3,12 +3,12 @@
 //! everything a program may do to it from several threads.
 
 use super::*;
-use crate::allocator::LIBC;
-use crate::cutoff;
+use crate::base::size_class::MEDIUM_MAX;
+use crate::base::vtable::LIBC;
 use crate::heap::HEAP;
 use crate::object;
-use crate::realloc;
-use crate::size_class::MEDIUM_MAX;
+use crate::object::realloc;
+use crate::policy::size_policy;
 use crate::stats;
 use core::ffi::c_void;
 use core::ptr;
@@ -112,7 +112,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
 }
 
 fn perform(acts: &[Act]) {
-    cutoff::set(MEDIUM_MAX);
+    size_policy::set(MEDIUM_MAX);
     let mut live: Vec<Owned> = Vec::new();
     for (seed, act) in acts.iter().enumerate() {
         let seed = seed as u8;
@@ -205,7 +205,7 @@ fn impossible_sizes_are_refused_and_change_nothing() {
 
 #[test]
 fn a_block_stays_while_three_quarters_of_it_are_used() {
-    cutoff::set(MEDIUM_MAX);
+    size_policy::set(MEDIUM_MAX);
     for (size, stays) in [(512, 385), (64, 49), (1024, 769), (32768, 24577)] {
         let mut block = Owned::malloc(size, 1);
         let before = block.p;
@@ -236,7 +236,7 @@ fn foreign_blocks_go_to_whom_they_belong() {
 
 #[test]
 fn requests_above_the_limit_go_below() {
-    cutoff::set(MEDIUM_MAX);
+    size_policy::set(MEDIUM_MAX);
     let asked = || stats::Snapshot::now().unwrap().below().asked;
     let before = asked();
     let block = Owned::malloc(32769, 3);

@@ -33,7 +33,7 @@ mod bench;
 mod doctor;
 mod elf;
 mod failure;
-#[path = "../../live/layout.rs"]
+#[path = "../../stats_page/layout.rs"]
 #[allow(
     dead_code,
     reason = "the library's forms, of which readers need a part"

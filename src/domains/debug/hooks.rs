@@ -14,8 +14,8 @@ use super::super::domain::Domain;
 use super::super::{era, python};
 use super::block::{BEFORE, Block, Damage, Ends, overhead};
 use super::dump;
-use crate::allocator::{Allocator, LIBC};
-use crate::geometry::REQUEST_MAX;
+use crate::base::layout::REQUEST_MAX;
+use crate::base::vtable::{Allocator, LIBC};
 use crate::os::errno;
 
 /// A domain under the hooks. Its address is the hooks' context.

@@ -1,12 +1,12 @@
 //! The address map: whoever finds an arena finds all of its record, and whoever has a
 //! block finds its class.
 
-use crate::address_map::MAP;
 use crate::arena::Arena;
-use crate::arena_source::Land;
-use crate::lane::Lane;
+use crate::arena::chunk::Land;
+use crate::arena::page_map::MAP;
+use crate::base::size_class::SizeClass;
 use crate::os::memory;
-use crate::size_class::SizeClass;
+use crate::pool::shard::Lane;
 use crate::sync::execution::{model, spawn};
 use crate::sync::{
     AtomicUsize,

@@ -2,10 +2,10 @@
 //! a pool by looks without one.
 
 use super::Own;
+use crate::base::size_class::SizeClass;
 use crate::heap::Heap;
-use crate::lane::Lane;
 use crate::pool::Pool;
-use crate::size_class::SizeClass;
+use crate::pool::shard::Lane;
 use crate::sync::execution::{model, spawn};
 use core::ptr;
 

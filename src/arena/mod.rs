@@ -1,0 +1,314 @@
+//! An arena: a run of pools, the unit in which memory comes and goes. This is
+//! its record, which lies apart from it.
+//!
+//! ```text
+//!    the land: 2 MiB at a multiple of 2 MiB, all of it pools; or what a
+//!    program's allocator gave, with bytes to spare at both ends
+//!    +- ... +--------+--------+--------+--------+-- ... --+--------+- ... +
+//!    |      | pool 0 | pool 1 | pool 2 | pool 3 |         | pool n |      |
+//!    +- ... +--------+--------+--------+--------+-- ... --+--------+- ... +
+//!               |        |        |
+//!           pools[0]  pools[1]  pools[2]   ...  the descriptors, in the record
+//!
+//!    free_pools: a bit for each pool, 1 == empty
+//! ```
+//!
+//! # Invariants
+//!
+//! A1  A bit of `free_pools` is set exactly while its pool is empty.
+//! A2  The i-th descriptor is in charge of the i-th pool.
+//! A3  A bit of `warm` is set exactly while its pool is empty and has resident
+//!     pages.
+//!
+//! # Threads
+//!
+//! Records are made, filled and listed under the arenas' lock and never given
+//! back to the kernel: a reference to one stays good. `pools` are touched as
+//! `pool.rs` says.
+
+pub mod metadata;
+
+pub mod near;
+
+pub mod granule;
+
+pub mod refusal;
+
+pub mod affinity;
+
+pub mod records;
+
+pub mod chunk;
+
+pub mod page_map;
+
+pub mod set;
+
+use core::ptr::NonNull;
+
+use crate::arena::affinity::Claim;
+use crate::arena::chunk::Land;
+use crate::base::layout::{POOL_BITS, POOL_SIZE, POOLS_PER_ARENA};
+use crate::base::list::{Linked, Links};
+use crate::pool::Pool;
+use crate::pool::pages::Pages;
+use crate::sync::{AtomicBool, Cell, Ordering::Relaxed};
+
+/// The record of an arena. All zero is a record without an arena, but for `land`.
+#[repr(C)]
+pub struct Arena {
+    links: Links<Arena>,
+    /// Where it lies; `None` once that was given back.
+    land: Cell<Option<Land>>,
+    /// Where pool 0 begins, and how many there are.
+    base: Cell<usize>,
+    len: Cell<usize>,
+    /// A bit for each pool that is empty (A1).
+    free_pools: Cell<u32>,
+    /// Of these, the pools that have resident pages (A3).
+    warm: Cell<u32>,
+    /// Whether the kernel may use huge pages in it.
+    huge: AtomicBool,
+    /// Whether it was wholly empty when it was looked at, and has been since.
+    idle: Cell<bool>,
+    /// Who takes pools from it first (C1).
+    claim: Cell<Option<Claim>>,
+    /// The record that was made before this one; written once.
+    made_before: Cell<Option<&'static Arena>>,
+    pools: [Pool; POOLS_PER_ARENA],
+}
+
+// SAFETY: reached by several threads under the locks that the module page
+// names.
+unsafe impl Sync for Arena {}
+
+impl Linked for Arena {
+    fn links(&self) -> &Links<Arena> {
+        &self.links
+    }
+}
+
+impl Arena {
+    /// Makes a record that is in charge of nothing of what is all zero.
+    ///
+    /// # Safety
+    /// `at` is aligned, zero, nobody else's, and never unmapped.
+    pub unsafe fn begin(at: NonNull<Arena>) -> &'static Arena {
+        // SAFETY: the caller's promise. (Which bytes say that there is no land is the
+        // compiler's choice.)
+        unsafe { (&raw mut (*at.as_ptr()).land).write(Cell::new(None)) };
+        // SAFETY: the caller's promise; zero is valid for all the rest.
+        unsafe { at.as_ref() }
+    }
+
+    /// Puts the record in charge of an arena on `land`, all of it empty.
+    pub fn place(&self, land: Land) {
+        self.land.set(Some(land));
+        self.base.set(land.first_pool());
+        self.len.set(land.pools());
+        self.idle.set(false);
+        self.claim.set(None);
+        self.huge.store(land.is_huge(), Relaxed);
+        let (all, resident) = (
+            u32::MAX >> (POOLS_PER_ARENA - land.pools()),
+            land.resident(),
+        );
+        self.free_pools.set(all);
+        self.warm.set(if resident.is_empty() { 0 } else { all });
+        for (i, pool) in self.pools[..land.pools()].iter().enumerate() {
+            pool.place(self.base.get() + i * POOL_SIZE, resident); // A2
+        }
+    }
+
+    /// Takes the land out of the record, which is in charge of nothing then.
+    pub fn leave(&self) -> Option<Land> {
+        self.land.take()
+    }
+
+    /// Where its first pool begins.
+    pub fn base(&self) -> usize {
+        self.base.get()
+    }
+
+    /// How many pools it has.
+    pub fn len(&self) -> usize {
+        self.len.get()
+    }
+
+    /// Whether all of its pools are empty.
+    pub fn is_empty(&self) -> bool {
+        self.free_pools() == self.len()
+    }
+
+    /// Whether its land is a program's.
+    pub fn is_programs(&self) -> bool {
+        self.land.get().is_some_and(|land| land.is_programs())
+    }
+
+    /// Bytes of its land.
+    pub fn size(&self) -> usize {
+        self.land.get().map_or(0, |land| land.size())
+    }
+
+    /// How many of its pools are empty.
+    pub fn free_pools(&self) -> usize {
+        self.free_pools.get().count_ones() as usize
+    }
+
+    /// The descriptor of the pool at `address`, which is in this arena.
+    #[inline]
+    pub fn pool(&'static self, address: usize) -> &'static Pool {
+        &self.pools[self.index(address)]
+    }
+
+    /// The index of the pool at `address`, which is in this arena.
+    #[inline]
+    fn index(&self, address: usize) -> usize {
+        (address.wrapping_sub(self.base.get()) >> POOL_BITS) % POOLS_PER_ARENA
+    }
+
+    /// Who has claimed it.
+    pub fn claim(&self) -> Option<Claim> {
+        self.claim.get()
+    }
+
+    /// Says who claims it from now on.
+    pub fn set_claim(&self, claim: Option<Claim>) {
+        self.claim.set(claim);
+    }
+
+    /// Whether an empty pool of it has resident pages.
+    pub fn is_warm(&self) -> bool {
+        self.warm.get() != 0
+    }
+
+    /// Takes the empty pool at the lowest address, one with resident pages if
+    /// there is any.
+    pub fn take_pool(&'static self) -> Option<&'static Pool> {
+        let free = self.free_pools.get();
+        let from = if self.warm.get() == 0 {
+            free
+        } else {
+            self.warm.get()
+        };
+        let pool = self.pools.get(from.trailing_zeros() as usize)?;
+        let bit = from & from.wrapping_neg();
+        self.free_pools.set(free & !bit);
+        self.warm.set(self.warm.get() & !bit);
+        self.idle.set(false);
+        if free == bit {
+            self.claim.set(None); // C1
+        }
+        Some(pool)
+    }
+
+    /// Takes `pool`, which is empty now, back.
+    pub fn give_pool(&'static self, pool: &'static Pool) {
+        let bit = 1 << self.index(pool.base());
+        debug_assert_eq!(self.free_pools.get() & bit, 0, "A1");
+        self.free_pools.set(self.free_pools.get() | bit);
+        if !pool.resident().is_empty() {
+            self.warm.set(self.warm.get() | bit);
+        }
+        if self.is_empty() {
+            self.claim.set(None); // C1
+        }
+    }
+
+    /// Its pools. Anyone may ask; what they are, only the lock says that guards
+    /// them.
+    pub fn pools(&'static self) -> impl Iterator<Item = &'static Pool> {
+        self.pools.iter()
+    }
+
+    /// Whether the pool at `address` is empty.
+    pub fn has_empty(&self, address: usize) -> bool {
+        self.free_pools.get() >> self.index(address) & 1 == 1
+    }
+
+    /// Gives the pages of `pool`, which is empty, back to the kernel that are due: see
+    /// [`Pool::due_pages`]. Returns how many bytes.
+    pub fn purge_empty(&self, pool: &Pool, page: usize, at_once: bool) -> usize {
+        let gone = self.give_back(pool, pool.due_pages(page, at_once));
+        if pool.resident().is_empty() {
+            self.warm
+                .set(self.warm.get() & !(1 << self.index(pool.base())));
+        }
+        gone
+    }
+
+    /// Gives `due` pages of `pool` back to the kernel: see [`Pool::give_back`].
+    /// From the first of them on, the arena's pages are small.
+    pub fn give_back(&self, pool: &Pool, due: Pages) -> usize {
+        if due.is_empty() {
+            return 0;
+        }
+        if self.huge.load(Relaxed)
+            && self.huge.swap(false, Relaxed)
+            && let Some(land) = self.land.get()
+        {
+            land.use_small_pages();
+        }
+        pool.give_back(due)
+    }
+
+    /// Bytes of resident pages in its empty pools.
+    pub fn resident_empty(&self) -> usize {
+        let pools = self.pools[..self.len()].iter().enumerate();
+        let warm = pools.filter(|(i, _)| self.warm.get() >> i & 1 == 1);
+        warm.map(|(_, pool)| pool.resident().bytes()).sum()
+    }
+
+    /// Notes that it is wholly empty.
+    pub fn note_idle(&self) {
+        self.idle.set(true);
+    }
+
+    /// Whether it was noted as wholly empty and has been since.
+    pub fn is_idle(&self) -> bool {
+        self.idle.get()
+    }
+
+    /// The record that was made before this one.
+    pub fn made_before(&self) -> Option<&'static Arena> {
+        self.made_before.get()
+    }
+
+    /// Says which was made before. To be called once, before others see it.
+    pub fn follow(&self, older: Option<&'static Arena>) {
+        self.made_before.set(older);
+    }
+
+    /// Asserts the invariants of one arena, for tests.
+    #[cfg(any(test, feature = "model"))]
+    pub fn check(&self) {
+        for (i, pool) in self.pools[..self.len()].iter().enumerate() {
+            assert_eq!(pool.base(), self.base() + i * POOL_SIZE, "A2");
+            let free = self.free_pools.get() >> i & 1 == 1;
+            assert_eq!(free, pool.class().is_none(), "A1");
+            let warm = self.warm.get() >> i & 1 == 1;
+            assert_eq!(warm, free && !pool.resident().is_empty(), "A3");
+            pool.check();
+        }
+        if self.claim.get().is_some() {
+            assert!(self.free_pools() > 0 && !self.is_empty(), "C1");
+        }
+    }
+}
+
+const _: () = assert!(
+    POOLS_PER_ARENA == 32,
+    "an arena's free pools are bits of a u32"
+);
+
+#[cfg(test)]
+mod tests {
+    use crate::tests::lone_record;
+
+    #[test]
+    fn a_new_record_has_no_land() {
+        let record = lone_record();
+        assert_eq!((record.size(), record.is_programs()), (0, false));
+        assert!(record.leave().is_none());
+    }
+}

@@ -1,0 +1,302 @@
+//! Fork: the child must find the heap whole.
+//!
+//! ```text
+//!    prepare:          the helper threads are told to stop; what is free goes back, as
+//!                      far as that takes no time; all locks are taken: those of the
+//!                      helpers (live/, decay.rs), THREADS, class 1, ..., class 80,
+//!                      arenas, the guarded slots
+//!    parent, child:    they are opened
+//! ```
+//!
+//! That is the order of all locks (H2); a constant number of them, whatever
+//! the size of the heap. The hit path holds no lock, and its steps leave the
+//! magazines whole at each instruction (M4), so a thread that is in the midst
+//! of one when another forks loses at most the run of blocks it carries, in
+//! the child, where it does not exist any more.
+//!
+//! Prepare handlers run in the opposite order of their registration, and ours are to run
+//! last: they are registered when the library is loaded. Before the first block is asked for
+//! they only note that a fork goes on, so that the first use waits for its end.
+//!
+//! # A fork in a signal handler
+//!
+//! The handler may have interrupted its thread anywhere but within our handlers, which
+//! block signals:
+//!
+//! - In the midst of an allocation: the thread holds some locks. They stay as they are, and
+//!   what they guard is not touched. The others are taken, but not waited for without end:
+//!   other threads may wait for the thread. What could not be had is poisoned in the child
+//!   (`os/lock.rs`). A process of one thread has nothing that could be poisoned.
+//! - In the midst of a fork, between our handlers: that one holds all locks for this one,
+//!   too (`DEPTH`).
+//!
+//! A fork that interrupts nothing gets all locks, however long it takes. Where it has to
+//! wait for long, it opens them all in between and lets signals come: the thread that it
+//! waits for may wait for this one to handle a signal.
+//!
+//! `vfork`, `posix_spawn` and `system` run no handlers, and need none.
+
+use crate::background::decay;
+use crate::guard;
+use crate::heap::HEAP;
+use crate::os::forker::{self, Turn};
+use crate::os::lock::{Tending, Word};
+use crate::os::once::Once;
+use crate::os::wait::{self, this_thread};
+use crate::os::{clock, thread};
+use crate::stats_page;
+use crate::sync::{
+    AtomicBool, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release, SeqCst},
+    fence,
+};
+use crate::tcache::registry;
+
+/// Nanoseconds that a fork takes to give free memory back.
+const FOR_MEMORY: u64 = 350_000;
+/// Nanoseconds that it waits for the helper threads to be gone: before the copy, which
+/// nothing needs, and afterwards, when CPython counts threads. They need a tenth of a
+/// millisecond; on a busy machine a processor first, which the forking thread shares with
+/// others as they do.
+const FOR_HELPERS: u64 = 300_000;
+const FOR_HELPERS_AFTERWARDS: u64 = 30_000_000;
+/// Nanoseconds after which a fork that waits for locks opens those it has, the first time,
+/// and at the longest.
+const FOR_LOCKS: u64 = 10_000_000;
+const FOR_LOCKS_LONGEST: u64 = 1_000_000_000;
+/// The same where it has interrupted an allocation, and goes on without the others.
+const FOR_LOCKS_INTERRUPTED: u64 = 20_000_000;
+/// Microseconds before they are tried again.
+const PAUSE: u64 = 200;
+
+/// How many forks of the forking thread are under way, each in a signal handler that has
+/// interrupted the one before. Only that thread looks.
+static DEPTH: AtomicUsize = AtomicUsize::new(0);
+/// Whether the forking thread holds all locks by its fork.
+static ALL_HELD: AtomicBool = AtomicBool::new(false);
+
+/// Whether there is anything to look after.
+static NEEDED: AtomicBool = AtomicBool::new(false);
+
+/// Threads that fork without the locks, because the heap was not in use when they began;
+/// 0 for an empty entry. The first use of the heap waits for them, or their children would
+/// find locks held by threads that the children do not have.
+static EARLY_FORKS: [AtomicUsize; 8] = [const { AtomicUsize::new(0) }; 8];
+/// Maximum nanoseconds that the first use waits: the fork may wait for its thread, in a fork
+/// handler of another library.
+const FOR_EARLY_FORKS: u64 = 1_000_000_000;
+
+/// Shows `see` all locks, in their order.
+fn each_lock(see: &mut dyn FnMut(&'static Word)) {
+    stats_page::each_lock(see);
+    decay::each_lock(see);
+    see(registry::word());
+    HEAP.each_lock(see);
+    see(guard::word());
+}
+
+/// Enters this thread into `EARLY_FORKS`. False if the heap is in use.
+fn begin_early_fork() -> bool {
+    let me = this_thread();
+    while !NEEDED.load(Acquire) {
+        let is_entered = EARLY_FORKS
+            .iter()
+            .any(|entry| entry.compare_exchange(0, me, Relaxed, Relaxed).is_ok());
+        if is_entered {
+            // Pairs with the fence of `wait_for_early_forks`: at least one of the two threads
+            // sees the store of the other.
+            fence(SeqCst);
+            if !NEEDED.load(Acquire) {
+                return true;
+            }
+            end_early_fork();
+        } else {
+            wait::pause(PAUSE);
+        }
+    }
+    false
+}
+
+fn end_early_fork() {
+    let me = this_thread();
+    for entry in &EARLY_FORKS {
+        if entry.load(Relaxed) == me {
+            entry.store(0, Release);
+        }
+    }
+}
+
+/// Waits until no other thread forks without the locks.
+fn wait_for_early_forks() {
+    fence(SeqCst);
+    let (me, begin) = (this_thread(), clock::nanoseconds());
+    let is_another = |entry: &AtomicUsize| ![0, me].contains(&entry.load(Acquire));
+    while EARLY_FORKS.iter().any(is_another)
+        && clock::nanoseconds().saturating_sub(begin) < FOR_EARLY_FORKS
+    {
+        wait::pause(PAUSE);
+    }
+}
+
+unsafe extern "C" fn prepare() {
+    if begin_early_fork() {
+        return;
+    }
+    let mut patience = FOR_LOCKS;
+    while !thread::without_signals(|| hold(patience)) {
+        wait::pause(PAUSE);
+        patience = FOR_LOCKS_LONGEST.min(2 * patience);
+    }
+}
+
+/// Takes all locks. False if that would take more than `patience` nanoseconds, and none is
+/// held.
+fn hold(patience: u64) -> bool {
+    if forker::is_this_thread() {
+        DEPTH.store(DEPTH.load(Relaxed) + 1, Relaxed);
+        return true;
+    }
+    let mut is_interrupted = false;
+    each_lock(&mut |word| is_interrupted |= word.is_mine());
+    let patience = if is_interrupted {
+        FOR_LOCKS_INTERRUPTED
+    } else {
+        patience
+    };
+    match forker::begin(clock::nanoseconds() + patience) {
+        Turn::Own => {}
+        // Without any lock: what the other fork has is poisoned in this one's child.
+        Turn::Asleep => return true,
+        Turn::Late => return is_interrupted,
+    }
+    DEPTH.store(1, Relaxed);
+    let was_asked = stop_helpers(is_interrupted);
+    let (mut all, until) = (true, clock::nanoseconds() + patience);
+    each_lock(&mut |word| all &= word.take_for_fork(until));
+    ALL_HELD.store(all && !is_interrupted, Relaxed);
+    if all && !is_interrupted {
+        stats_page::write_before_fork(was_asked);
+    } else if !is_interrupted {
+        open_locks();
+    }
+    all || is_interrupted
+}
+
+/// Tells the helper threads to stop, and waits for them, under the locks without which none
+/// can start. Whether a reader had asked for the live page.
+fn stop_helpers(is_interrupted: bool) -> bool {
+    let begin = clock::nanoseconds();
+    let mut starts_none = |word: &'static Word| {
+        word.take_for_fork(begin + FOR_HELPERS);
+    };
+    stats_page::lock_of_helper(&mut starts_none);
+    decay::lock_of_helper(&mut starts_none);
+    let was_asked = stats_page::stop_for_fork();
+    decay::stop_for_fork();
+    if is_interrupted {
+        return was_asked; // they may wait for this thread
+    }
+    decay::round_before_fork(begin + FOR_MEMORY); // they end meanwhile
+    wait_for_helpers(FOR_HELPERS);
+    was_asked
+}
+
+fn wait_for_helpers(patience: u64) {
+    stats_page::wait_until_gone(patience);
+    decay::wait_until_gone(patience);
+}
+
+/// The same on both sides.
+fn open_locks() {
+    each_lock(&mut Word::open_after_fork);
+    DEPTH.store(0, Relaxed);
+    forker::end();
+}
+
+/// Whether another fork of this thread's goes on, which this one has interrupted.
+fn is_nested() -> bool {
+    let depth = DEPTH.load(Relaxed);
+    if depth > 1 {
+        DEPTH.store(depth - 1, Relaxed);
+    }
+    depth > 1
+}
+
+unsafe extern "C" fn parent() {
+    end_early_fork();
+    if forker::is_this_thread() {
+        thread::without_signals(|| {
+            if !is_nested() {
+                let all_held = ALL_HELD.load(Relaxed);
+                open_locks();
+                if all_held {
+                    wait_for_helpers(FOR_HELPERS_AFTERWARDS);
+                }
+                decay::go_on_after_fork(all_held);
+                stats_page::go_on_after_fork();
+            }
+        });
+    }
+}
+
+unsafe extern "C" fn child() {
+    REGISTERED.set_done(); // or they would not run here
+    for entry in &EARLY_FORKS {
+        if entry.load(Relaxed) != 0 {
+            entry.store(0, Relaxed);
+        }
+    }
+    if NEEDED.load(Relaxed) {
+        thread::without_signals(go_on_in_child);
+    }
+}
+
+fn go_on_in_child() {
+    let has_locks = forker::forked();
+    let all_held = has_locks && ALL_HELD.load(Relaxed);
+    each_lock(&mut Word::forked);
+    Tending::forked();
+    registry::forked();
+    guard::forked();
+    decay::forked();
+    if all_held {
+        HEAP.forked();
+    }
+    stats_page::forked(all_held);
+    if has_locks && !is_nested() {
+        open_locks();
+    }
+    decay::go_on_in_child();
+    stats_page::go_on_after_fork();
+}
+
+static REGISTERED: Once = Once::new();
+
+/// Has the handlers called at each fork from now on; once, however often and by
+/// however many threads this is called. They are registered when it returns.
+fn register() {
+    REGISTERED.call(have_called);
+}
+
+/// The same when the library is loaded: without the questions to the kernel by which several
+/// threads agree who does it, for a process that never uses the library pays for nothing.
+pub fn register_at_start() {
+    if !REGISTERED.is_done() {
+        have_called();
+        REGISTERED.set_done();
+    }
+}
+
+/// Has them look after the heap from now on, registered or not so far.
+pub fn look_after_heap() {
+    register();
+    NEEDED.store(true, Release);
+    wait_for_early_forks();
+}
+
+fn have_called() {
+    // SAFETY: three functions that stay loaded. Without memory for them the
+    // C library refuses; then forks go unhandled, as they would without us,
+    // and a child of a threaded program may find a lock closed.
+    unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) };
+}

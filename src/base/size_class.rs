@@ -1,0 +1,372 @@
+//! Size classes: which block serves a request, and how a pool of it looks.
+//!
+//! ```text
+//!   request in bytes     block size          class index
+//!   ----------------     ----------------    -----------
+//!        1 ..     8              8                1      packed only
+//!        9 ..    16             16                2
+//!       17 ..    24             24                3      packed only
+//!            ...               ...              ...
+//!      505 ..   512            512               64      small: each 8 bytes
+//!      513 ..   576            576               65
+//!            ...               ...              ...      medium: 8 steps from
+//!    28673 .. 30720          30720              111      one power of two to
+//!    30721 .. 32768          32768              112      the next
+//!    more                    layer 0
+//! ```
+//!
+//! As CPython does, blocks are a multiple of 16 bytes, so every other small class
+//! is used. A domain that is packed (`OBMALLOC_ALIGN=8`) rounds to 8 bytes and
+//! uses them all.
+//!
+//! Index 0 is no size class: the address map says 0 for "not in a pool".
+//!
+//! # Blocks by number
+//!
+//! Block `n` of a pool begins at `first + n * size`. From an offset back to the
+//! number leads a multiplication: with `reciprocal == ceil(2^32 / size)` the upper
+//! half of `offset * reciprocal` is the number of the block that the offset lies
+//! in, and the lower half says where in it: below 2^16 at its first byte, above
+//! everywhere else (a test tries them all).
+//!
+//! # Invariants
+//!
+//! S1  A `SizeClass` is in `1 ..= LAST`, so it may index every per-class table.
+//! S2  `size(of(n)) >= n`, and the next smaller class is too small for `n`.
+//! S3  A pool has room for two blocks at least, so it is never at once full
+//!     and empty, and for [`BLOCKS_MAX`] at the most.
+//! S4  A run is [`BLOCKS_PER_WORD`] blocks at the most.
+use crate::base::layout::{ALIGNMENT, FIRST_SMALL_BLOCK, PACKED_ALIGNMENT, PIECE, POOL_SIZE};
+
+/// The largest request that small classes serve, in bytes.
+pub const SMALL_MAX: usize = 512;
+/// The largest request that medium classes serve, in bytes.
+pub const MEDIUM_MAX: usize = 32 * 1024;
+
+const SMALL_CLASSES: usize = SMALL_MAX / PACKED_ALIGNMENT;
+const STEPS_PER_DOUBLING: usize = 8;
+const MEDIUM_CLASSES: usize = STEPS_PER_DOUBLING * (MEDIUM_MAX / SMALL_MAX).ilog2() as usize;
+
+/// The highest class index.
+pub const LAST: usize = SMALL_CLASSES + MEDIUM_CLASSES;
+/// Length of a table that is indexed by class; entry 0 stands for "no class".
+pub const TABLE_LEN: usize = LAST + 1;
+
+/// Blocks in a word of a pool's bits.
+pub const BLOCKS_PER_WORD: usize = u64::BITS as usize;
+/// Words of bits in a pool's descriptor.
+pub const WORDS: usize = 32;
+/// The most blocks that a pool has. (Of 8 to 24 bytes there would be room for more;
+/// what of a pool is never handed out is address space, not memory.)
+pub const BLOCKS_MAX: usize = WORDS * BLOCKS_PER_WORD;
+
+/// Used pools of a class are told apart by how full they are, in so many steps.
+pub const SHELVES: usize = 8;
+
+/// What all pools of a size class have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Bytes in a block.
+    pub size: u32,
+    /// ceil(2^32 / size)
+    pub reciprocal: u32,
+    /// Blocks in a pool.
+    pub blocks: u32,
+    /// Offset of the first block in the pool, in bytes.
+    pub first: u32,
+    /// log2 of the counts of free blocks that [`SHELVES`] treats alike.
+    pub shelf_bits: u32,
+    /// Free blocks that travel at once between a thread and the pools; a thread
+    /// has room for two such runs.
+    pub run: u32,
+}
+
+impl Shape {
+    const NONE: Shape = Shape {
+        size: 0,
+        reciprocal: 0,
+        blocks: 0,
+        first: 0,
+        shelf_bits: 0,
+        run: 0,
+    };
+
+    const fn new(size: usize) -> Shape {
+        let first = if size <= SMALL_MAX {
+            FIRST_SMALL_BLOCK
+        } else {
+            0
+        };
+        let mut blocks = (POOL_SIZE - first) / size;
+        if blocks > BLOCKS_MAX {
+            // As many as end on a page that is full of them.
+            let end = (first + BLOCKS_MAX * size) / PIECE * PIECE;
+            blocks = (end - first) / size;
+        }
+        assert!(blocks >= 2, "S3");
+        assert!(run(size) as usize <= BLOCKS_PER_WORD, "S4");
+        Shape {
+            size: size as u32,
+            reciprocal: (1u64 << 32).div_ceil(size as u64) as u32,
+            blocks: blocks as u32,
+            first: first as u32,
+            shelf_bits: (blocks as u32).ilog2().saturating_sub(SHELVES.ilog2() - 1),
+            run: run(size),
+        }
+    }
+
+    /// The words of a pool's bits that stand for blocks.
+    pub const fn words(&self) -> usize {
+        (self.blocks as usize).div_ceil(BLOCKS_PER_WORD)
+    }
+
+    /// The offset of block `n` in its pool, in bytes.
+    #[inline(always)]
+    pub const fn offset(&self, n: usize) -> usize {
+        self.first as usize + n * self.size as usize
+    }
+
+    /// The number of the block whose first byte lies at this offset in a pool; the
+    /// number may be beyond the last block's.
+    #[inline]
+    pub const fn number(&self, offset: usize) -> Option<usize> {
+        let Some(behind) = offset.checked_sub(self.first as usize) else {
+            return None;
+        };
+        let product = behind as u64 * self.reciprocal as u64;
+        if product as u32 >= INSIDE {
+            return None;
+        }
+        Some((product >> 32) as usize)
+    }
+}
+
+/// The lower half of `offset * reciprocal` is below this at a block's first byte,
+/// and not below it everywhere else.
+pub const INSIDE: u32 = 1 << 16;
+
+/// How many blocks of `size` bytes make a run.
+///
+/// About 4 KiB of each small class, and never more than 64 blocks. Of medium
+/// classes half of that, but one block up to 8 KiB, and none above: what a thread
+/// keeps keeps its pool from serving another class, and a lock costs little beside
+/// filling such a block.
+const fn run(size: usize) -> u32 {
+    if size > 8192 {
+        0
+    } else if size > 2048 {
+        1
+    } else if size > SMALL_MAX {
+        (2048 / size) as u32
+    } else if size > 64 {
+        (4096 / size) as u32
+    } else {
+        64
+    }
+}
+
+const fn size_of_index(index: usize) -> usize {
+    if index <= SMALL_CLASSES {
+        return index * PACKED_ALIGNMENT;
+    }
+    let medium = index - SMALL_CLASSES - 1;
+    let doubling = SMALL_MAX << (medium / STEPS_PER_DOUBLING);
+    doubling + doubling / STEPS_PER_DOUBLING * (medium % STEPS_PER_DOUBLING + 1)
+}
+
+/// The shapes by class index; entry 0 is all zero.
+pub static SHAPES: [Shape; TABLE_LEN] = {
+    let mut shapes = [Shape::NONE; TABLE_LEN];
+    let mut index = 1;
+    while index <= LAST {
+        shapes[index] = Shape::new(size_of_index(index));
+        index += 1;
+    }
+    shapes
+};
+
+/// Bytes in a block by class index; entry 0 is 0.
+pub static SIZES: [u32; TABLE_LEN] = {
+    let mut sizes = [0; TABLE_LEN];
+    let mut index = 1;
+    while index <= LAST {
+        sizes[index] = SHAPES[index].size;
+        index += 1;
+    }
+    sizes
+};
+
+/// The index of a size class (S1).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct SizeClass(usize);
+
+impl SizeClass {
+    /// The class of a request of `n` bytes; `None` if it belongs to layer 0.
+    /// A request for nothing gets a block like a request for one byte.
+    #[inline]
+    pub const fn of(n: usize) -> Option<SizeClass> {
+        SizeClass::aligned::<ALIGNMENT>(n)
+    }
+
+    /// How many classes only packed domains use.
+    pub const PACKED: usize = SMALL_CLASSES / 2;
+
+    /// The class whose blocks are a multiple of `ALIGN` bytes, 8 or 16.
+    #[inline]
+    pub const fn aligned<const ALIGN: usize>(n: usize) -> Option<SizeClass> {
+        let last = n.saturating_sub(1);
+        if last < SMALL_MAX {
+            let size = (last / ALIGN + 1) * ALIGN;
+            Some(SizeClass(size / PACKED_ALIGNMENT))
+        } else if last < MEDIUM_MAX {
+            let log = last.ilog2();
+            let doubling = (log - SMALL_MAX.ilog2()) as usize;
+            let step = (last >> (log - STEPS_PER_DOUBLING.ilog2())) % STEPS_PER_DOUBLING;
+            Some(SizeClass(
+                SMALL_CLASSES + 1 + doubling * STEPS_PER_DOUBLING + step,
+            ))
+        } else {
+            None
+        }
+    }
+
+    /// The class with this index, if there is one.
+    #[inline(always)]
+    pub const fn from_index(index: usize) -> Option<SizeClass> {
+        if index >= 1 && index <= LAST {
+            Some(SizeClass(index))
+        } else {
+            None
+        }
+    }
+
+    /// All classes, the smallest first.
+    pub fn all() -> impl Iterator<Item = SizeClass> {
+        (1..=LAST).filter_map(SizeClass::from_index)
+    }
+
+    /// The index, in `1 ..= LAST`.
+    #[inline(always)]
+    pub const fn index(self) -> usize {
+        // SAFETY: S1.
+        unsafe { core::hint::assert_unchecked(self.0 < TABLE_LEN) };
+        self.0
+    }
+
+    /// What its pools look like.
+    #[inline(always)]
+    pub const fn shape(self) -> &'static Shape {
+        &SHAPES[self.index()]
+    }
+
+    /// The number under which CPython's table of statistics has it, or would; a packed
+    /// class has that of the class that serves its requests elsewhere.
+    pub fn number(self) -> usize {
+        let small = SMALL_CLASSES / 2;
+        match self.index().checked_sub(SMALL_CLASSES + 1) {
+            Some(medium) => small + medium,
+            None => self.index().div_ceil(2) - 1,
+        }
+    }
+
+    /// Bytes in a block.
+    #[inline(always)]
+    pub const fn size(self) -> usize {
+        self.shape().size as usize
+    }
+
+    /// Whether only packed domains use it: its blocks are aligned to 8 bytes.
+    pub const fn is_packed(self) -> bool {
+        !self.size().is_multiple_of(ALIGNMENT)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::*;
+
+    #[test]
+    fn every_request_gets_the_smallest_block_that_holds_it() {
+        for n in 0..=MEDIUM_MAX {
+            for class in [SizeClass::of(n), SizeClass::aligned::<8>(n)] {
+                assert!(class.unwrap().size() >= n, "S2: {n}");
+            }
+            let (plain, packed) = (SizeClass::of(n), SizeClass::aligned::<8>(n));
+            let below = SHAPES[packed.unwrap().index() - 1].size;
+            assert!(below < n.max(1) as u32, "S2: {n}");
+            assert!(!plain.unwrap().is_packed());
+            assert!(plain == packed || packed.unwrap().size() + 8 == plain.unwrap().size());
+        }
+        assert_eq!(SizeClass::of(MEDIUM_MAX + 1), None);
+        assert_eq!(SizeClass::of(usize::MAX), None);
+    }
+
+    #[test]
+    fn small_requests_follow_obmalloc_s_table() {
+        for n in 1..=SMALL_MAX {
+            assert_eq!(SizeClass::of(n).unwrap().size(), n.div_ceil(16) * 16);
+            let packed = SizeClass::aligned::<8>(n).unwrap();
+            assert_eq!(packed.size(), n.div_ceil(8) * 8);
+            assert_eq!(packed.index(), n.div_ceil(8));
+        }
+        assert_eq!(SizeClass::of(0), SizeClass::of(1));
+    }
+
+    #[test]
+    fn medium_requests_waste_an_eighth_at_the_most() {
+        for n in SMALL_MAX + 1..=MEDIUM_MAX {
+            let size = SizeClass::of(n).unwrap().size();
+            assert!((size - n) * 8 < n, "{n} in {size}");
+        }
+    }
+
+    #[test]
+    fn an_offset_tells_its_block_and_whether_it_is_the_first_byte() {
+        for class in SizeClass::all() {
+            let shape = class.shape();
+            assert_eq!(
+                shape.number(shape.first.wrapping_sub(1) as usize % POOL_SIZE),
+                None
+            );
+            for offset in shape.first as usize..POOL_SIZE {
+                let behind = offset - shape.first as usize;
+                let (number, rest) = (behind / class.size(), behind % class.size());
+                let expected = (rest == 0).then_some(number);
+                assert_eq!(shape.number(offset), expected, "{class:?} {offset}");
+            }
+        }
+    }
+
+    #[test]
+    fn blocks_fit_their_pool_and_its_bits() {
+        for class in SizeClass::all() {
+            let shape = class.shape();
+            let blocks = shape.blocks as usize;
+            assert!((2..=BLOCKS_MAX).contains(&blocks), "S3");
+            assert!(shape.offset(blocks) <= POOL_SIZE);
+            let full = shape.offset(blocks + 1) > POOL_SIZE;
+            let pages = shape.offset(blocks).next_multiple_of(PIECE);
+            assert!(
+                full || shape.offset(blocks + 1) > pages,
+                "no page is wasted"
+            );
+            assert!(full || blocks > BLOCKS_MAX - PIECE / class.size());
+            assert!((1..=WORDS).contains(&shape.words()));
+        }
+    }
+
+    #[test]
+    fn every_index_is_a_class_and_no_other() {
+        assert_eq!(SizeClass::all().count(), LAST);
+        assert_eq!(SizeClass::from_index(0), None, "S1");
+        assert_eq!(SizeClass::from_index(TABLE_LEN), None, "S1");
+        assert_eq!(SHAPES[LAST].size as usize, MEDIUM_MAX);
+        let plain = SizeClass::all().filter(|class| !class.is_packed());
+        assert!(plain.enumerate().all(|(n, class)| class.number() == n));
+        let packed = SizeClass::all().filter(|class| class.is_packed());
+        assert_eq!(packed.count(), SMALL_CLASSES / 2);
+        let sizes: Vec<_> = SizeClass::all().map(SizeClass::size).collect();
+        assert!(sizes.is_sorted());
+    }
+}

@@ -1,0 +1,320 @@
+//! Whether we serve the process we are in, decided once, and said in one line
+//! when `OBMALLOC_VERBOSE=1` asks for it.
+//!
+//! "active" is said at the first block that is asked of us, not when we are
+//! installed: so it is true by construction. A host that replaces us before
+//! that is noticed at exit.
+
+use super::choice::{self, Choice, Settings};
+use super::exports::Exports;
+use super::gil::{self, Gil};
+use super::reason::Reason;
+use super::state::{State, host_version, is, is_served, keep_version, serve, set};
+use super::symbols::{self, Host};
+use super::version::WayIn;
+use super::{company, hooks, own, python2, several, state, table, theirs, tracing};
+use crate::arena::chunk;
+use crate::background::init;
+use crate::config;
+use crate::domains::names::{self, Name};
+use crate::os::environment;
+use crate::os::once::Once;
+use crate::os::sandbox;
+use crate::os::text::{pid, printable, say};
+use crate::policy::alignment;
+use crate::stats::debug_stats;
+use crate::tools;
+
+fn read_settings_once(at_start: bool) {
+    static READ: Once = Once::new();
+    READ.call(|| config::read(at_start));
+}
+
+/// When we are loaded: serves the host, if the process has one that does not
+/// run yet. Without a host nothing happens.
+pub fn at_start() {
+    let Some(host) = Host::at_start() else {
+        return;
+    };
+    read_settings_once(true);
+    if symbols::is_in_place(&host) {
+        take_place(&host);
+    } else if tracing::is_initialized(&host) {
+        keep_version(&host);
+        conclude(Err(Reason::LoadedLate));
+    } else {
+        attach(&host);
+    }
+}
+
+/// At the first call of an exported name: what they do from now on, or `None` if that
+/// depends on the caller. Decides, if that was not done at start: in a C program, or for a
+/// host that was loaded since. In a static host, where nobody calls them, this never
+/// happens.
+pub fn when_called() -> Option<&'static Exports> {
+    read_settings_once(false);
+    let mut hosts = Host::all();
+    let Some(host) = hosts.next() else {
+        if !is(State::NoHost) {
+            set(State::NoHost);
+            init::then(say_active);
+            if config::debug() || alignment::any() || tools::is_wanted() {
+                fill_own_tables();
+            }
+        }
+        return Some(own::current());
+    };
+    if symbols::is_in_place(&host) {
+        return Some(take_place(&host));
+    }
+    let several = hosts.next().is_some();
+    if is(State::Undecided) {
+        keep_version(&host);
+        if host.version.has_tables() {
+            conclude(Err(Reason::LoadedLate));
+        } else if several {
+            conclude(Err(Reason::TooLate));
+        } else {
+            attach(&host);
+        }
+    }
+    if several || is(State::NoHost) {
+        company::by_caller();
+        return None;
+    }
+    Some(company::exports_of_first(&host))
+}
+
+/// Serves a host that runs already, under its GIL. `None` if what the exported names do
+/// depends on the caller.
+pub fn late() -> Result<Option<&'static Exports>, Reason> {
+    read_settings_once(false);
+    let mut hosts = Host::all();
+    let (first, second) = (hosts.next(), hosts.next());
+    let several = several::is_on() || second.is_some();
+    let found = if second.is_some() {
+        let all = Host::all().map(|host| (host, Gil::of(&host)));
+        gil::only_holder(all).ok_or(Reason::NoGil)
+    } else {
+        first.ok_or(Reason::NoHost)
+    };
+    let host = match found {
+        Ok(host) => host,
+        // A C program that uses us is served without being installed in.
+        Err(Reason::NoHost) if is(State::NoHost) => return Err(Reason::NoHost),
+        Err(reason) => return refused(reason),
+    };
+    if symbols::is_in_place(&host) {
+        return Ok(Some(take_place(&host)));
+    }
+    if !is_served(&host) {
+        if is(State::Table) || is(State::Symbols) {
+            return refused(Reason::ServesAnother);
+        }
+        keep_version(&host);
+        if let Err(reason) = serve_late(&host) {
+            return refused(reason);
+        }
+        serve(&host);
+        conclude(Ok(State::Table));
+    } else if is(State::Table) {
+        // The host may have set its tables anew since.
+        serve_late(&host).or_else(refused)?;
+    }
+    let exports = theirs::in_host(&host, true);
+    if several {
+        company::by_caller();
+        return Ok(None);
+    }
+    Ok(Some(exports))
+}
+
+fn refused<T>(reason: Reason) -> Result<T, Reason> {
+    say_aside(reason);
+    Err(reason)
+}
+
+fn serve_late(host: &Host) -> Result<(), Reason> {
+    if way_in(host)? == WayIn::Symbols {
+        return Err(Reason::TooLate);
+    }
+    if tracing::is_initialized(host) {
+        if !tracing::holds_gil(host) {
+            return Err(Reason::NoGil);
+        }
+        if tracing::is_on(host) {
+            return Err(Reason::Tracing);
+        }
+    }
+    table::install(host)
+}
+
+/// The host is linked with us in place of its `obmalloc.o`: its calls land here
+/// whatever we do. Only its version is to be known.
+fn take_place(host: &Host) -> &'static Exports {
+    if !is(State::InPlace) {
+        keep_version(host);
+        if statistics_wanted() {
+            chunk::then(debug_stats::to_stderr);
+        }
+        fill_own_tables();
+        set(State::InPlace);
+        init::then(say_active);
+    }
+    own::current()
+}
+
+/// Puts into tables of our own what the settings ask for.
+fn fill_own_tables() {
+    let name = if config::debug() {
+        Name::PymallocDebug
+    } else {
+        Name::Default
+    };
+    name.install();
+}
+
+/// Whether `PYTHONMALLOCSTATS` wants a table at each new arena.
+fn statistics_wanted() -> bool {
+    let wanted = environment::variable(c"PYTHONMALLOCSTATS").is_some_and(|value| !value.is_empty());
+    wanted && !choice::ignores_environment(environment::arguments())
+}
+
+fn attach(host: &Host) {
+    keep_version(host);
+    let served = way_in(host).and_then(|way| match way {
+        WayIn::Symbols => python2::serve(host).map(|()| State::Symbols),
+        WayIn::Table => table::install(host).map(|()| State::Table),
+    });
+    if served.is_ok() {
+        serve(host);
+    }
+    conclude(served);
+    if is(State::Table) && config::debug() {
+        table::put_hooks_over(host);
+    }
+}
+
+/// How the host is taken over, if nothing is against it.
+fn way_in(host: &Host) -> Result<WayIn, Reason> {
+    if host.version.free_threaded || host.symbol(c"PyUnstable_Module_SetGIL").is_some() {
+        return Err(Reason::FreeThreaded);
+    }
+    if host.symbol(c"obmalloc_version").is_some() {
+        return Err(Reason::InPlace);
+    }
+    let way = host.version.way_in().ok_or(Reason::Unsupported)?;
+    let settings = Settings {
+        arguments: environment::arguments(),
+        python_malloc: environment::variable(c"PYTHONMALLOC"),
+        dev_mode: environment::variable(c"PYTHONDEVMODE"),
+    };
+    match choice::made(&host.version, settings) {
+        Some(choice) => Err(Reason::Chosen(choice)),
+        None => Ok(way),
+    }
+}
+
+fn conclude(served: Result<State, Reason>) {
+    match served {
+        Ok(state) => {
+            set(state);
+            if init::has_happened() {
+                say_active();
+            } else {
+                init::then(say_active);
+            }
+        }
+        Err(reason) => {
+            if state::set_aside() {
+                say_aside(reason);
+            }
+        }
+    }
+}
+
+fn say_active() {
+    config::complain();
+    if !config::verbose() {
+        return;
+    }
+    let (pid, version) = (pid(), host_version().unwrap_or("unknown"));
+    let packed = match (alignment::mem(), alignment::obj()) {
+        (false, false) => "",
+        (false, true) => ", packed obj",
+        (true, false) => ", packed mem",
+        (true, true) => ", packed",
+    };
+    let hooks = if hooks::stand() || names::are_hooked() {
+        ", under the debug hooks"
+    } else {
+        ""
+    };
+    let calls = if sandbox::is_restricted() {
+        ", no system calls but stock's"
+    } else {
+        ""
+    };
+    if is(State::NoHost) {
+        say(format_args!(
+            "active in pid {pid}: no CPython, domains mem+obj{packed}{hooks}{calls}"
+        ));
+    } else {
+        let python2 = version.starts_with("2.");
+        let domains = if python2 { "obj" } else { "mem+obj" };
+        let how = if is(State::InPlace) {
+            ", linked in"
+        } else {
+            ""
+        };
+        say(format_args!(
+            "active in pid {pid}: CPython {version}, domains {domains}{packed}{how}{hooks}{calls}"
+        ));
+    }
+}
+
+fn say_aside(reason: Reason) {
+    if !config::verbose() {
+        return;
+    }
+    let (pid, version) = (pid(), host_version().unwrap_or("unknown"));
+    let aside = |text: &str| say(format_args!("standing aside in pid {pid}: {text}"));
+    match reason {
+        Reason::Unsupported => say(format_args!(
+            "standing aside in pid {pid}: CPython {version} is not one of those served (2.7, 3.6 to 3.14)"
+        )),
+        Reason::Chosen(Choice::PythonMalloc(value)) => say(format_args!(
+            "standing aside in pid {pid}: PYTHONMALLOC={} chooses the allocator",
+            printable(value)
+        )),
+        Reason::Chosen(Choice::DevOption) => aside("-X dev chooses the allocator"),
+        Reason::Chosen(Choice::DevVariable) => aside("PYTHONDEVMODE chooses the allocator"),
+        Reason::NoHost => aside("no CPython in this process"),
+        Reason::FreeThreaded => say(format_args!(
+            "standing aside in pid {pid}: CPython {version} is free-threaded, its collector needs its own allocator"
+        )),
+        Reason::OtherAllocator => aside("another allocator is installed already"),
+        Reason::NoTables => aside("this CPython has no tables to install in"),
+        Reason::NotInterposable => aside("this CPython's own calls cannot be proved to go by name"),
+        Reason::LoadedLate => aside(
+            "not there from the start; obmalloc_install(), under the GIL, switches the library on",
+        ),
+        Reason::InPlace => aside("the library is linked into this CPython"),
+        Reason::TooLate => aside("CPython 2.7 can be served from the start only, by preloading"),
+        Reason::Tracing => aside("tracemalloc is tracing; stop it first"),
+        Reason::NoGil => aside("obmalloc_install() was called without the GIL"),
+        Reason::DebugHooks => aside("its debug hooks cannot be put over the library"),
+        Reason::ServesAnother => aside("another CPython of this process is served"),
+    }
+}
+
+/// At exit: says so if the host has replaced us before it allocated anything.
+pub fn at_exit() {
+    let installed = is(State::Table) || is(State::Symbols) || is(State::InPlace);
+    if installed && !init::has_happened() && config::verbose() {
+        let pid = pid();
+        say(format_args!(
+            "standing aside in pid {pid}: the host replaced the allocator before its first allocation"
+        ));
+    }
+}

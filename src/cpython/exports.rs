@@ -1,0 +1,138 @@
+//! What our exported names do, which depends on the process they are in.
+//!
+//! ```text
+//!    host                    PyMem_Raw*      PyMem_*      PyObject_*
+//!    none (a C program)      own table       own table    own table
+//!    linked with us          own table       own table    own table
+//!    2.7, taken over         C library       the host's   ours
+//!    2.7, left alone         C library       the host's   the host's
+//!    3.4 and later           the host's      the host's   the host's
+//! ```
+//!
+//! "Own tables" are those of `domains/`; a 2.7 that is linked with us uses
+//! that of the domain OBJ alone. The functions are in `own.rs` and `theirs.rs`.
+
+use core::ffi::{c_char, c_int, c_void};
+
+use crate::domains::outside::{PyMemAllocatorEx, PyObjectArenaAllocator};
+
+/// `malloc(n)`
+pub type Malloc = unsafe extern "C" fn(usize) -> *mut c_void;
+/// `calloc(nelem, elsize)`
+pub type Calloc = unsafe extern "C" fn(usize, usize) -> *mut c_void;
+/// `realloc(p, n)`
+pub type Realloc = unsafe extern "C" fn(*mut c_void, usize) -> *mut c_void;
+/// `free(p)`
+pub type Free = unsafe extern "C" fn(*mut c_void);
+/// The argument is a name up to 3.7 and a number later.
+pub type Setup = unsafe extern "C" fn(usize) -> c_int;
+/// `PyMem_GetAllocator`
+pub type GetAllocator = unsafe extern "C" fn(c_int, *mut PyMemAllocatorEx);
+/// `PyMem_SetAllocator`
+pub type SetAllocator = unsafe extern "C" fn(c_int, *const PyMemAllocatorEx);
+/// `PyMem_SetupDebugHooks`
+pub type SetupDebugHooks = unsafe extern "C" fn();
+/// `PyObject_GetArenaAllocator`
+pub type GetArenas = unsafe extern "C" fn(*mut PyObjectArenaAllocator);
+/// `PyObject_SetArenaAllocator`
+pub type SetArenas = unsafe extern "C" fn(*const PyObjectArenaAllocator);
+/// `_PyObject_DebugMallocStats`
+pub type DebugMallocStats = unsafe extern "C" fn(*mut libc::FILE) -> c_int;
+/// `_Py_GetAllocatedBlocks`
+pub type AllocatedBlocks = unsafe extern "C" fn() -> isize;
+/// `_PyMem_GetCurrentAllocatorName`
+pub type AllocatorName = unsafe extern "C" fn() -> *const c_char;
+/// `_PyMem_PymallocEnabled`
+pub type PymallocEnabled = unsafe extern "C" fn() -> c_int;
+
+/// The four functions of a domain, without a context.
+#[derive(Clone, Copy)]
+pub struct Functions {
+    /// `malloc(n)`
+    pub malloc: Malloc,
+    /// `calloc(nelem, elsize)`
+    pub calloc: Calloc,
+    /// `realloc(p, n)`
+    pub realloc: Realloc,
+    /// `free(p)`
+    pub free: Free,
+}
+
+/// The functions that read and change the tables.
+#[derive(Clone, Copy)]
+pub struct Tables {
+    /// `PyMem_GetAllocator`
+    pub get: GetAllocator,
+    /// `PyMem_SetAllocator`
+    pub set: SetAllocator,
+    /// `PyMem_SetupDebugHooks`
+    pub setup_debug_hooks: SetupDebugHooks,
+    /// `_PyMem_SetupAllocators`
+    pub setup: Setup,
+    /// `PyObject_GetArenaAllocator`
+    pub get_arenas: GetArenas,
+    /// `PyObject_SetArenaAllocator`
+    pub set_arenas: SetArenas,
+}
+
+/// The functions that say what there is.
+#[derive(Clone, Copy)]
+pub struct Answers {
+    /// `_PyObject_DebugMallocStats`
+    pub debug_malloc_stats: DebugMallocStats,
+    /// `_Py_GetAllocatedBlocks`
+    pub allocated_blocks: AllocatedBlocks,
+    /// `_PyMem_GetCurrentAllocatorName`, in 3.7 `_PyMem_GetAllocatorsName`
+    pub allocator_name: AllocatorName,
+    /// `_PyMem_PymallocEnabled`
+    pub pymalloc_enabled: PymallocEnabled,
+}
+
+/// What the exported names do.
+#[derive(Clone, Copy)]
+pub struct Exports {
+    /// `PyMem_Raw*`
+    pub raw: Functions,
+    /// `PyMem_*`
+    pub mem: Functions,
+    /// `PyObject_*`
+    pub object: Functions,
+    /// The tables.
+    pub tables: Tables,
+    /// What there is.
+    pub answers: Answers,
+}
+
+/// A domain's functions that lead straight to [`object`](crate::object), over
+/// a table below.
+macro_rules! straight_over {
+    ($object:ident, $below:expr, $align:expr) => {{
+        #[unsafe(link_section = ".text.hot.rest")]
+        unsafe extern "C" fn malloc(n: usize) -> *mut c_void {
+            // SAFETY: T1 holds for this table.
+            unsafe { crate::$object::malloc::<{ $align }>($below, n) }
+        }
+        #[unsafe(link_section = ".text.hot.rest")]
+        unsafe extern "C" fn calloc(nelem: usize, elsize: usize) -> *mut c_void {
+            // SAFETY: as above.
+            unsafe { crate::$object::calloc::<{ $align }>($below, nelem, elsize) }
+        }
+        #[unsafe(link_section = ".text.hot.rest")]
+        unsafe extern "C" fn realloc(p: *mut c_void, n: usize) -> *mut c_void {
+            // SAFETY: as above; the pointer's contract is the caller's.
+            unsafe { crate::$object::realloc::<{ $align }>($below, p, n) }
+        }
+        #[unsafe(link_section = ".text.hot.rest")]
+        unsafe extern "C" fn free(p: *mut c_void) {
+            // SAFETY: as above.
+            unsafe { crate::$object::free($below, p) }
+        }
+        crate::cpython::exports::Functions {
+            malloc,
+            calloc,
+            realloc,
+            free,
+        }
+    }};
+}
+pub(super) use straight_over;

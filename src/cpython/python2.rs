@@ -1,0 +1,164 @@
+//! CPython 2.7: it has no table, so it is taken over by its symbols: our
+//! `PyObject_Malloc`, `Realloc` and `Free` stand before its own in the order
+//! in which names are looked up, *if* its calls go by name at all.
+//!
+//! A library may have been linked so that its own calls do not (`-Bsymbolic`,
+//! LTO): then some blocks would come from us and go to it. So its relocations
+//! are read first, and we stay out unless they prove that each use of the
+//! three is bound by name, and where it is bound already, to us.
+//!
+//! Never `PyMem_*`: in 2.7 half of their uses are macros for malloc and free.
+
+use core::cell::UnsafeCell;
+use core::ffi::{CStr, c_void};
+use core::mem;
+use core::ptr;
+
+use super::reason::Reason;
+use super::symbols::{self, Host};
+use crate::base::layout::REQUEST_MAX;
+use crate::base::vtable::Allocator;
+
+/// The names that are taken over.
+const NAMES: [&CStr; 3] = [c"PyObject_Malloc", c"PyObject_Realloc", c"PyObject_Free"];
+
+/// The host's own functions.
+struct Real {
+    malloc: unsafe extern "C" fn(usize) -> *mut c_void,
+    realloc: unsafe extern "C" fn(*mut c_void, usize) -> *mut c_void,
+    free: unsafe extern "C" fn(*mut c_void),
+}
+
+struct Kept(UnsafeCell<Option<Real>>);
+// SAFETY: written once, before our functions are what the host calls.
+unsafe impl Sync for Kept {}
+static REAL: Kept = Kept(UnsafeCell::new(None));
+
+fn real() -> Option<&'static Real> {
+    // SAFETY: not written any more when it is read.
+    unsafe { (*REAL.0.get()).as_ref() }
+}
+
+/// The host's own functions as the table below us.
+pub static BELOW: Allocator = Allocator {
+    ctx: ptr::null_mut(),
+    malloc: below_malloc,
+    calloc: below_calloc,
+    realloc: below_realloc,
+    free: below_free,
+};
+
+unsafe extern "C" fn below_malloc(_: *mut c_void, n: usize) -> *mut c_void {
+    // SAFETY: the host's malloc takes any size.
+    real().map_or(ptr::null_mut(), |real| unsafe { (real.malloc)(n) })
+}
+
+unsafe extern "C" fn below_calloc(ctx: *mut c_void, nelem: usize, elsize: usize) -> *mut c_void {
+    let Some(n) = nelem.checked_mul(elsize).filter(|&n| n <= REQUEST_MAX) else {
+        return ptr::null_mut();
+    };
+    // SAFETY: as in `below_malloc`.
+    let block = unsafe { below_malloc(ctx, n) };
+    if !block.is_null() {
+        // SAFETY: a block of `n` bytes that nobody else has.
+        unsafe { block.cast::<u8>().write_bytes(0, n) };
+    }
+    block
+}
+
+unsafe extern "C" fn below_realloc(_: *mut c_void, p: *mut c_void, n: usize) -> *mut c_void {
+    // SAFETY: the caller's pointer is NULL or not ours, so the host's.
+    real().map_or(ptr::null_mut(), |real| unsafe { (real.realloc)(p, n) })
+}
+
+unsafe extern "C" fn below_free(_: *mut c_void, p: *mut c_void) {
+    if let Some(real) = real() {
+        // SAFETY: as in `below_realloc`.
+        unsafe { (real.free)(p) };
+    }
+}
+
+/// Keeps the host's own functions below us, if its calls are proved to reach
+/// us. What makes them reach us is the loader's work, done already.
+pub fn serve(host: &Host) -> Result<(), Reason> {
+    if real().is_some() {
+        return Ok(());
+    }
+    for name in NAMES {
+        let bound = symbols::first_in_scope(name);
+        if !bound.is_some_and(|bound| symbols::is_this_library(bound.as_ptr())) {
+            return Err(Reason::NotInterposable);
+        }
+    }
+    if !calls_go_by_name(host) {
+        return Err(Reason::NotInterposable);
+    }
+    let symbol = |name| {
+        host.symbol(name)
+            .map(ptr::NonNull::as_ptr)
+            .ok_or(Reason::NotInterposable)
+    };
+    let [malloc, realloc, free] = NAMES;
+    let (malloc, realloc, free) = (symbol(malloc)?, symbol(realloc)?, symbol(free)?);
+    // SAFETY: the signatures that these names have in 2.7.
+    let real = unsafe {
+        Real {
+            malloc: mem::transmute::<*mut c_void, unsafe extern "C" fn(usize) -> *mut c_void>(
+                malloc,
+            ),
+            realloc: mem::transmute::<
+                *mut c_void,
+                unsafe extern "C" fn(*mut c_void, usize) -> *mut c_void,
+            >(realloc),
+            free: mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut c_void)>(free),
+        }
+    };
+    // SAFETY: before any call of the host's; see `Kept`.
+    unsafe { *REAL.0.get() = Some(real) };
+    Ok(())
+}
+
+const R_X86_64_64: u64 = 1;
+const R_X86_64_GLOB_DAT: u64 = 6;
+const R_X86_64_JUMP_SLOT: u64 = 7;
+const R_X86_64_RELATIVE: u64 = 8;
+
+/// Whether the host's relocations prove that it uses the three by name only.
+fn calls_go_by_name(host: &Host) -> bool {
+    let object = host.object();
+    let Some(dynamic) = object.dynamic().filter(|dynamic| !dynamic.is_unproved()) else {
+        return false;
+    };
+    let own = NAMES.map(|name| host.symbol(name).map_or(0, |own| own.addr().get()));
+    let mut uses = [0; NAMES.len()];
+    for (offset, kind, symbol, addend) in dynamic.relocations() {
+        if kind == R_X86_64_RELATIVE {
+            if own.contains(&object.slide().wrapping_add(addend)) {
+                return false; // a use that is bound within the object
+            }
+            continue;
+        }
+        if symbol == 0 {
+            continue;
+        }
+        let Some(which) = NAMES.iter().position(|&name| name == dynamic.name(symbol)) else {
+            continue;
+        };
+        if !matches!(kind, R_X86_64_64 | R_X86_64_GLOB_DAT | R_X86_64_JUMP_SLOT) {
+            return false;
+        }
+        let place = ptr::with_exposed_provenance::<usize>(object.slide() + offset);
+        // SAFETY: the loader has written there, and it stays readable.
+        let bound = unsafe { place.read_unaligned() };
+        // A jump slot not used yet points back into the object, to the stub
+        // that looks the name up.
+        let is_stub = kind == R_X86_64_JUMP_SLOT
+            && bound != own[which]
+            && host.defines(ptr::without_provenance(bound));
+        if !is_stub && !symbols::is_this_library(ptr::without_provenance(bound)) {
+            return false;
+        }
+        uses[which] += 1;
+    }
+    !uses.contains(&0)
+}

@@ -1,0 +1,90 @@
+//! How we are in the process: which host we serve, if any, and its version.
+
+use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize, Ordering::Relaxed};
+
+use super::symbols::Host;
+use super::version::Version;
+use crate::background::decay;
+use crate::domains::era;
+use crate::pool::shard;
+use crate::stats_page;
+
+/// How we are in the process.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum State {
+    /// Not decided: no host at start, and nothing called so far.
+    Undecided,
+    /// Out, as said already.
+    Aside,
+    /// In the host's tables.
+    Table,
+    /// Before a 2.7's symbols.
+    Symbols,
+    /// In place of the host's `obmalloc.o`.
+    InPlace,
+    /// A process without CPython calls us.
+    NoHost,
+}
+
+static STATE: AtomicU8 = AtomicU8::new(State::Undecided as u8);
+/// The host's version, as text.
+static VERSION: AtomicPtr<u8> = AtomicPtr::new(core::ptr::null_mut());
+static VERSION_LEN: AtomicUsize = AtomicUsize::new(0);
+/// Where the host lies that we serve.
+static SERVED_AT: AtomicUsize = AtomicUsize::new(0);
+
+/// Says how we are in the process from now on.
+pub fn set(state: State) {
+    if let State::Table | State::Symbols | State::InPlace = state {
+        shard::take_turns(); // its GIL sees to it
+    }
+    STATE.store(state as u8, Relaxed);
+}
+
+/// Sets [`State::Aside`], unless another thread has decided already. Returns whether it did.
+pub fn set_aside() -> bool {
+    let (before, after) = (State::Undecided as u8, State::Aside as u8);
+    STATE
+        .compare_exchange(before, after, Relaxed, Relaxed)
+        .is_ok()
+}
+
+/// Whether we are in the process in this way.
+pub fn is(state: State) -> bool {
+    STATE.load(Relaxed) == state as u8
+}
+
+/// The host's version, if there is a host.
+pub fn host_version() -> Option<&'static str> {
+    let (start, len) = (VERSION.load(Relaxed), VERSION_LEN.load(Relaxed));
+    if start.is_null() {
+        return None;
+    }
+    // SAFETY: both were set from one text, which the host keeps.
+    core::str::from_utf8(unsafe { core::slice::from_raw_parts(start, len) }).ok()
+}
+
+/// Whether this is the host that we serve.
+pub fn is_served(host: &Host) -> bool {
+    let served = is(State::Table) || is(State::Symbols);
+    served && SERVED_AT.load(Relaxed) == host.range().0
+}
+
+/// The host is served from now on, and stays loaded.
+pub fn serve(host: &Host) {
+    host.keep();
+    SERVED_AT.store(host.range().0, Relaxed);
+}
+
+/// Keeps the version of the host that the status line is about.
+pub fn keep_version(host: &Host) {
+    let Version { minor, patch, .. } = host.version;
+    if host.version.has_tables() {
+        era::set(minor, patch);
+    }
+    stats_page::ask_for_host(host_version);
+    decay::host_counts_threads(host.version.has_tables() && minor >= 12);
+    VERSION_LEN.store(host.version.text.len(), Relaxed);
+    VERSION.store(host.version.text.as_ptr().cast_mut(), Relaxed);
+}

@@ -1,0 +1,318 @@
+//! What the exported names do in a process with a CPython that has an obmalloc
+//! of its own: mostly what its own functions of these names do.
+//!
+//! One truth: where a host has tables, our names lead to the host's functions,
+//! which look into its tables, whatever hooks are there, and come back to us
+//! by them. Three things are added on the way:
+//!
+//! - A block of ours given to `PyMem_RawFree` is ours all the same. That is
+//!   how blocks of the first life of an interpreter survive its second: from
+//!   3.12 on another `Py_Initialize` resets the tables, and what pymalloc does
+//!   not know it passes to `PyMem_RawFree`.
+//! - An allocator that a program sets for the host's arenas is ours, too.
+//! - While our table is in its place, the host's questions about its allocator
+//!   are answered: we are its pymalloc. Without that it calls the allocator
+//!   unknown, counts no blocks and prints no table.
+
+use core::ffi::{c_char, c_int, c_void};
+use core::ptr;
+
+use super::exports::{Answers, Exports, Functions, Tables, straight_over};
+use super::lookup::{self, Domains, Lookup};
+use super::own::STRAIGHT;
+use super::symbols::Host;
+use super::{hooks, python2, table};
+use crate::arena::chunk;
+use crate::arena::page_map::MAP;
+use crate::base::layout::{ALIGNMENT, PACKED_ALIGNMENT};
+use crate::base::vtable::Allocator;
+use crate::domains::era;
+use crate::domains::outside::{PyMemAllocatorEx, PyObjectArenaAllocator};
+use crate::guard;
+use crate::os::once::Made;
+use crate::os::text::CFile;
+use crate::policy::alignment;
+use crate::stats;
+use crate::stats::debug_stats;
+use crate::tools;
+
+static OVER_PYTHON_2: Functions = straight_over!(object, &python2::BELOW, ALIGNMENT);
+static PACKED_OVER_PYTHON_2: Functions = straight_over!(object, &python2::BELOW, PACKED_ALIGNMENT);
+static WATCHED_OVER_PYTHON_2: Functions = straight_over!(tools, &python2::BELOW, ALIGNMENT);
+
+/// The functions of the host that we serve, or leave alone: of the first, if several are.
+fn lookup<const IS_SERVED: bool>() -> &'static Lookup {
+    if IS_SERVED {
+        &lookup::SERVED
+    } else {
+        &lookup::ASIDE
+    }
+}
+
+fn domains<const IS_SERVED: bool>() -> &'static Domains {
+    lookup::<IS_SERVED>().domains()
+}
+
+fn tables<const IS_SERVED: bool>() -> &'static Tables {
+    lookup::<IS_SERVED>().tables()
+}
+
+fn answers<const IS_SERVED: bool>() -> &'static Answers {
+    lookup::<IS_SERVED>().answers()
+}
+
+/// What our names do where we stand aside, and where we serve.
+static ASIDE: Made<Exports> = Made::new(STRAIGHT);
+static SERVED: Made<Exports> = Made::new(STRAIGHT);
+
+fn is_ours(p: *mut c_void) -> bool {
+    MAP.find(p.addr()).class().is_some() || guard::owns(p.addr())
+}
+
+unsafe extern "C" fn raw_realloc<const IS_SERVED: bool>(p: *mut c_void, n: usize) -> *mut c_void {
+    if is_ours(p) {
+        // SAFETY: T1; the pointer's contract is the caller's.
+        unsafe { tools::realloc::<ALIGNMENT>(&raw_of_host::<IS_SERVED>(), p, n) }
+    } else {
+        // SAFETY: the host's own contract.
+        unsafe { (domains::<IS_SERVED>().raw.realloc)(p, n) }
+    }
+}
+
+unsafe extern "C" fn raw_free<const IS_SERVED: bool>(p: *mut c_void) {
+    if is_ours(p) {
+        // SAFETY: as in `raw_realloc`.
+        unsafe { tools::free(&raw_of_host::<IS_SERVED>(), p) }
+    } else {
+        // SAFETY: the host's own contract.
+        unsafe { (domains::<IS_SERVED>().raw.free)(p) }
+    }
+}
+
+/// The host's RAW functions as a table below us.
+const fn raw_of_host<const IS_SERVED: bool>() -> Allocator {
+    Allocator {
+        ctx: ptr::null_mut(),
+        malloc: below_malloc::<IS_SERVED>,
+        calloc: below_calloc::<IS_SERVED>,
+        realloc: below_realloc::<IS_SERVED>,
+        free: below_free::<IS_SERVED>,
+    }
+}
+
+unsafe extern "C" fn below_malloc<const IS_SERVED: bool>(_: *mut c_void, n: usize) -> *mut c_void {
+    // SAFETY: the host's own contract, as in the three below.
+    unsafe { (domains::<IS_SERVED>().raw.malloc)(n) }
+}
+
+unsafe extern "C" fn below_calloc<const IS_SERVED: bool>(
+    _: *mut c_void,
+    nelem: usize,
+    elsize: usize,
+) -> *mut c_void {
+    // SAFETY: as above.
+    unsafe { (domains::<IS_SERVED>().raw.calloc)(nelem, elsize) }
+}
+
+unsafe extern "C" fn below_realloc<const IS_SERVED: bool>(
+    _: *mut c_void,
+    p: *mut c_void,
+    n: usize,
+) -> *mut c_void {
+    // SAFETY: as above.
+    unsafe { (domains::<IS_SERVED>().raw.realloc)(p, n) }
+}
+
+unsafe extern "C" fn below_free<const IS_SERVED: bool>(_: *mut c_void, p: *mut c_void) {
+    // SAFETY: as above.
+    unsafe { (domains::<IS_SERVED>().raw.free)(p) }
+}
+
+unsafe extern "C" fn get<const IS_SERVED: bool>(domain: c_int, table: *mut PyMemAllocatorEx) {
+    // SAFETY: the host's own functions, with their own arguments, as in all
+    // that follow.
+    unsafe { (tables::<IS_SERVED>().get)(domain, table) };
+}
+
+unsafe extern "C" fn set<const IS_SERVED: bool>(domain: c_int, table: *const PyMemAllocatorEx) {
+    // SAFETY: as above.
+    unsafe { (tables::<IS_SERVED>().set)(domain, table) };
+}
+
+unsafe extern "C" fn setup_debug_hooks<const IS_SERVED: bool>() {
+    // SAFETY: as above.
+    unsafe { (tables::<IS_SERVED>().setup_debug_hooks)() };
+}
+
+unsafe extern "C" fn setup<const IS_SERVED: bool>(name: usize) -> c_int {
+    // SAFETY: as above.
+    unsafe { (tables::<IS_SERVED>().setup)(name) }
+}
+
+unsafe extern "C" fn get_arenas<const IS_SERVED: bool>(table: *mut PyObjectArenaAllocator) {
+    // SAFETY: as above.
+    unsafe { (tables::<IS_SERVED>().get_arenas)(table) };
+}
+
+unsafe extern "C" fn set_arenas_of_host<const IS_SERVED: bool>(
+    table: *const PyObjectArenaAllocator,
+) {
+    // SAFETY: as above.
+    unsafe { (tables::<IS_SERVED>().set_arenas)(table) };
+}
+
+/// CPython 3.6 sets its tables anew from its `main`, whatever is in them.
+unsafe extern "C" fn setup_then_install(name: usize) -> c_int {
+    // SAFETY: the host's own function, with its own argument.
+    let result = unsafe { (tables::<true>().setup)(name) };
+    let name = ptr::with_exposed_provenance::<c_char>(name);
+    // SAFETY: in 3.6 the argument is NULL or a C string.
+    let default = name.is_null() || unsafe { *name } == 0;
+    let host = Host::at_start()
+        .filter(|host| default && result == 0 && lookup::SERVED.lies_at(host.range()));
+    if let Some(host) = host {
+        // It was possible before, or nothing led here.
+        let _ = table::install(&host);
+        if hooks::stand() {
+            table::put_hooks_over(&host);
+        }
+    }
+    result
+}
+
+/// What the host's own arenas come from. (Or, had a program set something
+/// before we were there, that: then our arenas go on to come from the kernel.)
+fn before_programs() -> &'static PyObjectArenaAllocator {
+    const STANDARD: PyObjectArenaAllocator = PyObjectArenaAllocator {
+        ctx: ptr::null_mut(),
+        alloc: None,
+        free: None,
+    };
+    static BEFORE: Made<PyObjectArenaAllocator> = Made::new(STANDARD);
+    BEFORE.or_make(|| {
+        let mut table = STANDARD;
+        // SAFETY: the host's own function, and a place for a table.
+        unsafe { (tables::<true>().get_arenas)(&raw mut table) };
+        table
+    })
+}
+
+/// Lets our arenas come from where the host's would: from an allocator that a
+/// program sets, and when it puts the host's back, from the kernel.
+unsafe extern "C" fn set_arenas(table: *const PyObjectArenaAllocator) {
+    let before = before_programs().filled();
+    // SAFETY: the host's own function, with its own argument.
+    unsafe { (tables::<true>().set_arenas)(table) };
+    // SAFETY: NULL would have ended in the host.
+    let now = unsafe { *table }.filled();
+    let is_back = now.ctx == before.ctx && now.alloc as *const () == before.alloc as *const ();
+    let source = if is_back { chunk::STANDARD } else { now };
+    chunk::set(&source, era::arena_size());
+}
+
+fn we_are_in_place<const IS_SERVED: bool>() -> bool {
+    table::is_installed(tables::<IS_SERVED>().get)
+}
+
+unsafe extern "C" fn debug_malloc_stats<const IS_SERVED: bool>(out: *mut libc::FILE) -> c_int {
+    if !we_are_in_place::<IS_SERVED>() {
+        // SAFETY: the host's own function, with its own argument.
+        return unsafe { (answers::<IS_SERVED>().debug_malloc_stats)(out) };
+    }
+    // SAFETY: the host's file.
+    let mut out = unsafe { CFile::new(out) };
+    // What the file does not take is lost, as in CPython.
+    let _ = debug_stats::write(&mut out, None);
+    1
+}
+
+/// Ours, and those that the host has served: the large ones. (Of several hosts, one that is
+/// left alone has none of ours.)
+unsafe extern "C" fn allocated_blocks<const IS_SERVED: bool>() -> isize {
+    // SAFETY: the host's own function.
+    let theirs = unsafe { (answers::<IS_SERVED>().allocated_blocks)() };
+    let ours = if IS_SERVED { stats::live_blocks() } else { 0 };
+    ours.cast_signed() + theirs
+}
+
+unsafe extern "C" fn allocator_name<const IS_SERVED: bool>() -> *const c_char {
+    if we_are_in_place::<IS_SERVED>() {
+        let name = if hooks::stand() {
+            c"pymalloc_debug"
+        } else {
+            c"pymalloc"
+        };
+        name.as_ptr()
+    } else {
+        // SAFETY: the host's own function.
+        unsafe { (answers::<IS_SERVED>().allocator_name)() }
+    }
+}
+
+unsafe extern "C" fn pymalloc_enabled<const IS_SERVED: bool>() -> c_int {
+    if we_are_in_place::<IS_SERVED>() {
+        1
+    } else {
+        // SAFETY: the host's own function.
+        unsafe { (answers::<IS_SERVED>().pymalloc_enabled)() }
+    }
+}
+
+/// What the exported names do for this host; `served` says whether we are in its tables, or
+/// before its symbols. There is one of each kind in a process at the most.
+pub fn in_host(host: &Host, served: bool) -> &'static Exports {
+    if served {
+        lookup::SERVED.is_for(host);
+        SERVED.or_make(|| for_served(host))
+    } else {
+        lookup::ASIDE.is_for(host);
+        ASIDE.or_make(|| with_tables_of::<false>(host))
+    }
+}
+
+fn with_tables_of<const IS_SERVED: bool>(host: &Host) -> Exports {
+    let Domains { raw, mem, object } = *domains::<IS_SERVED>();
+    let mut ours = Exports {
+        raw,
+        mem,
+        object,
+        tables: Tables {
+            get: get::<IS_SERVED>,
+            set: set::<IS_SERVED>,
+            setup_debug_hooks: setup_debug_hooks::<IS_SERVED>,
+            setup: setup::<IS_SERVED>,
+            get_arenas: get_arenas::<IS_SERVED>,
+            set_arenas: set_arenas_of_host::<IS_SERVED>,
+        },
+        answers: Answers {
+            debug_malloc_stats: debug_malloc_stats::<IS_SERVED>,
+            allocated_blocks: allocated_blocks::<IS_SERVED>,
+            allocator_name: allocator_name::<IS_SERVED>,
+            pymalloc_enabled: pymalloc_enabled::<IS_SERVED>,
+        },
+    };
+    if host.version.has_tables() {
+        ours.raw.realloc = raw_realloc::<IS_SERVED>;
+        ours.raw.free = raw_free::<IS_SERVED>;
+    }
+    ours
+}
+
+fn for_served(host: &Host) -> Exports {
+    let mut ours = with_tables_of::<true>(host);
+    if host.version.has_tables() {
+        ours.tables.set_arenas = set_arenas;
+        if (host.version.major, host.version.minor) == (3, 6) {
+            ours.tables.setup = setup_then_install;
+        }
+    } else {
+        ours.object = if tools::is_wanted() {
+            WATCHED_OVER_PYTHON_2
+        } else if alignment::obj() {
+            PACKED_OVER_PYTHON_2
+        } else {
+            OVER_PYTHON_2
+        };
+    }
+    ours
+}

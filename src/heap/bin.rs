@@ -1,0 +1,317 @@
+//! The used pools of one size class, on shelves by how full they are.
+//!
+//! ```text
+//!    shelf 0 -> pool -> pool       few free blocks: asked first
+//!    shelf 1 -> pool
+//!       ...
+//!    shelf 7 -> pool -> pool       mostly free: left to drain
+//! ```
+//!
+//! Blocks come from the fullest pools, so that the others can become empty and
+//! go back to their arenas. A shelf covers a span of counts, so that a pool
+//! changes its place rarely; on a shelf the pool that changed last is first.
+//!
+//! There are two such sets of shelves: for the process's own pools, and for those
+//! that a forked child was born with and leaves alone (`inherited.rs`).
+//!
+//! # Invariants
+//!
+//! Q1  A pool is on shelf `shelf(free)` of its class exactly while it is used:
+//!     of the sealed set if its generation is before `first_own`, else of the
+//!     own set.
+//! Q2  Bit n of `occupied` is set exactly while shelf n has a member.
+//!
+//! # Threads
+//!
+//! Under the class's lock.
+
+use crate::arena::Arena;
+use crate::base::list::List;
+use crate::base::size_class::{SHELVES, Shape};
+use crate::heap::depot::Depot;
+use crate::os::memory;
+use crate::pool::Pool;
+use crate::pool::pages::Pages;
+use crate::sync::Cell;
+
+/// Pools by how full they are.
+struct Shelves {
+    lists: [List<Pool>; SHELVES],
+    /// How many they have.
+    len: Cell<u32>,
+    /// Which have members (Q2).
+    occupied: Cell<u32>,
+}
+
+impl Shelves {
+    const fn new() -> Shelves {
+        Shelves {
+            lists: [const { List::new() }; SHELVES],
+            len: Cell::new(0),
+            occupied: Cell::new(0),
+        }
+    }
+
+    #[inline]
+    fn first(&self) -> Option<&'static Pool> {
+        self.lists
+            .get(self.occupied.get().trailing_zeros() as usize)?
+            .first()
+    }
+
+    #[inline]
+    fn push(&self, shelf: usize, pool: &'static Pool) {
+        self.lists[shelf].push(pool);
+        self.len.set(self.len.get() + 1);
+        self.occupied.set(self.occupied.get() | 1 << shelf);
+    }
+
+    #[inline]
+    fn remove(&self, shelf: usize, pool: &'static Pool) {
+        self.lists[shelf].remove(pool);
+        self.len.set(self.len.get() - 1);
+        if self.lists[shelf].first().is_none() {
+            self.occupied.set(self.occupied.get() & !(1 << shelf));
+        }
+    }
+
+    /// Takes all pools of `other`. Takes time with the number of its own.
+    fn append(&self, other: &Shelves) {
+        for (mine, theirs) in self.lists.iter().zip(&other.lists) {
+            mine.append(theirs);
+        }
+        self.len.set(self.len.get() + other.len.take());
+        let occupied = self.occupied.get() | other.occupied.replace(0);
+        self.occupied.set(occupied);
+    }
+}
+
+/// The used pools of one size class.
+pub struct UsedPools {
+    /// Free blocks that no pool knows as free yet.
+    pub depot: Depot,
+    own: Shelves,
+    /// Inherited, and left alone.
+    sealed: Shelves,
+    /// The arena that the class has claimed last.
+    pub claimed: Cell<Option<&'static Arena>>,
+    /// The first generation of pools that are not sealed.
+    first_own: Cell<u32>,
+    /// Pools of the class, the full ones too.
+    pools: Cell<usize>,
+    /// Blocks of the class that are not free in any pool.
+    taken: Cell<usize>,
+    /// Bytes of resident pages in its pools.
+    resident: Cell<usize>,
+    /// Requests that were looked at, and their bytes.
+    looked_at: Cell<usize>,
+    requested: Cell<usize>,
+}
+
+/// The shelf of a pool with so many free blocks; `None` if it is full.
+#[inline]
+fn shelf(shape: &Shape, free: u32) -> Option<usize> {
+    free.checked_sub(1)
+        .map(|free| (free >> shape.shelf_bits) as usize)
+}
+
+impl UsedPools {
+    /// No pool yet.
+    #[expect(
+        clippy::new_without_default,
+        reason = "made in constants, where Default cannot be"
+    )]
+    pub const fn new() -> UsedPools {
+        UsedPools {
+            depot: Depot::new(),
+            own: Shelves::new(),
+            sealed: Shelves::new(),
+            claimed: Cell::new(None),
+            first_own: Cell::new(0),
+            pools: Cell::new(0),
+            taken: Cell::new(0),
+            resident: Cell::new(0),
+            looked_at: Cell::new(0),
+            requested: Cell::new(0),
+        }
+    }
+
+    /// Requests that were looked at.
+    pub fn looked_at(&self) -> usize {
+        self.looked_at.get()
+    }
+
+    /// The bytes of these requests.
+    pub fn requested(&self) -> usize {
+        self.requested.get()
+    }
+
+    /// Pools of the class.
+    pub fn pools(&self) -> usize {
+        self.pools.get()
+    }
+
+    /// Blocks that are live or in a magazine.
+    pub fn taken(&self) -> usize {
+        self.taken.get()
+    }
+
+    /// How many pools are full.
+    pub fn full(&self) -> usize {
+        self.pools.get() - (self.own.len.get() + self.sealed.len.get()) as usize
+    }
+
+    /// The used pool to take blocks from.
+    #[inline]
+    pub fn fullest(&self) -> Option<&'static Pool> {
+        self.own.first()
+    }
+
+    /// Seals all pools that are of an earlier generation than `first_own`: in a
+    /// forked child, all there are.
+    pub fn seal(&self, first_own: u32) {
+        self.first_own.set(first_own);
+        self.own.append(&self.sealed);
+        self.sealed.append(&self.own);
+    }
+
+    /// Makes sealed pools the class's own, if there are any that are used.
+    pub fn unseal(&self) -> bool {
+        self.first_own.set(0);
+        let any = self.sealed.first().is_some();
+        self.own.append(&self.sealed);
+        any
+    }
+
+    /// Whether there are sealed pools that are used.
+    pub fn has_sealed(&self) -> bool {
+        self.sealed.first().is_some()
+    }
+
+    #[inline]
+    fn shelves_of(&self, pool: &Pool) -> &Shelves {
+        if pool.generation() < self.first_own.get() {
+            &self.sealed
+        } else {
+            &self.own
+        }
+    }
+
+    /// Bytes of resident pages in pools of the class.
+    pub fn resident(&self) -> usize {
+        self.resident.get()
+    }
+
+    /// `pool` has joined the class; it is on no shelf yet.
+    pub fn joined(&self, pool: &Pool) {
+        self.pools.set(self.pools.get() + 1);
+        self.became_resident(Pages::NONE, pool.resident());
+    }
+
+    /// `pool` has left the class and its shelf.
+    pub fn left(&self, pool: &Pool) {
+        self.pools.set(self.pools.get() - 1);
+        self.became_resident(pool.resident(), Pages::NONE);
+    }
+
+    /// The resident pages of a pool were those before and are these now.
+    #[inline]
+    pub fn became_resident(&self, before: Pages, now: Pages) {
+        if before != now {
+            self.resident
+                .set(self.resident.get() + now.bytes() - before.bytes());
+        }
+    }
+
+    /// So many blocks were taken from pools of the class, for the sake of a
+    /// request for so many bytes.
+    pub fn took(&self, blocks: usize, request: usize) {
+        self.looked_at.set(self.looked_at.get() + 1);
+        self.requested
+            .set(self.requested.get().wrapping_add(request));
+        self.taken.set(self.taken.get() + blocks);
+    }
+
+    /// So many blocks came back to pools of the class.
+    pub fn got_back(&self, blocks: usize) {
+        self.taken.set(self.taken.get() - blocks);
+    }
+
+    /// Gives the pages of `pool`, which belongs to the class and lies in `arena`,
+    /// one of the kernel's, back that are due: see [`Pool::due_pages`]. Returns how
+    /// many bytes.
+    #[inline(never)]
+    pub fn purge(&self, arena: &Arena, pool: &Pool, at_once: bool) -> usize {
+        let before = pool.resident();
+        let due = pool.due_pages(memory::page_size(), at_once);
+        let gone = arena.give_back(pool, due);
+        self.became_resident(before, pool.resident());
+        gone
+    }
+
+    /// Moves `pool` from the shelf for `before` free blocks to the one for
+    /// `after`. 0 stands for being on no shelf, as a full pool is; a pool that
+    /// has just joined or is about to leave is on none either.
+    #[inline(always)]
+    pub fn moved(&self, pool: &'static Pool, shape: &Shape, before: u32, after: u32) {
+        // The same for `None` as for a shelf that there is not.
+        let number = |free: u32| free.wrapping_sub(1) >> shape.shelf_bits;
+        if number(before) != number(after) {
+            self.change_shelf(pool, shelf(shape, before), shelf(shape, after));
+        }
+    }
+
+    #[inline(never)]
+    #[unsafe(link_section = ".text.hot.rest")]
+    fn change_shelf(&self, pool: &'static Pool, from: Option<usize>, to: Option<usize>) {
+        let shelves = self.shelves_of(pool);
+        if let Some(from) = from {
+            shelves.remove(from, pool);
+        }
+        if let Some(to) = to {
+            shelves.push(to, pool);
+        }
+    }
+
+    /// Asserts the invariants, for tests.
+    #[cfg(any(test, feature = "model"))]
+    pub fn check(&self, lane: crate::pool::shard::Lane, class: crate::base::size_class::SizeClass) {
+        for (shelves, sealed) in [(&self.own, false), (&self.sealed, true)] {
+            let len: usize = shelves.lists.iter().map(|list| list.iter().count()).sum();
+            assert_eq!(len, shelves.len.get() as usize);
+            for (n, list) in shelves.lists.iter().enumerate() {
+                let occupied = shelves.occupied.get() >> n & 1 == 1;
+                assert_eq!(occupied, list.first().is_some(), "Q2");
+                for pool in list.iter() {
+                    assert_eq!((pool.class(), pool.lane()), (Some(class), lane));
+                    let free = pool.free();
+                    assert!(free > 0 && free < class.shape().blocks, "P4 Q1");
+                    assert_eq!(shelf(class.shape(), free), Some(n), "Q1");
+                    assert_eq!(pool.generation() < self.first_own.get(), sealed, "Q1");
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::size_class::SizeClass;
+    use crate::tests::*;
+
+    #[test]
+    fn fuller_pools_stand_on_lower_shelves() {
+        for class in SizeClass::all() {
+            let shape = class.shape();
+            assert_eq!(shelf(shape, 0), None);
+            let shelves: Vec<_> = (1..=shape.blocks).map(|free| shelf(shape, free)).collect();
+            assert!(shelves.is_sorted());
+            assert!(
+                shelves
+                    .iter()
+                    .all(|shelf| shelf.is_some_and(|n| n < SHELVES))
+            );
+        }
+    }
+}

@@ -1,0 +1,495 @@
+//! A snapshot of the heap: each arena, pool and page of it, in the form of `layout.rs`.
+//!
+//! ```text
+//!    plan:    the arenas there are, sorted       -> what lies where in the file
+//!    write:   arena by arena: pool by pool under the lock that it is under
+//!             at last the header: a file that was cut short has none
+//! ```
+//!
+//! Nothing is allocated; some memory is mapped while it lasts. While other threads
+//! allocate, pools are of different moments: one after the other is looked at. An arena
+//! that came since the plan is not in it; one that went is marked.
+//!
+//! # Threads
+//!
+//! Any thread, with no lock held. A lock is held for one pool at a time.
+
+use core::ffi::{CStr, c_int};
+use core::ptr::NonNull;
+use core::slice;
+
+use super::fill::fill;
+use super::layout::{
+    ARENA_GONE, ARENA_PROGRAMS, Arena, Header, MAP_MAGIC, MAPPING_MAGAZINES, MAPPING_MAP,
+    MAPPING_METADATA, MAPPING_RECORD, MAPPING_STATIC, Mapping, NO_CLASS, PAGE_IDLE, PAGE_RESIDENT,
+    PAGE_RETURNED, Page, Pool, SNAPSHOT_PAGE, VERSION,
+};
+use super::sink::Sink;
+use crate::arena;
+use crate::arena::metadata;
+use crate::arena::page_map::{self, MAP};
+use crate::base::layout::{PIECE, POOL_SIZE, POOLS_PER_ARENA};
+use crate::base::size_class::SizeClass;
+use crate::heap::HEAP;
+use crate::os::memory;
+use crate::os::output::Output;
+use crate::os::process::libc_memory;
+use crate::pool;
+use crate::pool::bitmap;
+use crate::tcache::registry;
+
+/// Pages of a pool.
+const PAGES: usize = POOL_SIZE / SNAPSHOT_PAGE;
+/// Arenas, and mappings, that there may be more than were counted.
+const SPARE: usize = 64;
+/// Mappings that are written at once.
+const AT_ONCE: usize = 64;
+/// How often a pool that changes hands is looked at again.
+const TRIES: usize = 8;
+
+/// Writes a snapshot to the file at `path`, which is made, or made anew: whole, or not at
+/// all.
+#[cold]
+pub fn write_to(path: &CStr) -> Result<(), c_int> {
+    let plan = Plan::make()?;
+    let file = Output::create(0o600, |name| name.push(path.to_bytes()))?;
+    if !file.has_places() {
+        return Err(libc::ESPIPE);
+    }
+    plan.write(&Sink::File(&file), &|| true)?;
+    file.finish()
+}
+
+/// Room for what is at hand at once.
+#[repr(C)]
+struct Work {
+    header: Header,
+    pools: [Pool; POOLS_PER_ARENA],
+    pages: [Page; POOLS_PER_ARENA * PAGES],
+    mappings: [Mapping; AT_ONCE],
+}
+
+/// What will be in a snapshot, and the memory that it is made in.
+pub struct Plan {
+    work: NonNull<Work>,
+    size: usize,
+    /// The arenas lie behind `work`.
+    arenas: usize,
+    mappings: usize,
+}
+
+impl Plan {
+    /// Counts what there is.
+    #[cold]
+    pub fn make() -> Result<Plan, c_int> {
+        let most = HEAP.arena_counts().mapped + SPARE;
+        let size = size_of::<Work>() + most * size_of::<Arena>();
+        let size = size.next_multiple_of(memory::page_size());
+        let work = memory::map_fenced(size).ok_or(libc::ENOMEM)?.cast();
+        let mut plan = Plan {
+            work,
+            size,
+            arenas: 0,
+            mappings: 0,
+        };
+        let records = plan.collect(most);
+        let of_threads = registry::mappings().count();
+        plan.mappings = records
+            + of_threads
+            + page_map::tables().count()
+            + metadata::mappings().count()
+            + SPARE;
+        let mut first_pool = 0;
+        let arenas = plan.arenas_mut();
+        sort(arenas);
+        for arena in arenas {
+            arena.first_pool = first_pool;
+            first_pool += u64::from(arena.pools);
+        }
+        Ok(plan)
+    }
+
+    /// Bytes that it will have, at the most.
+    pub fn longest(&self) -> u64 {
+        let (_, _, _, mappings) = self.places();
+        mappings + (self.mappings * size_of::<Mapping>()) as u64
+    }
+
+    /// Notes the arenas that have land, `most` of them. Returns how many records there are.
+    fn collect(&mut self, most: usize) -> usize {
+        let (mut next, mut records) = (HEAP.arenas.lock().newest(), 0);
+        while let Some(arena) = next {
+            let lock = HEAP.arenas.lock();
+            let (address, bytes, pools) = (arena.base(), arena.size(), arena.len());
+            let programs = arena.is_programs();
+            drop(lock);
+            if bytes > 0 && self.arenas < most {
+                let at = self.arenas;
+                self.arenas += 1;
+                self.arenas_mut()[at] = Arena {
+                    address: address as u64,
+                    bytes: bytes as u64,
+                    first_pool: 0,
+                    pools: pools as u32,
+                    flags: if programs { ARENA_PROGRAMS } else { 0 },
+                };
+            }
+            records += 1;
+            next = arena.made_before();
+        }
+        records
+    }
+
+    fn arenas_mut(&mut self) -> &mut [Arena] {
+        // SAFETY: the mapping has room for them behind the work, zero at first.
+        unsafe { slice::from_raw_parts_mut(self.work.add(1).as_ptr().cast(), self.arenas) }
+    }
+
+    fn arenas(&self) -> &[Arena] {
+        // SAFETY: as above.
+        unsafe { slice::from_raw_parts(self.work.add(1).as_ptr().cast(), self.arenas) }
+    }
+
+    fn pools(&self) -> u64 {
+        let last = self.arenas().last();
+        last.map_or(0, |arena| arena.first_pool + u64::from(arena.pools))
+    }
+
+    /// Where arenas, pools, pages and mappings lie in the file.
+    fn places(&self) -> (u64, u64, u64, u64) {
+        let arenas = size_of::<Header>() as u64;
+        let pools = arenas + size_of_val(self.arenas()) as u64;
+        let pages = pools + self.pools() * size_of::<Pool>() as u64;
+        let mappings = pages + self.pools() * (PAGES * size_of::<Page>()) as u64;
+        (arenas, pools, pages, mappings)
+    }
+
+    /// Writes the snapshot, as far as `goes_on` says yes. Returns its bytes.
+    #[cold]
+    pub fn write(mut self, sink: &Sink, goes_on: &dyn Fn() -> bool) -> Result<u64, c_int> {
+        let (at_arenas, at_pools, at_pages, at_mappings) = self.places();
+        // SAFETY: mapped zero, which is a valid one; nobody else has it.
+        let work = unsafe { &mut *self.work.as_ptr() };
+        fill(&mut work.header.statistics, &libc_memory);
+        for arena in self.arenas_mut() {
+            if !goes_on() {
+                return Err(libc::EINTR);
+            }
+            let (mut gone, first) = (false, arena.first_pool);
+            for i in 0..arena.pools as usize {
+                let address = arena.address as usize + i * POOL_SIZE;
+                let first_page = (first + i as u64) * PAGES as u64;
+                let pages = &mut work.pages[i * PAGES..][..PAGES];
+                let pool = look(address, pages);
+                gone |= pool.is_none();
+                work.pools[i] = Pool {
+                    address: address as u64,
+                    first_page,
+                    pages: PAGES as u16,
+                    ..pool.unwrap_or(EMPTY)
+                };
+            }
+            if gone {
+                arena.flags |= ARENA_GONE;
+            }
+            let pools = arena.pools as usize;
+            let at = at_pools + first * size_of::<Pool>() as u64;
+            sink.put(at, &work.pools[..pools])?;
+            let at = at_pages + first * (PAGES * size_of::<Page>()) as u64;
+            sink.put(at, &work.pages[..pools * PAGES])?;
+        }
+        let mappings = self.write_mappings(&mut work.mappings, sink, at_mappings)?;
+        sink.put(at_arenas, self.arenas())?;
+        let header = &mut work.header;
+        header.magic = MAP_MAGIC;
+        header.version = VERSION;
+        header.header_bytes = size_of::<Header>() as u32;
+        header.real_ms = real_time();
+        header.arenas = self.arenas as u64;
+        header.pools = self.pools();
+        header.pages = self.pools() * PAGES as u64;
+        header.mappings = mappings as u64;
+        sink.put(0, slice::from_ref(header))?;
+        Ok(at_mappings + (mappings * size_of::<Mapping>()) as u64)
+    }
+
+    fn write_mappings(
+        &self,
+        buffer: &mut [Mapping; AT_ONCE],
+        sink: &Sink,
+        at: u64,
+    ) -> Result<usize, c_int> {
+        let newest = HEAP.arenas.lock().newest();
+        let records = core::iter::successors(newest, |arena| arena.made_before());
+        let size = size_of::<arena::Arena>();
+        let records =
+            records.map(|record| (MAPPING_RECORD, (core::ptr::from_ref(record).addr(), size)));
+        let of_threads = registry::mappings().map(|record| (MAPPING_MAGAZINES, record));
+        let kinds = core::iter::once(MAPPING_STATIC).chain(core::iter::repeat(MAPPING_MAP));
+        let tables = kinds.zip(page_map::tables());
+        let whole = metadata::mappings().map(|chunk| (MAPPING_METADATA, chunk));
+        let all = records.chain(of_threads).chain(tables).chain(whole);
+        let all = all.take(self.mappings);
+        let (mut written, mut held) = (0, 0);
+        let place = |n: usize| at + (n * size_of::<Mapping>()) as u64;
+        for (kind, (address, bytes)) in all {
+            buffer[held] = Mapping {
+                address: address as u64,
+                bytes: bytes as u64,
+                kind,
+                spare: 0,
+            };
+            held += 1;
+            if held == AT_ONCE {
+                sink.put(place(written), &buffer[..])?;
+                written += held;
+                held = 0;
+            }
+        }
+        sink.put(place(written), &buffer[..held])?;
+        Ok(written + held)
+    }
+}
+
+impl Drop for Plan {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `make`, and nothing points there any more.
+        unsafe { memory::unmap_fenced(self.work.cast(), self.size) };
+    }
+}
+
+/// Sorts arenas by their addresses: a heap sort, since the library's own sort takes more of
+/// the stack than a small one has.
+fn sort(arenas: &mut [Arena]) {
+    for first in (0..arenas.len() / 2).rev() {
+        sift(arenas, first);
+    }
+    for len in (1..arenas.len()).rev() {
+        arenas.swap(0, len);
+        sift(&mut arenas[..len], 0);
+    }
+}
+
+/// Moves an arena down until those below it in the heap have lower addresses.
+fn sift(arenas: &mut [Arena], mut at: usize) {
+    loop {
+        let mut highest = at;
+        for below in [2 * at + 1, 2 * at + 2] {
+            if below < arenas.len() && arenas[below].address > arenas[highest].address {
+                highest = below;
+            }
+        }
+        if highest == at {
+            return;
+        }
+        arenas.swap(at, highest);
+        at = highest;
+    }
+}
+
+/// A pool of no class.
+const EMPTY: Pool = Pool {
+    address: 0,
+    first_page: 0,
+    class: NO_CLASS,
+    pages: 0,
+    block_bytes: 0,
+    blocks: 0,
+    taken: 0,
+    first_block: 0,
+    spare: 0,
+};
+
+/// What the pool at `address` and its pages look like; `None`, and pages that hold nothing,
+/// if there is none any more.
+fn look(address: usize, pages: &mut [Page]) -> Option<Pool> {
+    for page in pages.iter_mut() {
+        *page = Page {
+            taken_bytes: 0,
+            blocks: 0,
+            flags: 0,
+            spare: [0; 3],
+        };
+    }
+    for _ in 0..TRIES {
+        let arena = MAP.arena(address)?;
+        let pool = arena.pool(address);
+        // Without a lock, the pool's home only says which lock to take.
+        match pool.home() {
+            Some((lane, class)) => {
+                let _used = HEAP.used(lane, class);
+                if pool.is_at(lane, class) && pool.base() == address {
+                    return Some(of_class(pool, class, pages));
+                }
+            }
+            None => {
+                let _arenas = HEAP.arenas.lock();
+                let is_there = arena.size() > 0 && pool.base() == address;
+                if is_there && arena.has_empty(address) {
+                    flags(pool, pages);
+                    return Some(EMPTY);
+                }
+            }
+        }
+    }
+    None
+}
+
+/// What a pool of `class`, whose lock is held, looks like.
+fn of_class(pool: &pool::Pool, class: SizeClass, pages: &mut [Page]) -> Pool {
+    let shape = class.shape();
+    let taken = |n: usize| pool.words[n / 64].get() >> (n % 64) & 1 == 1;
+    for (i, page) in pages.iter_mut().enumerate() {
+        let blocks = bitmap::of_page(shape, i);
+        let count = |n: usize| (pool.words[n].get() & bitmap::in_word(&blocks, n)).count_ones();
+        let count: u32 = bitmap::words(&blocks).map(count).sum();
+        let mut bytes = count as usize * class.size();
+        if count > 0 {
+            // The first and the last may lie on other pages, too.
+            let (first, last) = (blocks.start, blocks.end - 1);
+            if taken(first) {
+                bytes -= (i * PIECE).saturating_sub(shape.offset(first));
+            }
+            if taken(last) {
+                bytes -= shape.offset(last + 1).saturating_sub((i + 1) * PIECE);
+            }
+        }
+        page.blocks = count as u16;
+        page.taken_bytes = bytes as u16;
+    }
+    flags(pool, pages);
+    Pool {
+        class: class.index() as u16,
+        block_bytes: shape.size,
+        blocks: shape.blocks,
+        taken: shape.blocks - pool.free(),
+        first_block: shape.first,
+        ..EMPTY
+    }
+}
+
+fn flags(pool: &pool::Pool, pages: &mut [Page]) {
+    let (resident, idle) = (pool.resident(), pool.idle.get());
+    let returned = pool.returned.get() & !resident;
+    for (i, page) in pages.iter_mut().enumerate() {
+        for (set, flag) in [
+            (resident, PAGE_RESIDENT),
+            (returned, PAGE_RETURNED),
+            (idle & resident, PAGE_IDLE),
+        ] {
+            if set.has(i) {
+                page.flags |= flag;
+            }
+        }
+    }
+}
+
+/// Milliseconds since 1970.
+fn real_time() -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: a place for the answer.
+    unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut time) };
+    time.tv_sec.cast_unsigned() * 1000 + time.tv_nsec.cast_unsigned() / 1_000_000
+}
+
+const _: () = assert!(SNAPSHOT_PAGE == PIECE);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::tests::{pool, take};
+    use crate::tests::*;
+
+    const NOTHING: Page = Page {
+        taken_bytes: 0,
+        blocks: 0,
+        flags: 0,
+        spare: [0; 3],
+    };
+
+    /// By definition: each byte of each taken block on its page.
+    fn naive(pool: &pool::Pool, class: SizeClass, blocks: &[*mut u8]) -> Vec<(u16, u16)> {
+        let mut pages = vec![(0, 0); PAGES];
+        for block in blocks {
+            let start = block.addr() - pool.base();
+            let end = start + class.size();
+            for (i, page) in pages.iter_mut().enumerate() {
+                let (first, behind) = (start.max(i * PIECE), end.min((i + 1) * PIECE));
+                if first < behind {
+                    *page = (page.0 + (behind - first) as u16, page.1 + 1);
+                }
+            }
+        }
+        pages
+    }
+
+    #[test]
+    fn arenas_are_sorted_by_their_addresses() {
+        let mut random = 1u64;
+        for len in (0..40).chain([1000]) {
+            let mut arenas: Vec<_> = (0..len)
+                .map(|_| {
+                    random = random
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1);
+                    Arena {
+                        address: random >> 40,
+                        bytes: random,
+                        first_pool: 0,
+                        pools: 0,
+                        flags: 0,
+                    }
+                })
+                .collect();
+            let entry = |arena: &Arena| (arena.address, arena.bytes);
+            let mut expected: Vec<_> = arenas.iter().map(entry).collect();
+            expected.sort_unstable();
+            sort(&mut arenas);
+            let mut sorted: Vec<_> = arenas.iter().map(entry).collect();
+            assert!(sorted.is_sorted_by_key(|&(address, _)| address));
+            sorted.sort_unstable();
+            assert_eq!(sorted, expected);
+        }
+    }
+
+    #[test]
+    fn a_page_counts_the_bytes_and_the_blocks_on_it() {
+        for class in SizeClass::all() {
+            let pool = pool(class);
+            let all = take(&pool, class, class.shape().blocks as usize);
+            for step in [1, 2, 3, 7, 64, 1000] {
+                let kept: Vec<_> = all.iter().copied().step_by(step).collect();
+                let gone: Vec<_> = all.iter().copied().filter(|p| !kept.contains(p)).collect();
+                assert_eq!(pool.give(class, &gone), Ok(gone.len()));
+                let mut pages = [NOTHING; PAGES];
+                let entry = of_class(&pool, class, &mut pages);
+                let said: Vec<_> = pages.iter().map(|p| (p.taken_bytes, p.blocks)).collect();
+                assert_eq!(said, naive(&pool, class, &kept), "{class:?} {step}");
+                assert_eq!(entry.taken as usize, kept.len());
+                assert_eq!(take(&pool, class, gone.len()).len(), gone.len());
+            }
+        }
+    }
+
+    #[test]
+    fn pages_that_went_back_are_told_from_those_never_touched() {
+        let class = SizeClass::of(64).unwrap();
+        let pool = pool(class);
+        let blocks = take(&pool, class, 200); // four pages of them
+        assert_eq!(pool.give(class, &blocks[100..]), Ok(100));
+        let gone = pool.due_pages(PIECE, true);
+        assert_eq!(gone.bytes(), 2 * PIECE);
+        let mut pages = [NOTHING; PAGES];
+        of_class(&pool, class, &mut pages);
+        let flags: Vec<_> = pages.iter().map(|page| page.flags).collect();
+        let (here, back) = (PAGE_RESIDENT, PAGE_RETURNED);
+        assert_eq!(flags[..5], [here, here, back, back, 0]);
+        take(&pool, class, 100);
+        pages = [NOTHING; PAGES];
+        of_class(&pool, class, &mut pages);
+        assert_eq!(pages[2].flags & back, 0, "it has come again");
+    }
+}

@@ -1,0 +1,57 @@
+//! The magazines of the calling thread: what its word points to.
+//!
+//! ```text
+//!    NOTHING ------------> those in its record ------------> ENDED
+//!            first miss                         its end
+//! ```
+//!
+//! The word always points to magazines, so that the hit path asks nothing: at both ends
+//! of a thread's life to some without slots, with which it goes the slow way, where
+//! `threads.rs` tells the two apart by their address.
+
+use core::ptr::{self, NonNull};
+
+use crate::os::thread_word;
+use crate::tcache::magazines::Magazines;
+
+/// What a thread has before its first miss. Never written (M3).
+static NOTHING: Magazines = Magazines::without_slots();
+
+/// What a thread has that is to have no magazines, because it is ending or because
+/// there was no memory for them. All zero, so without memory, until [`ended`] is called.
+#[unsafe(link_section = ".bss.tables")]
+static ENDED: Magazines = Magazines::zero();
+
+thread_word::start_at!(NOTHING);
+
+/// The calling thread's magazines.
+#[inline(always)]
+pub fn magazines() -> &'static Magazines {
+    // SAFETY: the word starts as NOTHING and is only set by `set`.
+    unsafe { thread_word::get().cast::<Magazines>().as_ref() }
+}
+
+/// Gives the calling thread these magazines. They must be no other thread's.
+pub fn set(magazines: &'static Magazines) {
+    thread_word::set(NonNull::from(magazines).cast());
+}
+
+/// What a thread is to get that is to have none. (Each call writes the same again, which
+/// those that have it do not notice.)
+#[cold]
+pub fn ended() -> &'static Magazines {
+    ENDED.be_without_slots();
+    &ENDED
+}
+
+/// Whether these are what a thread has before its first miss.
+#[inline]
+pub fn are_nothing(magazines: &Magazines) -> bool {
+    ptr::eq(magazines, &raw const NOTHING)
+}
+
+/// Whether these are what [`ended`] gave.
+#[inline]
+pub fn are_ended(magazines: &Magazines) -> bool {
+    ptr::eq(magazines, &raw const ENDED)
+}

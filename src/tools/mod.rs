@@ -1,0 +1,156 @@
+//! The object allocator when somebody watches single blocks: the plain functions know
+//! nothing of it; these are in the tables instead of them.
+//!
+//! ```text
+//!    OBMALLOC_GUARD=N             one allocation in N is a guarded block
+//!         | else
+//!    memcheck, AddressSanitizer   `told`: the tool knows each block
+//!         | else
+//!    object.rs
+//! ```
+//!
+//! # Threads
+//!
+//! As in `object.rs`.
+
+use core::ffi::c_void;
+use core::ptr;
+
+pub mod tools;
+
+pub mod told;
+
+use crate::background::init;
+use crate::base::layout::{ALIGNMENT, REQUEST_MAX};
+use crate::base::vtable::Allocator;
+use crate::guard;
+use crate::object;
+use crate::object::realloc as plain;
+
+/// Whether these functions are to be in the tables.
+pub fn is_wanted() -> bool {
+    guard::is_on() || tools::any()
+}
+
+/// A guarded block of `n` bytes, or null.
+fn guarded(n: usize) -> *mut c_void {
+    init::happened(); // what unwinds the stack is loaded then
+    guard::allocate(n).cast()
+}
+
+/// As [`object::malloc`].
+///
+/// # Safety
+/// The same.
+pub unsafe fn malloc<const ALIGN: usize>(below: &Allocator, n: usize) -> *mut c_void {
+    let block = guarded(n);
+    if !block.is_null() {
+        return block;
+    }
+    if tools::any() {
+        // SAFETY: the caller's promise.
+        return unsafe { told::malloc(below, n) };
+    }
+    // SAFETY: as above.
+    unsafe { object::malloc::<ALIGN>(below, n) }
+}
+
+/// As [`object::calloc`].
+///
+/// # Safety
+/// The same.
+pub unsafe fn calloc<const ALIGN: usize>(
+    below: &Allocator,
+    nelem: usize,
+    elsize: usize,
+) -> *mut c_void {
+    let n = nelem.checked_mul(elsize).filter(|&n| n <= REQUEST_MAX);
+    let block = n.map_or(ptr::null_mut(), guarded);
+    if !block.is_null() {
+        return block; // it is zero
+    }
+    if tools::any() {
+        // SAFETY: the caller's promise.
+        return unsafe { told::calloc(below, nelem, elsize) };
+    }
+    // SAFETY: as above.
+    unsafe { object::calloc::<ALIGN>(below, nelem, elsize) }
+}
+
+/// As [`plain::realloc`]. A guarded block moves, so that its old place is watched.
+///
+/// # Safety
+/// The same.
+pub unsafe fn realloc<const ALIGN: usize>(
+    below: &Allocator,
+    p: *mut c_void,
+    n: usize,
+) -> *mut c_void {
+    if p.is_null() {
+        // SAFETY: the caller's promise.
+        return unsafe { malloc::<ALIGN>(below, n) };
+    }
+    if !guard::owns(p.addr()) {
+        if tools::any() {
+            // SAFETY: as above.
+            return unsafe { told::realloc(below, p, n) };
+        }
+        // SAFETY: as above.
+        return unsafe { plain::realloc::<ALIGN>(below, p, n) };
+    }
+    let Some(size) = guard::size(p.cast()) else {
+        return ptr::null_mut();
+    };
+    // SAFETY: as above; what is guarded goes back to where it came from.
+    unsafe {
+        let new = malloc::<ALIGN>(below, n);
+        plain::into(new, p, size, n, || guard::free(p.cast()))
+    }
+}
+
+/// As [`object::free`].
+///
+/// # Safety
+/// The same.
+pub unsafe fn free(below: &Allocator, p: *mut c_void) {
+    if guard::owns(p.addr()) {
+        // SAFETY: the caller's promise.
+        unsafe { guard::free(p.cast()) };
+    } else if tools::any() {
+        // SAFETY: as above.
+        unsafe { told::free(below, p) };
+    } else {
+        // SAFETY: as above.
+        unsafe { object::free(below, p) };
+    }
+}
+
+/// These functions as a table, but for its context, which is the table below.
+pub const TABLE: Allocator = Allocator {
+    ctx: ptr::null_mut(),
+    malloc: table_malloc,
+    calloc: table_calloc,
+    realloc: table_realloc,
+    free: table_free,
+};
+
+unsafe extern "C" fn table_malloc(ctx: *mut c_void, n: usize) -> *mut c_void {
+    // SAFETY: the context; T1. So in the three that follow; the pointers' contract is the
+    // caller's.
+    unsafe { malloc::<ALIGNMENT>(&*ctx.cast(), n) }
+}
+
+unsafe extern "C" fn table_calloc(ctx: *mut c_void, nelem: usize, elsize: usize) -> *mut c_void {
+    // SAFETY: as above.
+    unsafe { calloc::<ALIGNMENT>(&*ctx.cast(), nelem, elsize) }
+}
+
+unsafe extern "C" fn table_realloc(ctx: *mut c_void, p: *mut c_void, n: usize) -> *mut c_void {
+    // SAFETY: as above.
+    unsafe { realloc::<ALIGNMENT>(&*ctx.cast(), p, n) }
+}
+
+unsafe extern "C" fn table_free(ctx: *mut c_void, p: *mut c_void) {
+    // SAFETY: as above.
+    unsafe { free(&*ctx.cast(), p) }
+}
