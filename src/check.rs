@@ -7,10 +7,10 @@ use std::vec::Vec;
 use crate::arena::page_map::MAP;
 use crate::base::size_class::{SizeClass, TABLE_LEN};
 use crate::heap::Heap;
-use crate::pool::shard::{LANES, Lane};
+use crate::pool::shard::{SHARDS, Shard};
 use crate::tcache::registry;
 
-/// What the pools of a class in a lane hold.
+/// What the pools of a class in a shard hold.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 struct Sum {
     pools: usize,
@@ -23,20 +23,20 @@ impl Heap {
     /// Asserts the invariants of the heap. Holds all locks, in the order of H2, as fork
     /// does: other threads may use the heap meanwhile.
     pub fn check(&self) {
-        // A lane's classes for packed domains last: so its locks are in order.
-        let of_lane = |lane| {
+        // A shard's classes for packed domains last: so its locks are in order.
+        let of_lane = |shard| {
             let those = |packed| SizeClass::all().filter(move |class| class.is_packed() == packed);
             let classes = those(false).chain(those(true));
-            classes.map(move |class| (lane, class, self.used(lane, class)))
+            classes.map(move |class| (shard, class, self.used(shard, class)))
         };
-        let all: Vec<_> = self.lanes().flat_map(of_lane).collect();
+        let all: Vec<_> = self.shards().flat_map(of_lane).collect();
         let arenas = self.arenas.lock();
         arenas.check();
-        let mut sums = [[Sum::default(); TABLE_LEN]; LANES];
+        let mut sums = [[Sum::default(); TABLE_LEN]; SHARDS];
         let (mut claims, mut lands) = (Vec::new(), Vec::new());
         for arena in arenas.with_land() {
             lands.push(arena.base());
-            claims.extend(arena.claim());
+            claims.extend(arena.affinity());
             for pool in arena.pools().take(arena.len()) {
                 let (base, class) = (pool.base(), pool.class());
                 assert_eq!(MAP.find(base).class(), class, "N1");
@@ -45,16 +45,16 @@ impl Heap {
                 let Some(class) = class else {
                     continue;
                 };
-                assert!(Lane::open().any(|lane| lane == pool.lane()), "E1");
-                let sum = &mut sums[pool.lane().index()][class.index()];
+                assert!(Shard::open().any(|shard| shard == pool.shard()), "E1");
+                let sum = &mut sums[pool.shard().index()][class.index()];
                 sum.pools += 1;
                 sum.full += usize::from(pool.free() == 0);
-                sum.taken += (class.shape().blocks - pool.free()) as usize;
+                sum.taken += (class.info().blocks - pool.free()) as usize;
                 sum.resident += pool.resident().bytes();
             }
         }
-        for (lane, class, used) in &all {
-            used.check(*lane, *class);
+        for (shard, class, used) in &all {
+            used.check(*shard, *class);
             used.depot.check(*class);
             let sum = Sum {
                 pools: used.pools(),
@@ -62,7 +62,11 @@ impl Heap {
                 taken: used.taken(),
                 resident: used.resident(),
             };
-            assert_eq!(sum, sums[lane.index()][class.index()], "{lane:?} {class:?}");
+            assert_eq!(
+                sum,
+                sums[shard.index()][class.index()],
+                "{shard:?} {class:?}"
+            );
         }
         let others = |n: usize| claims[n + 1..].contains(&claims[n]);
         assert!(!(0..claims.len()).any(others), "C1");

@@ -173,7 +173,7 @@ pub static SETTINGS: &[Setting] = table![
             let rule = match value {
                 b"auto" => Rule::Auto,
                 b"share" => Rule::Share,
-                b"seal" => Rule::Seal,
+                b"seal" => Rule::Freeze,
                 _ => return false,
             };
             fork_cow::set_rule(rule);
@@ -314,7 +314,7 @@ pub fn read(at_start: bool) {
 }
 
 /// Says, a line each, what in the environment was not understood, or has no effect.
-pub fn complain() {
+pub fn warn_unknown() {
     if sandbox::is_restricted() && has_any_value(&NOT_IN_STOCK) {
         say(format_args!(
             "OBMALLOC_SYSCALLS=stock: LIVE, LIMIT, LIMIT_HARD and GUARD are without effect"

@@ -33,9 +33,9 @@
 //!
 //! | floor | files |
 //! |---|---|
-//! | words | `sync` what threads share is made of, `hot` where the hit path's code lies, `geometry` the numbers, `size_class` requests and blocks, `allocator` CPython's tables, `list`, `tally`, `listener` what a file above leaves to be called |
+//! | words | `sync` what threads share is made of, `hot` where the hit path's code lies, `geometry` the numbers, `size_class` requests and blocks, `allocator` CPython's tables, `list`, `counters`, `listener` what a file above leaves to be called |
 //! | system | `os/`: (`faults` for the model, `interpreted` for Miri,) mappings, writes that raise no signal, which files stdout and stderr were at start, lines of text, clocks, names that may be there, threads and how they wait, what is done once, whether Valgrind watches, files read apart from the program's descriptors, which thread forks, locks, helper threads, the thread word, the environment, names that may be there, errno and cancellation, the clock, helper threads, files that are written whole, the setting of huge pages, memory shared with others, the process and its cgroup |
-//! | pools and arenas | `limits` of the process's memory, `inherited` what a forked child leaves alone, `pages` of a pool, `huge_pages`, `lane` who shares pools with whom, `claim` which classes have arenas of their own, `block_bits`, `pool`, `pool_blocks`, `pool_pages`, `refusal` when the kernel is not asked again, `metadata` memory for what is kept, `arena_source` where arenas come from, `arena` and its record, `records` all of them, `near` the pools around the first arena, `granule` which arena is at 2 MiB of addresses, `address_map` what lies where, `arenas` which gives, `depot` between threads and pools, `used_pools` which gives, `cutoff` up to which size pools serve, `packing` which domains are aligned to 8 bytes, `misuse` what is said of wrong frees, `pool_mistakes` which they are, `guard/` sampled blocks beside pages that nobody can access, `heap` all of it, `supply` of blocks, `counts`, `exchange` with the threads, `purge` what goes back |
+//! | pools and arenas | `limits` of the process's memory, `inherited` what a forked child leaves alone, `pages` of a pool, `huge_pages`, `shard` who shares pools with whom, `affinity` which classes have arenas of their own, `block_bits`, `pool`, `pool_blocks`, `pool_pages`, `refusal` when the kernel is not asked again, `metadata` memory for what is kept, `arena_source` where arenas come from, `arena` and its record, `records` all of them, `near` the pools around the first arena, `granule` which arena is at 2 MiB of addresses, `address_map` what lies where, `arenas` which gives, `depot` between threads and pools, `used_pools` which gives, `cutoff` up to which size pools serve, `packing` which domains are aligned to 8 bytes, `invalid_free` what is said of wrong frees, `pool_mistakes` which they are, `guard/` sampled blocks beside pages that nobody can access, `heap` all of it, `supply` of blocks, `counts`, `exchange` with the threads, `purge` what goes back |
 //! | threads | `magazine` the hit path, `magazines` of all classes, `mine` those of the calling thread, `threads` who has some, `check` all of it for tests, `stats` what all of it holds, `live/` the same for other processes to look at, and the heap page by page, `round` over all pools, `decay` when free memory goes back, `fork`, `first_use` |
 //! | object allocator | `below` what no pool serves, `object` malloc, calloc and free for every size and pointer, `realloc`, `watch/` the same where guarded blocks or a tool ask for each |
 //! | around it | `config`, statistics written down by `stats_json`, `stats_text` and `stats_table`, `at_exit` |
@@ -61,14 +61,14 @@
 //!    ([`threads::mine`]); [`Magazines::refill`](magazines::Magazines::refill).
 //! 5. [`Heap::refill`](heap::Heap::refill): a run of blocks that a thread had too many
 //!    of, if the class's [`depot`] has one. Else [`Heap::take`](heap::Heap::take), under
-//!    the class's lock in the thread's [`lane`]: free blocks from the fullest used pools
+//!    the class's lock in the thread's [`shard`]: free blocks from the fullest used pools
 //!    ([`UsedPools::fullest`](used_pools::UsedPools::fullest)), in each the
 //!    lowest addresses first ([`Pool::take`](pool::Pool::take)).
 //! 6. No used pool: [`Arenas::take_pool`](arenas::Arenas::take_pool), under
 //!    the arenas' lock, an empty pool of the fullest arena that has one; for a large
-//!    class, of the arena that it has claimed ([`claim`]).
+//!    class, of the arena that it has claimed ([`affinity`]).
 //! 7. No such arena: 2 MiB from the kernel or a program's own allocator
-//!    ([`Land::take`](arena_source::Land::take)), with no lock held, entered in the
+//!    ([`Chunk::take`](arena_source::Chunk::take)), with no lock held, entered in the
 //!    [`address_map`]. If the kernel refuses, nothing has changed, and what is below
 //!    us is asked.
 //!
@@ -79,7 +79,7 @@
 //! 2. [`Magazines::push`](magazines::Magazines::push). Done.
 //! 3. The magazine is full: [`Magazines::flush`](magazines::Magazines::flush)
 //!    gives its older run back, [`Heap::flush`](heap::Heap::flush): to the depot. From
-//!    there, when it is full, to the pools of its [`lane`]: [`Heap::give`](heap::Heap::give),
+//!    there, when it is full, to the pools of its [`shard`]: [`Heap::give`](heap::Heap::give),
 //!    [`Pool::give`](pool::Pool::give): a bit each.
 //! 4. A pool's last block is back: the pool goes to its arena
 //!    ([`Arenas::give_pool`](arenas::Arenas::give_pool)). A wholly empty arena
@@ -102,7 +102,7 @@
 //! |---|---|---|---|
 //! | `NEWEST`, `REFUSAL` | metadata | atomics | as they are |
 //! | `MAP`, `LEAVES` | address_map | atomics; written under the heap's locks | as they are |
-//! | `HEAP` | heap | a lock for each class of each lane, one for the arenas | locks are held over the fork |
+//! | `HEAP` | heap | a lock for each class of each shard, one for the arenas | locks are held over the fork |
 //! | thread word; `ENDED` | os/thread_word; mine | thread-local; atomics | as they are |
 //! | `THREADS` | threads | its lock | held over the fork; other threads' magazines are inherited |
 //! | `TELL` | threads | atomic; written at the first use | as it is |
@@ -119,7 +119,7 @@
 //! | `HAPPENED`, `TELL` | first_use | atomics | as they are |
 //! | `SOFT`, `HARD`, `GROUP`, `NEAR`, `OVER`, `GRACE`, `ASKED`, `ASKED_NEXT`, `GREW`, `GREW_NEXT`, `NEXT` | limits | atomics, or written at start | as they are |
 //! | `RULE`, `GENERATION`, `PARENT` | inherited | atomics | one generation more |
-//! | `WANTED`, `UNASKED`; `TURNS`, `SINCE`, `OPEN` | huge_pages; lane | atomics; `OPEN` is written under `THREADS` | as they are |
+//! | `WANTED`, `UNASKED`; `TURNS`, `SINCE`, `OPEN` | huge_pages; shard | atomics; `OPEN` is written under `THREADS` | as they are |
 //! | `NOW`, `RISEN`, `REFUSED`; `MEM`, `OBJ` | cutoff; packing | atomics | as they are |
 //! | `DECAY` | arenas | atomic, written at start | as it is |
 //! | `CURRENT`, `SIZE`, `TELL`; `REFUSAL` | arena_source | written at start, or under the GIL; atomic | as they are |

@@ -18,22 +18,22 @@
 //! # Invariants
 //!
 //! C1  An arena that is claimed has an empty pool and one that is not. Each class
-//!     in each lane claims one at the most.
+//!     in each shard claims one at the most.
 #![forbid(unsafe_code)]
 
 use core::num::NonZeroU16;
 
 use crate::base::size_class::{SizeClass, TABLE_LEN};
-use crate::pool::shard::Lane;
+use crate::pool::shard::Shard;
 
-/// Who claims an arena: a class in a lane.
+/// Who claims an arena: a class in a shard.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(transparent)] // so that zero is nobody's
-pub struct Claim(NonZeroU16);
+pub struct Affinity(NonZeroU16);
 
-impl Claim {
+impl Affinity {
     /// That of a class. (There is one of every class: no index is 0, S1.)
-    pub fn of(lane: Lane, class: SizeClass) -> Option<Claim> {
-        NonZeroU16::new((lane.index() * TABLE_LEN + class.index()) as u16).map(Claim)
+    pub fn of(shard: Shard, class: SizeClass) -> Option<Affinity> {
+        NonZeroU16::new((shard.index() * TABLE_LEN + class.index()) as u16).map(Affinity)
     }
 }

@@ -12,8 +12,8 @@
 //!
 //! # Invariants
 //!
-//! L1  Land belongs to whoever has the `Land`; it goes back once, whole.
-//! L2  No land from the kernel begins where the library's own data end, or it would be reached
+//! L1  Chunk belongs to whoever has the `Chunk`; it goes back once, whole.
+//! L2  No chunk from the kernel begins where the library's own data end, or it would be reached
 //!     by writing from a block downwards. (Before the data lies what nobody can write; what else
 //!     the library maps has its own fences.)
 //!
@@ -27,7 +27,7 @@ use core::ffi::c_void;
 use core::ptr::{self, NonNull};
 
 use crate::arena::refusal::Refusal;
-use crate::base::callback::Listener;
+use crate::base::callback::Callback;
 use crate::base::layout::{ARENA_SIZE, POOL_SIZE, POOLS_PER_ARENA, REGION_BITS, REGIONS};
 use crate::base::vtable::ArenaAllocator;
 use crate::os::memory;
@@ -41,7 +41,7 @@ use crate::sync::{
 
 /// Memory for an arena, as its source gave it.
 #[derive(Clone, Copy)]
-pub struct Land {
+pub struct Chunk {
     start: NonNull<u8>,
     size: usize,
     source: Source,
@@ -117,7 +117,7 @@ pub unsafe extern "C" fn standard_free(_: *mut c_void, p: *mut c_void, size: usi
 }
 
 /// Who is told of each new arena.
-static TELL: Listener<fn()> = Listener::nobody();
+static TELL: Callback<fn()> = Callback::unset();
 
 /// Has `tell` called after each arena that is added, without any lock held.
 pub fn then(tell: fn()) {
@@ -146,9 +146,9 @@ fn map_apart() -> Option<NonNull<u8>> {
     other
 }
 
-impl Land {
-    /// Land for one more arena. To be called without any lock.
-    pub fn take() -> Option<Land> {
+impl Chunk {
+    /// Chunk for one more arena. To be called without any lock.
+    pub fn take() -> Option<Chunk> {
         let size = SIZE.load(Acquire);
         if size == 0 {
             let start = REFUSAL.ask(map_apart)?;
@@ -157,7 +157,7 @@ impl Land {
                 memory::advise_small_pages(start, ARENA_SIZE);
             }
             name_mapping(start, ARENA_SIZE, c"obmalloc: arena");
-            return Some(Land {
+            return Some(Chunk {
                 start,
                 size: ARENA_SIZE,
                 source: Source::Kernel,
@@ -167,20 +167,20 @@ impl Land {
         let table = get();
         // SAFETY: the contract of such a table.
         let start = NonNull::new(unsafe { (table.alloc)(table.ctx, size) })?.cast();
-        let land = Land {
+        let chunk = Chunk {
             start,
             size,
             source: Source::Program,
             huge: false,
         };
-        if land.pools() == 0 || !land.can_be_mapped() {
-            land.give_back();
+        if chunk.pools() == 0 || !chunk.can_be_mapped() {
+            chunk.give_back();
             return None;
         }
-        Some(land)
+        Some(chunk)
     }
 
-    /// Gives the land back to where it came from: a program's to whatever
+    /// Gives the chunk back to where it came from: a program's to whatever
     /// allocator the program has set by now. To be called without any lock.
     pub fn give_back(self) {
         if self.source == Source::Kernel {
@@ -194,19 +194,19 @@ impl Land {
         }
     }
 
-    /// A program's land, for tests: `size` bytes, `offset` behind the start of
+    /// A program's chunk, for tests: `size` bytes, `offset` behind the start of
     /// a mapping.
     #[cfg(test)]
-    pub fn of_a_program(offset: usize, size: usize) -> Land {
+    pub fn of_a_program(offset: usize, size: usize) -> Chunk {
         let map = memory::map_aligned((offset + size).next_power_of_two()).unwrap();
         // SAFETY: within the mapping.
-        Land::of_a_program_at(unsafe { map.add(offset) }, size)
+        Chunk::of_a_program_at(unsafe { map.add(offset) }, size)
     }
 
-    /// A program's land, for tests: `size` bytes at `start`.
+    /// A program's chunk, for tests: `size` bytes at `start`.
     #[cfg(test)]
-    pub fn of_a_program_at(start: NonNull<u8>, size: usize) -> Land {
-        Land {
+    pub fn of_a_program_at(start: NonNull<u8>, size: usize) -> Chunk {
+        Chunk {
             start,
             size,
             source: Source::Program,
@@ -263,8 +263,8 @@ impl Land {
 mod tests {
     use super::*;
 
-    fn land(start: usize, size: usize) -> Land {
-        Land {
+    fn chunk(start: usize, size: usize) -> Chunk {
+        Chunk {
             start: NonNull::new(ptr::without_provenance_mut(start)).unwrap(),
             size,
             source: Source::Program,
@@ -282,14 +282,14 @@ mod tests {
             (0x20_0000, 1 << 30, 0x20_0000, POOLS_PER_ARENA),
             (usize::MAX - 16, 1 << 20, usize::MAX & !(POOL_SIZE - 1), 0),
         ] {
-            let land = land(start, size);
+            let chunk = chunk(start, size);
             assert_eq!(
-                (land.first_pool(), land.pools()),
+                (chunk.first_pool(), chunk.pools()),
                 (first, pools),
                 "{start:#x}"
             );
         }
-        assert!(!land(1 << 47, 1 << 20).can_be_mapped());
-        assert!(land(1 << 46, 1 << 20).can_be_mapped());
+        assert!(!chunk(1 << 47, 1 << 20).can_be_mapped());
+        assert!(chunk(1 << 46, 1 << 20).can_be_mapped());
     }
 }

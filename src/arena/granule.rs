@@ -10,7 +10,7 @@
 //!
 //! # Invariants
 //!
-//! N3  A pool's arena is a record exactly while that arena has land. Before, there is
+//! N3  A pool's arena is a record exactly while that arena has chunk. Before, there is
 //!     none; after, the pool is gone, until another arena or somebody else's mapping is seen
 //!     to lie there.
 //! N5  The two lowest bits of a word say what it is. A split that is there lives as long as the
@@ -42,7 +42,7 @@ pub struct Granule {
 /// The pools of a granule one by one.
 #[repr(C, align(128))]
 struct Split {
-    /// By pool: the record of its arena, or null, or [`GONE`] (N3).
+    /// By pool: the record of its arena, or null, or [`UNMAPPED`] (N3).
     pools: [AtomicPtr<Arena>; POOLS_PER_ARENA],
 }
 
@@ -58,7 +58,7 @@ const _: () = assert!(align_of::<Split>() <= metadata::ALIGNMENT);
 const _: () = assert!(POOLS_PER_ARENA as u32 + FIRST_POOL <= usize::BITS);
 
 /// What stands in a split for the arena of a pool that is gone.
-const GONE: *mut Arena = ptr::without_provenance_mut(TAG_GONE);
+const UNMAPPED: *mut Arena = ptr::without_provenance_mut(TAG_GONE);
 
 /// The word of a granule of which these pools are gone.
 fn gone(pools: u32) -> *mut Arena {
@@ -100,7 +100,7 @@ impl Granule {
 
     /// Whether an arena lay at `address` and nothing is mapped there now.
     #[inline]
-    pub fn is_gone(&'static self, address: usize) -> bool {
+    pub fn is_unmapped_arena(&'static self, address: usize) -> bool {
         self.word.load(Relaxed).addr() & TAGS != 0 && self.is_still_gone(address)
     }
 
@@ -110,24 +110,24 @@ impl Granule {
         let (seen, pool) = (self.word.load(Acquire), pool_in_granule(address));
         // The word that says it, as it is and without that pool.
         let (word, seen, rest) = match split(seen) {
-            Some(split) if split.pools[pool].load(Relaxed) == GONE => {
-                (&split.pools[pool], GONE, ptr::null_mut())
+            Some(split) if split.pools[pool].load(Relaxed) == UNMAPPED => {
+                (&split.pools[pool], UNMAPPED, ptr::null_mut())
             }
             None if gone_pools(seen) >> pool & 1 == 1 => {
                 (&self.word, seen, gone(gone_pools(seen) & !(1 << pool)))
             }
             _ => return false,
         };
-        let is_gone = memory::is_unmapped(address);
-        if !is_gone {
+        let is_unmapped_arena = memory::is_unmapped(address);
+        if !is_unmapped_arena {
             let _ = word.compare_exchange(seen, rest, Relaxed, Relaxed);
         }
-        is_gone
+        is_unmapped_arena
     }
 
     /// Makes a word for each pool, if `arena` needs that and there is none. False if there is no
     /// memory for them.
-    pub fn make_room(&'static self, arena: &Arena) -> bool {
+    pub fn reclaim(&'static self, arena: &Arena) -> bool {
         is_filled_by(arena) || self.split()
     }
 
@@ -148,10 +148,10 @@ impl Granule {
             // nobody else's.
             let pools = unsafe { &new.as_ref().pools };
             for (i, pool) in pools.iter().enumerate() {
-                let is_gone = gone_pools(seen) >> i & 1 == 1;
+                let is_unmapped_arena = gone_pools(seen) >> i & 1 == 1;
                 let whole = seen.addr() & TAGS == 0; // an arena over which another is said to lie
                 let record = if whole { seen } else { ptr::null_mut() };
-                pool.store(if is_gone { GONE } else { record }, Relaxed);
+                pool.store(if is_unmapped_arena { UNMAPPED } else { record }, Relaxed);
             }
             let tagged = new.cast::<Arena>().as_ptr().map_addr(|at| at | TAG_SPLIT);
             let is_set = self.word.compare_exchange(seen, tagged, Release, Relaxed);
@@ -174,7 +174,7 @@ impl Granule {
     /// Says that they are gone. `first` is the address of the first of them, here as in `enter`.
     pub fn leave(&'static self, first: usize, arena: &'static Arena) {
         match split(self.word.load(Acquire)) {
-            Some(split) => split.set(first, arena, GONE),
+            Some(split) => split.set(first, arena, UNMAPPED),
             None => self.word.store(gone(u32::MAX), Release),
         }
     }
@@ -200,7 +200,7 @@ fn is_filled_by(arena: &Arena) -> bool {
 #[inline(never)]
 fn arena_in(split: &'static Split, address: usize) -> Option<&'static Arena> {
     let record = split.pools[pool_in_granule(address)].load(Acquire);
-    if record == GONE {
+    if record == UNMAPPED {
         return None;
     }
     // SAFETY: N3: it is null or a record, and records live as long as the process.

@@ -1,5 +1,5 @@
 //! Memory for what the library itself keeps: records of arenas and of threads, leaves of the
-//! address map, slots of depots, the classes of lanes.
+//! address map, slots of depots, the classes of shards.
 //!
 //! ```text
 //!    a chunk

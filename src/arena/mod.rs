@@ -2,7 +2,7 @@
 //! its record, which lies apart from it.
 //!
 //! ```text
-//!    the land: 2 MiB at a multiple of 2 MiB, all of it pools; or what a
+//!    the chunk: 2 MiB at a multiple of 2 MiB, all of it pools; or what a
 //!    program's allocator gave, with bytes to spare at both ends
 //!    +- ... +--------+--------+--------+--------+-- ... --+--------+- ... +
 //!    |      | pool 0 | pool 1 | pool 2 | pool 3 |         | pool n |      |
@@ -46,20 +46,20 @@ pub mod set;
 
 use core::ptr::NonNull;
 
-use crate::arena::affinity::Claim;
-use crate::arena::chunk::Land;
+use crate::arena::affinity::Affinity;
+use crate::arena::chunk::Chunk;
 use crate::base::layout::{POOL_BITS, POOL_SIZE, POOLS_PER_ARENA};
 use crate::base::list::{Linked, Links};
 use crate::pool::Pool;
 use crate::pool::pages::Pages;
 use crate::sync::{AtomicBool, Cell, Ordering::Relaxed};
 
-/// The record of an arena. All zero is a record without an arena, but for `land`.
+/// The record of an arena. All zero is a record without an arena, but for `chunk`.
 #[repr(C)]
 pub struct Arena {
     links: Links<Arena>,
     /// Where it lies; `None` once that was given back.
-    land: Cell<Option<Land>>,
+    chunk: Cell<Option<Chunk>>,
     /// Where pool 0 begins, and how many there are.
     base: Cell<usize>,
     len: Cell<usize>,
@@ -72,7 +72,7 @@ pub struct Arena {
     /// Whether it was wholly empty when it was looked at, and has been since.
     idle: Cell<bool>,
     /// Who takes pools from it first (C1).
-    claim: Cell<Option<Claim>>,
+    affinity: Cell<Option<Affinity>>,
     /// The record that was made before this one; written once.
     made_before: Cell<Option<&'static Arena>>,
     pools: [Pool; POOLS_PER_ARENA],
@@ -94,35 +94,35 @@ impl Arena {
     /// # Safety
     /// `at` is aligned, zero, nobody else's, and never unmapped.
     pub unsafe fn begin(at: NonNull<Arena>) -> &'static Arena {
-        // SAFETY: the caller's promise. (Which bytes say that there is no land is the
+        // SAFETY: the caller's promise. (Which bytes say that there is no chunk is the
         // compiler's choice.)
-        unsafe { (&raw mut (*at.as_ptr()).land).write(Cell::new(None)) };
+        unsafe { (&raw mut (*at.as_ptr()).chunk).write(Cell::new(None)) };
         // SAFETY: the caller's promise; zero is valid for all the rest.
         unsafe { at.as_ref() }
     }
 
-    /// Puts the record in charge of an arena on `land`, all of it empty.
-    pub fn place(&self, land: Land) {
-        self.land.set(Some(land));
-        self.base.set(land.first_pool());
-        self.len.set(land.pools());
+    /// Puts the record in charge of an arena on `chunk`, all of it empty.
+    pub fn place(&self, chunk: Chunk) {
+        self.chunk.set(Some(chunk));
+        self.base.set(chunk.first_pool());
+        self.len.set(chunk.pools());
         self.idle.set(false);
-        self.claim.set(None);
-        self.huge.store(land.is_huge(), Relaxed);
+        self.affinity.set(None);
+        self.huge.store(chunk.is_huge(), Relaxed);
         let (all, resident) = (
-            u32::MAX >> (POOLS_PER_ARENA - land.pools()),
-            land.resident(),
+            u32::MAX >> (POOLS_PER_ARENA - chunk.pools()),
+            chunk.resident(),
         );
         self.free_pools.set(all);
         self.warm.set(if resident.is_empty() { 0 } else { all });
-        for (i, pool) in self.pools[..land.pools()].iter().enumerate() {
+        for (i, pool) in self.pools[..chunk.pools()].iter().enumerate() {
             pool.place(self.base.get() + i * POOL_SIZE, resident); // A2
         }
     }
 
-    /// Takes the land out of the record, which is in charge of nothing then.
-    pub fn leave(&self) -> Option<Land> {
-        self.land.take()
+    /// Takes the chunk out of the record, which is in charge of nothing then.
+    pub fn leave(&self) -> Option<Chunk> {
+        self.chunk.take()
     }
 
     /// Where its first pool begins.
@@ -140,14 +140,14 @@ impl Arena {
         self.free_pools() == self.len()
     }
 
-    /// Whether its land is a program's.
+    /// Whether its chunk is a program's.
     pub fn is_programs(&self) -> bool {
-        self.land.get().is_some_and(|land| land.is_programs())
+        self.chunk.get().is_some_and(|chunk| chunk.is_programs())
     }
 
-    /// Bytes of its land.
+    /// Bytes of its chunk.
     pub fn size(&self) -> usize {
-        self.land.get().map_or(0, |land| land.size())
+        self.chunk.get().map_or(0, |chunk| chunk.size())
     }
 
     /// How many of its pools are empty.
@@ -168,17 +168,17 @@ impl Arena {
     }
 
     /// Who has claimed it.
-    pub fn claim(&self) -> Option<Claim> {
-        self.claim.get()
+    pub fn affinity(&self) -> Option<Affinity> {
+        self.affinity.get()
     }
 
     /// Says who claims it from now on.
-    pub fn set_claim(&self, claim: Option<Claim>) {
-        self.claim.set(claim);
+    pub fn set_claim(&self, affinity: Option<Affinity>) {
+        self.affinity.set(affinity);
     }
 
     /// Whether an empty pool of it has resident pages.
-    pub fn is_warm(&self) -> bool {
+    pub fn has_resident_free(&self) -> bool {
         self.warm.get() != 0
     }
 
@@ -197,7 +197,7 @@ impl Arena {
         self.warm.set(self.warm.get() & !bit);
         self.idle.set(false);
         if free == bit {
-            self.claim.set(None); // C1
+            self.affinity.set(None); // C1
         }
         Some(pool)
     }
@@ -211,7 +211,7 @@ impl Arena {
             self.warm.set(self.warm.get() | bit);
         }
         if self.is_empty() {
-            self.claim.set(None); // C1
+            self.affinity.set(None); // C1
         }
     }
 
@@ -227,9 +227,9 @@ impl Arena {
     }
 
     /// Gives the pages of `pool`, which is empty, back to the kernel that are due: see
-    /// [`Pool::due_pages`]. Returns how many bytes.
+    /// [`Pool::take_purgeable`]. Returns how many bytes.
     pub fn purge_empty(&self, pool: &Pool, page: usize, at_once: bool) -> usize {
-        let gone = self.give_back(pool, pool.due_pages(page, at_once));
+        let gone = self.give_back(pool, pool.take_purgeable(page, at_once));
         if pool.resident().is_empty() {
             self.warm
                 .set(self.warm.get() & !(1 << self.index(pool.base())));
@@ -245,9 +245,9 @@ impl Arena {
         }
         if self.huge.load(Relaxed)
             && self.huge.swap(false, Relaxed)
-            && let Some(land) = self.land.get()
+            && let Some(chunk) = self.chunk.get()
         {
-            land.use_small_pages();
+            chunk.use_small_pages();
         }
         pool.give_back(due)
     }
@@ -290,7 +290,7 @@ impl Arena {
             assert_eq!(warm, free && !pool.resident().is_empty(), "A3");
             pool.check();
         }
-        if self.claim.get().is_some() {
+        if self.affinity.get().is_some() {
             assert!(self.free_pools() > 0 && !self.is_empty(), "C1");
         }
     }

@@ -67,27 +67,27 @@ pub struct AddressMap {
 struct Root([AtomicPtr<Leaf>; REGIONS]);
 
 /// Bytes between two entries of a table by class that a lookup leads to.
-pub const FOUND_STEP: usize = 16;
+pub const ENTRY_STEP: usize = 16;
 
 /// What a lookup answers: a size class, or "in no pool".
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Found(usize);
+pub struct Entry(usize);
 
-impl Found {
+impl Entry {
     /// In no pool.
-    pub const NO_POOL: Found = Found(0);
+    pub const NONE: Entry = Entry(0);
 
     /// What is found of a class, for models.
     #[cfg(all(test, loom))]
-    pub fn of(class: SizeClass) -> Found {
-        Found(Found::entry(Some(class)).into())
+    pub fn of(class: SizeClass) -> Entry {
+        Entry(Entry::entry(Some(class)).into())
     }
 
     fn entry(class: Option<SizeClass>) -> near::Entry {
-        class.map_or(0, |class| (class.index() * FOUND_STEP) as near::Entry)
+        class.map_or(0, |class| (class.index() * ENTRY_STEP) as near::Entry)
     }
 
-    /// Offset in a table by class with [`FOUND_STEP`] bytes between its entries, of
+    /// Offset in a table by class with [`ENTRY_STEP`] bytes between its entries, of
     /// which entry 0 means "in no pool".
     #[inline(always)]
     pub fn offset(self) -> usize {
@@ -97,7 +97,7 @@ impl Found {
     /// Bytes in its blocks; 0 if it is no class.
     #[inline(always)]
     pub fn size(self) -> usize {
-        let index = self.offset() / FOUND_STEP;
+        let index = self.offset() / ENTRY_STEP;
         // SAFETY: N1: an index of a class, or 0.
         unsafe { assert_unchecked(index < SIZES.len()) };
         SIZES[index] as usize
@@ -106,7 +106,7 @@ impl Found {
     /// The size class, if it is one.
     #[inline(always)]
     pub fn class(self) -> Option<SizeClass> {
-        SizeClass::from_index(self.offset() / FOUND_STEP)
+        SizeClass::from_index(self.offset() / ENTRY_STEP)
     }
 }
 
@@ -120,24 +120,24 @@ pub static MAP: AddressMap = AddressMap {
 impl AddressMap {
     /// The size class of the pool at `address`, for any value of it.
     #[inline(always)]
-    pub fn find(&'static self, address: usize) -> Found {
+    pub fn find(&'static self, address: usize) -> Entry {
         self.find_near(address)
             .unwrap_or_else(|| self.find_far(address))
     }
 
     /// The same for the hit path: `None` for what is not near.
     #[inline(always)]
-    pub fn find_near(&'static self, address: usize) -> Option<Found> {
-        Some(Found(self.near.get(address)?))
+    pub fn find_near(&'static self, address: usize) -> Option<Entry> {
+        Some(Entry(self.near.get(address)?))
     }
 
     /// The same for what is not near: its arena's record knows the class.
     #[inline(never)]
-    pub fn find_far(&'static self, address: usize) -> Found {
+    pub fn find_far(&'static self, address: usize) -> Entry {
         let class = self
             .arena(address)
             .and_then(|arena| arena.pool(address).class());
-        Found(Found::entry(class).into())
+        Entry(Entry::entry(class).into())
     }
 
     /// The record of the arena at `address`, for any value of it.
@@ -149,9 +149,9 @@ impl AddressMap {
     /// Whether an arena lay at `address` and nothing is mapped there now. (What is
     /// mapped is somebody else's, and is not asked about again.)
     #[inline]
-    pub fn is_gone(&'static self, address: usize) -> bool {
+    pub fn is_unmapped_arena(&'static self, address: usize) -> bool {
         self.granule(address)
-            .is_some_and(|granule| granule.is_gone(address))
+            .is_some_and(|granule| granule.is_unmapped_arena(address))
     }
 
     /// The leaves' root, if it is there.
@@ -183,7 +183,7 @@ impl AddressMap {
     /// Says that the pool at `address`, in an arena of ours, belongs to
     /// `class` from now on; `None`: to no class. (Of a pool that is not near its record says so.)
     pub fn set_class(&'static self, address: usize, class: Option<SizeClass>) {
-        self.near.set(address, Found::entry(class));
+        self.near.set(address, Entry::entry(class));
     }
 
     /// Says that the pools of `arena` lie where they do from now on. False,
@@ -191,7 +191,7 @@ impl AddressMap {
     pub fn add_arena(&'static self, arena: &'static Arena) -> bool {
         let add = |first| {
             let granule = self.granule(first).or_else(|| self.add_leaf(first));
-            granule.is_some_and(|granule| granule.make_room(arena))
+            granule.is_some_and(|granule| granule.reclaim(arena))
         };
         let is_kept = self.near.begin(arena.base()) && granules_of(arena).all(add);
         if is_kept {
@@ -287,7 +287,7 @@ pub fn leaf_bytes() -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arena::chunk::Land;
+    use crate::arena::chunk::Chunk;
     use crate::os::memory;
     use crate::tests::*;
     use core::ptr::NonNull;
@@ -307,7 +307,7 @@ mod tests {
         ];
         for address in bits.chain(edges) {
             for near in [address, address.wrapping_sub(1), !address] {
-                assert_eq!(MAP.find(near), Found::NO_POOL, "{near:#x}");
+                assert_eq!(MAP.find(near), Entry::NONE, "{near:#x}");
                 assert_eq!(MAP.find(near).class(), None);
                 assert!(MAP.arena(near).is_none(), "{near:#x}");
             }
@@ -327,7 +327,7 @@ mod tests {
         assert_eq!(MAP.find(base + 2 * POOL_SIZE).class(), None);
         // The same low bits with other high ones are another address.
         for bit in 47..64 {
-            assert_eq!(MAP.find((base + POOL_SIZE) | 1 << bit), Found::NO_POOL);
+            assert_eq!(MAP.find((base + POOL_SIZE) | 1 << bit), Entry::NONE);
             assert!(MAP.arena(base | 1 << bit).is_none());
         }
         MAP.set_class(base + POOL_SIZE, None);
@@ -345,10 +345,10 @@ mod tests {
         assert!(MAP.arena(base).is_none(), "N3");
     }
 
-    /// An arena that is in the map, on this land.
-    fn odd_arena(land: Land) -> &'static Arena {
+    /// An arena that is in the map, on this chunk.
+    fn odd_arena(chunk: Chunk) -> &'static Arena {
         let arena = lone_record();
-        arena.place(land);
+        arena.place(chunk);
         assert!(MAP.add_arena(arena));
         arena
     }
@@ -361,12 +361,12 @@ mod tests {
             NonNull::new(ptr::with_exposed_provenance_mut(whole.base())),
         );
         MAP.remove_arena(whole);
-        let land = |pool: usize, pools: usize| {
+        let chunk = |pool: usize, pools: usize| {
             // SAFETY: within the granule.
             let at = unsafe { start.unwrap().add(pool * POOL_SIZE) };
-            Land::of_a_program_at(at, pools * POOL_SIZE)
+            Chunk::of_a_program_at(at, pools * POOL_SIZE)
         };
-        let arenas = [odd_arena(land(1, 4)), odd_arena(land(6, 16))];
+        let arenas = [odd_arena(chunk(1, 4)), odd_arena(chunk(6, 16))];
         let found = |pool: usize| MAP.arena(base + pool * POOL_SIZE + 5);
         for pool in 0..POOLS_PER_ARENA {
             let arena = match pool {
@@ -381,34 +381,34 @@ mod tests {
         MAP.remove_arena(arenas[0]);
         assert!(found(4).is_none() && found(6).is_some());
         MAP.remove_arena(arenas[1]);
-        let again = odd_arena(land(0, POOLS_PER_ARENA));
+        let again = odd_arena(chunk(0, POOLS_PER_ARENA));
         assert!((0..POOLS_PER_ARENA).all(|pool| ptr::eq(found(pool).unwrap(), again)));
         MAP.remove_arena(again);
         // SAFETY: nobody uses it.
         unsafe { memory::unmap(start.unwrap(), ARENA_SIZE) };
-        assert!(MAP.is_gone(base + 5 * POOL_SIZE), "N5");
+        assert!(MAP.is_unmapped_arena(base + 5 * POOL_SIZE), "N5");
     }
 
     #[test]
     fn an_arena_is_gone_until_something_else_is_seen_to_lie_there() {
         let arena = lone_arena();
-        let (base, land) = (
+        let (base, chunk) = (
             arena.base(),
             NonNull::new(ptr::with_exposed_provenance_mut(arena.base())),
         );
-        assert!(!MAP.is_gone(base));
+        assert!(!MAP.is_unmapped_arena(base));
         MAP.remove_arena(arena);
         // SAFETY: nobody uses it.
-        unsafe { memory::unmap(land.unwrap(), ARENA_SIZE / 2) };
-        assert!(MAP.is_gone(base) && MAP.is_gone(base + 1));
-        assert!(!MAP.is_gone(base + ARENA_SIZE / 2), "mapped");
+        unsafe { memory::unmap(chunk.unwrap(), ARENA_SIZE / 2) };
+        assert!(MAP.is_unmapped_arena(base) && MAP.is_unmapped_arena(base + 1));
+        assert!(!MAP.is_unmapped_arena(base + ARENA_SIZE / 2), "mapped");
         // SAFETY: as above.
-        unsafe { memory::unmap(land.unwrap(), ARENA_SIZE) };
+        unsafe { memory::unmap(chunk.unwrap(), ARENA_SIZE) };
         assert!(
-            !MAP.is_gone(base + ARENA_SIZE / 2),
+            !MAP.is_unmapped_arena(base + ARENA_SIZE / 2),
             "seen as somebody else's"
         );
-        assert!(MAP.is_gone(base + ARENA_SIZE - 1));
+        assert!(MAP.is_unmapped_arena(base + ARENA_SIZE - 1));
         assert!(MAP.arena(base).is_none(), "N3");
     }
 }

@@ -11,30 +11,30 @@
 //!
 //! A new pool comes from the fullest arena that has one, as in obmalloc, so
 //! that the emptiest arenas can drain and go back to the kernel; those of large classes
-//! come side by side (`claim.rs`). An arena without empty pools is on no list.
+//! come side by side (`affinity.rs`). An arena without empty pools is on no list.
 //!
 //! Stock keeps one empty arena and unmaps the next. That costs programs which
 //! build and drop the same amount again and again a third of their time in
 //! page faults, and giving all back takes as long as freeing the objects. So where
 //! a helper thread returns what stays empty (`decay.rs`), nothing goes at once;
 //! elsewhere some are kept: see [`Arenas::kept`]. Of arenas on a
-//! program's land one is kept, as in stock: who sets an allocator watches it.
+//! program's chunk one is kept, as in stock: who sets an allocator watches it.
 //!
-//! Land comes and goes outside of the lock; the heap carries it.
+//! Chunk comes and goes outside of the lock; the heap carries it.
 //!
 //! # Invariants
 //!
 //! U1  An arena is on `usable[n]`, n > 0, exactly while it has n empty pools.
 //! U2  Bit n of `lengths` is set exactly while `usable[n]` has a member.
-//! U3  Every arena on a list has land and is in the address map.
+//! U3  Every arena on a list has chunk and is in the address map.
 //!
 //! # Threads
 //!
 //! All of it under the lock that the heap holds it in.
 
 use crate::arena::Arena;
-use crate::arena::affinity::Claim;
-use crate::arena::chunk::{self, Land};
+use crate::arena::affinity::Affinity;
+use crate::arena::chunk::{self, Chunk};
 use crate::arena::page_map::MAP;
 use crate::arena::records::Records;
 use crate::base::layout::POOLS_PER_ARENA;
@@ -57,7 +57,7 @@ pub fn go_by_time(so: bool) {
 const KEPT_ALWAYS: usize = 8;
 /// One empty arena is kept for each so many in use.
 const KEPT_SHARE: usize = 4;
-/// Empty arenas on a program's land that are kept.
+/// Empty arenas on a program's chunk that are kept.
 const KEPT_PROGRAMS: usize = 1;
 /// Arenas that are looked at for a pool that need not come from the kernel anew.
 const LOOKED_AT: usize = 16;
@@ -75,13 +75,13 @@ pub struct Arenas {
 /// What the arenas have done so far.
 #[derive(Clone, Copy, Default)]
 pub struct Counts {
-    /// Arenas that have land.
+    /// Arenas that have chunk.
     pub mapped: usize,
     /// Of these, how many are wholly empty.
     pub empty: usize,
-    /// Of the empty ones, how many are on a program's land.
+    /// Of the empty ones, how many are on a program's chunk.
     pub empty_programs: usize,
-    /// Bytes of their land.
+    /// Bytes of their chunk.
     pub bytes: usize,
     /// Their pools.
     pub pools: usize,
@@ -152,20 +152,20 @@ impl Arenas {
         KEPT_ALWAYS.max(self.counts.get().mapped / KEPT_SHARE)
     }
 
-    /// Takes an empty pool: see [`claim`](crate::arena::affinity). `claimed` is the arena that
-    /// `claim` has, if it has one. `None` if there must be another arena.
+    /// Takes an empty pool: see [`affinity`](crate::arena::affinity). `affine` is the arena that
+    /// `affinity` has, if it has one. `None` if there must be another arena.
     pub fn take_pool(
         &self,
-        claim: Option<Claim>,
-        claimed: &Cell<Option<&'static Arena>>,
+        affinity: Option<Affinity>,
+        affine: &Cell<Option<&'static Arena>>,
     ) -> Option<&'static Pool> {
-        let is_own = |arena: &&Arena| claim.is_some() && arena.claim() == claim;
-        let own = claimed.get().filter(is_own);
-        let arena = self.choose(claim, own)?;
+        let is_own = |arena: &&Arena| affinity.is_some() && arena.affinity() == affinity;
+        let own = affine.get().filter(is_own);
+        let arena = self.choose(affinity, own)?;
         self.unlist(arena);
-        if claim.is_some() && own.is_none() && arena.claim().is_none() {
-            arena.set_claim(claim);
-            claimed.set(Some(arena));
+        if affinity.is_some() && own.is_none() && arena.affinity().is_none() {
+            arena.set_claim(affinity);
+            affine.set(Some(arena));
         }
         let pool = arena.take_pool()?; // U1
         self.list(arena);
@@ -178,19 +178,23 @@ impl Arenas {
 
     /// The arena that the next pool comes from: one with pages in empty pools that are
     /// with us, the claimed one first, if there is one among the first [`LOOKED_AT`].
-    fn choose(&self, claim: Option<Claim>, own: Option<&'static Arena>) -> Option<&'static Arena> {
+    fn choose(
+        &self,
+        affinity: Option<Affinity>,
+        own: Option<&'static Arena>,
+    ) -> Option<&'static Arena> {
         let fullest = self.lengths.get().trailing_zeros() as usize;
         let lists = self.usable.get(fullest..)?; // U2
         let arenas = || lists.iter().flat_map(List::iter);
         if self.counts.get().resident_empty > 0 {
             let mut near = own.into_iter().chain(arenas().take(LOOKED_AT));
-            let warm = near.find(|arena| arena.is_warm());
+            let warm = near.find(|arena| arena.has_resident_free());
             if warm.is_some() {
                 return warm;
             }
         }
-        if claim.is_some() {
-            own.or_else(|| arenas().find(|arena| arena.claim().is_none()))
+        if affinity.is_some() {
+            own.or_else(|| arenas().find(|arena| arena.affinity().is_none()))
         } else {
             arenas().next()
         }
@@ -208,9 +212,9 @@ impl Arenas {
         self.list(arena);
     }
 
-    /// Takes the land of a wholly empty arena out, if there are more of them
+    /// Takes the chunk of a wholly empty arena out, if there are more of them
     /// than are kept.
-    pub fn surplus(&self) -> Option<Land> {
+    pub fn surplus(&self) -> Option<Chunk> {
         let Counts {
             empty,
             empty_programs,
@@ -225,16 +229,16 @@ impl Arenas {
         }
     }
 
-    /// Takes the land of a wholly empty arena out, if there is one.
-    pub fn any_empty(&self) -> Option<Land> {
+    /// Takes the chunk of a wholly empty arena out, if there is one.
+    pub fn any_empty(&self) -> Option<Chunk> {
         self.remove(|_| true)
     }
 
-    /// Takes the land out of an arena that has been wholly empty since
+    /// Takes the chunk out of an arena that has been wholly empty since
     /// `note_idle` was called, or `at_once` of any empty one, if there is one. A
-    /// program's land goes back by the program's own calls only: its allocator
+    /// program's chunk goes back by the program's own calls only: its allocator
     /// is no other thread's.
-    pub fn idle(&self, at_once: bool) -> Option<Land> {
+    pub fn idle(&self, at_once: bool) -> Option<Chunk> {
         self.remove(|arena| (at_once || arena.is_idle()) && !arena.is_programs())
     }
 
@@ -246,7 +250,7 @@ impl Arenas {
     }
 
     /// Gives the pages of `pool`, in `arena`, back to the kernel that are due, if the pool
-    /// is empty: see [`Pool::due_pages`]. Returns how many bytes.
+    /// is empty: see [`Pool::take_purgeable`]. Returns how many bytes.
     pub fn purge(
         &self,
         arena: &'static Arena,
@@ -297,36 +301,36 @@ impl Arenas {
         }
     }
 
-    /// Lists an arena on `land`, wholly empty. `Err` gives the land back: there
+    /// Lists an arena on `chunk`, wholly empty. `Err` gives the chunk back: there
     /// is no memory for the arena's record, or its entry in the address map.
     #[cold]
-    pub fn add(&self, land: Land) -> Result<(), Land> {
+    pub fn add(&self, chunk: Chunk) -> Result<(), Chunk> {
         let Some(arena) = self.records.take() else {
-            return Err(land);
+            return Err(chunk);
         };
-        arena.place(land);
+        arena.place(chunk);
         if !MAP.add_arena(arena) {
             arena.leave();
             self.records.give(arena);
-            return Err(land);
+            return Err(chunk);
         }
         self.count(|counts| {
             counts.mapped += 1;
             counts.mapped_total += 1;
-            counts.bytes += land.size();
-            counts.pools += land.pools();
-            counts.free_pools += land.pools();
-            counts.resident_empty += land.pools() * land.resident().bytes();
+            counts.bytes += chunk.size();
+            counts.pools += chunk.pools();
+            counts.free_pools += chunk.pools();
+            counts.resident_empty += chunk.pools() * chunk.resident().bytes();
             counts.highwater = counts.highwater.max(counts.mapped);
         });
         self.list(arena);
         Ok(())
     }
 
-    /// Takes the land of a wholly empty arena that is wanted out. All its
+    /// Takes the chunk of a wholly empty arena that is wanted out. All its
     /// pools are empty, so no block in it is live, nor in a magazine.
     #[cold]
-    fn remove(&self, wanted: impl Fn(&Arena) -> bool) -> Option<Land> {
+    fn remove(&self, wanted: impl Fn(&Arena) -> bool) -> Option<Chunk> {
         // From the end: there stand those with the most empty pools.
         let mut all = self.usable.iter().rev().flat_map(List::iter);
         let arena = all.find(|arena| arena.is_empty() && wanted(arena))?;
@@ -337,20 +341,20 @@ impl Arenas {
             pages::count_returned(resident, false);
         }
         self.count(|counts| counts.resident_empty -= resident);
-        let land = arena.leave();
+        let chunk = arena.leave();
         self.records.give(arena);
-        let land = land?;
+        let chunk = chunk?;
         self.count(|counts| {
             counts.mapped -= 1;
             counts.unmapped_total += 1;
-            counts.bytes -= land.size();
-            counts.pools -= land.pools();
-            counts.free_pools -= land.pools();
+            counts.bytes -= chunk.size();
+            counts.pools -= chunk.pools();
+            counts.free_pools -= chunk.pools();
         });
-        Some(land)
+        Some(chunk)
     }
 
-    /// The arenas that have land, on a list or not, from the newest record on.
+    /// The arenas that have chunk, on a list or not, from the newest record on.
     #[cfg(any(test, feature = "model"))]
     pub fn with_land(&self) -> impl Iterator<Item = &'static Arena> {
         let all = core::iter::successors(self.newest(), |arena| arena.made_before());
@@ -397,20 +401,20 @@ mod tests {
     use super::*;
     use crate::base::layout::POOL_SIZE;
     use crate::base::size_class::SizeClass;
-    use crate::pool::shard::Lane;
+    use crate::pool::shard::Shard;
     use crate::tests::*;
     use core::ptr;
 
     fn begin(pool: &'static Pool) -> &'static Pool {
-        pool.begin(Lane::FIRST, SizeClass::of(1).unwrap());
+        pool.begin(Shard::FIRST, SizeClass::of(1).unwrap());
         pool
     }
 
     fn give(arenas: &Arenas, pool: &'static Pool) {
         pool.end();
         arenas.give_pool(MAP.arena(pool.base()).unwrap(), pool);
-        while let Some(land) = arenas.surplus() {
-            land.give_back();
+        while let Some(chunk) = arenas.surplus() {
+            chunk.give_back();
         }
         arenas.check();
     }
@@ -421,12 +425,12 @@ mod tests {
 
     fn take_for(
         arenas: &Arenas,
-        claim: Option<Claim>,
-        claimed: &Cell<Option<&'static Arena>>,
+        affinity: Option<Affinity>,
+        affine: &Cell<Option<&'static Arena>>,
     ) -> &'static Pool {
-        let pool = arenas.take_pool(claim, claimed).or_else(|| {
-            arenas.add(Land::take()?).ok()?;
-            arenas.take_pool(claim, claimed)
+        let pool = arenas.take_pool(affinity, affine).or_else(|| {
+            arenas.add(Chunk::take()?).ok()?;
+            arenas.take_pool(affinity, affine)
         });
         let pool = begin(pool.unwrap());
         arenas.check();
@@ -436,14 +440,14 @@ mod tests {
     #[test]
     fn large_classes_take_their_pools_side_by_side() {
         let arenas = Arenas::new();
-        let class = |size| Claim::of(Lane::FIRST, SizeClass::of(size).unwrap());
-        let claims = [class(48), class(64), None].map(|claim| (claim, Cell::new(None)));
+        let class = |size| Affinity::of(Shard::FIRST, SizeClass::of(size).unwrap());
+        let claims = [class(48), class(64), None].map(|affinity| (affinity, Cell::new(None)));
         // In turn, but each one's lie together; the third is small.
         let taken = |rounds: usize| -> Vec<[&Pool; 3]> {
             let round = || {
                 claims
                     .each_ref()
-                    .map(|(claim, own)| take_for(&arenas, *claim, own))
+                    .map(|(affinity, own)| take_for(&arenas, *affinity, own))
             };
             (0..rounds).map(|_| round()).collect()
         };
@@ -458,10 +462,10 @@ mod tests {
         for [first, ..] in rounds {
             give(&arenas, first);
         }
-        assert_eq!(arena.claim(), None);
+        assert_eq!(arena.affinity(), None);
         let next = take_for(&arenas, class(80), &Cell::new(None));
         assert!(ptr::eq(MAP.arena(next.base()).unwrap(), arena));
-        assert_eq!(arena.claim(), class(80));
+        assert_eq!(arena.affinity(), class(80));
     }
 
     #[test]
@@ -509,7 +513,7 @@ mod tests {
         let arenas = Arenas::new();
         let (size, pools) = (1 << 20, 15);
         for offset in [0x1000, 0x3000, 0xf000] {
-            assert!(arenas.add(Land::of_a_program(offset, size)).is_ok());
+            assert!(arenas.add(Chunk::of_a_program(offset, size)).is_ok());
         }
         arenas.check();
         assert_eq!(arenas.counts().bytes, 3 * size);

@@ -14,7 +14,7 @@
 //! was freed, and only if no block on it was taken in between: a program that
 //! builds and drops the same things again and again keeps its pages.
 //!
-//! The helper thread starts when `WORTH` bytes are free, and leaves when some
+//! The helper thread starts when `HELPER_THRESHOLD` bytes are free, and leaves when some
 //! rounds in a row have found nothing to do. It takes no block and needs no GIL.
 //! Each page that goes back interrupts the processors that run the program, so
 //! the thread takes a breath after each pool. Where no thread may be started, each
@@ -51,18 +51,18 @@ use crate::tcache::registry;
 const MAY_STAY: usize = 4 << 20;
 /// Free bytes from which on returning them is worth a thread: so many that what comes
 /// back before the next look is no more than may stay.
-const WORTH: usize = MAY_STAY - CAME_BACK - STEP;
+const HELPER_THRESHOLD: usize = MAY_STAY - CAME_BACK - STEP;
 /// Free bytes that a fork may leave to a program that does nothing afterwards. (More than that
 /// is worth a thread behind the fork, where none is expected.)
 const FORK_MAY_LEAVE: usize = 8 * MAY_STAY;
 /// Free bytes that a growing heap does not keep.
 const SPARE: usize = 2 << 20;
 /// Free bytes that may make room for a request at the hard limit.
-const ROOM: usize = 64 << 10;
+const RECLAIM_MIN_FREE: usize = 64 << 10;
 /// Microseconds of a breath of the helper thread.
-const BREATH: u64 = 50;
+const PURGE_PAUSE: u64 = 50;
 /// Breaths in a round, about: in a heap of many pools each is for several.
-const BREATHS: usize = 4096;
+const PAUSES_PER_ROUND: usize = 4096;
 /// Rounds without anything to do after which the thread leaves.
 const QUIET: u32 = 3;
 /// Rounds in each interval.
@@ -161,9 +161,9 @@ fn look(now: u64, interval: u64) {
     if sandbox::is_restricted() {
         return whole_arenas(now, interval);
     }
-    heed_limit(0);
+    check_soft_limit(0);
     NEXT.store(now + interval / LOOKS, Relaxed);
-    if HELPER.is_there() || HEAP.free_bytes() < WORTH {
+    if HELPER.is_there() || HEAP.free_bytes() < HELPER_THRESHOLD {
         return;
     }
     let threaded = THREAD.load(Relaxed);
@@ -211,7 +211,7 @@ fn work(helper: &Helper) {
         if !round_of_helper(helper, false) {
             return;
         }
-        heed_limit(0);
+        check_soft_limit(0);
         quiet = if stirred || pages::returned() != before {
             0
         } else {
@@ -226,13 +226,13 @@ fn work(helper: &Helper) {
 
 /// A round of the helper thread, with breaths. False if it is to stop.
 fn round_of_helper(helper: &Helper, at_once: bool) -> bool {
-    let pools_per_breath = 1 + HEAP.arena_counts().pools / BREATHS;
+    let pools_per_breath = 1 + HEAP.arena_counts().pools / PAUSES_PER_ROUND;
     let (mut walk, mut returned_from) = (HEAP.walk(), 0);
     while let Some(bytes) = HEAP.purge_next(&mut walk, at_once) {
         returned_from += usize::from(bytes > 0);
         if returned_from >= pools_per_breath {
             returned_from = 0;
-            if !helper.sleep(BREATH) {
+            if !helper.sleep(PURGE_PAUSE) {
                 return false;
             }
         }
@@ -267,7 +267,7 @@ pub fn trim(keep: usize) -> usize {
 /// Looks whether the process has come near its soft limit, after the heap has `grown` by so
 /// many bytes: then what is free goes back now. (While it is near, whatever becomes free goes back at once.)
 #[cold]
-fn heed_limit(grown: usize) {
+fn check_soft_limit(grown: usize) {
     if limits::came_near(grown) {
         give_back(0);
     }
@@ -278,8 +278,8 @@ fn heed_limit(grown: usize) {
 /// if there are `SPARE` bytes of them. A steady program never comes here. (A new
 /// arena with huge pages is in memory as a whole, and not to be split at once.)
 #[cold]
-pub fn heed_growth() {
-    heed_limit(ARENA_SIZE);
+pub fn purge_before_growth() {
+    check_soft_limit(ARENA_SIZE);
     let counts = HEAP.arena_counts();
     if INTERVAL.load(Relaxed) >= 0
         && counts.mapped == counts.highwater
@@ -294,8 +294,8 @@ pub fn heed_growth() {
 /// Gives back what is free, for a request that would go beyond the hard limit.
 /// Whether there was anything.
 #[cold]
-pub fn make_room() -> bool {
-    let any = HEAP.free_bytes() >= ROOM;
+pub fn reclaim() -> bool {
+    let any = HEAP.free_bytes() >= RECLAIM_MIN_FREE;
     if any {
         give_back(0);
     }
@@ -328,10 +328,10 @@ pub fn wait_until_gone(patience: u64) {
 /// the clock), if it is worth it and has become free since the fork before: the child would
 /// have it, too, and the helper thread ends. (A page that is used again costs less so than
 /// one that is copied because of the child.)
-pub fn round_before_fork(until: u64) {
+pub fn purge_before_fork(until: u64) {
     if INTERVAL.load(Relaxed) >= 0
         && (FORK_STIRRED.swap(false, Relaxed) || LEFT.load(Relaxed))
-        && HEAP.free_bytes() >= WORTH
+        && HEAP.free_bytes() >= HELPER_THRESHOLD
     {
         LEFT.store(!round::until(until), Relaxed);
     }

@@ -40,7 +40,7 @@ use crate::background::decay;
 use crate::guard;
 use crate::heap::HEAP;
 use crate::os::forker::{self, Turn};
-use crate::os::lock::{Tending, Word};
+use crate::os::lock::{MaintenanceScope, Word};
 use crate::os::once::Once;
 use crate::os::wait::{self, this_thread};
 use crate::os::{clock, thread};
@@ -196,7 +196,7 @@ fn stop_helpers(is_interrupted: bool) -> bool {
     if is_interrupted {
         return was_asked; // they may wait for this thread
     }
-    decay::round_before_fork(begin + FOR_MEMORY); // they end meanwhile
+    decay::purge_before_fork(begin + FOR_MEMORY); // they end meanwhile
     wait_for_helpers(FOR_HELPERS);
     was_asked
 }
@@ -208,7 +208,7 @@ fn wait_for_helpers(patience: u64) {
 
 /// The same on both sides.
 fn open_locks() {
-    each_lock(&mut Word::open_after_fork);
+    each_lock(&mut Word::unlock_after_fork);
     DEPTH.store(0, Relaxed);
     forker::end();
 }
@@ -255,7 +255,7 @@ fn go_on_in_child() {
     let has_locks = forker::forked();
     let all_held = has_locks && ALL_HELD.load(Relaxed);
     each_lock(&mut Word::forked);
-    Tending::forked();
+    MaintenanceScope::forked();
     registry::forked();
     guard::forked();
     decay::forked();

@@ -6,7 +6,7 @@
 
 use crate::background::decay;
 use crate::background::fork;
-use crate::base::callback::Listener;
+use crate::base::callback::Callback;
 use crate::guard;
 use crate::os::{errno, thread};
 use crate::stats_page;
@@ -20,7 +20,7 @@ use crate::tcache::registry;
 /// `happened`, so that no thread gets ahead of them.
 static HAPPENED: AtomicBool = AtomicBool::new(false);
 /// Who is told.
-static TELL: Listener<fn()> = Listener::nobody();
+static TELL: Callback<fn()> = Callback::unset();
 
 /// Has `tell` called at the first use, on the thread where it happens, if it
 /// has not happened yet.

@@ -87,13 +87,13 @@ pub fn at_once(keep: usize) {
 /// the clock): first pools that are wholly empty, then the others, from where the last such
 /// round has ended. Whether that was all.
 pub fn until(until: u64) -> bool {
-    let is_time_left = |looked_at: usize, bytes: usize| {
-        bytes == 0 && !looked_at.is_multiple_of(LOOKED_AT) || clock::nanoseconds() < until
+    let is_time_left = |sampled: usize, bytes: usize| {
+        bytes == 0 && !sampled.is_multiple_of(LOOKED_AT) || clock::nanoseconds() < until
     };
     let mut walk = HEAP.walk();
-    for looked_at in 1.. {
+    for sampled in 1.. {
         match HEAP.purge_next_empty(&mut walk) {
-            Some(bytes) if is_time_left(looked_at, bytes) => {}
+            Some(bytes) if is_time_left(sampled, bytes) => {}
             Some(_) => return false,
             None => break,
         }
@@ -102,9 +102,9 @@ pub fn until(until: u64) -> bool {
         return false;
     };
     let mut walk = round.at_once.take().unwrap_or_else(|| HEAP.walk());
-    for looked_at in 1.. {
+    for sampled in 1.. {
         match HEAP.purge_next(&mut walk, true) {
-            Some(bytes) if is_time_left(looked_at, bytes) => {}
+            Some(bytes) if is_time_left(sampled, bytes) => {}
             Some(_) => {
                 round.at_once.set(Some(walk));
                 return false;

@@ -23,16 +23,16 @@ unsafe impl<R> Function for fn() -> R {}
 unsafe impl<A, R> Function for fn(A) -> R {}
 
 /// Who is to be called, if anybody.
-pub struct Listener<F> {
+pub struct Callback<F> {
     function: AtomicPtr<()>,
     kind: PhantomData<F>,
 }
 
-impl<F: Function> Listener<F> {
+impl<F: Function> Callback<F> {
     /// Nobody yet.
-    pub const fn nobody() -> Listener<F> {
+    pub const fn unset() -> Callback<F> {
         const { assert!(size_of::<F>() == size_of::<*mut ()>()) };
-        Listener {
+        Callback {
             function: AtomicPtr::new(ptr::null_mut()),
             kind: PhantomData,
         }
@@ -63,7 +63,7 @@ mod tests {
 
     #[test]
     fn the_last_one_is_called() {
-        static LISTENER: Listener<fn(u32) -> u32> = Listener::nobody();
+        static LISTENER: Callback<fn(u32) -> u32> = Callback::unset();
         assert!(LISTENER.get().is_none());
         LISTENER.set(|n| n + 1);
         assert_eq!(LISTENER.get().map(|listener| listener(1)), Some(2));

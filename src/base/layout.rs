@@ -32,7 +32,7 @@ pub const POOL_BITS: u32 = 16;
 pub const POOL_SIZE: usize = 1 << POOL_BITS;
 
 /// Bytes in the smallest OS page there is.
-pub const PIECE: usize = 4096;
+pub const MIN_PAGE: usize = 4096;
 
 /// Bytes in an arena from the kernel; its address is a multiple of it.
 pub const ARENA_SIZE: usize = 2 << 20;

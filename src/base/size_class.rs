@@ -36,7 +36,7 @@
 //! S3  A pool has room for two blocks at least, so it is never at once full
 //!     and empty, and for [`BLOCKS_MAX`] at the most.
 //! S4  A run is [`BLOCKS_PER_WORD`] blocks at the most.
-use crate::base::layout::{ALIGNMENT, FIRST_SMALL_BLOCK, PACKED_ALIGNMENT, PIECE, POOL_SIZE};
+use crate::base::layout::{ALIGNMENT, FIRST_SMALL_BLOCK, MIN_PAGE, PACKED_ALIGNMENT, POOL_SIZE};
 
 /// The largest request that small classes serve, in bytes.
 pub const SMALL_MAX: usize = 512;
@@ -61,11 +61,11 @@ pub const WORDS: usize = 32;
 pub const BLOCKS_MAX: usize = WORDS * BLOCKS_PER_WORD;
 
 /// Used pools of a class are told apart by how full they are, in so many steps.
-pub const SHELVES: usize = 8;
+pub const BUCKETS: usize = 8;
 
 /// What all pools of a size class have in common.
 #[derive(Clone, Copy, Debug)]
-pub struct Shape {
+pub struct ClassInfo {
     /// Bytes in a block.
     pub size: u32,
     /// ceil(2^32 / size)
@@ -74,24 +74,24 @@ pub struct Shape {
     pub blocks: u32,
     /// Offset of the first block in the pool, in bytes.
     pub first: u32,
-    /// log2 of the counts of free blocks that [`SHELVES`] treats alike.
-    pub shelf_bits: u32,
+    /// log2 of the counts of free blocks that [`BUCKETS`] treats alike.
+    pub bucket_bits: u32,
     /// Free blocks that travel at once between a thread and the pools; a thread
     /// has room for two such runs.
     pub run: u32,
 }
 
-impl Shape {
-    const NONE: Shape = Shape {
+impl ClassInfo {
+    const NONE: ClassInfo = ClassInfo {
         size: 0,
         reciprocal: 0,
         blocks: 0,
         first: 0,
-        shelf_bits: 0,
+        bucket_bits: 0,
         run: 0,
     };
 
-    const fn new(size: usize) -> Shape {
+    const fn new(size: usize) -> ClassInfo {
         let first = if size <= SMALL_MAX {
             FIRST_SMALL_BLOCK
         } else {
@@ -100,17 +100,17 @@ impl Shape {
         let mut blocks = (POOL_SIZE - first) / size;
         if blocks > BLOCKS_MAX {
             // As many as end on a page that is full of them.
-            let end = (first + BLOCKS_MAX * size) / PIECE * PIECE;
+            let end = (first + BLOCKS_MAX * size) / MIN_PAGE * MIN_PAGE;
             blocks = (end - first) / size;
         }
         assert!(blocks >= 2, "S3");
         assert!(run(size) as usize <= BLOCKS_PER_WORD, "S4");
-        Shape {
+        ClassInfo {
             size: size as u32,
             reciprocal: (1u64 << 32).div_ceil(size as u64) as u32,
             blocks: blocks as u32,
             first: first as u32,
-            shelf_bits: (blocks as u32).ilog2().saturating_sub(SHELVES.ilog2() - 1),
+            bucket_bits: (blocks as u32).ilog2().saturating_sub(BUCKETS.ilog2() - 1),
             run: run(size),
         }
     }
@@ -175,11 +175,11 @@ const fn size_of_index(index: usize) -> usize {
 }
 
 /// The shapes by class index; entry 0 is all zero.
-pub static SHAPES: [Shape; TABLE_LEN] = {
-    let mut shapes = [Shape::NONE; TABLE_LEN];
+pub static CLASS_INFO: [ClassInfo; TABLE_LEN] = {
+    let mut shapes = [ClassInfo::NONE; TABLE_LEN];
     let mut index = 1;
     while index <= LAST {
-        shapes[index] = Shape::new(size_of_index(index));
+        shapes[index] = ClassInfo::new(size_of_index(index));
         index += 1;
     }
     shapes
@@ -190,7 +190,7 @@ pub static SIZES: [u32; TABLE_LEN] = {
     let mut sizes = [0; TABLE_LEN];
     let mut index = 1;
     while index <= LAST {
-        sizes[index] = SHAPES[index].size;
+        sizes[index] = CLASS_INFO[index].size;
         index += 1;
     }
     sizes
@@ -255,8 +255,8 @@ impl SizeClass {
 
     /// What its pools look like.
     #[inline(always)]
-    pub const fn shape(self) -> &'static Shape {
-        &SHAPES[self.index()]
+    pub const fn info(self) -> &'static ClassInfo {
+        &CLASS_INFO[self.index()]
     }
 
     /// The number under which CPython's table of statistics has it, or would; a packed
@@ -272,7 +272,7 @@ impl SizeClass {
     /// Bytes in a block.
     #[inline(always)]
     pub const fn size(self) -> usize {
-        self.shape().size as usize
+        self.info().size as usize
     }
 
     /// Whether only packed domains use it: its blocks are aligned to 8 bytes.
@@ -293,7 +293,7 @@ mod tests {
                 assert!(class.unwrap().size() >= n, "S2: {n}");
             }
             let (plain, packed) = (SizeClass::of(n), SizeClass::aligned::<8>(n));
-            let below = SHAPES[packed.unwrap().index() - 1].size;
+            let below = CLASS_INFO[packed.unwrap().index() - 1].size;
             assert!(below < n.max(1) as u32, "S2: {n}");
             assert!(!plain.unwrap().is_packed());
             assert!(plain == packed || packed.unwrap().size() + 8 == plain.unwrap().size());
@@ -324,16 +324,16 @@ mod tests {
     #[test]
     fn an_offset_tells_its_block_and_whether_it_is_the_first_byte() {
         for class in SizeClass::all() {
-            let shape = class.shape();
+            let info = class.info();
             assert_eq!(
-                shape.number(shape.first.wrapping_sub(1) as usize % POOL_SIZE),
+                info.number(info.first.wrapping_sub(1) as usize % POOL_SIZE),
                 None
             );
-            for offset in shape.first as usize..POOL_SIZE {
-                let behind = offset - shape.first as usize;
+            for offset in info.first as usize..POOL_SIZE {
+                let behind = offset - info.first as usize;
                 let (number, rest) = (behind / class.size(), behind % class.size());
                 let expected = (rest == 0).then_some(number);
-                assert_eq!(shape.number(offset), expected, "{class:?} {offset}");
+                assert_eq!(info.number(offset), expected, "{class:?} {offset}");
             }
         }
     }
@@ -341,18 +341,15 @@ mod tests {
     #[test]
     fn blocks_fit_their_pool_and_its_bits() {
         for class in SizeClass::all() {
-            let shape = class.shape();
-            let blocks = shape.blocks as usize;
+            let info = class.info();
+            let blocks = info.blocks as usize;
             assert!((2..=BLOCKS_MAX).contains(&blocks), "S3");
-            assert!(shape.offset(blocks) <= POOL_SIZE);
-            let full = shape.offset(blocks + 1) > POOL_SIZE;
-            let pages = shape.offset(blocks).next_multiple_of(PIECE);
-            assert!(
-                full || shape.offset(blocks + 1) > pages,
-                "no page is wasted"
-            );
-            assert!(full || blocks > BLOCKS_MAX - PIECE / class.size());
-            assert!((1..=WORDS).contains(&shape.words()));
+            assert!(info.offset(blocks) <= POOL_SIZE);
+            let full = info.offset(blocks + 1) > POOL_SIZE;
+            let pages = info.offset(blocks).next_multiple_of(MIN_PAGE);
+            assert!(full || info.offset(blocks + 1) > pages, "no page is wasted");
+            assert!(full || blocks > BLOCKS_MAX - MIN_PAGE / class.size());
+            assert!((1..=WORDS).contains(&info.words()));
         }
     }
 
@@ -361,7 +358,7 @@ mod tests {
         assert_eq!(SizeClass::all().count(), LAST);
         assert_eq!(SizeClass::from_index(0), None, "S1");
         assert_eq!(SizeClass::from_index(TABLE_LEN), None, "S1");
-        assert_eq!(SHAPES[LAST].size as usize, MEDIUM_MAX);
+        assert_eq!(CLASS_INFO[LAST].size as usize, MEDIUM_MAX);
         let plain = SizeClass::all().filter(|class| !class.is_packed());
         assert!(plain.enumerate().all(|(n, class)| class.number() == n));
         let packed = SizeClass::all().filter(|class| class.is_packed());

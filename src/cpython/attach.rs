@@ -149,7 +149,7 @@ fn serve_late(host: &Host) -> Result<(), Reason> {
     table::install(host)
 }
 
-/// The host is linked with us in place of its `obmalloc.o`: its calls land here
+/// The host is linked with us in place of its `obmalloc.o`: its calls chunk here
 /// whatever we do. Only its version is to be known.
 fn take_place(host: &Host) -> &'static Exports {
     if !is(State::InPlace) {
@@ -234,7 +234,7 @@ fn conclude(served: Result<State, Reason>) {
 }
 
 fn say_active() {
-    config::complain();
+    config::warn_unknown();
     if !config::verbose() {
         return;
     }

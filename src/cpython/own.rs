@@ -6,7 +6,7 @@ use core::ptr;
 
 use super::exports::{Answers, Exports, Functions, Tables, straight_over};
 use crate::arena::chunk;
-use crate::base::callback::Listener;
+use crate::base::callback::Callback;
 use crate::base::layout::{ALIGNMENT, REQUEST_MAX};
 use crate::domains::debug::hooks;
 use crate::domains::domain::{Domain, all_standard};
@@ -100,7 +100,7 @@ const ANSWERS: Answers = Answers {
 };
 
 /// What is to be called after tables may have changed.
-pub static CHANGED: Listener<fn()> = Listener::nobody();
+pub static CHANGED: Callback<fn()> = Callback::unset();
 
 fn changed() {
     if let Some(listener) = CHANGED.get() {

@@ -37,7 +37,7 @@ static SERVED_AT: AtomicUsize = AtomicUsize::new(0);
 /// Says how we are in the process from now on.
 pub fn set(state: State) {
     if let State::Table | State::Symbols | State::InPlace = state {
-        shard::take_turns(); // its GIL sees to it
+        shard::assume_gil(); // its GIL sees to it
     }
     STATE.store(state as u8, Relaxed);
 }

@@ -1,25 +1,25 @@
-//! The used pools of one size class, on shelves by how full they are.
+//! The used pools of one size class, on buckets by how full they are.
 //!
 //! ```text
-//!    shelf 0 -> pool -> pool       few free blocks: asked first
-//!    shelf 1 -> pool
+//!    bucket 0 -> pool -> pool       few free blocks: asked first
+//!    bucket 1 -> pool
 //!       ...
-//!    shelf 7 -> pool -> pool       mostly free: left to drain
+//!    bucket 7 -> pool -> pool       mostly free: left to drain
 //! ```
 //!
 //! Blocks come from the fullest pools, so that the others can become empty and
-//! go back to their arenas. A shelf covers a span of counts, so that a pool
-//! changes its place rarely; on a shelf the pool that changed last is first.
+//! go back to their arenas. A bucket covers a span of counts, so that a pool
+//! changes its place rarely; on a bucket the pool that changed last is first.
 //!
-//! There are two such sets of shelves: for the process's own pools, and for those
+//! There are two such sets of buckets: for the process's own pools, and for those
 //! that a forked child was born with and leaves alone (`inherited.rs`).
 //!
 //! # Invariants
 //!
-//! Q1  A pool is on shelf `shelf(free)` of its class exactly while it is used:
+//! Q1  A pool is on bucket `bucket(free)` of its class exactly while it is used:
 //!     of the sealed set if its generation is before `first_own`, else of the
 //!     own set.
-//! Q2  Bit n of `occupied` is set exactly while shelf n has a member.
+//! Q2  Bit n of `occupied` is set exactly while bucket n has a member.
 //!
 //! # Threads
 //!
@@ -27,7 +27,7 @@
 
 use crate::arena::Arena;
 use crate::base::list::List;
-use crate::base::size_class::{SHELVES, Shape};
+use crate::base::size_class::{BUCKETS, ClassInfo};
 use crate::heap::depot::Depot;
 use crate::os::memory;
 use crate::pool::Pool;
@@ -35,18 +35,18 @@ use crate::pool::pages::Pages;
 use crate::sync::Cell;
 
 /// Pools by how full they are.
-struct Shelves {
-    lists: [List<Pool>; SHELVES],
+struct Buckets {
+    lists: [List<Pool>; BUCKETS],
     /// How many they have.
     len: Cell<u32>,
     /// Which have members (Q2).
     occupied: Cell<u32>,
 }
 
-impl Shelves {
-    const fn new() -> Shelves {
-        Shelves {
-            lists: [const { List::new() }; SHELVES],
+impl Buckets {
+    const fn new() -> Buckets {
+        Buckets {
+            lists: [const { List::new() }; BUCKETS],
             len: Cell::new(0),
             occupied: Cell::new(0),
         }
@@ -60,23 +60,23 @@ impl Shelves {
     }
 
     #[inline]
-    fn push(&self, shelf: usize, pool: &'static Pool) {
-        self.lists[shelf].push(pool);
+    fn push(&self, bucket: usize, pool: &'static Pool) {
+        self.lists[bucket].push(pool);
         self.len.set(self.len.get() + 1);
-        self.occupied.set(self.occupied.get() | 1 << shelf);
+        self.occupied.set(self.occupied.get() | 1 << bucket);
     }
 
     #[inline]
-    fn remove(&self, shelf: usize, pool: &'static Pool) {
-        self.lists[shelf].remove(pool);
+    fn remove(&self, bucket: usize, pool: &'static Pool) {
+        self.lists[bucket].remove(pool);
         self.len.set(self.len.get() - 1);
-        if self.lists[shelf].first().is_none() {
-            self.occupied.set(self.occupied.get() & !(1 << shelf));
+        if self.lists[bucket].first().is_none() {
+            self.occupied.set(self.occupied.get() & !(1 << bucket));
         }
     }
 
     /// Takes all pools of `other`. Takes time with the number of its own.
-    fn append(&self, other: &Shelves) {
+    fn append(&self, other: &Buckets) {
         for (mine, theirs) in self.lists.iter().zip(&other.lists) {
             mine.append(theirs);
         }
@@ -90,11 +90,11 @@ impl Shelves {
 pub struct UsedPools {
     /// Free blocks that no pool knows as free yet.
     pub depot: Depot,
-    own: Shelves,
+    own: Buckets,
     /// Inherited, and left alone.
-    sealed: Shelves,
+    frozen: Buckets,
     /// The arena that the class has claimed last.
-    pub claimed: Cell<Option<&'static Arena>>,
+    pub affine: Cell<Option<&'static Arena>>,
     /// The first generation of pools that are not sealed.
     first_own: Cell<u32>,
     /// Pools of the class, the full ones too.
@@ -104,15 +104,15 @@ pub struct UsedPools {
     /// Bytes of resident pages in its pools.
     resident: Cell<usize>,
     /// Requests that were looked at, and their bytes.
-    looked_at: Cell<usize>,
+    sampled: Cell<usize>,
     requested: Cell<usize>,
 }
 
-/// The shelf of a pool with so many free blocks; `None` if it is full.
+/// The bucket of a pool with so many free blocks; `None` if it is full.
 #[inline]
-fn shelf(shape: &Shape, free: u32) -> Option<usize> {
+fn bucket(info: &ClassInfo, free: u32) -> Option<usize> {
     free.checked_sub(1)
-        .map(|free| (free >> shape.shelf_bits) as usize)
+        .map(|free| (free >> info.bucket_bits) as usize)
 }
 
 impl UsedPools {
@@ -124,21 +124,21 @@ impl UsedPools {
     pub const fn new() -> UsedPools {
         UsedPools {
             depot: Depot::new(),
-            own: Shelves::new(),
-            sealed: Shelves::new(),
-            claimed: Cell::new(None),
+            own: Buckets::new(),
+            frozen: Buckets::new(),
+            affine: Cell::new(None),
             first_own: Cell::new(0),
             pools: Cell::new(0),
             taken: Cell::new(0),
             resident: Cell::new(0),
-            looked_at: Cell::new(0),
+            sampled: Cell::new(0),
             requested: Cell::new(0),
         }
     }
 
     /// Requests that were looked at.
-    pub fn looked_at(&self) -> usize {
-        self.looked_at.get()
+    pub fn sampled(&self) -> usize {
+        self.sampled.get()
     }
 
     /// The bytes of these requests.
@@ -158,7 +158,7 @@ impl UsedPools {
 
     /// How many pools are full.
     pub fn full(&self) -> usize {
-        self.pools.get() - (self.own.len.get() + self.sealed.len.get()) as usize
+        self.pools.get() - (self.own.len.get() + self.frozen.len.get()) as usize
     }
 
     /// The used pool to take blocks from.
@@ -169,29 +169,29 @@ impl UsedPools {
 
     /// Seals all pools that are of an earlier generation than `first_own`: in a
     /// forked child, all there are.
-    pub fn seal(&self, first_own: u32) {
+    pub fn freeze(&self, first_own: u32) {
         self.first_own.set(first_own);
-        self.own.append(&self.sealed);
-        self.sealed.append(&self.own);
+        self.own.append(&self.frozen);
+        self.frozen.append(&self.own);
     }
 
     /// Makes sealed pools the class's own, if there are any that are used.
-    pub fn unseal(&self) -> bool {
+    pub fn unfreeze(&self) -> bool {
         self.first_own.set(0);
-        let any = self.sealed.first().is_some();
-        self.own.append(&self.sealed);
+        let any = self.frozen.first().is_some();
+        self.own.append(&self.frozen);
         any
     }
 
     /// Whether there are sealed pools that are used.
-    pub fn has_sealed(&self) -> bool {
-        self.sealed.first().is_some()
+    pub fn has_frozen(&self) -> bool {
+        self.frozen.first().is_some()
     }
 
     #[inline]
-    fn shelves_of(&self, pool: &Pool) -> &Shelves {
+    fn buckets_of(&self, pool: &Pool) -> &Buckets {
         if pool.generation() < self.first_own.get() {
-            &self.sealed
+            &self.frozen
         } else {
             &self.own
         }
@@ -202,21 +202,21 @@ impl UsedPools {
         self.resident.get()
     }
 
-    /// `pool` has joined the class; it is on no shelf yet.
-    pub fn joined(&self, pool: &Pool) {
+    /// `pool` has joined the class; it is on no bucket yet.
+    pub fn on_added(&self, pool: &Pool) {
         self.pools.set(self.pools.get() + 1);
-        self.became_resident(Pages::NONE, pool.resident());
+        self.resident_changed(Pages::NONE, pool.resident());
     }
 
-    /// `pool` has left the class and its shelf.
+    /// `pool` has left the class and its bucket.
     pub fn left(&self, pool: &Pool) {
         self.pools.set(self.pools.get() - 1);
-        self.became_resident(pool.resident(), Pages::NONE);
+        self.resident_changed(pool.resident(), Pages::NONE);
     }
 
     /// The resident pages of a pool were those before and are these now.
     #[inline]
-    pub fn became_resident(&self, before: Pages, now: Pages) {
+    pub fn resident_changed(&self, before: Pages, now: Pages) {
         if before != now {
             self.resident
                 .set(self.resident.get() + now.bytes() - before.bytes());
@@ -225,69 +225,73 @@ impl UsedPools {
 
     /// So many blocks were taken from pools of the class, for the sake of a
     /// request for so many bytes.
-    pub fn took(&self, blocks: usize, request: usize) {
-        self.looked_at.set(self.looked_at.get() + 1);
+    pub fn record_take(&self, blocks: usize, request: usize) {
+        self.sampled.set(self.sampled.get() + 1);
         self.requested
             .set(self.requested.get().wrapping_add(request));
         self.taken.set(self.taken.get() + blocks);
     }
 
     /// So many blocks came back to pools of the class.
-    pub fn got_back(&self, blocks: usize) {
+    pub fn record_give(&self, blocks: usize) {
         self.taken.set(self.taken.get() - blocks);
     }
 
     /// Gives the pages of `pool`, which belongs to the class and lies in `arena`,
-    /// one of the kernel's, back that are due: see [`Pool::due_pages`]. Returns how
+    /// one of the kernel's, back that are due: see [`Pool::take_purgeable`]. Returns how
     /// many bytes.
     #[inline(never)]
     pub fn purge(&self, arena: &Arena, pool: &Pool, at_once: bool) -> usize {
         let before = pool.resident();
-        let due = pool.due_pages(memory::page_size(), at_once);
+        let due = pool.take_purgeable(memory::page_size(), at_once);
         let gone = arena.give_back(pool, due);
-        self.became_resident(before, pool.resident());
+        self.resident_changed(before, pool.resident());
         gone
     }
 
-    /// Moves `pool` from the shelf for `before` free blocks to the one for
-    /// `after`. 0 stands for being on no shelf, as a full pool is; a pool that
+    /// Moves `pool` from the bucket for `before` free blocks to the one for
+    /// `after`. 0 stands for being on no bucket, as a full pool is; a pool that
     /// has just joined or is about to leave is on none either.
     #[inline(always)]
-    pub fn moved(&self, pool: &'static Pool, shape: &Shape, before: u32, after: u32) {
-        // The same for `None` as for a shelf that there is not.
-        let number = |free: u32| free.wrapping_sub(1) >> shape.shelf_bits;
+    pub fn moved(&self, pool: &'static Pool, info: &ClassInfo, before: u32, after: u32) {
+        // The same for `None` as for a bucket that there is not.
+        let number = |free: u32| free.wrapping_sub(1) >> info.bucket_bits;
         if number(before) != number(after) {
-            self.change_shelf(pool, shelf(shape, before), shelf(shape, after));
+            self.change_bucket(pool, bucket(info, before), bucket(info, after));
         }
     }
 
     #[inline(never)]
     #[unsafe(link_section = ".text.hot.rest")]
-    fn change_shelf(&self, pool: &'static Pool, from: Option<usize>, to: Option<usize>) {
-        let shelves = self.shelves_of(pool);
+    fn change_bucket(&self, pool: &'static Pool, from: Option<usize>, to: Option<usize>) {
+        let buckets = self.buckets_of(pool);
         if let Some(from) = from {
-            shelves.remove(from, pool);
+            buckets.remove(from, pool);
         }
         if let Some(to) = to {
-            shelves.push(to, pool);
+            buckets.push(to, pool);
         }
     }
 
     /// Asserts the invariants, for tests.
     #[cfg(any(test, feature = "model"))]
-    pub fn check(&self, lane: crate::pool::shard::Lane, class: crate::base::size_class::SizeClass) {
-        for (shelves, sealed) in [(&self.own, false), (&self.sealed, true)] {
-            let len: usize = shelves.lists.iter().map(|list| list.iter().count()).sum();
-            assert_eq!(len, shelves.len.get() as usize);
-            for (n, list) in shelves.lists.iter().enumerate() {
-                let occupied = shelves.occupied.get() >> n & 1 == 1;
+    pub fn check(
+        &self,
+        shard: crate::pool::shard::Shard,
+        class: crate::base::size_class::SizeClass,
+    ) {
+        for (buckets, frozen) in [(&self.own, false), (&self.frozen, true)] {
+            let len: usize = buckets.lists.iter().map(|list| list.iter().count()).sum();
+            assert_eq!(len, buckets.len.get() as usize);
+            for (n, list) in buckets.lists.iter().enumerate() {
+                let occupied = buckets.occupied.get() >> n & 1 == 1;
                 assert_eq!(occupied, list.first().is_some(), "Q2");
                 for pool in list.iter() {
-                    assert_eq!((pool.class(), pool.lane()), (Some(class), lane));
+                    assert_eq!((pool.class(), pool.shard()), (Some(class), shard));
                     let free = pool.free();
-                    assert!(free > 0 && free < class.shape().blocks, "P4 Q1");
-                    assert_eq!(shelf(class.shape(), free), Some(n), "Q1");
-                    assert_eq!(pool.generation() < self.first_own.get(), sealed, "Q1");
+                    assert!(free > 0 && free < class.info().blocks, "P4 Q1");
+                    assert_eq!(bucket(class.info(), free), Some(n), "Q1");
+                    assert_eq!(pool.generation() < self.first_own.get(), frozen, "Q1");
                 }
             }
         }
@@ -303,14 +307,14 @@ mod tests {
     #[test]
     fn fuller_pools_stand_on_lower_shelves() {
         for class in SizeClass::all() {
-            let shape = class.shape();
-            assert_eq!(shelf(shape, 0), None);
-            let shelves: Vec<_> = (1..=shape.blocks).map(|free| shelf(shape, free)).collect();
-            assert!(shelves.is_sorted());
+            let info = class.info();
+            assert_eq!(bucket(info, 0), None);
+            let buckets: Vec<_> = (1..=info.blocks).map(|free| bucket(info, free)).collect();
+            assert!(buckets.is_sorted());
             assert!(
-                shelves
+                buckets
                     .iter()
-                    .all(|shelf| shelf.is_some_and(|n| n < SHELVES))
+                    .all(|bucket| bucket.is_some_and(|n| n < BUCKETS))
             );
         }
     }

@@ -11,9 +11,9 @@ use crate::base::size_class::SizeClass;
 use crate::heap::Heap;
 use crate::heap::bin::UsedPools;
 use crate::os::lock::Held;
-use crate::pool::shard::Lane;
+use crate::pool::shard::Shard;
 
-/// What a class holds at one moment, in all lanes.
+/// What a class holds at one moment, in all shards.
 #[derive(Clone, Copy, Default)]
 pub struct ClassCounts {
     /// Its pools, used and full.
@@ -27,7 +27,7 @@ pub struct ClassCounts {
     /// Bytes of resident pages in its pools.
     pub resident: usize,
     /// Requests that were looked at.
-    pub looked_at: usize,
+    pub sampled: usize,
     /// The bytes of these.
     pub requested: usize,
 }
@@ -36,13 +36,13 @@ impl Heap {
     /// What a class holds now.
     pub fn class_counts(&self, class: SizeClass) -> ClassCounts {
         let mut sum = ClassCounts::default();
-        for used in self.lanes().filter_map(|lane| self.touched(lane, class)) {
+        for used in self.shards().filter_map(|shard| self.touched(shard, class)) {
             sum.pools += used.pools();
             sum.full += used.full();
             sum.taken += used.taken();
             sum.in_depot += used.depot.held();
             sum.resident += used.resident();
-            sum.looked_at += used.looked_at();
+            sum.sampled += used.sampled();
             sum.requested = sum.requested.wrapping_add(used.requested());
         }
         sum
@@ -56,8 +56,8 @@ impl Heap {
     /// Bytes that are with us and that no block lies in which is live or in a
     /// magazine. Not all of them make whole pages.
     pub fn free_bytes(&self) -> usize {
-        let of_class = |(_, class, used): (Lane, SizeClass, Held<'_, UsedPools>)| {
-            // A depot may hold some blocks of another lane.
+        let of_class = |(_, class, used): (Shard, SizeClass, Held<'_, UsedPools>)| {
+            // A depot may hold some blocks of another shard.
             let taken = used.taken().saturating_sub(used.depot.held());
             used.resident().saturating_sub(taken * class.size())
         };

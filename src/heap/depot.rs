@@ -89,8 +89,8 @@ pub enum Left {
 /// How many blocks of `class` a row has room for. Of medium ones, for none: what a
 /// depot keeps keeps pages, and a lock costs little beside filling such a block.
 fn room(class: SizeClass) -> usize {
-    match class.shape() {
-        shape if shape.size as usize <= SMALL_MAX => shape.run as usize,
+    match class.info() {
+        info if info.size as usize <= SMALL_MAX => info.run as usize,
         _ => 0,
     }
 }

@@ -11,10 +11,10 @@ use core::slice;
 
 use crate::base::size_class::{BLOCKS_PER_WORD, SizeClass};
 use crate::heap::depot::Left;
-use crate::heap::supply::lane_of;
+use crate::heap::supply::shard_of;
 use crate::heap::{self, Heap};
-use crate::os::lock::Tending;
-use crate::pool::shard::Lane;
+use crate::os::lock::MaintenanceScope;
+use crate::pool::shard::Shard;
 
 impl Heap {
     /// A run of free blocks of `class` for a thread that has none: what came to the
@@ -23,22 +23,22 @@ impl Heap {
     #[unsafe(link_section = ".text.hot.rest")]
     pub fn refill(
         &self,
-        lane: Lane,
+        shard: Shard,
         class: SizeClass,
         request: usize,
         out: &mut [*mut u8],
     ) -> usize {
-        let used = self.used(lane, class);
+        let used = self.used(shard, class);
         let taken = used.depot.take(class, out);
         if taken == 0 {
-            return self.take_holding(used, lane, class, request, out);
+            return self.take_holding(used, shard, class, request, out);
         }
-        used.took(0, request);
+        used.record_take(0, request);
         taken
     }
 
     /// Takes a run of blocks of `class` that a thread has too many of into the depot of
-    /// the lane that the first one belongs to. What leaves that, the oldest run if it is
+    /// the shard that the first one belongs to. What leaves that, the oldest run if it is
     /// full, goes to the pools.
     #[inline(never)]
     #[unsafe(link_section = ".text.hot.rest")]
@@ -49,28 +49,28 @@ impl Heap {
         let Some(first) = run.first() else {
             return;
         };
-        let (lane, mut oldest) = (lane_of(*first), [MaybeUninit::uninit(); BLOCKS_PER_WORD]);
-        let used = self.used(lane, class);
+        let (shard, mut oldest) = (shard_of(*first), [MaybeUninit::uninit(); BLOCKS_PER_WORD]);
+        let used = self.used(shard, class);
         let leaving = match used.depot.put(class, run, &mut oldest) {
             Left::Nothing => return,
             Left::Run => run,
             // SAFETY: so many were put there.
             Left::Oldest(n) => unsafe { slice::from_raw_parts(oldest.as_ptr().cast(), n) },
         };
-        self.give_holding(used, lane, class, leaving);
+        self.give_holding(used, shard, class, leaving);
     }
 
     /// Gives what is in the depots to the pools: what nobody has taken since this was
     /// called the last time, or `all`. No arena goes back.
     pub fn empty_depots(&self, all: bool) {
-        let _tending = Tending::begin();
-        for (lane, class, used) in self.all_used() {
+        let _tending = MaintenanceScope::begin();
+        for (shard, class, used) in self.all_used() {
             let (rows, unused) = (used.depot.rows(), used.depot.unused());
             drop(used);
             let leaving = if all { rows } else { unused };
             let mut run = [ptr::null_mut(); BLOCKS_PER_WORD];
             for _ in 0..leaving {
-                let used = self.used(lane, class);
+                let used = self.used(shard, class);
                 let taken = used.depot.take_oldest(class, &mut run);
                 drop(used);
                 self.take_back(class, &run[..taken]);

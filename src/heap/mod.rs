@@ -8,7 +8,7 @@
 //!    depot of each class               (depot.rs)
 //!        | take, if empty    ^ give, if full
 //!        v                   |
-//!    used pools by lane and class, each under its lock      empty -> used -> full
+//!    used pools by shard and class, each under its lock      empty -> used -> full
 //!        | no used pool      ^ all blocks back
 //!        v                   |
 //!    arenas, under one lock
@@ -21,9 +21,9 @@
 //! H1  A block is in exactly one of four places: its pool's bits, its class's
 //!     depot, some thread's magazine, or the program.
 //! H2  Locks are taken in this order: a class's, then the arenas'. Nobody
-//!     holds two classes' locks, but for fork, which takes them in order, lane
-//!     by lane.
-//! H3  No lock is held while an arena's land comes or goes: that may take
+//!     holds two classes' locks, but for fork, which takes them in order, shard
+//!     by shard.
+//! H3  No lock is held while an arena's chunk comes or goes: that may take
 //!     time, and may call a program's own functions.
 
 pub mod supply;
@@ -41,8 +41,8 @@ pub mod purge;
 use core::ptr;
 
 use crate::arena::Arena;
-use crate::arena::affinity::Claim;
-use crate::arena::chunk::{self, Land};
+use crate::arena::affinity::Affinity;
+use crate::arena::chunk::{self, Chunk};
 use crate::arena::metadata;
 use crate::arena::page_map::MAP;
 use crate::arena::set::Arenas;
@@ -56,7 +56,7 @@ use crate::policy::fork_cow;
 use crate::policy::limits;
 use crate::policy::size_policy;
 use crate::pool::Pool;
-use crate::pool::shard::{LANES, Lane};
+use crate::pool::shard::{SHARDS, Shard};
 use crate::sync::{
     AtomicBool, AtomicPtr,
     Ordering::{Acquire, Relaxed, Release},
@@ -67,7 +67,7 @@ use crate::sync::{
 /// them, and fetching them one by one takes longer.
 const LARGE: usize = 2 * POOLS_PER_ARENA;
 
-/// What a class has in a lane. On cache lines of its own: other classes' are other
+/// What a class has in a shard. On cache lines of its own: other classes' are other
 /// processors' business.
 #[repr(align(64))]
 struct Class {
@@ -85,7 +85,7 @@ impl Class {
     }
 }
 
-/// Where each class stands in a lane, by its index: those for packed domains last, so that
+/// Where each class stands in a shard, by its index: those for packed domains last, so that
 /// nobody touches their memory where nothing is packed.
 static PLACES: [u8; TABLE_LEN] = {
     let (mut places, mut index) = ([0; TABLE_LEN], 1);
@@ -103,7 +103,7 @@ static PLACES: [u8; TABLE_LEN] = {
     places
 };
 
-/// The classes of a lane, in the order of [`PLACES`]. All zero is a lane in which nobody ever asked
+/// The classes of a shard, in the order of [`PLACES`]. All zero is a shard in which nobody ever asked
 /// for anything.
 struct Classes([Class; LAST]);
 
@@ -112,11 +112,11 @@ unsafe impl Sync for Classes {}
 
 /// The arenas and the used pools of every class. All zero is a heap without memory.
 pub struct Heap {
-    /// Those of the first lane.
+    /// Those of the first shard.
     first: Classes,
-    /// Those of the others, by lane from 1 on; null until the lane is opened (E1). Release publishes
+    /// Those of the others, by shard from 1 on; null until the shard is opened (E1). Release publishes
     /// them; pairs with the Acquire of each load.
-    others: [AtomicPtr<Classes>; LANES - 1],
+    others: [AtomicPtr<Classes>; SHARDS - 1],
     pub(crate) arenas: Lock<Arenas>,
 }
 
@@ -155,16 +155,20 @@ impl Heap {
     pub const fn new() -> Heap {
         Heap {
             first: Classes([const { Class::new() }; LAST]),
-            others: [const { AtomicPtr::new(ptr::null_mut()) }; LANES - 1],
+            others: [const { AtomicPtr::new(ptr::null_mut()) }; SHARDS - 1],
             arenas: Lock::new(Arenas::new()),
         }
     }
 
-    /// Makes the classes of a lane, if they are not there. False if there is no memory for them.
+    /// Makes the classes of a shard, if they are not there. False if there is no memory for them.
     /// Under the threads' lock (E1).
     #[cold]
-    pub fn open(&self, lane: Lane) -> bool {
-        let Some(place) = lane.index().checked_sub(1).map(|other| &self.others[other]) else {
+    pub fn open(&self, shard: Shard) -> bool {
+        let Some(place) = shard
+            .index()
+            .checked_sub(1)
+            .map(|other| &self.others[other])
+        else {
             return true;
         };
         if place.load(Acquire).is_null()
@@ -175,17 +179,17 @@ impl Heap {
         !place.load(Acquire).is_null()
     }
 
-    /// The lanes that are open, and have classes in this heap. (In the process's heap each has; the
+    /// The shards that are open, and have classes in this heap. (In the process's heap each has; the
     /// tests have other heaps beside.)
-    pub(crate) fn lanes(&self) -> impl DoubleEndedIterator<Item = Lane> {
+    pub(crate) fn shards(&self) -> impl DoubleEndedIterator<Item = Shard> {
         let is_made = |other: usize| !self.others[other].load(Acquire).is_null();
-        Lane::open().filter(move |lane| lane.index().checked_sub(1).is_none_or(is_made))
+        Shard::open().filter(move |shard| shard.index().checked_sub(1).is_none_or(is_made))
     }
 
-    /// The classes of a lane.
+    /// The classes of a shard.
     #[inline]
-    fn classes(&self, lane: Lane) -> &Classes {
-        let Some(other) = lane.index().checked_sub(1) else {
+    fn classes(&self, shard: Shard) -> &Classes {
+        let Some(other) = shard.index().checked_sub(1) else {
             return &self.first;
         };
         // SAFETY: `open` made them, for good.
@@ -195,58 +199,58 @@ impl Heap {
     }
 
     #[inline]
-    fn class(&self, lane: Lane, class: SizeClass) -> &Class {
-        &self.classes(lane).0[usize::from(PLACES[class.index()])]
+    fn class(&self, shard: Shard, class: SizeClass) -> &Class {
+        &self.classes(shard).0[usize::from(PLACES[class.index()])]
     }
 
     /// The used pools of a class, under its lock.
     #[inline(never)]
     #[unsafe(link_section = ".text.hot.rest")]
-    pub(crate) fn used(&self, lane: Lane, class: SizeClass) -> Held<'_, UsedPools> {
-        let class = self.class(lane, class);
+    pub(crate) fn used(&self, shard: Shard, class: SizeClass) -> Held<'_, UsedPools> {
+        let class = self.class(shard, class);
         class.touched.store(true, Relaxed);
         class.used.lock()
     }
 
-    /// The same, if the class was ever asked for in the lane. For walks over all of them,
-    /// which else would bring memory for each: 28 KiB in a lane.
-    pub(crate) fn touched(&self, lane: Lane, class: SizeClass) -> Option<Held<'_, UsedPools>> {
-        let was_touched = self.class(lane, class).touched.load(Relaxed);
-        was_touched.then(|| self.used(lane, class))
+    /// The same, if the class was ever asked for in the shard. For walks over all of them,
+    /// which else would bring memory for each: 28 KiB in a shard.
+    pub(crate) fn touched(&self, shard: Shard, class: SizeClass) -> Option<Held<'_, UsedPools>> {
+        let was_touched = self.class(shard, class).touched.load(Relaxed);
+        was_touched.then(|| self.used(shard, class))
     }
 
-    /// The used pools of every class that was touched, in every lane that is open, one after
+    /// The used pools of every class that was touched, in every shard that is open, one after
     /// the other.
-    pub(crate) fn all_used(&self) -> impl Iterator<Item = (Lane, SizeClass, Held<'_, UsedPools>)> {
+    pub(crate) fn all_used(&self) -> impl Iterator<Item = (Shard, SizeClass, Held<'_, UsedPools>)> {
         let all = self
-            .lanes()
-            .flat_map(|lane| SizeClass::all().map(move |class| (lane, class)));
-        all.filter_map(|(lane, class)| Some((lane, class, self.touched(lane, class)?)))
+            .shards()
+            .flat_map(|shard| SizeClass::all().map(move |class| (shard, class)));
+        all.filter_map(|(shard, class)| Some((shard, class, self.touched(shard, class)?)))
     }
 
     /// A pool for the class, taken from the arenas. Empty -> used.
     pub(crate) fn begin_pool(
         &self,
         used: &UsedPools,
-        lane: Lane,
+        shard: Shard,
         class: SizeClass,
         scarce: bool,
     ) -> Option<&'static Pool> {
         let is_large = used.pools() >= LARGE;
-        let claim = if is_large && !scarce {
-            Claim::of(lane, class)
+        let affinity = if is_large && !scarce {
+            Affinity::of(shard, class)
         } else {
             None
         };
         let arenas = self.arenas.lock();
-        let pool = arenas.take_pool(claim, &used.claimed)?;
-        pool.begin(lane, class);
+        let pool = arenas.take_pool(affinity, &used.affine)?;
+        pool.begin(shard, class);
         let is_programs = || MAP.arena(pool.base()).is_some_and(Arena::is_programs);
         if is_large && pool.resident().is_empty() && !is_programs() {
             pool.bring(class);
         }
         MAP.set_class(pool.base(), Some(class));
-        used.joined(pool);
+        used.on_added(pool);
         Some(pool)
     }
 
@@ -267,14 +271,14 @@ impl Heap {
         if !limits::allow(ARENA_SIZE) {
             return false;
         }
-        let Some(land) = Land::take() else {
+        let Some(chunk) = Chunk::take() else {
             return false;
         };
         let arenas = self.arenas.lock();
-        let (added, size) = (arenas.add(land), arenas.counts().bytes);
+        let (added, size) = (arenas.add(chunk), arenas.counts().bytes);
         drop(arenas);
-        if let Err(land) = added {
-            land.give_back();
+        if let Err(chunk) = added {
+            chunk.give_back();
             return false;
         }
         size_policy::heap_has(size);
@@ -287,9 +291,9 @@ impl Heap {
     #[inline(never)]
     pub(crate) fn give_surplus(&self) {
         loop {
-            let land = self.arenas.lock().surplus();
-            match land {
-                Some(land) => land.give_back(),
+            let chunk = self.arenas.lock().surplus();
+            match chunk {
+                Some(chunk) => chunk.give_back(),
                 None => return,
             }
         }
@@ -300,9 +304,9 @@ impl Heap {
     pub fn release_empty(&self) -> bool {
         let mut released = false;
         loop {
-            let land = self.arenas.lock().any_empty();
-            match land {
-                Some(land) => land.give_back(),
+            let chunk = self.arenas.lock().any_empty();
+            match chunk {
+                Some(chunk) => chunk.give_back(),
                 None => return released,
             }
             released = true;
@@ -314,17 +318,17 @@ impl Heap {
     pub fn forked(&self) {
         if let Some(first_own) = fork_cow::forked(process::parent) {
             for (_, _, used) in self.all_used() {
-                used.seal(first_own);
+                used.freeze(first_own);
             }
             self.empty_depots(true);
         }
     }
 
-    /// All locks, in their order (H2): those of all classes in the lanes that are open
+    /// All locks, in their order (H2): those of all classes in the shards that are open
     /// (E1), and the arenas'.
     pub fn each_lock<'a>(&'a self, see: &mut dyn FnMut(&'a Word)) {
-        let classes = |lane: Lane| self.classes(lane).0.iter();
-        self.lanes()
+        let classes = |shard: Shard| self.classes(shard).0.iter();
+        self.shards()
             .flat_map(classes)
             .for_each(|class| see(class.used.word()));
         see(self.arenas.word());

@@ -19,7 +19,7 @@
 
 use crate::arena::Arena;
 use crate::heap::Heap;
-use crate::os::lock::Tending;
+use crate::os::lock::MaintenanceScope;
 use crate::os::memory;
 use crate::pool::Pool;
 
@@ -70,7 +70,7 @@ impl Heap {
     /// A lock is held for one pool's pages at a time.
     pub fn purge_next(&self, walk: &mut Walk, at_once: bool) -> Option<usize> {
         let (arena, pool) = walk.next()?;
-        let _tending = Tending::begin();
+        let _tending = MaintenanceScope::begin();
         Some(self.purge_pool(arena, pool, at_once))
     }
 
@@ -80,7 +80,7 @@ impl Heap {
         if pool.home().is_some() {
             return Some(0);
         }
-        let _tending = Tending::begin();
+        let _tending = MaintenanceScope::begin();
         Some(self.purge_pool(arena, pool, true))
     }
 
@@ -92,9 +92,9 @@ impl Heap {
     fn purge_pool(&self, arena: &'static Arena, pool: &'static Pool, at_once: bool) -> usize {
         // Without a lock, the pool's home only says which lock to take.
         match pool.home() {
-            Some((lane, class)) => {
-                let used = self.used(lane, class);
-                if !pool.is_at(lane, class) || arena.is_programs() {
+            Some((shard, class)) => {
+                let used = self.used(shard, class);
+                if !pool.is_at(shard, class) || arena.is_programs() {
                     return 0;
                 }
                 used.purge(arena, pool, at_once)
@@ -110,9 +110,9 @@ impl Heap {
     /// called the last time, or `at_once` all.
     pub fn release(&self, at_once: bool) {
         loop {
-            let land = self.arenas.lock().idle(at_once);
-            match land {
-                Some(land) => land.give_back(),
+            let chunk = self.arenas.lock().idle(at_once);
+            match chunk {
+                Some(chunk) => chunk.give_back(),
                 None => return self.arenas.lock().note_idle(),
             }
         }

@@ -17,8 +17,8 @@ use crate::os::process;
 use crate::policy::fork_cow;
 use crate::pool::Pool;
 use crate::pool::blocks::NotAllTaken;
-use crate::pool::invalid_free::{self, Misuse};
-use crate::pool::shard::Lane;
+use crate::pool::invalid_free::{self, InvalidFree};
+use crate::pool::shard::Shard;
 
 /// Pools that one refill visits at the most: scattered blocks are gathered
 /// under one lock, but not for ever.
@@ -30,49 +30,55 @@ impl Heap {
     /// `request` is the program's, in bytes, for the statistics. Returns how many:
     /// fewer than asked when that spares a new pool, none only if there is no
     /// memory.
-    pub fn take(&self, lane: Lane, class: SizeClass, request: usize, out: &mut [*mut u8]) -> usize {
-        self.take_holding(self.used(lane, class), lane, class, request, out)
+    pub fn take(
+        &self,
+        shard: Shard,
+        class: SizeClass,
+        request: usize,
+        out: &mut [*mut u8],
+    ) -> usize {
+        self.take_holding(self.used(shard, class), shard, class, request, out)
     }
 
     /// The same for who holds the class's lock, which is open afterwards.
     pub fn take_holding<'a>(
         &'a self,
         mut used: Held<'a, UsedPools>,
-        lane: Lane,
+        shard: Shard,
         class: SizeClass,
         request: usize,
         out: &mut [*mut u8],
     ) -> usize {
         loop {
-            let taken = self.take_from_pools(&used, lane, class, request, out, false);
+            let taken = self.take_from_pools(&used, shard, class, request, out, false);
             drop(used);
             if taken > 0 {
                 return taken;
             }
             if !self.add_arena() {
-                return self.take_what_is_left(lane, class, request, out);
+                return self.take_what_is_left(shard, class, request, out);
             }
-            used = self.used(lane, class);
+            used = self.used(shard, class);
         }
     }
 
-    /// As `take`, from wherever there is a block, claimed arenas and other lanes: there
+    /// As `take`, from wherever there is a block, claimed arenas and other shards: there
     /// is no memory for another arena.
     #[cold]
     fn take_what_is_left(
         &self,
-        lane: Lane,
+        shard: Shard,
         class: SizeClass,
         request: usize,
         out: &mut [*mut u8],
     ) -> usize {
-        let mut lanes = iter::once(lane).chain(self.lanes());
-        let taken = |lane| {
-            let used = self.used(lane, class);
-            let taken = self.take_from_pools(&used, lane, class, request, out, true);
+        let mut shards = iter::once(shard).chain(self.shards());
+        let taken = |shard| {
+            let used = self.used(shard, class);
+            let taken = self.take_from_pools(&used, shard, class, request, out, true);
             (taken > 0).then_some(taken)
         };
-        lanes.find_map(taken).unwrap_or(0)
+        shards.find_map(taken).unwrap_or(0)
     }
 
     /// As `take`, as far as there are pools; if memory is `scarce`, those of arenas that
@@ -80,43 +86,43 @@ impl Heap {
     fn take_from_pools(
         &self,
         used: &UsedPools,
-        lane: Lane,
+        shard: Shard,
         class: SizeClass,
         request: usize,
         out: &mut [*mut u8],
         scarce: bool,
     ) -> usize {
-        let shape = class.shape();
+        let info = class.info();
         let mut taken = 0;
         for _ in 0..VISITS {
             let (pool, before) = match used.fullest() {
                 Some(pool) => (pool, pool.free()),
                 None if taken > 0 => break,
-                None if used.has_sealed() && fork_cow::may_be_used(process::parent) => {
-                    used.unseal();
+                None if used.has_frozen() && fork_cow::may_be_used(process::parent) => {
+                    used.unfreeze();
                     continue;
                 }
-                None => match self.begin_pool(used, lane, class, scarce) {
+                None => match self.begin_pool(used, shard, class, scarce) {
                     Some(pool) => (pool, 0),
                     None => break,
                 },
             };
             let (room, resident) = (out.len() - taken, pool.resident());
             taken += pool.take(class, &mut out[..room]);
-            used.became_resident(resident, pool.resident());
-            used.moved(pool, shape, before, pool.free());
+            used.resident_changed(resident, pool.resident());
+            used.moved(pool, info, before, pool.free());
             if taken == out.len() {
                 break;
             }
         }
-        used.took(taken, request);
+        used.record_take(taken, request);
         taken
     }
 
     /// Takes one free block of `class`; null if there is no memory.
-    pub fn take_one(&self, lane: Lane, class: SizeClass, request: usize) -> *mut u8 {
+    pub fn take_one(&self, shard: Shard, class: SizeClass, request: usize) -> *mut u8 {
         let mut block = [ptr::null_mut()];
-        self.take(lane, class, request, &mut block);
+        self.take(shard, class, request, &mut block);
         block[0]
     }
 
@@ -127,21 +133,21 @@ impl Heap {
     /// program goes on after that, such a block is left out.
     pub fn give(&self, class: SizeClass, blocks: &[*mut u8]) {
         if let Some(first) = blocks.first() {
-            let lane = lane_of(*first);
-            self.give_holding(self.used(lane, class), lane, class, blocks);
+            let shard = shard_of(*first);
+            self.give_holding(self.used(shard, class), shard, class, blocks);
         }
     }
 
-    /// The same for who holds the class's lock in `lane`, which is open afterwards.
+    /// The same for who holds the class's lock in `shard`, which is open afterwards.
     #[inline(never)]
     pub fn give_holding(
         &self,
         used: Held<'_, UsedPools>,
-        lane: Lane,
+        shard: Shard,
         class: SizeClass,
         blocks: &[*mut u8],
     ) {
-        let (given, mut pools_ended) = self.take_back_in(&used, lane, class, blocks);
+        let (given, mut pools_ended) = self.take_back_in(&used, shard, class, blocks);
         drop(used);
         if given < blocks.len() {
             pools_ended |= self.take_back(class, &blocks[given..]);
@@ -151,42 +157,42 @@ impl Heap {
         }
     }
 
-    /// Takes `blocks` back as `give` does, but no arena goes back, whose land may be a
+    /// Takes `blocks` back as `give` does, but no arena goes back, whose chunk may be a
     /// program's and go by the program's own calls only. Returns whether a pool has
     /// become empty.
     #[inline(never)]
     pub fn take_back(&self, class: SizeClass, blocks: &[*mut u8]) -> bool {
         let (mut rest, mut pools_ended) = (blocks, false);
         while let Some(first) = rest.first() {
-            let lane = lane_of(*first);
-            let (given, ended) = self.take_back_in(&self.used(lane, class), lane, class, rest);
+            let shard = shard_of(*first);
+            let (given, ended) = self.take_back_in(&self.used(shard, class), shard, class, rest);
             rest = &rest[given..];
             pools_ended |= ended;
         }
         pools_ended
     }
 
-    /// Takes the leading blocks of `blocks` back that are of `lane`, whose pools of the
+    /// Takes the leading blocks of `blocks` back that are of `shard`, whose pools of the
     /// class are `used`. Returns how many, and whether a pool has become empty.
     #[inline(never)]
     fn take_back_in(
         &self,
         used: &UsedPools,
-        lane: Lane,
+        shard: Shard,
         class: SizeClass,
         blocks: &[*mut u8],
     ) -> (usize, bool) {
-        let (shape, at_once) = (class.shape(), heap::at_once());
+        let (info, at_once) = (class.info(), heap::at_once());
         let (mut given, mut wrong, mut pools_ended) = (0, 0, false);
         while let Some(first) = blocks.get(given) {
             let arena = MAP.arena(first.addr());
             let pool = arena.map(|arena| arena.pool(first.addr()));
-            let (Some(arena), Some(pool)) = (arena, pool.filter(|pool| pool.is_at(lane, class)))
+            let (Some(arena), Some(pool)) = (arena, pool.filter(|pool| pool.is_at(shard, class)))
             else {
                 if pool.is_some_and(|pool| pool.is_of(class)) {
-                    break; // another lane's
+                    break; // another shard's
                 }
-                invalid_free::report(Some(class), *first, Misuse::NoSuchPool);
+                invalid_free::report(Some(class), *first, InvalidFree::NoSuchPool);
                 (given, wrong) = (given + 1, wrong + 1);
                 continue;
             };
@@ -197,7 +203,7 @@ impl Heap {
                 .get(1)
                 .is_none_or(|next| pool_base(next.addr()) != pool.base());
             let gave = if is_alone {
-                pool.give_one(shape, *first).map(|()| 1)
+                pool.give_one(info, *first).map(|()| 1)
             } else {
                 pool.give(class, rest)
             };
@@ -212,15 +218,15 @@ impl Heap {
             if at_once && !arena.is_programs() {
                 used.purge(arena, pool, true);
             }
-            if pool.free() < shape.blocks {
-                used.moved(pool, shape, before, pool.free());
+            if pool.free() < info.blocks {
+                used.moved(pool, info, before, pool.free());
             } else {
-                used.moved(pool, shape, before, 0);
+                used.moved(pool, info, before, 0);
                 self.end_pool(used, pool);
                 pools_ended = true;
             }
         }
-        used.got_back(given - wrong);
+        used.record_give(given - wrong);
         (given, pools_ended)
     }
 }
@@ -230,25 +236,25 @@ impl Heap {
 #[cold]
 fn give_with_mistakes(pool: &Pool, class: SizeClass, blocks: &[*mut u8]) -> (usize, usize) {
     let mut mistakes = 0;
-    let len = pool.give_singly(class, blocks, |block, misuse| {
-        invalid_free::report(Some(class), block, misuse);
+    let len = pool.give_singly(class, blocks, |block, invalid_free| {
+        invalid_free::report(Some(class), block, invalid_free);
         mistakes += 1;
     });
     (len, mistakes)
 }
 
-/// The lane that a block belongs to, as far as a look without a lock can tell.
+/// The shard that a block belongs to, as far as a look without a lock can tell.
 #[inline]
-pub(crate) fn lane_of(block: *mut u8) -> Lane {
-    if Lane::is_one() {
-        Lane::FIRST
+pub(crate) fn shard_of(block: *mut u8) -> Shard {
+    if Shard::is_one() {
+        Shard::FIRST
     } else {
-        lane_of_several(block)
+        shard_of_several(block)
     }
 }
 
 #[inline(never)]
-fn lane_of_several(block: *mut u8) -> Lane {
+fn shard_of_several(block: *mut u8) -> Shard {
     let arena = MAP.arena(block.addr());
-    arena.map_or(Lane::FIRST, |arena| arena.pool(block.addr()).lane())
+    arena.map_or(Shard::FIRST, |arena| arena.pool(block.addr()).shard())
 }

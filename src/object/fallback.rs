@@ -20,7 +20,7 @@ use crate::base::vtable::Allocator;
 use crate::heap::HEAP;
 use crate::os::errno;
 use crate::policy::limits;
-use crate::pool::invalid_free::{self, Misuse};
+use crate::pool::invalid_free::{self, InvalidFree};
 use crate::tcache::counters::Event;
 use crate::tcache::magazines::Magazines;
 use crate::tcache::registry;
@@ -34,7 +34,7 @@ fn is_allowed(n: usize) -> bool {
 #[cold]
 #[inline(never)]
 fn is_allowed_with_room(n: usize) -> bool {
-    decay::make_room() && limits::allow(n)
+    decay::reclaim() && limits::allow(n)
 }
 
 /// Has a request for `n` bytes more served below, if the hard limit allows it.
@@ -84,15 +84,15 @@ pub fn make(n: usize, make: impl Fn() -> *mut c_void) -> *mut c_void {
 
 #[inline]
 fn count(event: Event) {
-    match magazines_of_this_thread() {
-        Some(magazines) => magazines.tally.add(event),
+    match current_magazines() {
+        Some(magazines) => magazines.counters.add(event),
         None => registry::count_without_magazines(event),
     }
 }
 
 /// The calling thread's magazines, for a call that is not on the hit path.
 #[inline]
-pub fn magazines_of_this_thread() -> Option<&'static Magazines> {
+pub fn current_magazines() -> Option<&'static Magazines> {
     if registry::is_new() {
         init::happened();
     }
@@ -135,13 +135,13 @@ pub unsafe fn realloc(below: &Allocator, p: *mut c_void, n: usize) -> *mut c_voi
 /// there is long free, and below would take it for one of its own. Then it is reported.
 #[inline]
 fn is_stale(p: *mut c_void) -> bool {
-    let misuse = if MAP.arena(p.addr()).is_some() {
-        Misuse::NoSuchPool
-    } else if MAP.is_gone(p.addr()) {
-        Misuse::NoSuchArena
+    let invalid_free = if MAP.arena(p.addr()).is_some() {
+        InvalidFree::NoSuchPool
+    } else if MAP.is_unmapped_arena(p.addr()) {
+        InvalidFree::NoSuchArena
     } else {
         return false;
     };
-    invalid_free::report(None, p.cast(), misuse);
+    invalid_free::report(None, p.cast(), invalid_free);
     true
 }

@@ -36,7 +36,7 @@ use crate::heap::{self, HEAP};
 use crate::os::errno;
 use crate::policy::limits;
 use crate::policy::size_policy;
-use crate::pool::shard::{self, Lane};
+use crate::pool::shard::{self, Shard};
 use crate::tcache::current;
 use crate::tcache::registry;
 
@@ -99,11 +99,11 @@ unsafe fn miss<const ALIGN: usize>(below: &Allocator, n: usize) -> *mut c_void {
         return ptr::null_mut();
     };
     let mut block = take(class, n);
-    if block.is_null() && limits::is_over() && decay::make_room() {
+    if block.is_null() && limits::is_over() && decay::reclaim() {
         block = take(class, n);
     }
     if heap::grew() {
-        decay::heed_growth();
+        decay::purge_before_growth();
     }
     if !block.is_null() {
         return block.cast();
@@ -118,19 +118,19 @@ unsafe fn miss<const ALIGN: usize>(below: &Allocator, n: usize) -> *mut c_void {
 /// A block of `class` from the pools, for a request for `n` bytes.
 #[unsafe(link_section = ".text.hot.rest")]
 fn take(class: SizeClass, n: usize) -> *mut u8 {
-    match fallback::magazines_of_this_thread() {
+    match fallback::current_magazines() {
         Some(magazines) => match magazines.pop(class) {
             // The thread's first miss: its magazines may hold what a thread
             // that a fork has ended left in them.
             block if !block.is_null() => block,
             _ => {
-                if shard::is_crowded() {
+                if shard::is_contended() {
                     registry::part();
                 }
                 magazines.refill(&HEAP, class, n)
             }
         },
-        None => HEAP.take_one(Lane::FIRST, class, n),
+        None => HEAP.take_one(Shard::FIRST, class, n),
     }
 }
 
@@ -248,7 +248,7 @@ unsafe fn not_pushed(below: &Allocator, p: *mut c_void) {
         // SAFETY: the caller's promises.
         return unsafe { fallback::free(below, p) };
     };
-    let Some(magazines) = fallback::magazines_of_this_thread() else {
+    let Some(magazines) = fallback::current_magazines() else {
         return HEAP.give(class, &[p.cast()]);
     };
     if magazines.push(found, p.cast()) {

@@ -65,13 +65,13 @@ pub fn forget_waits() {
 
 /// That this thread looks after the heap, and does not serve a request: who waits for it
 /// meanwhile, or for whom it waits, is not counted.
-pub struct Tending(());
+pub struct MaintenanceScope(());
 
-impl Tending {
+impl MaintenanceScope {
     /// From now on, until this is dropped.
-    pub fn begin() -> Tending {
+    pub fn begin() -> MaintenanceScope {
         TENDING.fetch_add(1, Relaxed);
-        Tending(())
+        MaintenanceScope(())
     }
 
     /// In a forked child: those who did are not there.
@@ -80,7 +80,7 @@ impl Tending {
     }
 }
 
-impl Drop for Tending {
+impl Drop for MaintenanceScope {
     fn drop(&mut self) {
         TENDING.fetch_sub(1, Relaxed);
     }
@@ -335,7 +335,7 @@ impl Word {
 
     /// Opens the lock if this thread's fork holds it, after the fork or where it gives up.
     /// Who has borrowed it opens it later.
-    pub fn open_after_fork(&self) {
+    pub fn unlock_after_fork(&self) {
         let me = this_thread();
         self.change(|word| match word & (FORK | LENT) {
             FORK if owner(word) == me => Some(OPEN),

@@ -19,7 +19,7 @@ use super::errno;
 const SIGNALS: u64 = bit(libc::SIGPIPE) | bit(libc::SIGXFSZ) | bit(libc::SIGTTOU);
 /// Bytes that are written at once to what may have no room: what poll calls writable takes
 /// this many from a pipe's writer without waiting, and in one piece.
-const PIECE: usize = 512;
+const MIN_PAGE: usize = 512;
 /// Milliseconds between two tries where poll says there is room, and the write says no.
 const NAP: u64 = 5;
 /// Bytes of a set of signals, in the kernel's form.
@@ -120,7 +120,7 @@ pub fn write_all(fd: c_int, mode: u32, mut bytes: &[u8], patience: u64) -> Resul
             return Err(libc::ETIMEDOUT);
         }
         let len = if waits {
-            bytes.len().min(PIECE)
+            bytes.len().min(MIN_PAGE)
         } else {
             bytes.len()
         };
@@ -271,8 +271,8 @@ mod tests {
         let begin = std::time::Instant::now();
         let written = write_all(writer, libc::S_IFIFO, &all, 50);
         assert_eq!(written, Err(libc::ETIMEDOUT));
-        let took = begin.elapsed().as_millis();
-        assert!((40..5000).contains(&took), "{took}");
+        let record_take = begin.elapsed().as_millis();
+        assert!((40..5000).contains(&record_take), "{record_take}");
         // Somebody reads, slowly: nothing is lost.
         let thread = std::thread::spawn(move || {
             let mut bytes = [0u8; 4096];

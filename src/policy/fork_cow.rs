@@ -28,7 +28,7 @@ pub enum Rule {
     /// Uses them like any other.
     Share,
     /// Leaves them alone for ever.
-    Seal,
+    Freeze,
 }
 
 static RULE: AtomicU8 = AtomicU8::new(Rule::Auto as u8);

@@ -9,16 +9,16 @@
 
 use core::ops::Range;
 
-use crate::base::layout::{PIECE, POOL_SIZE};
-use crate::base::size_class::{BLOCKS_PER_WORD, Shape};
+use crate::base::layout::{MIN_PAGE, POOL_SIZE};
+use crate::base::size_class::{BLOCKS_PER_WORD, ClassInfo};
 use crate::pool::pages::Pages;
 
 /// The numbers of the blocks that lie on a page of a pool, wholly or in part.
-pub fn of_page(shape: &Shape, page: usize) -> Range<usize> {
-    let number = |offset: usize| offset.saturating_sub(shape.first as usize) / shape.size as usize;
-    let blocks = shape.blocks as usize;
-    let (start, end) = (page * PIECE, (page + 1) * PIECE);
-    if end <= shape.first as usize {
+pub fn of_page(info: &ClassInfo, page: usize) -> Range<usize> {
+    let number = |offset: usize| offset.saturating_sub(info.first as usize) / info.size as usize;
+    let blocks = info.blocks as usize;
+    let (start, end) = (page * MIN_PAGE, (page + 1) * MIN_PAGE);
+    if end <= info.first as usize {
         return 0..0;
     }
     number(start).min(blocks)..(number(end - 1) + 1).min(blocks)
@@ -57,16 +57,16 @@ pub fn in_word(blocks: &Range<usize>, n: usize) -> u64 {
 }
 
 /// The bits of word `n` that stand for no block.
-pub fn of_no_block(shape: &Shape, n: usize) -> u64 {
-    !in_word(&(0..shape.blocks as usize), n)
+pub fn of_no_block(info: &ClassInfo, n: usize) -> u64 {
+    !in_word(&(0..info.blocks as usize), n)
 }
 
 /// The bits of word `n` that stand for blocks which lie on these pages only.
 #[cold]
-pub fn on_pages(shape: &Shape, pages: Pages, n: usize) -> u64 {
-    let others = (0..POOL_SIZE / PIECE).filter(|&page| !pages.has(page));
+pub fn on_pages(info: &ClassInfo, pages: Pages, n: usize) -> u64 {
+    let others = (0..POOL_SIZE / MIN_PAGE).filter(|&page| !pages.has(page));
     others.fold(u64::MAX, |bits, page| {
-        bits & !in_word(&of_page(shape, page), n)
+        bits & !in_word(&of_page(info, page), n)
     })
 }
 
@@ -77,21 +77,21 @@ mod tests {
     use crate::tests::*;
 
     /// By definition: the blocks with a byte on the page.
-    fn on_page(shape: &Shape, page: usize) -> Vec<usize> {
+    fn on_page(info: &ClassInfo, page: usize) -> Vec<usize> {
         let touches = |n: &usize| {
-            let (first, end) = (shape.offset(*n), shape.offset(*n + 1));
-            first < (page + 1) * PIECE && end > page * PIECE
+            let (first, end) = (info.offset(*n), info.offset(*n + 1));
+            first < (page + 1) * MIN_PAGE && end > page * MIN_PAGE
         };
-        (0..shape.blocks as usize).filter(touches).collect()
+        (0..info.blocks as usize).filter(touches).collect()
     }
 
     #[test]
     fn a_page_knows_the_blocks_that_lie_on_it() {
         for class in SizeClass::all() {
-            let shape = class.shape();
-            for page in 0..POOL_SIZE / PIECE {
-                let blocks = of_page(shape, page);
-                assert_eq!(blocks.clone().collect::<Vec<_>>(), on_page(shape, page));
+            let info = class.info();
+            for page in 0..POOL_SIZE / MIN_PAGE {
+                let blocks = of_page(info, page);
+                assert_eq!(blocks.clone().collect::<Vec<_>>(), on_page(info, page));
                 let bits: u32 = words(&blocks)
                     .map(|n| in_word(&blocks, n).count_ones())
                     .sum();
@@ -125,13 +125,13 @@ mod tests {
 
     #[test]
     fn blocks_on_some_pages_lie_on_no_others() {
-        let shape = SizeClass::of(48).unwrap().shape();
-        let pages = Pages::spanning(PIECE, 3 * PIECE - 1);
-        for n in 0..shape.words() {
+        let info = SizeClass::of(48).unwrap().info();
+        let pages = Pages::spanning(MIN_PAGE, 3 * MIN_PAGE - 1);
+        for n in 0..info.words() {
             for bit in 0..BLOCKS_PER_WORD {
-                let first = shape.offset(n * BLOCKS_PER_WORD + bit);
-                let inside = first >= PIECE && first + 48 <= 3 * PIECE;
-                let is_there = on_pages(shape, pages, n) >> bit & 1 == 1;
+                let first = info.offset(n * BLOCKS_PER_WORD + bit);
+                let inside = first >= MIN_PAGE && first + 48 <= 3 * MIN_PAGE;
+                let is_there = on_pages(info, pages, n) >> bit & 1 == 1;
                 if first + 48 <= POOL_SIZE {
                     assert_eq!(is_there, inside, "{n} {bit}");
                 }

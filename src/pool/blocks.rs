@@ -18,7 +18,7 @@ use core::hint::assert_unchecked;
 use core::ptr;
 
 use crate::base::layout::pool_base;
-use crate::base::size_class::{BLOCKS_PER_WORD, INSIDE, Shape, SizeClass, WORDS};
+use crate::base::size_class::{BLOCKS_PER_WORD, ClassInfo, INSIDE, SizeClass, WORDS};
 use crate::os::memory;
 use crate::pool::Pool;
 use crate::pool::bitmap;
@@ -34,14 +34,14 @@ impl Pool {
     /// fill `out` from its end: the lowest is the last. Returns how many.
     #[inline]
     pub fn take(&self, class: SizeClass, out: &mut [*mut u8]) -> usize {
-        let (shape, wanted, resident) = (class.shape(), out.len(), self.resident.get());
+        let (info, wanted, resident) = (class.info(), out.len(), self.resident.get());
         let mut room = wanted;
         // While the pages that are with us are the first ones, the lowest blocks
         // are on them.
         if !resident.are_the_first() {
-            room = self.take_where(shape, out, room, |n| bitmap::on_pages(shape, resident, n));
+            room = self.take_where(info, out, room, |n| bitmap::on_pages(info, resident, n));
         }
-        room = self.take_where(shape, out, room, |_| u64::MAX);
+        room = self.take_where(info, out, room, |_| u64::MAX);
         let taken = wanted - room;
         self.free.set(self.free.get() - taken as u32);
         taken
@@ -52,12 +52,12 @@ impl Pool {
     #[inline(always)]
     fn take_where(
         &self,
-        shape: &Shape,
+        info: &ClassInfo,
         out: &mut [*mut u8],
         mut room: usize,
         may: impl Fn(usize) -> u64,
     ) -> usize {
-        let (base, size) = (self.base(), shape.size as usize);
+        let (base, size) = (self.base(), info.size as usize);
         let all_resident = self.resident.get() == Pages::ALL && self.idle.get().is_empty();
         let mut words = self.words_free.get();
         while words != 0 && room > 0 {
@@ -75,7 +75,7 @@ impl Pool {
                     len = room;
                     left &= !bitmap::run(low, len);
                 }
-                let mut address = base + shape.offset(start + low);
+                let mut address = base + info.offset(start + low);
                 for slot in out[room - len..room].iter_mut().rev() {
                     *slot = ptr::with_exposed_provenance_mut(address);
                     address += size;
@@ -88,7 +88,7 @@ impl Pool {
                 self.words_free.set(self.words_free.get() & !(1 << n));
             }
             if !all_resident {
-                self.touch(shape, start, taken);
+                self.touch(info, start, taken);
             }
         }
         room
@@ -97,13 +97,13 @@ impl Pool {
     /// Notes the pages on which the blocks with these bits lie, of those from number
     /// `start` on, as resident and not idle.
     #[inline]
-    fn touch(&self, shape: &Shape, start: usize, blocks: u64) {
+    fn touch(&self, info: &ClassInfo, start: usize, blocks: u64) {
         let Some(last) = blocks.checked_ilog2() else {
             return;
         };
         let span = |low: usize, len: usize| {
             let (first, end) = (start + low, start + low + len);
-            Pages::spanning(shape.offset(first), shape.offset(end) - 1)
+            Pages::spanning(info.offset(first), info.offset(end) - 1)
         };
         let (resident, idle) = (self.resident.get(), self.idle.get());
         let low = blocks.trailing_zeros() as usize;
@@ -124,9 +124,9 @@ impl Pool {
 
     /// Gives back one block of the pool, which is of this shape; as `give`, with less ado.
     #[inline(always)]
-    pub fn give_one(&self, shape: &Shape, block: *mut u8) -> Result<(), NotAllTaken> {
-        let number = shape.number(block.addr() - self.base());
-        let number = number.filter(|&n| n < shape.blocks as usize);
+    pub fn give_one(&self, info: &ClassInfo, block: *mut u8) -> Result<(), NotAllTaken> {
+        let number = info.number(block.addr() - self.base());
+        let number = number.filter(|&n| n < info.blocks as usize);
         let number = number.ok_or(NotAllTaken)?;
         let (n, bit) = (number / BLOCKS_PER_WORD, 1 << (number % BLOCKS_PER_WORD));
         let word = self.words[n].get();
@@ -147,10 +147,10 @@ impl Pool {
     /// pool is as it was.
     #[inline(never)]
     pub fn give(&self, class: SizeClass, blocks: &[*mut u8]) -> Result<usize, NotAllTaken> {
-        let shape = class.shape();
-        let (size, reciprocal) = (shape.size as usize, u64::from(shape.reciprocal));
-        let (span, span_of_word) = (shape.blocks as usize * size, BLOCKS_PER_WORD * size);
-        let first = self.base() + shape.first as usize;
+        let info = class.info();
+        let (size, reciprocal) = (info.size as usize, u64::from(info.reciprocal));
+        let (span, span_of_word) = (info.blocks as usize * size, BLOCKS_PER_WORD * size);
+        let first = self.base() + info.first as usize;
         let mut words_free = self.words_free.get();
         let (mut rest, mut products) = (blocks, 0);
         while let Some(block) = rest.first() {
@@ -177,7 +177,7 @@ impl Pool {
                 rest = others;
             }
             if taken != from.len() - rest.len() {
-                self.take_again(shape, &blocks[..blocks.len() - from.len()]);
+                self.take_again(info, &blocks[..blocks.len() - from.len()]);
                 return Err(NotAllTaken);
             }
             self.words[n].set(word);
@@ -188,7 +188,7 @@ impl Pool {
         let beside = rest.first();
         let beside = beside.is_some_and(|block| pool_base(block.addr()) == self.base());
         if beside || products as u32 >= INSIDE {
-            self.take_again(shape, &blocks[..given]);
+            self.take_again(info, &blocks[..given]);
             return Err(NotAllTaken);
         }
         self.words_free.set(words_free);
@@ -208,7 +208,7 @@ mod tests {
     fn blocks_come_lowest_first_and_go_back_in_any_order() {
         for class in SizeClass::all() {
             let pool = pool(class);
-            let blocks = class.shape().blocks as usize;
+            let blocks = class.info().blocks as usize;
             let all = take(&pool, class, blocks + 10);
             assert_eq!(all.len(), blocks);
             assert_eq!(pool.free(), 0);
@@ -235,7 +235,7 @@ mod tests {
         let blocks = take(&pool, class, 3);
         let elsewhere = ptr::without_provenance_mut(pool.base() + POOL_SIZE + 48);
         assert_eq!(pool.give(class, &[blocks[0], elsewhere, blocks[1]]), Ok(1));
-        assert_eq!(pool.free(), class.shape().blocks - 2);
+        assert_eq!(pool.free(), class.info().blocks - 2);
         pool.check();
     }
 }

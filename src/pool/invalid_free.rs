@@ -16,7 +16,7 @@ use crate::sync::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 /// Why a block cannot have been freed rightly.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Misuse {
+pub enum InvalidFree {
     /// No block begins at this address.
     NotABlock,
     /// The block is free already.
@@ -28,13 +28,13 @@ pub enum Misuse {
     NoSuchArena,
 }
 
-impl Misuse {
+impl InvalidFree {
     fn text(self) -> &'static str {
         match self {
-            Misuse::NotABlock => "freed, but no block begins there",
-            Misuse::AlreadyFree => "freed twice",
-            Misuse::NoSuchPool => "freed, but its pool holds no live block",
-            Misuse::NoSuchArena => "freed, but its arena went back to the kernel",
+            InvalidFree::NotABlock => "freed, but no block begins there",
+            InvalidFree::AlreadyFree => "freed twice",
+            InvalidFree::NoSuchPool => "freed, but its pool holds no live block",
+            InvalidFree::NoSuchArena => "freed, but its arena went back to the kernel",
         }
     }
 }
@@ -54,8 +54,8 @@ pub fn set_go_on(go_on: bool) {
 /// leaves the call undone. `class` is `None` if nobody knows it any more.
 #[cold]
 #[inline(never)]
-pub fn report(class: Option<SizeClass>, block: *mut u8, misuse: Misuse) {
-    let (what, pid) = (misuse.text(), text::pid());
+pub fn report(class: Option<SizeClass>, block: *mut u8, invalid_free: InvalidFree) {
+    let (what, pid) = (invalid_free.text(), text::pid());
     match class.map(SizeClass::size) {
         Some(size) => end_or_go_on(format_args!(
             "{block:p}: {what} (size class {size}, pid {pid})"

@@ -14,9 +14,9 @@
 //! As for the pool itself (`pool.rs`).
 
 use crate::base::layout::pool_base;
-use crate::base::size_class::{BLOCKS_PER_WORD, Shape, SizeClass};
+use crate::base::size_class::{BLOCKS_PER_WORD, ClassInfo, SizeClass};
 use crate::pool::Pool;
-use crate::pool::invalid_free::Misuse;
+use crate::pool::invalid_free::InvalidFree;
 
 impl Pool {
     /// Whether a block of the pool's class begins at this address in it.
@@ -24,16 +24,16 @@ impl Pool {
         let Some(class) = self.class() else {
             return false;
         };
-        let number = class.shape().number(address - self.base());
-        number.is_some_and(|n| n < class.shape().blocks as usize)
+        let number = class.info().number(address - self.base());
+        number.is_some_and(|n| n < class.info().blocks as usize)
     }
 
     /// Marks blocks as taken that were until `give` began with them.
     #[cold]
-    pub(crate) fn take_again(&self, shape: &Shape, blocks: &[*mut u8]) {
+    pub(crate) fn take_again(&self, info: &ClassInfo, blocks: &[*mut u8]) {
         for block in blocks {
-            let behind = block.addr() - self.base() - shape.first as usize;
-            let number = ((behind as u64 * u64::from(shape.reciprocal)) >> 32) as usize;
+            let behind = block.addr() - self.base() - info.first as usize;
+            let number = ((behind as u64 * u64::from(info.reciprocal)) >> 32) as usize;
             let word = &self.words[number / BLOCKS_PER_WORD];
             word.set(word.get() | 1 << (number % BLOCKS_PER_WORD));
         }
@@ -48,21 +48,21 @@ impl Pool {
         &self,
         class: SizeClass,
         blocks: &[*mut u8],
-        mut mistake: impl FnMut(*mut u8, Misuse),
+        mut mistake: impl FnMut(*mut u8, InvalidFree),
     ) -> usize {
         let here = |block: &&*mut u8| pool_base(block.addr()) == self.base();
         let mut seen = 0;
         for block in blocks.iter().take_while(here) {
             seen += 1;
-            if self.give_one(class.shape(), *block).is_ok() {
+            if self.give_one(class.info(), *block).is_ok() {
                 continue;
             }
-            let misuse = if self.begins_block(block.addr()) {
-                Misuse::AlreadyFree
+            let invalid_free = if self.begins_block(block.addr()) {
+                InvalidFree::AlreadyFree
             } else {
-                Misuse::NotABlock
+                InvalidFree::NotABlock
             };
-            mistake(*block, misuse);
+            mistake(*block, invalid_free);
         }
         seen
     }
@@ -84,13 +84,13 @@ mod tests {
             all[1].wrapping_add(1),
             all[0].wrapping_sub(16),
         );
-        let no_block = Misuse::NotABlock;
-        for (wrong, misuse) in [
+        let no_block = InvalidFree::NotABlock;
+        for (wrong, invalid_free) in [
             (inside, no_block),
             (odd, no_block),
             (before, no_block),
-            (all[3], Misuse::AlreadyFree),
-            (all[0], Misuse::AlreadyFree), // a second time
+            (all[3], InvalidFree::AlreadyFree),
+            (all[0], InvalidFree::AlreadyFree), // a second time
         ] {
             let pool = pool(class);
             let blocks = take(&pool, class, 3);
@@ -101,10 +101,10 @@ mod tests {
             pool.check();
             let mut named = Vec::new();
             let seen = pool.give_singly(class, &given, |block, why| named.push((block, why)));
-            assert_eq!((seen, named), (3, vec![(wrong, misuse)]));
+            assert_eq!((seen, named), (3, vec![(wrong, invalid_free)]));
             assert_eq!(pool.free(), free + 2);
             pool.check();
-            assert_eq!(pool.begins_block(wrong.addr()), misuse != no_block);
+            assert_eq!(pool.begins_block(wrong.addr()), invalid_free != no_block);
         }
     }
 }

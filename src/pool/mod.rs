@@ -23,7 +23,7 @@
 //!
 //! A pool is in one of three states:
 //!
-//! used  == some block is free and some block is not. It is on a shelf of its
+//! used  == some block is free and some block is not. It is on a bucket of its
 //!          class (`used_pools.rs`).
 //! full  == no block is free. It is on no list; it is found again through the
 //!          address map when one of its blocks comes back.
@@ -40,7 +40,7 @@
 //! P2  `free` is the number of the class's blocks that are not taken.
 //! P3  Bit n of `words_free` is set exactly while word n has a bit that is not set,
 //!     for words of the class.
-//! P4  A pool is on a shelf exactly while it is used.
+//! P4  A pool is on a bucket exactly while it is used.
 //! P5  A page outside of `resident` holds nothing that anyone wants: no taken
 //!     block lies on it.
 //! P6  A page in `idle` was free when it was looked at, and no block on it was
@@ -48,12 +48,12 @@
 //! P7  `home` changes under the lock of the class that it names before or after, and
 //!     the arenas' lock. So who holds a class's lock and reads that it names this class
 //!     knows that it does until the lock is opened; whoever reads it without a lock
-//!     learns no more than which lock to take. (Were it two words, for the lane and for
+//!     learns no more than which lock to take. (Were it two words, for the shard and for
 //!     the class, they might be of two moments.)
 //!
 //! # Threads
 //!
-//! A pool with a class is touched under that class's lock in its lane, an empty one under
+//! A pool with a class is touched under that class's lock in its shard, an empty one under
 //! the arenas' lock. It passes from the one to the other under both.
 
 pub mod pages;
@@ -75,17 +75,17 @@ use crate::base::list::{Linked, Links};
 use crate::base::size_class::{SizeClass, TABLE_LEN, WORDS};
 use crate::policy::fork_cow;
 use crate::pool::pages::Pages;
-use crate::pool::shard::{LANES, Lane};
+use crate::pool::shard::{SHARDS, Shard};
 use crate::sync::{AtomicU16, AtomicUsize, Cell, Ordering::Relaxed};
 
 /// The descriptor of a pool. All zero is an empty pool without a place.
 #[repr(C, align(64))]
 pub struct Pool {
     links: Links<Pool>,
-    /// Address of the pool; written when its arena gets land. Anyone may read
+    /// Address of the pool; written when its arena gets chunk. Anyone may read
     /// it.
     base: AtomicUsize,
-    /// Whose it is: indices of the lane and of the size class; 0 while empty (P7).
+    /// Whose it is: indices of the shard and of the size class; 0 while empty (P7).
     home: AtomicU16,
     /// Blocks that are free (P2).
     pub(crate) free: Cell<u32>,
@@ -114,12 +114,12 @@ impl Linked for Pool {
     }
 }
 
-/// A class in a lane, as `home` names it.
-fn number(lane: Lane, class: SizeClass) -> u16 {
-    (lane.index() << 8 | class.index()) as u16
+/// A class in a shard, as `home` names it.
+fn number(shard: Shard, class: SizeClass) -> u16 {
+    (shard.index() << 8 | class.index()) as u16
 }
 
-const _: () = assert!(TABLE_LEN <= 1 << 8 && LANES <= 1 << 8);
+const _: () = assert!(TABLE_LEN <= 1 << 8 && SHARDS <= 1 << 8);
 
 impl Pool {
     /// Where the pool lies.
@@ -152,21 +152,21 @@ impl Pool {
     }
 
     /// Whose it is, unless it is empty. Anyone may ask, and learns which lock to take.
-    pub fn home(&self) -> Option<(Lane, SizeClass)> {
+    pub fn home(&self) -> Option<(Shard, SizeClass)> {
         let home = self.home.load(Relaxed);
         let class = SizeClass::from_index(usize::from(home as u8))?;
-        Some((Lane::from_index((home >> 8) as u8), class))
+        Some((Shard::from_index((home >> 8) as u8), class))
     }
 
     /// Whether the class, whose lock is held, has the pool (P7).
-    pub fn is_at(&self, lane: Lane, class: SizeClass) -> bool {
-        self.home.load(Relaxed) == number(lane, class)
+    pub fn is_at(&self, shard: Shard, class: SizeClass) -> bool {
+        self.home.load(Relaxed) == number(shard, class)
     }
 
-    /// The lane whose class it belongs to, unless it is empty.
+    /// The shard whose class it belongs to, unless it is empty.
     #[inline]
-    pub fn lane(&self) -> Lane {
-        Lane::from_index((self.home.load(Relaxed) >> 8) as u8)
+    pub fn shard(&self) -> Shard {
+        Shard::from_index((self.home.load(Relaxed) >> 8) as u8)
     }
 
     /// The generation of the process when the pool began.
@@ -181,22 +181,22 @@ impl Pool {
         self.free.get()
     }
 
-    /// Cuts the empty pool into blocks of `class`, all of them free, for `lane`. Not one
+    /// Cuts the empty pool into blocks of `class`, all of them free, for `shard`. Not one
     /// byte of the pool itself is touched.
-    pub fn begin(&self, lane: Lane, class: SizeClass) {
-        let shape = class.shape();
-        let words = shape.words();
-        self.home.store(number(lane, class), Relaxed);
+    pub fn begin(&self, shard: Shard, class: SizeClass) {
+        let info = class.info();
+        let words = info.words();
+        self.home.store(number(shard, class), Relaxed);
         self.generation.set(fork_cow::generation());
-        self.free.set(shape.blocks);
+        self.free.set(info.blocks);
         self.words_free.set(u32::MAX >> (WORDS - words));
-        self.words[words - 1].set(bitmap::of_no_block(shape, words - 1));
+        self.words[words - 1].set(bitmap::of_no_block(info, words - 1));
     }
 
     /// Makes the pool empty; all its blocks are free.
     pub fn end(&self) {
         if let Some(class) = self.class() {
-            self.words[class.shape().words() - 1].set(0);
+            self.words[class.info().words() - 1].set(0);
         }
         self.home.store(0, Relaxed);
     }
@@ -210,7 +210,7 @@ impl Pool {
     #[cfg(any(test, feature = "model"))]
     pub fn is_taken(&self, address: usize) -> bool {
         let class = self.class().filter(|_| self.begins_block(address));
-        let number = class.and_then(|class| class.shape().number(address - self.base()));
+        let number = class.and_then(|class| class.info().number(address - self.base()));
         number.is_some_and(|n| self.words[n / 64].get() >> (n % 64) & 1 == 1)
     }
 
@@ -220,13 +220,13 @@ impl Pool {
         let Some(class) = self.class() else {
             return self.check_empty();
         };
-        let shape = class.shape();
-        let (used, unused) = self.words.split_at(shape.words());
+        let info = class.info();
+        let (used, unused) = self.words.split_at(info.words());
         let set: u32 = used.iter().map(|word| word.get().count_ones()).sum();
         let bits = 64 * used.len() as u32;
         assert_eq!(bits - set, self.free.get(), "P2");
         assert!(unused.iter().all(|word| word.get() == 0), "P1");
-        let none = bitmap::of_no_block(shape, used.len() - 1);
+        let none = bitmap::of_no_block(info, used.len() - 1);
         assert_eq!(used[used.len() - 1].get() & none, none, "P1");
         for n in 0..WORDS {
             let free = n < used.len() && used[n].get() != u64::MAX;
@@ -257,7 +257,7 @@ pub(crate) mod tests {
         // SAFETY: all zero is a valid descriptor.
         let pool: Pool = unsafe { core::mem::zeroed() };
         pool.place(0x7000_0000, Pages::NONE);
-        pool.begin(Lane::FIRST, class);
+        pool.begin(Shard::FIRST, class);
         pool.check();
         pool
     }

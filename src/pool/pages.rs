@@ -4,10 +4,10 @@
 
 use core::ops::{BitAnd, BitOr, Not};
 
-use crate::base::layout::{PIECE, POOL_SIZE};
+use crate::base::layout::{MIN_PAGE, POOL_SIZE};
 use crate::sync::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
-const PIECE_BITS: u32 = PIECE.ilog2();
+const MIN_PAGE_BITS: u32 = MIN_PAGE.ilog2();
 
 /// Resident bytes that have gone back to the kernel so far.
 static RETURNED: AtomicUsize = AtomicUsize::new(0);
@@ -49,7 +49,7 @@ impl Pages {
     /// lie. Both are in the pool.
     #[inline]
     pub fn spanning(first: usize, last: usize) -> Pages {
-        let (first, last) = (first >> PIECE_BITS, last >> PIECE_BITS);
+        let (first, last) = (first >> MIN_PAGE_BITS, last >> MIN_PAGE_BITS);
         Pages(((2u32 << last) - (1u32 << first)) as u16)
     }
 
@@ -61,18 +61,18 @@ impl Pages {
 
     /// Bytes in the set.
     pub fn bytes(self) -> usize {
-        self.0.count_ones() as usize * PIECE
+        self.0.count_ones() as usize * MIN_PAGE
     }
 
     /// What of it makes whole OS pages of `page` bytes. Of a page larger than
     /// a pool, nothing.
     pub fn whole(self, page: usize) -> Pages {
-        let pieces = page / PIECE;
+        let pieces = page / MIN_PAGE;
         if pieces <= 1 {
             return self;
         }
         let (mut whole, mut at) = (0u32, 0);
-        while at + pieces <= POOL_SIZE / PIECE {
+        while at + pieces <= POOL_SIZE / MIN_PAGE {
             let one = ((1u32 << pieces) - 1) << at;
             if u32::from(self.0) & one == one {
                 whole |= one;
@@ -87,12 +87,12 @@ impl Pages {
     /// pool, all of the pool.
     #[inline]
     pub fn in_os_pages(self, page: usize) -> Pages {
-        let pieces = (page / PIECE).min(POOL_SIZE / PIECE);
+        let pieces = (page / MIN_PAGE).min(POOL_SIZE / MIN_PAGE);
         if pieces <= 1 {
             return self;
         }
         let (mut all, mut at) = (0u32, 0);
-        while at < POOL_SIZE / PIECE {
+        while at < POOL_SIZE / MIN_PAGE {
             let one = ((1u32 << pieces) - 1) << at;
             if u32::from(self.0) & one != 0 {
                 all |= one;
@@ -115,7 +115,7 @@ impl Pages {
 
     /// The pieces of which something is so.
     pub fn where_all(is_so: impl Fn(usize) -> bool) -> Pages {
-        let bits = (0..POOL_SIZE / PIECE).filter(|&piece| is_so(piece));
+        let bits = (0..POOL_SIZE / MIN_PAGE).filter(|&piece| is_so(piece));
         Pages(bits.fold(0, |all, piece| all | 1 << piece))
     }
 
@@ -129,7 +129,7 @@ impl Pages {
             let first = rest.trailing_zeros();
             let len = (!(rest >> first)).trailing_zeros();
             rest &= !(((1 << len) - 1) << first);
-            Some((first as usize * PIECE, len as usize * PIECE))
+            Some((first as usize * MIN_PAGE, len as usize * MIN_PAGE))
         })
     }
 }
@@ -158,7 +158,7 @@ impl Not for Pages {
     }
 }
 
-const _: () = assert!(POOL_SIZE == PIECE * 16, "a bit of a u16 for each piece");
+const _: () = assert!(POOL_SIZE == MIN_PAGE * 16, "a bit of a u16 for each piece");
 
 #[cfg(test)]
 mod tests {
@@ -168,10 +168,10 @@ mod tests {
     #[test]
     fn spans_cover_every_piece_they_touch() {
         assert_eq!(Pages::spanning(0, 0), Pages(1));
-        assert_eq!(Pages::spanning(0, PIECE - 1), Pages(1));
-        assert_eq!(Pages::spanning(PIECE - 1, PIECE), Pages(3));
+        assert_eq!(Pages::spanning(0, MIN_PAGE - 1), Pages(1));
+        assert_eq!(Pages::spanning(MIN_PAGE - 1, MIN_PAGE), Pages(3));
         assert_eq!(Pages::spanning(0, POOL_SIZE - 1), Pages::ALL);
-        assert_eq!(Pages::spanning(15 * PIECE, POOL_SIZE - 1), Pages(0x8000));
+        assert_eq!(Pages::spanning(15 * MIN_PAGE, POOL_SIZE - 1), Pages(0x8000));
     }
 
     #[test]
@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn runs_are_neighbours_together() {
         let runs: Vec<_> = Pages(0b1000_0000_0011_0110).runs().collect();
-        let pieces = runs.iter().map(|(at, len)| (at / PIECE, len / PIECE));
+        let pieces = runs.iter().map(|(at, len)| (at / MIN_PAGE, len / MIN_PAGE));
         assert_eq!(pieces.collect::<Vec<_>>(), [(1, 2), (4, 2), (15, 1)]);
         assert_eq!(Pages::ALL.runs().collect::<Vec<_>>(), [(0, POOL_SIZE)]);
         assert_eq!(Pages::NONE.runs().count(), 0);

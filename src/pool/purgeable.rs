@@ -25,9 +25,9 @@ impl Pool {
         let Some(class) = self.class() else {
             return Pages::ALL;
         };
-        let shape = class.shape();
+        let info = class.info();
         Pages::where_all(|page| {
-            let blocks = bitmap::of_page(shape, page);
+            let blocks = bitmap::of_page(info, page);
             let mut words = bitmap::words(&blocks);
             words.all(|n| self.words[n].get() & bitmap::in_word(&blocks, n) == 0)
         })
@@ -36,7 +36,7 @@ impl Pool {
     /// Takes the pages that are to go back to the kernel out of the resident
     /// ones: those that are free and, unless `at_once`, were so already when
     /// this was called the last time. `page` is the OS page in bytes.
-    pub fn due_pages(&self, page: usize, at_once: bool) -> Pages {
+    pub fn take_purgeable(&self, page: usize, at_once: bool) -> Pages {
         let free = (self.free_pages() & self.resident.get()).whole(page);
         let due = if at_once {
             free
@@ -49,7 +49,7 @@ impl Pool {
         due
     }
 
-    /// Gives `due` pages, which [`due_pages`](Pool::due_pages) has taken out of the resident
+    /// Gives `due` pages, which [`take_purgeable`](Pool::take_purgeable) has taken out of the resident
     /// ones and which lie in an arena of the kernel's, back to it. From the first one on that
     /// stays, as it is locked or a sandbox does not know the call, all are resident again.
     /// Returns how many bytes went back.
@@ -73,8 +73,8 @@ impl Pool {
     /// and lies in an arena of the kernel's, into memory at once: cheaper than one by
     /// one.
     pub fn bring(&self, class: SizeClass) {
-        let shape = class.shape();
-        let len = shape.offset(shape.blocks as usize);
+        let info = class.info();
+        let len = info.offset(info.blocks as usize);
         let len = len.next_multiple_of(memory::page_size()).min(POOL_SIZE);
         if memory::populate(self.base(), len) {
             self.resident.set(Pages::spanning(0, len - 1));
@@ -85,15 +85,15 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::layout::PIECE;
+    use crate::base::layout::MIN_PAGE;
     use crate::pool::tests::{pool, take};
 
     #[test]
     fn free_pages_go_back_when_they_stayed_free() {
         for class in SizeClass::all() {
             let pool = pool(class);
-            let blocks = take(&pool, class, class.shape().blocks as usize);
-            assert_eq!(pool.due_pages(PIECE, true), Pages::NONE);
+            let blocks = take(&pool, class, class.info().blocks as usize);
+            assert_eq!(pool.take_purgeable(MIN_PAGE, true), Pages::NONE);
             // One block stays: the pages it lies on stay, all others go.
             let stays = blocks.len() / 2;
             let (low, high) = (&blocks[..stays], &blocks[stays + 1..]);
@@ -102,19 +102,19 @@ mod tests {
             let offset = blocks[stays].addr() - pool.base();
             let pinned = Pages::spanning(offset, offset + class.size() - 1);
             assert_eq!(pool.free_pages(), !pinned);
-            assert_eq!(pool.due_pages(PIECE, false), Pages::NONE, "not yet");
+            assert_eq!(pool.take_purgeable(MIN_PAGE, false), Pages::NONE, "not yet");
             let idle = !pinned & pool.resident();
             // A block that is taken in between keeps its page.
             let again = take(&pool, class, 1);
             let offset = again[0].addr() - pool.base();
             let touched = Pages::spanning(offset, offset + class.size() - 1);
-            assert_eq!(pool.due_pages(PIECE, false), idle & !touched);
+            assert_eq!(pool.take_purgeable(MIN_PAGE, false), idle & !touched);
             pool.check();
             assert_eq!(pool.resident(), pinned | touched);
             assert_eq!(pool.give(class, &again), Ok(1));
-            assert_eq!(pool.due_pages(PIECE, true), touched & !pinned);
+            assert_eq!(pool.take_purgeable(MIN_PAGE, true), touched & !pinned);
             assert_eq!(pool.give(class, &blocks[stays..=stays]), Ok(1));
-            assert_eq!(pool.due_pages(PIECE, true), pinned);
+            assert_eq!(pool.take_purgeable(MIN_PAGE, true), pinned);
             assert_eq!(pool.resident(), Pages::NONE);
         }
     }
@@ -123,23 +123,27 @@ mod tests {
     fn pages_that_the_kernel_keeps_stay_resident() {
         let class = SizeClass::of(64).unwrap();
         let pool = pool(class); // nothing is mapped there, so the kernel refuses
-        let blocks = take(&pool, class, class.shape().blocks as usize);
+        let blocks = take(&pool, class, class.info().blocks as usize);
         let all = pool.resident();
         assert_eq!(pool.give(class, &blocks[..300]), Ok(300));
-        let due = pool.due_pages(PIECE, true);
+        let due = pool.take_purgeable(MIN_PAGE, true);
         assert_eq!(pool.resident(), all & !due);
-        assert_eq!((due.bytes() / PIECE, pool.give_back(due)), (4, 0));
+        assert_eq!((due.bytes() / MIN_PAGE, pool.give_back(due)), (4, 0));
         assert_eq!(pool.resident(), all);
         assert_eq!(pool.returned.get(), Pages::NONE);
         pool.check();
-        assert_eq!(pool.due_pages(PIECE, true), due, "they are due again");
+        assert_eq!(
+            pool.take_purgeable(MIN_PAGE, true),
+            due,
+            "they are due again"
+        );
     }
 
     #[test]
     fn blocks_on_resident_pages_come_first() {
         let class = SizeClass::of(64).unwrap();
         let pool = pool(class);
-        let blocks = take(&pool, class, class.shape().blocks as usize);
+        let blocks = take(&pool, class, class.info().blocks as usize);
         let last = blocks[blocks.len() - 3..].to_vec();
         assert_eq!(pool.give(class, &blocks), Ok(blocks.len()));
         // All but the last page go back.
@@ -148,8 +152,8 @@ mod tests {
             pool.give(class, &blocks[..blocks.len() - 3]),
             Ok(blocks.len() - 3)
         );
-        let gone = pool.due_pages(PIECE, true);
-        assert!(gone.bytes() >= 14 * PIECE);
+        let gone = pool.take_purgeable(MIN_PAGE, true);
+        assert!(gone.bytes() >= 14 * MIN_PAGE);
         assert_eq!(pool.give(class, &last), Ok(3));
         let first = take(&pool, class, 1)[0].addr() - pool.base();
         assert!((Pages::spanning(first, first) & gone).is_empty());

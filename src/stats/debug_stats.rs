@@ -10,7 +10,7 @@
 //!    lost to quantization            what is left over at both ends of a pool
 //!    lost to arena alignment         what a program's own arenas have beside pools
 //!    --------------------------
-//!    Total                           all arenas
+//!    ThreadTotals                           all arenas
 //! ```
 
 use core::fmt::{self, Write};

@@ -5,7 +5,7 @@ use core::fmt::{self, Write};
 use crate::arena::set::Counts;
 use crate::base::layout::{ARENA_SIZE, POOL_SIZE};
 use crate::os::text;
-use crate::pool::shard::Lane;
+use crate::pool::shard::Shard;
 use crate::stats::{Ledger, Snapshot};
 
 /// The version of the JSON's form.
@@ -48,7 +48,7 @@ pub fn write(out: &mut dyn Write, host: Option<&str>) -> fmt::Result {
          \"lanes\":{}}}",
         sums.pools - sums.full,
         sums.full,
-        Lane::open().count()
+        Shard::open().count()
     )?;
     let (ledger, below) = (Ledger::of(&now), now.below());
     let Ledger {

@@ -33,8 +33,8 @@ use crate::sync::{
     AtomicBool,
     Ordering::{Acquire, Release},
 };
-use crate::tcache::counters::Sums;
-use crate::tcache::registry::{self, Total};
+use crate::tcache::counters::CounterSums;
+use crate::tcache::registry::{self, ThreadTotals};
 
 /// One class: all in blocks, but for the pools.
 pub struct Class {
@@ -54,14 +54,14 @@ impl Class {
 
     /// Blocks that are free in their pools.
     pub fn free(&self) -> usize {
-        self.counts.pools * self.class.shape().blocks as usize - self.counts.taken
+        self.counts.pools * self.class.info().blocks as usize - self.counts.taken
     }
 
     /// Bytes that the program asked for of its live blocks, by estimate: nothing
     /// is counted on the hit path, but each miss looks at one request.
     pub fn requested(&self) -> usize {
-        let looked_at = self.counts.looked_at.max(1) as u128;
-        (self.counts.requested as u128 * self.live() as u128 / looked_at) as usize
+        let sampled = self.counts.sampled.max(1) as u128;
+        (self.counts.requested as u128 * self.live() as u128 / sampled) as usize
     }
 
     /// So many blocks in bytes.
@@ -87,7 +87,7 @@ pub struct ClassSums {
 pub struct Snapshot {
     /// Its arenas.
     pub arenas: Counts,
-    threads: Total,
+    threads: ThreadTotals,
     /// By class index.
     classes: [ClassCounts; TABLE_LEN],
 }
@@ -191,7 +191,7 @@ impl Snapshot {
             sums.pools += class.counts.pools;
             sums.full += class.counts.full;
             sums.free += class.bytes(class.free());
-            sums.misses += class.counts.looked_at;
+            sums.misses += class.counts.sampled;
         }
         sums
     }
@@ -218,7 +218,7 @@ impl Snapshot {
     }
 
     /// What went below.
-    pub fn below(&self) -> &Sums {
+    pub fn below(&self) -> &CounterSums {
         &self.threads.below
     }
 

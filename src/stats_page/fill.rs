@@ -6,7 +6,7 @@ use crate::base::layout::{ARENA_SIZE, POOL_SIZE};
 use crate::base::size_class::{LAST, SizeClass};
 use crate::os::process::{LibcMemory, resident};
 use crate::os::{clock, memory, text};
-use crate::pool::shard::Lane;
+use crate::pool::shard::Shard;
 use crate::stats::{Ledger, Snapshot};
 
 const _: () = assert!(CLASSES == LAST, "an entry for each class");
@@ -60,7 +60,7 @@ pub fn fill(to: &mut Statistics, libc: &dyn Fn() -> Option<LibcMemory>) {
         used: (sums.pools - sums.full) as u64,
         full: sums.full as u64,
         free: arenas.free_pools as u64,
-        lanes: Lane::open().count() as u64,
+        shards: Shard::open().count() as u64,
     };
     to.bytes = Bytes {
         from_os: now.os_bytes() as u64,

@@ -29,7 +29,7 @@
 //! Any thread may tick, with no lock held. `ANSWERER`'s lock, then `PAGE`, come first in
 //! the order of locks.
 
-use crate::base::callback::Listener;
+use crate::base::callback::Callback;
 use crate::os::clock;
 use crate::os::forker;
 use crate::os::lock::Word;
@@ -55,7 +55,7 @@ static THREAD: AtomicBool = AtomicBool::new(true);
 /// When the next tick looks.
 static NEXT: AtomicU64 = AtomicU64::new(0);
 /// Who knows the host's version.
-static HOST: Listener<fn() -> Option<&'static str>> = Listener::nobody();
+static HOST: Callback<fn() -> Option<&'static str>> = Callback::unset();
 
 /// Milliseconds between two looks of ticks.
 const BETWEEN: u64 = 250;

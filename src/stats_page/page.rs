@@ -322,8 +322,9 @@ impl Published {
         let now = clock::now();
         if may_ask && now >= self.libc_next.get() {
             self.libc.set(libc_memory());
-            let took = clock::now() - now;
-            self.libc_next.set(now + LIBC_AGAIN.max(took * LIBC_SHARE));
+            let record_take = clock::now() - now;
+            self.libc_next
+                .set(now + LIBC_AGAIN.max(record_take * LIBC_SHARE));
         }
         self.libc.get()
     }

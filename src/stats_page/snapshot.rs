@@ -28,7 +28,7 @@ use super::sink::Sink;
 use crate::arena;
 use crate::arena::metadata;
 use crate::arena::page_map::{self, MAP};
-use crate::base::layout::{PIECE, POOL_SIZE, POOLS_PER_ARENA};
+use crate::base::layout::{MIN_PAGE, POOL_SIZE, POOLS_PER_ARENA};
 use crate::base::size_class::SizeClass;
 use crate::heap::HEAP;
 use crate::os::memory;
@@ -115,7 +115,7 @@ impl Plan {
         mappings + (self.mappings * size_of::<Mapping>()) as u64
     }
 
-    /// Notes the arenas that have land, `most` of them. Returns how many records there are.
+    /// Notes the arenas that have chunk, `most` of them. Returns how many records there are.
     fn collect(&mut self, most: usize) -> usize {
         let (mut next, mut records) = (HEAP.arenas.lock().newest(), 0);
         while let Some(arena) = next {
@@ -316,9 +316,9 @@ fn look(address: usize, pages: &mut [Page]) -> Option<Pool> {
         let pool = arena.pool(address);
         // Without a lock, the pool's home only says which lock to take.
         match pool.home() {
-            Some((lane, class)) => {
-                let _used = HEAP.used(lane, class);
-                if pool.is_at(lane, class) && pool.base() == address {
+            Some((shard, class)) => {
+                let _used = HEAP.used(shard, class);
+                if pool.is_at(shard, class) && pool.base() == address {
                     return Some(of_class(pool, class, pages));
                 }
             }
@@ -337,10 +337,10 @@ fn look(address: usize, pages: &mut [Page]) -> Option<Pool> {
 
 /// What a pool of `class`, whose lock is held, looks like.
 fn of_class(pool: &pool::Pool, class: SizeClass, pages: &mut [Page]) -> Pool {
-    let shape = class.shape();
+    let info = class.info();
     let taken = |n: usize| pool.words[n / 64].get() >> (n % 64) & 1 == 1;
     for (i, page) in pages.iter_mut().enumerate() {
-        let blocks = bitmap::of_page(shape, i);
+        let blocks = bitmap::of_page(info, i);
         let count = |n: usize| (pool.words[n].get() & bitmap::in_word(&blocks, n)).count_ones();
         let count: u32 = bitmap::words(&blocks).map(count).sum();
         let mut bytes = count as usize * class.size();
@@ -348,10 +348,10 @@ fn of_class(pool: &pool::Pool, class: SizeClass, pages: &mut [Page]) -> Pool {
             // The first and the last may lie on other pages, too.
             let (first, last) = (blocks.start, blocks.end - 1);
             if taken(first) {
-                bytes -= (i * PIECE).saturating_sub(shape.offset(first));
+                bytes -= (i * MIN_PAGE).saturating_sub(info.offset(first));
             }
             if taken(last) {
-                bytes -= shape.offset(last + 1).saturating_sub((i + 1) * PIECE);
+                bytes -= info.offset(last + 1).saturating_sub((i + 1) * MIN_PAGE);
             }
         }
         page.blocks = count as u16;
@@ -360,10 +360,10 @@ fn of_class(pool: &pool::Pool, class: SizeClass, pages: &mut [Page]) -> Pool {
     flags(pool, pages);
     Pool {
         class: class.index() as u16,
-        block_bytes: shape.size,
-        blocks: shape.blocks,
-        taken: shape.blocks - pool.free(),
-        first_block: shape.first,
+        block_bytes: info.size,
+        blocks: info.blocks,
+        taken: info.blocks - pool.free(),
+        first_block: info.first,
         ..EMPTY
     }
 }
@@ -395,7 +395,7 @@ fn real_time() -> u64 {
     time.tv_sec.cast_unsigned() * 1000 + time.tv_nsec.cast_unsigned() / 1_000_000
 }
 
-const _: () = assert!(SNAPSHOT_PAGE == PIECE);
+const _: () = assert!(SNAPSHOT_PAGE == MIN_PAGE);
 
 #[cfg(test)]
 mod tests {
@@ -403,7 +403,7 @@ mod tests {
     use crate::pool::tests::{pool, take};
     use crate::tests::*;
 
-    const NOTHING: Page = Page {
+    const UNUSED: Page = Page {
         taken_bytes: 0,
         blocks: 0,
         flags: 0,
@@ -417,7 +417,7 @@ mod tests {
             let start = block.addr() - pool.base();
             let end = start + class.size();
             for (i, page) in pages.iter_mut().enumerate() {
-                let (first, behind) = (start.max(i * PIECE), end.min((i + 1) * PIECE));
+                let (first, behind) = (start.max(i * MIN_PAGE), end.min((i + 1) * MIN_PAGE));
                 if first < behind {
                     *page = (page.0 + (behind - first) as u16, page.1 + 1);
                 }
@@ -459,12 +459,12 @@ mod tests {
     fn a_page_counts_the_bytes_and_the_blocks_on_it() {
         for class in SizeClass::all() {
             let pool = pool(class);
-            let all = take(&pool, class, class.shape().blocks as usize);
+            let all = take(&pool, class, class.info().blocks as usize);
             for step in [1, 2, 3, 7, 64, 1000] {
                 let kept: Vec<_> = all.iter().copied().step_by(step).collect();
                 let gone: Vec<_> = all.iter().copied().filter(|p| !kept.contains(p)).collect();
                 assert_eq!(pool.give(class, &gone), Ok(gone.len()));
-                let mut pages = [NOTHING; PAGES];
+                let mut pages = [UNUSED; PAGES];
                 let entry = of_class(&pool, class, &mut pages);
                 let said: Vec<_> = pages.iter().map(|p| (p.taken_bytes, p.blocks)).collect();
                 assert_eq!(said, naive(&pool, class, &kept), "{class:?} {step}");
@@ -480,15 +480,15 @@ mod tests {
         let pool = pool(class);
         let blocks = take(&pool, class, 200); // four pages of them
         assert_eq!(pool.give(class, &blocks[100..]), Ok(100));
-        let gone = pool.due_pages(PIECE, true);
-        assert_eq!(gone.bytes(), 2 * PIECE);
-        let mut pages = [NOTHING; PAGES];
+        let gone = pool.take_purgeable(MIN_PAGE, true);
+        assert_eq!(gone.bytes(), 2 * MIN_PAGE);
+        let mut pages = [UNUSED; PAGES];
         of_class(&pool, class, &mut pages);
         let flags: Vec<_> = pages.iter().map(|page| page.flags).collect();
         let (here, back) = (PAGE_RESIDENT, PAGE_RETURNED);
         assert_eq!(flags[..5], [here, here, back, back, 0]);
         take(&pool, class, 100);
-        pages = [NOTHING; PAGES];
+        pages = [UNUSED; PAGES];
         of_class(&pool, class, &mut pages);
         assert_eq!(pages[2].flags & back, 0, "it has come again");
     }

@@ -4,7 +4,7 @@
 //!
 //! # Threads
 //!
-//! [`Tally::add`] is for the thread that the tally belongs to, anyone may
+//! [`Counters::add`] is for the thread that the counters belongs to, anyone may
 //! read. The numbers only ever grow.
 #![forbid(unsafe_code)]
 
@@ -22,11 +22,11 @@ pub enum Event {
 }
 
 /// How often each has happened.
-pub struct Tally([AtomicUsize; 3]);
+pub struct Counters([AtomicUsize; 3]);
 
 /// The sums.
 #[derive(Clone, Copy, Default)]
-pub struct Sums {
+pub struct CounterSums {
     /// Requests that went below.
     pub asked: usize,
     /// Blocks that came from below.
@@ -35,31 +35,31 @@ pub struct Sums {
     pub freed: usize,
 }
 
-impl Tally {
+impl Counters {
     /// Nothing has happened. (All zero is the same.)
     #[expect(
         clippy::new_without_default,
         reason = "made in constants, where Default cannot be"
     )]
-    pub const fn new() -> Tally {
-        Tally([const { AtomicUsize::new(0) }; 3])
+    pub const fn new() -> Counters {
+        Counters([const { AtomicUsize::new(0) }; 3])
     }
 
-    /// Counts, for the one thread that the tally belongs to.
+    /// Counts, for the one thread that the counters belongs to.
     #[inline]
     pub fn add(&self, event: Event) {
         let count = &self.0[event as usize];
         count.store(count.load(Relaxed).wrapping_add(1), Relaxed);
     }
 
-    /// Counts, in a tally that belongs to no thread.
+    /// Counts, in a counters that belongs to no thread.
     #[cold]
     pub fn add_shared(&self, event: Event) {
         self.0[event as usize].fetch_add(1, Relaxed);
     }
 
     /// Adds what was counted so far to `sums`.
-    pub fn sum(&self, sums: &mut Sums) {
+    pub fn sum(&self, sums: &mut CounterSums) {
         let [asked, made, freed] = &self.0;
         sums.asked += asked.load(Relaxed);
         sums.made += made.load(Relaxed);
@@ -67,7 +67,7 @@ impl Tally {
     }
 }
 
-impl Sums {
+impl CounterSums {
     /// Blocks from below that are still there, if none was given back that
     /// came from elsewhere. As CPython counts them, it may be negative.
     pub fn live(&self) -> isize {

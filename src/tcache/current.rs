@@ -1,7 +1,7 @@
 //! The magazines of the calling thread: what its word points to.
 //!
 //! ```text
-//!    NOTHING ------------> those in its record ------------> ENDED
+//!    UNUSED ------------> those in its record ------------> ENDED
 //!            first miss                         its end
 //! ```
 //!
@@ -15,19 +15,19 @@ use crate::os::thread_word;
 use crate::tcache::magazines::Magazines;
 
 /// What a thread has before its first miss. Never written (M3).
-static NOTHING: Magazines = Magazines::without_slots();
+static UNUSED: Magazines = Magazines::slotless();
 
 /// What a thread has that is to have no magazines, because it is ending or because
 /// there was no memory for them. All zero, so without memory, until [`ended`] is called.
 #[unsafe(link_section = ".bss.tables")]
 static ENDED: Magazines = Magazines::zero();
 
-thread_word::start_at!(NOTHING);
+thread_word::start_at!(UNUSED);
 
 /// The calling thread's magazines.
 #[inline(always)]
 pub fn magazines() -> &'static Magazines {
-    // SAFETY: the word starts as NOTHING and is only set by `set`.
+    // SAFETY: the word starts as UNUSED and is only set by `set`.
     unsafe { thread_word::get().cast::<Magazines>().as_ref() }
 }
 
@@ -40,18 +40,18 @@ pub fn set(magazines: &'static Magazines) {
 /// those that have it do not notice.)
 #[cold]
 pub fn ended() -> &'static Magazines {
-    ENDED.be_without_slots();
+    ENDED.make_slotless();
     &ENDED
 }
 
 /// Whether these are what a thread has before its first miss.
 #[inline]
-pub fn are_nothing(magazines: &Magazines) -> bool {
-    ptr::eq(magazines, &raw const NOTHING)
+pub fn is_unused(magazines: &Magazines) -> bool {
+    ptr::eq(magazines, &raw const UNUSED)
 }
 
 /// Whether these are what [`ended`] gave.
 #[inline]
-pub fn are_ended(magazines: &Magazines) -> bool {
+pub fn is_ended(magazines: &Magazines) -> bool {
     ptr::eq(magazines, &raw const ENDED)
 }

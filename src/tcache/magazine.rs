@@ -4,7 +4,7 @@
 //! How it is filled and emptied, and what holds of its fields (M1 to M4), is in
 //! `magazines.rs`.
 
-use crate::arena::page_map::FOUND_STEP;
+use crate::arena::page_map::ENTRY_STEP;
 use crate::sync::{
     AtomicPtr, Cell,
     Ordering::{Relaxed, Release},
@@ -52,4 +52,4 @@ impl Magazine {
     }
 }
 
-const _: () = assert!(size_of::<Magazine>() == FOUND_STEP);
+const _: () = assert!(size_of::<Magazine>() == ENTRY_STEP);

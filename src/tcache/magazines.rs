@@ -41,17 +41,17 @@ use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
 use core::slice;
 
-use crate::arena::page_map::Found;
+use crate::arena::page_map::Entry;
 use crate::base::layout::PACKED_ALIGNMENT;
-use crate::base::size_class::{BLOCKS_PER_WORD, SHAPES, SMALL_MAX, SizeClass, TABLE_LEN};
+use crate::base::size_class::{BLOCKS_PER_WORD, CLASS_INFO, SMALL_MAX, SizeClass, TABLE_LEN};
 use crate::heap::Heap;
-use crate::pool::shard::Lane;
+use crate::pool::shard::Shard;
 use crate::sync::{
     AtomicPtr, AtomicU8, Cell,
     Ordering::{Relaxed, Release, SeqCst},
     compiler_fence,
 };
-use crate::tcache::counters::Tally;
+use crate::tcache::counters::Counters;
 use crate::tcache::magazine::{Magazine, Slot};
 
 /// The tables of a thread's magazines; the slots they point to lie behind
@@ -63,12 +63,12 @@ pub struct Magazines {
     /// The bottom of each; null if the class has no slots. Written before another thread
     /// can see it.
     bottoms: [Cell<*mut Slot>; TABLE_LEN],
-    /// Whose pools the thread's blocks come from: the index of its lane.
-    lane: AtomicU8,
+    /// Whose pools the thread's blocks come from: the index of its shard.
+    shard: AtomicU8,
     /// By how many bits runs are shorter than the longest there are.
     shorter: Cell<u32>,
     /// What the thread has asked of what is below.
-    pub tally: Tally,
+    pub counters: Counters,
 }
 
 // SAFETY: what others read are atomics, or does not change once it is shared.
@@ -94,7 +94,7 @@ const fn room(run: usize) -> usize {
 pub const SLOTS: usize = {
     let (mut sum, mut index) = (0, 1);
     while index < TABLE_LEN {
-        sum += room(SHAPES[index].run as usize);
+        sum += room(CLASS_INFO[index].run as usize);
         index += 1;
     }
     sum
@@ -111,14 +111,14 @@ impl Magazines {
                 }
             }; TABLE_LEN],
             bottoms: [const { Cell::new(ptr::null_mut()) }; TABLE_LEN],
-            lane: AtomicU8::new(0),
+            shard: AtomicU8::new(0),
             shorter: Cell::new(0),
-            tally: Tally::new(),
+            counters: Counters::new(),
         }
     }
 
     /// Magazines without slots: every pop finds null, every push the limit (M3).
-    pub const fn without_slots() -> Magazines {
+    pub const fn slotless() -> Magazines {
         let mut magazines = Magazines::zero();
         let mut index = 0;
         while index < TABLE_LEN {
@@ -129,40 +129,40 @@ impl Magazines {
     }
 
     /// Makes such of what is all zero, or is such already.
-    pub fn be_without_slots(&self) {
+    pub fn make_slotless(&self) {
         for magazine in &self.table {
             magazine.top.store(NO_SLOTS, Relaxed);
         }
     }
 
     /// Whose pools the thread's blocks come from.
-    pub fn lane(&self) -> Lane {
-        Lane::from_index(self.lane.load(Relaxed))
+    pub fn shard(&self) -> Shard {
+        Shard::from_index(self.shard.load(Relaxed))
     }
 
     /// Has them come from these pools from now on. Under the threads' lock (E1).
-    pub fn set_lane(&self, lane: Lane) {
-        self.lane.store(lane.index() as u8, Relaxed);
+    pub fn set_shard(&self, shard: Shard) {
+        self.shard.store(shard.index() as u8, Relaxed);
     }
 
     /// How many blocks of a class travel at once. Fewer than [`FEW`] only where there never
     /// are more: the way to the pools takes a lock and much else, however few they are.
     fn run(&self, class: SizeClass) -> usize {
-        let most = class.shape().run as usize;
+        let most = class.info().run as usize;
         (most >> self.shorter.get()).max(most.min(FEW))
     }
 
     /// Lays the magazines of all classes out over `slots`, all of them empty, to be
-    /// filled from `lane`, and their runs `shorter` by so many bits than the longest
+    /// filled from `shard`, and their runs `shorter` by so many bits than the longest
     /// there are.
     ///
     /// # Safety
     /// [`SLOTS`] null slots that live as long as the process and are nobody
     /// else's.
-    pub unsafe fn lay_out(&self, slots: NonNull<Slot>, lane: Lane, shorter: u32) {
-        self.set_lane(lane);
+    pub unsafe fn lay_out(&self, slots: NonNull<Slot>, shard: Shard, shorter: u32) {
+        self.set_shard(shard);
         self.shorter.set(shorter);
-        self.be_without_slots();
+        self.make_slotless();
         let mut bottom = slots.as_ptr();
         // Those of packed classes last: where nothing is packed, nobody touches them.
         let those = |packed| SizeClass::all().filter(move |class| class.is_packed() == packed);
@@ -219,7 +219,7 @@ impl Magazines {
     /// Puts `block`, free and of the class that was found, on top. False, and
     /// nothing done, if the magazine is full or `found` is no class.
     #[inline(always)]
-    pub fn push(&self, found: Found, block: Slot) -> bool {
+    pub fn push(&self, found: Entry, block: Slot) -> bool {
         // SAFETY: what an address map finds is such an offset.
         unsafe { self.at(found.offset()) }.push(block)
     }
@@ -241,12 +241,12 @@ impl Magazines {
     #[unsafe(link_section = ".text.hot.rest")]
     pub fn refill(&self, heap: &Heap, class: SizeClass, request: usize) -> *mut u8 {
         let Some(bottom) = self.bottom(class) else {
-            return heap.take_one(self.lane(), class, request);
+            return heap.take_one(self.shard(), class, request);
         };
         let run = self.run(class);
         // SAFETY: M3; M4: what stands above the top is nobody's.
         let slots = unsafe { slice::from_raw_parts_mut(bottom.as_ptr().add(1), run) };
-        let taken = heap.refill(self.lane(), class, request, slots);
+        let taken = heap.refill(self.shard(), class, request, slots);
         if taken < run {
             slots.copy_within(run - taken.., 0);
         }

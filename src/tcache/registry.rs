@@ -1,7 +1,7 @@
 //! Which threads have magazines, from a thread's first miss to its end.
 //!
 //! ```text
-//!    thread word:   NOTHING ---------> a record ---------> ENDED
+//!    thread word:   UNUSED ---------> a record ---------> ENDED
 //!                          first miss            the thread ends
 //!
 //!    all  -> record -> record -> record      every record there is
@@ -34,15 +34,15 @@ use core::mem::offset_of;
 use core::ptr;
 
 use crate::arena::metadata;
-use crate::base::callback::Listener;
+use crate::base::callback::Callback;
 use crate::base::list::{Linked, Links, List};
 use crate::base::size_class::{SizeClass, TABLE_LEN};
 use crate::heap::HEAP;
 use crate::os::errno;
 use crate::os::lock::{Lock, Word};
-use crate::pool::shard::{self, Lane};
+use crate::pool::shard::{self, Shard};
 use crate::sync::Cell;
-use crate::tcache::counters::{Event, Sums, Tally};
+use crate::tcache::counters::{CounterSums, Counters, Event};
 use crate::tcache::current;
 use crate::tcache::magazine::Slot;
 use crate::tcache::magazines::{Magazines, SLOTS};
@@ -90,9 +90,9 @@ static THREADS: Lock<Threads> = Lock::new(Threads {
 #[inline]
 pub fn mine() -> Option<&'static Magazines> {
     let magazines = current::magazines();
-    if current::are_nothing(magazines) {
+    if current::is_unused(magazines) {
         begin()
-    } else if current::are_ended(magazines) {
+    } else if current::is_ended(magazines) {
         None
     } else {
         Some(magazines)
@@ -101,7 +101,7 @@ pub fn mine() -> Option<&'static Magazines> {
 
 /// Whether the calling thread has not missed yet.
 pub fn is_new() -> bool {
-    current::are_nothing(current::magazines())
+    current::is_unused(current::magazines())
 }
 
 #[cold]
@@ -128,7 +128,7 @@ enum Lacking {
 }
 
 /// Who is told how many bytes came back to pools by each end of a thread.
-static TELL: Listener<fn(usize)> = Listener::nobody();
+static TELL: Callback<fn(usize)> = Callback::unset();
 
 /// Has `tell` called after each end of a thread that had magazines, on that thread, with
 /// no lock held.
@@ -143,7 +143,7 @@ pub fn after_each_end(tell: fn(usize)) {
 /// whose magazines these are.
 unsafe extern "C" fn end(value: *mut c_void) {
     let magazines = current::magazines();
-    if current::are_nothing(magazines) || current::are_ended(magazines) {
+    if current::is_unused(magazines) || current::is_ended(magazines) {
         return;
     }
     let record = value.cast::<Record>().cast_const();
@@ -233,12 +233,12 @@ impl Threads {
         let record: &'static Record = unsafe { memory.cast().as_ref() };
         let number = self.records().count();
         let slots = ptr::NonNull::new(record.slots.get().cast::<Slot>())?;
-        let (lane, shorter) = (
-            Lane::of_thread(number, |lane| HEAP.open(lane)),
+        let (shard, shorter) = (
+            Shard::of_thread(number, |shard| HEAP.open(shard)),
             shorter(number),
         );
         // SAFETY: the record's own null slots.
-        unsafe { record.magazines.lay_out(slots, lane, shorter) };
+        unsafe { record.magazines.lay_out(slots, shard, shorter) };
         record.next.set(self.all.get());
         self.all.set(Some(record));
         Some(record)
@@ -263,7 +263,7 @@ fn from(newest: Option<&'static Record>) -> impl Iterator<Item = &'static Record
 const _: () = assert!(align_of::<Record>() <= metadata::ALIGNMENT);
 
 /// What all threads together hold and have done.
-pub struct Total {
+pub struct ThreadTotals {
     /// Blocks in magazines, by class index.
     pub in_magazines: [usize; TABLE_LEN],
     /// The records there are.
@@ -271,22 +271,22 @@ pub struct Total {
     /// Bytes of the records.
     pub record_bytes: usize,
     /// What went below.
-    pub below: Sums,
+    pub below: CounterSums,
 }
 
 /// Writes what all threads together hold and have done to `total`: a caller may have little
 /// of its stack left.
-pub fn total(total: &mut Total) {
+pub fn total(total: &mut ThreadTotals) {
     total.in_magazines.fill(0);
     (total.records, total.record_bytes) = (0, 0);
-    total.below = Sums::default();
+    total.below = CounterSums::default();
     for record in THREADS.lock().records() {
         total.records += 1;
         total.record_bytes += size_of::<Record>();
         for class in SizeClass::all() {
             total.in_magazines[class.index()] += record.magazines.held(class);
         }
-        record.magazines.tally.sum(&mut total.below);
+        record.magazines.counters.sum(&mut total.below);
     }
     WITHOUT_MAGAZINES.sum(&mut total.below);
 }
@@ -311,23 +311,23 @@ pub fn check(mut see: impl FnMut(&'static Magazines, bool)) {
     assert_eq!(idle.count(), threads.idle.iter().count(), "R1");
     for record in threads.records() {
         assert!(
-            Lane::open().any(|lane| lane == record.magazines.lane()),
+            Shard::open().any(|shard| shard == record.magazines.shard()),
             "E1"
         );
         see(&record.magazines, is_idle(record));
     }
 }
 
-/// Gives the threads lanes of their own: it has shown that they do not take turns.
+/// Gives the threads shards of their own: it has shown that they do not take turns.
 #[cold]
 pub fn part() {
     let threads = THREADS.lock();
-    shard::run_at_once();
+    shard::assume_parallel();
     let last = threads.records().count().saturating_sub(1);
     for (i, record) in threads.records().enumerate() {
         record
             .magazines
-            .set_lane(Lane::of_thread(last - i, |lane| HEAP.open(lane)));
+            .set_shard(Shard::of_thread(last - i, |shard| HEAP.open(shard)));
     }
 }
 
@@ -337,7 +337,7 @@ pub fn count_without_magazines(event: Event) {
     WITHOUT_MAGAZINES.add_shared(event);
 }
 
-static WITHOUT_MAGAZINES: Tally = Tally::new();
+static WITHOUT_MAGAZINES: Counters = Counters::new();
 
 /// The lock, for forks.
 pub fn word() -> &'static Word {

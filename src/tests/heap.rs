@@ -6,7 +6,7 @@ use crate::arena::set;
 use crate::base::layout::{POOL_SIZE, POOLS_PER_ARENA, pool_base};
 use crate::base::size_class::SizeClass;
 use crate::heap::Heap;
-use crate::pool::shard::{LANES, Lane};
+use crate::pool::shard::{SHARDS, Shard};
 use core::ptr;
 
 fn heap() -> &'static Heap {
@@ -20,7 +20,7 @@ fn take(heap: &Heap, class: SizeClass, n: usize) -> Vec<*mut u8> {
     let mut all = Vec::new();
     while all.len() < n {
         let mut run = vec![ptr::null_mut(); (n - all.len()).min(64)];
-        let taken = heap.take(Lane::FIRST, class, 1, &mut run);
+        let taken = heap.take(Shard::FIRST, class, 1, &mut run);
         assert!(taken > 0);
         all.extend(run.split_off(run.len() - taken).iter().rev());
     }
@@ -31,7 +31,7 @@ fn take(heap: &Heap, class: SizeClass, n: usize) -> Vec<*mut u8> {
 fn a_pool_goes_from_empty_to_used_to_full_and_back() {
     let heap = heap();
     let class = SizeClass::of(48).unwrap();
-    let blocks = class.shape().blocks as usize;
+    let blocks = class.info().blocks as usize;
     let state = || {
         heap.check();
         let counts = heap.class_counts(class);
@@ -67,7 +67,7 @@ fn blocks_come_in_order_of_their_addresses() {
 fn the_fullest_pool_is_asked_first() {
     let heap = heap();
     let class = SizeClass::of(256).unwrap();
-    let blocks = class.shape().blocks as usize;
+    let blocks = class.info().blocks as usize;
     let all = take(heap, class, 3 * blocks);
     // The second pool gets one free block, the others half of theirs.
     heap.give(class, &all[..blocks / 2]);
@@ -81,14 +81,14 @@ fn the_fullest_pool_is_asked_first() {
 fn a_refill_gathers_scattered_blocks_under_one_lock() {
     let heap = heap();
     let class = SizeClass::of(512).unwrap();
-    let blocks = class.shape().blocks as usize;
+    let blocks = class.info().blocks as usize;
     let all = take(heap, class, 5 * blocks);
     for pool in all.chunks(blocks) {
         heap.give(class, &pool[..3]);
     }
     let mut run = [ptr::null_mut(); 64];
     assert_eq!(
-        heap.take(Lane::FIRST, class, 1, &mut run),
+        heap.take(Shard::FIRST, class, 1, &mut run),
         15,
         "three from each, and no new pool"
     );
@@ -129,7 +129,7 @@ fn every_class_mixes_in_the_same_arenas() {
     let heap = heap();
     let mut all = Vec::new();
     for class in SizeClass::all() {
-        let n = class.shape().blocks as usize + 1;
+        let n = class.info().blocks as usize + 1;
         all.push((class, take(heap, class, n)));
     }
     heap.check();
@@ -148,13 +148,13 @@ fn every_class_mixes_in_the_same_arenas() {
 fn lanes_share_no_pool_and_blocks_go_back_to_their_own() {
     let heap = heap();
     let class = SizeClass::of(64).unwrap();
-    let take = |lane| {
+    let take = |shard| {
         let mut run = [ptr::null_mut(); 64];
-        assert_eq!(heap.take(lane, class, 1, &mut run), run.len());
+        assert_eq!(heap.take(shard, class, 1, &mut run), run.len());
         run
     };
-    let lane = |number| Lane::of_thread(number, |lane| heap.open(lane));
-    let (one, other) = (take(lane(LANES - 2)), take(lane(LANES - 1)));
+    let shard = |number| Shard::of_thread(number, |shard| heap.open(shard));
+    let (one, other) = (take(shard(SHARDS - 2)), take(shard(SHARDS - 1)));
     assert_ne!(pool_base(one[0].addr()), pool_base(other[0].addr()));
     assert_eq!(heap.class_counts(class).pools, 2);
     let mixed: Vec<_> = one

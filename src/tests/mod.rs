@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 pub(crate) use std::{boxed::Box, format, vec, vec::Vec};
 
 use crate::arena::Arena;
-use crate::arena::chunk::Land;
+use crate::arena::chunk::Chunk;
 use crate::arena::page_map::MAP;
 use crate::os::memory;
 
@@ -30,7 +30,7 @@ pub(crate) fn lone_record() -> &'static Arena {
 /// An arena that is mapped and in the address map, and in no heap.
 pub(crate) fn lone_arena() -> &'static Arena {
     let arena = lone_record();
-    arena.place(Land::take().unwrap());
+    arena.place(Chunk::take().unwrap());
     assert!(MAP.add_arena(arena));
     arena
 }

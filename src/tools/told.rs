@@ -30,7 +30,7 @@ use crate::object::fallback;
 use crate::object::realloc as plain;
 use crate::os::errno;
 use crate::policy::size_policy;
-use crate::pool::invalid_free::{self, Misuse};
+use crate::pool::invalid_free::{self, InvalidFree};
 use crate::sync::{AtomicPtr, AtomicUsize, Ordering::Relaxed};
 
 /// Bytes after each block that are nobody's, at least.
@@ -160,16 +160,16 @@ pub unsafe fn free(below: &Allocator, p: *mut c_void) {
 fn requested(p: *mut c_void, class: SizeClass) -> Option<usize> {
     let pool = MAP.arena(p.addr()).map(|arena| arena.pool(p.addr()));
     let begins = pool.is_some_and(|pool| pool.begins_block(p.addr()));
-    let misuse = if begins {
+    let invalid_free = if begins {
         let n = remembered(p, class);
         if n <= class.size() - BEHIND {
             return Some(n);
         }
-        Misuse::AlreadyFree
+        InvalidFree::AlreadyFree
     } else {
-        Misuse::NotABlock
+        InvalidFree::NotABlock
     };
     tools::block_ends(p.addr(), 0); // memcheck has more to say
-    invalid_free::report(Some(class), p.cast(), misuse);
+    invalid_free::report(Some(class), p.cast(), invalid_free);
     None
 }

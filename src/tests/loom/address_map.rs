@@ -2,11 +2,11 @@
 //! block finds its class.
 
 use crate::arena::Arena;
-use crate::arena::chunk::Land;
+use crate::arena::chunk::Chunk;
 use crate::arena::page_map::MAP;
 use crate::base::size_class::SizeClass;
 use crate::os::memory;
-use crate::pool::shard::Lane;
+use crate::pool::shard::Shard;
 use crate::sync::execution::{model, spawn};
 use crate::sync::{
     AtomicUsize,
@@ -15,18 +15,18 @@ use crate::sync::{
 use core::ptr::{self, NonNull};
 use std::rc::Rc;
 
-/// Land and a record for an arena, at the same place in every order.
+/// Chunk and a record for an arena, at the same place in every order.
 #[derive(Clone, Copy)]
-struct Place(NonNull<Arena>, Land);
+struct Place(NonNull<Arena>, Chunk);
 
 impl Place {
     fn new() -> Place {
         let size = size_of::<Arena>().next_multiple_of(memory::page_size());
-        Place(memory::map(size).unwrap().cast(), Land::take().unwrap())
+        Place(memory::map(size).unwrap().cast(), Chunk::take().unwrap())
     }
 
     /// The record, without an arena.
-    fn clean(self) -> (&'static Arena, Land) {
+    fn clean(self) -> (&'static Arena, Chunk) {
         // SAFETY: mapped for it, and no model is under way that has it.
         unsafe { self.0.write_bytes(0, 1) };
         // SAFETY: all zero is a record without an arena.
@@ -49,17 +49,17 @@ fn add_and_look_up(neighbours: &'static [Place]) {
     let place = Place::new();
     model(Some(2), move || {
         for neighbour in neighbours {
-            let (arena, land) = neighbour.clean();
-            arena.place(land);
+            let (arena, chunk) = neighbour.clean();
+            arena.place(chunk);
             assert!(MAP.add_arena(arena));
         }
-        let (arena, land) = place.clean();
-        let base = land.first_pool();
+        let (arena, chunk) = place.clean();
+        let base = chunk.first_pool();
         let thread = spawn(move || {
-            arena.place(land);
+            arena.place(chunk);
             assert!(MAP.add_arena(arena));
         });
-        for address in [base + 5, base + land.size() - 1] {
+        for address in [base + 5, base + chunk.size() - 1] {
             if let Some(found) = MAP.arena(address) {
                 assert_eq!(found.base(), base);
                 assert!(found.pool(address).class().is_none());
@@ -87,8 +87,8 @@ fn two_arenas_that_need_the_same_leaf_both_have_it() {
     let places = [Place::new(), Place::new()];
     model(Some(2), move || {
         let [one, other] = places.map(|place| {
-            let (arena, land) = place.clean();
-            arena.place(land);
+            let (arena, chunk) = place.clean();
+            arena.place(chunk);
             arena
         });
         let add = |arena| {
@@ -107,15 +107,15 @@ fn two_arenas_that_need_the_same_leaf_both_have_it() {
 fn whoever_has_a_block_finds_its_class() {
     let place = Place::new();
     model(Some(3), move || {
-        let (arena, land) = place.clean();
+        let (arena, chunk) = place.clean();
         let class = SizeClass::of(512).unwrap();
         let block = Rc::new(AtomicUsize::new(0));
         let handed = Rc::clone(&block);
         let thread = spawn(move || {
-            arena.place(land);
+            arena.place(chunk);
             assert!(MAP.add_arena(arena));
             let pool = arena.take_pool().unwrap();
-            pool.begin(Lane::FIRST, class);
+            pool.begin(Shard::FIRST, class);
             MAP.set_class(pool.base(), Some(class));
             handed.store(pool.base() + 48, Release);
         });

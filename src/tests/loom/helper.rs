@@ -24,7 +24,7 @@ fn fork(helper: &Helper) {
     helper.stop_for_fork();
     assert!(helper.wait_until_gone(u64::MAX));
     assert_eq!(running(), 0, "it is gone, and nobody starts another");
-    helper.word().open_after_fork();
+    helper.word().unlock_after_fork();
     forker::end();
 }
 
@@ -61,7 +61,7 @@ fn a_fork_does_not_wait_without_end_and_the_next_start_does_not_make_two() {
         assert!(matches!(forker::begin(u64::MAX), Turn::Own));
         assert!(helper.word().take_for_fork(u64::MAX));
         helper.stop_for_fork();
-        helper.word().open_after_fork();
+        helper.word().unlock_after_fork();
         forker::end();
         helper.start();
         assert!(running() <= 2, "the one that ends, and at most one more");

@@ -68,7 +68,7 @@ fn fork(locks: &Pair, copied: impl FnOnce()) {
     }
     copied();
     for lock in locks.iter().rev() {
-        lock.word().open_after_fork();
+        lock.word().unlock_after_fork();
     }
     forker::end();
 }
@@ -135,9 +135,9 @@ fn a_fork_may_wait_for_a_thread_that_needs_its_locks() {
         let locks: Rc<Pair> = Rc::new([Lock::new(Cell::new(0)), Lock::new(Cell::new(0))]);
         locks.iter().for_each(add);
         let other = Rc::clone(&locks);
-        let joined = spawn(move || other.iter().for_each(add));
+        let on_added = spawn(move || other.iter().for_each(add));
         fork(&locks, || {
-            joined.join().unwrap();
+            on_added.join().unwrap();
             assert!(locks.iter().all(|lock| lock.of_fork().is_some()));
             locks.iter().for_each(add);
         });
@@ -189,7 +189,7 @@ fn a_fork_leaves_what_its_thread_holds() {
         assert!(had[0] && locks[0].of_fork().is_none());
         assert_eq!(had[1], locks[1].of_fork().is_some());
         for lock in locks.iter() {
-            lock.word().open_after_fork();
+            lock.word().unlock_after_fork();
         }
         forker::end();
         assert!(locks[0].try_lock().is_none(), "still held");

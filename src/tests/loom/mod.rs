@@ -14,9 +14,9 @@
 //! | the helper thread: `phase`, `id`, `left`, against forks | `helper.rs` |
 //! | `REGISTERED`, `READ` | `once.rs` |
 //! | `HAPPENED` | a swap: one thread tells; those that see it set have been through `REGISTERED` or see it by Acquire |
-//! | pools, shelves, depots | the class's lock; arenas, claims, records: the arenas' |
+//! | pools, buckets, depots | the class's lock; arenas, claims, records: the arenas' |
 //! | `THREADS`: records, adoption, generations | its lock; `forked` runs while the child has one thread |
-//! | a record's `lane`; `OPEN` | written under `THREADS`. Whoever has a block of a lane has it from a thread that saw it open; who sees less than that looks again (`take_back`) |
+//! | a record's `shard`; `OPEN` | written under `THREADS`. Whoever has a block of a shard has it from a thread that saw it open; who sees less than that looks again (`take_back`) |
 //! | `STIRRED` | set before the helper's lock is taken to see whether the thread is there, and looked at under it before that leaves: one of the two sees the other |
 //! | `top`, against statistics; `NEXT`, `BACK`, `SINCE`, `WAITS`, `TENDING`, `GREW`, `AT_ONCE`, limits' numbers, cutoffs, counts | each a number of its own: an old value costs a look more or less, and nothing is read on the strength of it |
 //! | `ROUTE`, `TELL`, `ASK`, `SIZE` | Release and Acquire around one pointer or number each, to statics |

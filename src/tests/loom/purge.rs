@@ -5,34 +5,34 @@ use super::Own;
 use crate::base::size_class::SizeClass;
 use crate::heap::Heap;
 use crate::pool::Pool;
-use crate::pool::shard::Lane;
+use crate::pool::shard::Shard;
 use crate::sync::execution::{model, spawn};
 use core::ptr;
 
-/// A pool that has just become `lane`'s and `class`'s, and one of its blocks.
-fn begin(heap: &Heap, lane: Lane, class: SizeClass) -> (&'static Pool, *mut u8) {
-    let used = heap.used(lane, class);
-    let pool = heap.begin_pool(&used, lane, class, false).unwrap();
+/// A pool that has just become `shard`'s and `class`'s, and one of its blocks.
+fn begin(heap: &Heap, shard: Shard, class: SizeClass) -> (&'static Pool, *mut u8) {
+    let used = heap.used(shard, class);
+    let pool = heap.begin_pool(&used, shard, class, false).unwrap();
     let (mut block, before) = ([ptr::null_mut()], pool.resident());
     assert_eq!(pool.take(class, &mut block), 1);
-    used.became_resident(before, pool.resident());
+    used.resident_changed(before, pool.resident());
     (pool, block[0])
 }
 
-fn end(heap: &Heap, lane: Lane, class: SizeClass, (pool, block): (&'static Pool, *mut u8)) {
-    let used = heap.used(lane, class);
+fn end(heap: &Heap, shard: Shard, class: SizeClass, (pool, block): (&'static Pool, *mut u8)) {
+    let used = heap.used(shard, class);
     assert_eq!(pool.give(class, &[block]), Ok(1));
     heap.end_pool(&used, pool);
 }
 
-/// The pool goes from one lane to another, and back to the first in another class.
+/// The pool goes from one shard to another, and back to the first in another class.
 #[test]
 fn a_pool_is_purged_under_the_lock_that_guards_it() {
     model(Some(2), || {
         let own = Own::new();
         let heap = own.0;
         let classes = [32768, 16384].map(|size| SizeClass::of(size).unwrap());
-        let (first, second) = (Lane::FIRST, Lane::of_thread(1, |lane| heap.open(lane)));
+        let (first, second) = (Shard::FIRST, Shard::of_thread(1, |shard| heap.open(shard)));
         assert!(heap.add_arena());
         let taken = begin(heap, first, classes[0]);
         let mut walk = heap.walk();
