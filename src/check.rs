@@ -84,7 +84,7 @@ impl Heap {
                 let address = block.addr();
                 assert_eq!(MAP.find(address).class(), Some(class), "D1 M2");
                 let arena = MAP.arena(address).expect("N3");
-                assert!(arena.pool(address).is_taken(address), "H1 P1");
+                assert!(arena.pool(address).is_taken(address), "H1 POOL-1");
             }
             at_hand.extend(blocks.iter().map(|block| block.addr()));
         };

@@ -7,7 +7,7 @@
 //! the heap's locks.
 
 use crate::heap::HEAP;
-use crate::heap::purge::Walk;
+use crate::heap::Walk;
 use crate::os::clock;
 use crate::os::lock::{Lock, Word};
 use crate::os::sandbox;

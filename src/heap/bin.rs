@@ -289,7 +289,7 @@ impl UsedPools {
                 for pool in list.iter() {
                     assert_eq!((pool.class(), pool.shard()), (Some(class), shard));
                     let free = pool.free();
-                    assert!(free > 0 && free < class.info().blocks, "P4 Q1");
+                    assert!(free > 0 && free < class.info().blocks, "POOL-4 Q1");
                     assert_eq!(bucket(class.info(), free), Some(n), "Q1");
                     assert_eq!(pool.generation() < self.first_own.get(), frozen, "Q1");
                 }

@@ -1,5 +1,5 @@
-//! A pool: 64 KiB cut into blocks of one size class. Its descriptor, with a bit for
-//! each block, lies elsewhere (in its arena's record).
+//! A pool: 64 KiB cut into blocks of one size class. Its descriptor, with a bit for each
+//! block, is stored out of line, in the record of its arena.
 //!
 //! ```text
 //!    POOL_SIZE bytes at a multiple of POOL_SIZE; addresses grow to the right
@@ -12,71 +12,94 @@
 //!                  | words[0]: blocks 0 to 63            |  words[1] ...
 //! ```
 //!
-//! A multiplication tells the number of the block that an address lies in, and
-//! whether the address is its first byte (`size_class.rs`). One more word says in which
-//! words to look for free blocks. How blocks come and go is in `pool_blocks.rs`.
+//! One multiplication gives the number of the block that an address is in, and whether the
+//! address is the block's first byte (`base/size_class.rs`). `words_free` has a bit for each
+//! word with a free block, so a search skips full words.
 //!
-//! Nothing is ever written into a free block: it carries no link, so an OS
-//! page of free blocks holds nothing and may go back to the kernel at any
-//! moment; and a write after free hits no pointer. Blocks on pages that are
-//! with us are handed out before blocks on pages that are not.
+//! Nothing is ever written into a free block: it carries no link. So an OS page of free
+//! blocks holds nothing and may be returned to the kernel at any moment, and a write after
+//! free hits no pointer. Blocks on resident pages are allocated before others.
 //!
-//! A pool is in one of three states:
+//! # States
 //!
-//! used  == some block is free and some block is not. It is on a bucket of its
-//!          class (`used_pools.rs`).
-//! full  == no block is free. It is on no list; it is found again through the
-//!          address map when one of its blocks comes back.
-//! empty == it has no class. It is a bit in its arena's mask of free pools;
-//!          nothing in the descriptor but `base` and the pages means anything.
+//! used  == some blocks are free and some are taken. The pool is in a bucket of its class's
+//!          bin (`heap/bin.rs`).
+//! full  == no block is free. The pool is on no list; the page map finds it when one of its
+//!          blocks is freed.
+//! empty == the pool has no class. It is a bit in its arena's mask of free pools; only
+//!          `base` and the sets of pages mean anything.
 //!
-//! A block in some thread's magazine counts as taken here. What becomes of a pool's
-//! pages is in `pool_pages.rs`.
+//! A block in a thread's magazine or in a depot counts as taken.
+//!
+//! # Blocks in batches
+//!
+//! Blocks are taken and given back in batches, mostly of neighbours, so each word of bits is
+//! read and written once for all of the batch's blocks in it. `give` checks whole words and
+//! only counts the taken bits; when the count is wrong it restores the word and fails, and
+//! `give_singly` then finds which blocks are invalid.
+//!
+//! # Pages
+//!
+//! ```text
+//!    never touched  -- prefault, or a block is taken -->  resident
+//!          ^                                               |   ^
+//!          |                              free at a purge  |   | a block
+//!          |                                     round     v   | is taken
+//!          +-------- still free at the next round ------- idle
+//! ```
 //!
 //! # Invariants
 //!
-//! P1  A bit is set exactly where a block is taken; and in the last word of the
-//!     class, where there is no block. In an empty pool no bit is set.
-//! P2  `free` is the number of the class's blocks that are not taken.
-//! P3  Bit n of `words_free` is set exactly while word n has a bit that is not set,
-//!     for words of the class.
-//! P4  A pool is on a bucket exactly while it is used.
-//! P5  A page outside of `resident` holds nothing that anyone wants: no taken
-//!     block lies on it.
-//! P6  A page in `idle` was free when it was looked at, and no block on it was
-//!     taken since.
-//! P7  `home` changes under the lock of the class that it names before or after, and
-//!     the arenas' lock. So who holds a class's lock and reads that it names this class
-//!     knows that it does until the lock is opened; whoever reads it without a lock
-//!     learns no more than which lock to take. (Were it two words, for the shard and for
-//!     the class, they might be of two moments.)
+//! POOL-1  A bit is set exactly where a block is taken, and for positions of the class's last
+//!         word that have no block. In an empty pool no bit is set.
+//! POOL-2  `free` is the number of the class's blocks that are not taken.
+//! POOL-3  Bit n of `words_free` is set exactly while word n has a clear bit, for words of the
+//!         class.
+//! POOL-4  A pool is in a bucket of a bin exactly while it is used.
+//! POOL-5  No taken block is on a page outside of `resident`.
+//! POOL-6  A page in `idle` was free at the last purge round, and no block on it was taken
+//!         since.
+//! POOL-7  `owner` changes under both the lock of the class that it names (before or after)
+//!         and the arenas' lock. A thread that holds a class's lock and reads that class in
+//!         `owner` may rely on it until it unlocks; a read without a lock only says which
+//!         lock to take. (One word, so that shard and class are of the same moment.)
 //!
 //! # Threads
 //!
-//! A pool with a class is touched under that class's lock in its shard, an empty one under
-//! the arenas' lock. It passes from the one to the other under both.
+//! A pool with a class is accessed under that class's lock in its shard, an empty pool under
+//! the arenas' lock. It changes between the two under both.
+
+pub mod bitmap;
+
+pub mod invalid_free;
 
 pub mod pages;
 
 pub mod shard;
 
-pub mod bitmap;
+use core::hint::assert_unchecked;
+use core::ptr;
 
-pub mod blocks;
-
-pub mod purgeable;
-
-pub mod mistakes;
-
-pub mod invalid_free;
-
+use crate::base::layout::POOL_SIZE;
 use crate::base::layout::pool_base;
-use crate::base::list::{Linked, Links};
-use crate::base::size_class::{SizeClass, TABLE_LEN, WORDS};
+use crate::base::list::Linked;
+use crate::base::list::Links;
+use crate::base::size_class::BLOCKS_PER_WORD;
+use crate::base::size_class::ClassInfo;
+use crate::base::size_class::INSIDE;
+use crate::base::size_class::SizeClass;
+use crate::base::size_class::TABLE_LEN;
+use crate::base::size_class::WORDS;
+use crate::os::memory;
 use crate::policy::fork_cow;
+use crate::pool::invalid_free::InvalidFree;
 use crate::pool::pages::Pages;
-use crate::pool::shard::{SHARDS, Shard};
-use crate::sync::{AtomicU16, AtomicUsize, Cell, Ordering::Relaxed};
+use crate::pool::shard::SHARDS;
+use crate::pool::shard::Shard;
+use crate::sync::AtomicU16;
+use crate::sync::AtomicUsize;
+use crate::sync::Cell;
+use crate::sync::Ordering::Relaxed;
 
 /// The descriptor of a pool. All zero is an empty pool without a place.
 #[repr(C, align(64))]
@@ -85,22 +108,22 @@ pub struct Pool {
     /// Address of the pool; written when its arena gets chunk. Anyone may read
     /// it.
     base: AtomicUsize,
-    /// Whose it is: indices of the shard and of the size class; 0 while empty (P7).
+    /// Whose it is: indices of the shard and of the size class; 0 while empty (POOL-7).
     home: AtomicU16,
-    /// Blocks that are free (P2).
+    /// Blocks that are free (POOL-2).
     pub(crate) free: Cell<u32>,
     /// The generation of the process when it began.
     generation: Cell<u32>,
-    /// Pages that may be in memory (P5).
+    /// Pages that may be in memory (POOL-5).
     pub(crate) resident: Cell<Pages>,
-    /// Pages that have been free for a while (P6).
+    /// Pages that have been free for a while (POOL-6).
     pub(crate) idle: Cell<Pages>,
     /// Pages that went back to the kernel at some time; those of them that are not
     /// resident are still there.
     pub(crate) returned: Cell<Pages>,
-    /// Which words have free blocks (P3).
+    /// Which words have free blocks (POOL-3).
     pub(crate) words_free: Cell<u32>,
-    /// A bit for each block (P1).
+    /// A bit for each block (POOL-1).
     pub(crate) words: [Cell<u64>; WORDS],
 }
 
@@ -158,7 +181,7 @@ impl Pool {
         Some((Shard::from_index((home >> 8) as u8), class))
     }
 
-    /// Whether the class, whose lock is held, has the pool (P7).
+    /// Whether the class, whose lock is held, has the pool (POOL-7).
     pub fn is_at(&self, shard: Shard, class: SizeClass) -> bool {
         self.home.load(Relaxed) == number(shard, class)
     }
@@ -224,33 +247,314 @@ impl Pool {
         let (used, unused) = self.words.split_at(info.words());
         let set: u32 = used.iter().map(|word| word.get().count_ones()).sum();
         let bits = 64 * used.len() as u32;
-        assert_eq!(bits - set, self.free.get(), "P2");
-        assert!(unused.iter().all(|word| word.get() == 0), "P1");
+        assert_eq!(bits - set, self.free.get(), "POOL-2");
+        assert!(unused.iter().all(|word| word.get() == 0), "POOL-1");
         let none = bitmap::of_no_block(info, used.len() - 1);
-        assert_eq!(used[used.len() - 1].get() & none, none, "P1");
+        assert_eq!(used[used.len() - 1].get() & none, none, "POOL-1");
         for n in 0..WORDS {
             let free = n < used.len() && used[n].get() != u64::MAX;
-            assert_eq!(self.words_free.get() >> n & 1 == 1, free, "P3");
+            assert_eq!(self.words_free.get() >> n & 1 == 1, free, "POOL-3");
         }
-        assert!((!self.free_pages() & !self.resident()).is_empty(), "P5");
-        assert!((self.idle.get() & !self.free_pages()).is_empty(), "P6");
+        assert!((!self.free_pages() & !self.resident()).is_empty(), "POOL-5");
+        assert!((self.idle.get() & !self.free_pages()).is_empty(), "POOL-6");
     }
 
     /// Asserts that an empty pool has no bit set, for tests.
     #[cfg(any(test, feature = "model"))]
     pub fn check_empty(&self) {
-        assert!(self.words.iter().all(|word| word.get() == 0), "P1");
+        assert!(self.words.iter().all(|word| word.get() == 0), "POOL-1");
+    }
+
+    /// Takes free blocks of the pool, which is of class `class`: those at the
+    /// lowest addresses, as many as there are and `out` has room for. They
+    /// fill `out` from its end: the lowest is the last. Returns how many.
+    #[inline]
+    pub fn take(&self, class: SizeClass, out: &mut [*mut u8]) -> usize {
+        let (info, wanted, resident) = (class.info(), out.len(), self.resident.get());
+        let mut room = wanted;
+        // While the pages that are with us are the first ones, the lowest blocks
+        // are on them.
+        if !resident.are_the_first() {
+            room = self.take_where(info, out, room, |n| bitmap::on_pages(info, resident, n));
+        }
+        room = self.take_where(info, out, room, |_| u64::MAX);
+        let taken = wanted - room;
+        self.free.set(self.free.get() - taken as u32);
+        taken
+    }
+
+    /// Takes blocks that have a bit in what `may` says of their word. Returns how
+    /// many slots of the `room` are left.
+    #[inline(always)]
+    fn take_where(
+        &self,
+        info: &ClassInfo,
+        out: &mut [*mut u8],
+        mut room: usize,
+        may: impl Fn(usize) -> u64,
+    ) -> usize {
+        let (base, size) = (self.base(), info.size as usize);
+        let all_resident = self.resident.get() == Pages::ALL && self.idle.get().is_empty();
+        let mut words = self.words_free.get();
+        while words != 0 && room > 0 {
+            let n = words.trailing_zeros() as usize;
+            words &= words - 1;
+            let (before, start) = (self.words[n].get(), n * BLOCKS_PER_WORD);
+            let free = !before & may(n);
+            let mut left = free;
+            while left != 0 && room > 0 {
+                // A run of neighbours at a time.
+                let (low, mut len, others) = bitmap::lowest_run(left);
+                if len <= room {
+                    left = others;
+                } else {
+                    len = room;
+                    left &= !bitmap::run(low, len);
+                }
+                let mut address = base + info.offset(start + low);
+                for slot in out[room - len..room].iter_mut().rev() {
+                    *slot = ptr::with_exposed_provenance_mut(address);
+                    address += size;
+                }
+                room -= len;
+            }
+            let taken = free & !left;
+            self.words[n].set(before | taken);
+            if before | taken == u64::MAX {
+                self.words_free.set(self.words_free.get() & !(1 << n));
+            }
+            if !all_resident {
+                self.touch(info, start, taken);
+            }
+        }
+        room
+    }
+
+    /// Notes the pages on which the blocks with these bits lie, of those from number
+    /// `start` on, as resident and not idle.
+    #[inline]
+    fn touch(&self, info: &ClassInfo, start: usize, blocks: u64) {
+        let Some(last) = blocks.checked_ilog2() else {
+            return;
+        };
+        let span = |low: usize, len: usize| {
+            let (first, end) = (start + low, start + low + len);
+            Pages::spanning(info.offset(first), info.offset(end) - 1)
+        };
+        let (resident, idle) = (self.resident.get(), self.idle.get());
+        let low = blocks.trailing_zeros() as usize;
+        let all = span(low, last as usize + 1 - low);
+        if (all & (!resident | idle)).is_empty() {
+            return;
+        }
+        let (mut touched, mut rest) = (Pages::NONE, blocks);
+        while rest != 0 {
+            let (low, len, others) = bitmap::lowest_run(rest);
+            touched = touched | span(low, len);
+            rest = others;
+        }
+        let touched = touched.in_os_pages(memory::page_size());
+        self.resident.set(resident | touched);
+        self.idle.set(idle & !touched);
+    }
+
+    /// Gives back one block of the pool, which is of this shape; as `give`, with less ado.
+    #[inline(always)]
+    pub fn give_one(&self, info: &ClassInfo, block: *mut u8) -> Result<(), NotAllTaken> {
+        let number = info.number(block.addr() - self.base());
+        let number = number.filter(|&n| n < info.blocks as usize);
+        let number = number.ok_or(NotAllTaken)?;
+        let (n, bit) = (number / BLOCKS_PER_WORD, 1 << (number % BLOCKS_PER_WORD));
+        let word = self.words[n].get();
+        if word & bit == 0 {
+            return Err(NotAllTaken);
+        }
+        self.words[n].set(word & !bit);
+        if word == u64::MAX {
+            self.words_free.set(self.words_free.get() | 1 << n);
+        }
+        self.free.set(self.free.get() + 1);
+        Ok(())
+    }
+
+    /// Gives back the leading blocks of `blocks`, which are of the pool's class
+    /// `class`, that lie in this pool. Returns how many these are; or that one of them
+    /// cannot be what its caller took it for, as no taken block begins there. Then the
+    /// pool is as it was.
+    #[inline(never)]
+    pub fn give(&self, class: SizeClass, blocks: &[*mut u8]) -> Result<usize, NotAllTaken> {
+        let info = class.info();
+        let (size, reciprocal) = (info.size as usize, u64::from(info.reciprocal));
+        let (span, span_of_word) = (info.blocks as usize * size, BLOCKS_PER_WORD * size);
+        let first = self.base() + info.first as usize;
+        let mut words_free = self.words_free.get();
+        let (mut rest, mut products) = (blocks, 0);
+        while let Some(block) = rest.first() {
+            let behind = block.addr().wrapping_sub(first);
+            if behind >= span {
+                break;
+            }
+            let n = ((behind as u64 * reciprocal) >> 32) as usize / BLOCKS_PER_WORD;
+            // SAFETY: S3: a block of the pool has a word.
+            unsafe { assert_unchecked(n < WORDS) };
+            let bytes = span_of_word.min(span - n * span_of_word);
+            let start = first + n * span_of_word;
+            let (mut word, mut taken, from) = (self.words[n].get(), 0, rest);
+            while let Some((block, others)) = rest.split_first() {
+                let offset = block.addr().wrapping_sub(start);
+                if offset >= bytes {
+                    break;
+                }
+                let product = offset as u64 * reciprocal;
+                products |= product;
+                let bit = (product >> 32) as u32;
+                taken += word.wrapping_shr(bit) as usize & 1;
+                word &= !1u64.wrapping_shl(bit);
+                rest = others;
+            }
+            if taken != from.len() - rest.len() {
+                self.take_again(info, &blocks[..blocks.len() - from.len()]);
+                return Err(NotAllTaken);
+            }
+            self.words[n].set(word);
+            words_free |= 1 << n;
+        }
+        let given = blocks.len() - rest.len();
+        // In the pool, but where it has no blocks of this class.
+        let beside = rest.first();
+        let beside = beside.is_some_and(|block| pool_base(block.addr()) == self.base());
+        if beside || products as u32 >= INSIDE {
+            self.take_again(info, &blocks[..given]);
+            return Err(NotAllTaken);
+        }
+        self.words_free.set(words_free);
+        self.free.set(self.free.get() + given as u32);
+        Ok(given)
+    }
+
+    /// Whether a block of the pool's class begins at this address in it.
+    pub fn begins_block(&self, address: usize) -> bool {
+        let Some(class) = self.class() else {
+            return false;
+        };
+        let number = class.info().number(address - self.base());
+        number.is_some_and(|n| n < class.info().blocks as usize)
+    }
+
+    /// Marks blocks as taken that were until `give` began with them.
+    #[cold]
+    pub(crate) fn take_again(&self, info: &ClassInfo, blocks: &[*mut u8]) {
+        for block in blocks {
+            let behind = block.addr() - self.base() - info.first as usize;
+            let number = ((behind as u64 * u64::from(info.reciprocal)) >> 32) as usize;
+            let word = &self.words[number / BLOCKS_PER_WORD];
+            word.set(word.get() | 1 << (number % BLOCKS_PER_WORD));
+        }
+    }
+
+    /// Gives the leading blocks of `blocks` that lie in this pool, which is of `class`, one
+    /// by one, and leaves out those that cannot have been freed rightly: they are told to
+    /// `mistake`. Returns how many lie in it.
+    #[cold]
+    #[inline(never)]
+    pub fn give_singly(
+        &self,
+        class: SizeClass,
+        blocks: &[*mut u8],
+        mut mistake: impl FnMut(*mut u8, InvalidFree),
+    ) -> usize {
+        let here = |block: &&*mut u8| pool_base(block.addr()) == self.base();
+        let mut seen = 0;
+        for block in blocks.iter().take_while(here) {
+            seen += 1;
+            if self.give_one(class.info(), *block).is_ok() {
+                continue;
+            }
+            let invalid_free = if self.begins_block(block.addr()) {
+                InvalidFree::AlreadyFree
+            } else {
+                InvalidFree::NotABlock
+            };
+            mistake(*block, invalid_free);
+        }
+        seen
+    }
+
+    /// The pages on which no taken block lies.
+    pub fn free_pages(&self) -> Pages {
+        let Some(class) = self.class() else {
+            return Pages::ALL;
+        };
+        let info = class.info();
+        Pages::where_all(|page| {
+            let blocks = bitmap::of_page(info, page);
+            let mut words = bitmap::words(&blocks);
+            words.all(|n| self.words[n].get() & bitmap::in_word(&blocks, n) == 0)
+        })
+    }
+
+    /// Takes the pages that are to go back to the kernel out of the resident
+    /// ones: those that are free and, unless `at_once`, were so already when
+    /// this was called the last time. `page` is the OS page in bytes.
+    pub fn take_purgeable(&self, page: usize, at_once: bool) -> Pages {
+        let free = (self.free_pages() & self.resident.get()).whole(page);
+        let due = if at_once {
+            free
+        } else {
+            free & self.idle.get()
+        };
+        self.idle.set(free & !due);
+        self.resident.set(self.resident.get() & !due);
+        self.returned.set(self.returned.get() | due);
+        due
+    }
+
+    /// Gives `due` pages, which [`take_purgeable`](Pool::take_purgeable) has taken out of the resident
+    /// ones and which lie in an arena of the kernel's, back to it. From the first one on that
+    /// stays, as it is locked or a sandbox does not know the call, all are resident again.
+    /// Returns how many bytes went back.
+    pub fn give_back(&self, due: Pages) -> usize {
+        let mut stay = Pages::NONE;
+        for (offset, len) in due.runs() {
+            // SAFETY: POOL-5; the lock under which pages become resident is held.
+            if !unsafe { memory::purge(self.base() + offset, len) } {
+                stay = due & Pages::spanning(offset, POOL_SIZE - 1);
+                break;
+            }
+        }
+        self.resident.set(self.resident.get() | stay);
+        self.returned.set(self.returned.get() & !stay);
+        let gone = (due & !stay).bytes();
+        pages::count_returned(gone, !stay.is_empty());
+        gone
+    }
+
+    /// Has the kernel bring all pages with blocks of the pool, which has just begun
+    /// and lies in an arena of the kernel's, into memory at once: cheaper than one by
+    /// one.
+    pub fn bring(&self, class: SizeClass) {
+        let info = class.info();
+        let len = info.offset(info.blocks as usize);
+        let len = len.next_multiple_of(memory::page_size()).min(POOL_SIZE);
+        if memory::populate(self.base(), len) {
+            self.resident.set(Pages::spanning(0, len - 1));
+        }
     }
 }
 
 const _: () = assert!(WORDS == 32, "words_free has a bit for each word");
 
+/// Of blocks that were to go back to a pool, at least one is no taken block of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NotAllTaken;
+
 #[cfg(test)]
 pub(crate) mod tests {
-    use core::ptr;
-
     use super::*;
+    use crate::base::layout::MIN_PAGE;
+    use crate::base::layout::POOL_SIZE;
     use crate::tests::*;
+    use core::ptr;
 
     /// A descriptor alone: its pool's memory is never touched.
     pub(crate) fn pool(class: SizeClass) -> Pool {
@@ -267,5 +571,144 @@ pub(crate) mod tests {
         let taken = pool.take(class, &mut out);
         pool.check();
         out.split_off(n - taken).into_iter().rev().collect()
+    }
+
+    #[test]
+    fn blocks_come_lowest_first_and_go_back_in_any_order() {
+        for class in SizeClass::all() {
+            let pool = pool(class);
+            let blocks = class.info().blocks as usize;
+            let all = take(&pool, class, blocks + 10);
+            assert_eq!(all.len(), blocks);
+            assert_eq!(pool.free(), 0);
+            assert!(all.is_sorted());
+            assert!(all.iter().all(|block| pool.begins_block(block.addr())));
+            let odd: Vec<_> = all.iter().copied().skip(1).step_by(2).rev().collect();
+            assert_eq!(pool.give(class, &odd), Ok(odd.len()));
+            pool.check();
+            let mut again = take(&pool, class, odd.len());
+            again.reverse();
+            assert_eq!(again, odd);
+            assert_eq!(pool.give(class, &all), Ok(blocks));
+            assert_eq!(pool.free() as usize, blocks);
+            pool.check();
+            pool.end();
+            pool.check_empty();
+        }
+    }
+
+    #[test]
+    fn only_the_blocks_of_this_pool_are_taken_back() {
+        let class = SizeClass::of(64).unwrap();
+        let pool = pool(class);
+        let blocks = take(&pool, class, 3);
+        let elsewhere = ptr::without_provenance_mut(pool.base() + POOL_SIZE + 48);
+        assert_eq!(pool.give(class, &[blocks[0], elsewhere, blocks[1]]), Ok(1));
+        assert_eq!(pool.free(), class.info().blocks - 2);
+        pool.check();
+    }
+
+    #[test]
+    fn what_is_no_taken_block_is_named_and_the_others_go_back() {
+        let class = SizeClass::of(64).unwrap();
+        let all = take(&pool(class), class, 4);
+        let (inside, odd, before) = (
+            all[1].wrapping_add(16),
+            all[1].wrapping_add(1),
+            all[0].wrapping_sub(16),
+        );
+        let no_block = InvalidFree::NotABlock;
+        for (wrong, invalid_free) in [
+            (inside, no_block),
+            (odd, no_block),
+            (before, no_block),
+            (all[3], InvalidFree::AlreadyFree),
+            (all[0], InvalidFree::AlreadyFree), // a second time
+        ] {
+            let pool = pool(class);
+            let blocks = take(&pool, class, 3);
+            let given = [blocks[0], wrong, blocks[2]];
+            let free = pool.free();
+            assert_eq!(pool.give(class, &given), Err(NotAllTaken));
+            assert_eq!(pool.free(), free);
+            pool.check();
+            let mut named = Vec::new();
+            let seen = pool.give_singly(class, &given, |block, why| named.push((block, why)));
+            assert_eq!((seen, named), (3, vec![(wrong, invalid_free)]));
+            assert_eq!(pool.free(), free + 2);
+            pool.check();
+            assert_eq!(pool.begins_block(wrong.addr()), invalid_free != no_block);
+        }
+    }
+
+    #[test]
+    fn free_pages_go_back_when_they_stayed_free() {
+        for class in SizeClass::all() {
+            let pool = pool(class);
+            let blocks = take(&pool, class, class.info().blocks as usize);
+            assert_eq!(pool.take_purgeable(MIN_PAGE, true), Pages::NONE);
+            // One block stays: the pages it lies on stay, all others go.
+            let stays = blocks.len() / 2;
+            let (low, high) = (&blocks[..stays], &blocks[stays + 1..]);
+            assert_eq!(pool.give(class, low), Ok(low.len()));
+            assert_eq!(pool.give(class, high), Ok(high.len()));
+            let offset = blocks[stays].addr() - pool.base();
+            let pinned = Pages::spanning(offset, offset + class.size() - 1);
+            assert_eq!(pool.free_pages(), !pinned);
+            assert_eq!(pool.take_purgeable(MIN_PAGE, false), Pages::NONE, "not yet");
+            let idle = !pinned & pool.resident();
+            // A block that is taken in between keeps its page.
+            let again = take(&pool, class, 1);
+            let offset = again[0].addr() - pool.base();
+            let touched = Pages::spanning(offset, offset + class.size() - 1);
+            assert_eq!(pool.take_purgeable(MIN_PAGE, false), idle & !touched);
+            pool.check();
+            assert_eq!(pool.resident(), pinned | touched);
+            assert_eq!(pool.give(class, &again), Ok(1));
+            assert_eq!(pool.take_purgeable(MIN_PAGE, true), touched & !pinned);
+            assert_eq!(pool.give(class, &blocks[stays..=stays]), Ok(1));
+            assert_eq!(pool.take_purgeable(MIN_PAGE, true), pinned);
+            assert_eq!(pool.resident(), Pages::NONE);
+        }
+    }
+
+    #[test]
+    fn pages_that_the_kernel_keeps_stay_resident() {
+        let class = SizeClass::of(64).unwrap();
+        let pool = pool(class); // nothing is mapped there, so the kernel refuses
+        let blocks = take(&pool, class, class.info().blocks as usize);
+        let all = pool.resident();
+        assert_eq!(pool.give(class, &blocks[..300]), Ok(300));
+        let due = pool.take_purgeable(MIN_PAGE, true);
+        assert_eq!(pool.resident(), all & !due);
+        assert_eq!((due.bytes() / MIN_PAGE, pool.give_back(due)), (4, 0));
+        assert_eq!(pool.resident(), all);
+        assert_eq!(pool.returned.get(), Pages::NONE);
+        pool.check();
+        assert_eq!(
+            pool.take_purgeable(MIN_PAGE, true),
+            due,
+            "they are due again"
+        );
+    }
+
+    #[test]
+    fn blocks_on_resident_pages_come_first() {
+        let class = SizeClass::of(64).unwrap();
+        let pool = pool(class);
+        let blocks = take(&pool, class, class.info().blocks as usize);
+        let last = blocks[blocks.len() - 3..].to_vec();
+        assert_eq!(pool.give(class, &blocks), Ok(blocks.len()));
+        // All but the last page go back.
+        take(&pool, class, blocks.len());
+        assert_eq!(
+            pool.give(class, &blocks[..blocks.len() - 3]),
+            Ok(blocks.len() - 3)
+        );
+        let gone = pool.take_purgeable(MIN_PAGE, true);
+        assert!(gone.bytes() >= 14 * MIN_PAGE);
+        assert_eq!(pool.give(class, &last), Ok(3));
+        let first = take(&pool, class, 1)[0].addr() - pool.base();
+        assert!((Pages::spanning(first, first) & gone).is_empty());
     }
 }

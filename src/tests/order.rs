@@ -164,7 +164,7 @@ fn every_file_is_in_the_map_and_none_is_long() {
     }
 }
 
-/// Labels such as `P4` in a text, with whether they are defined there.
+/// Labels such as `POOL-4` in a text, with whether they are defined there.
 fn labels(text: &str) -> Vec<(String, bool)> {
     let mut labels = Vec::new();
     for line in text.lines() {
