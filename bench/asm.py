@@ -19,7 +19,7 @@ import sys
 import hosts
 import pairs
 
-NAMES = ("host::table::PLAIN::malloc", "host::table::PACKED::malloc", "host::table::free")
+NAMES = ("cpython::table::PLAIN::malloc", "cpython::table::PACKED::malloc", "cpython::table::free")
 HASH = re.compile(r"::h[0-9a-f]{16}$")
 HEADING = re.compile(r"^([0-9a-f]+) <(.*)>:$")
 LINE = re.compile(r"^\s+([0-9a-f]+):\s+(.*?)\s*$")

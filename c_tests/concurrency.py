@@ -31,7 +31,7 @@ LOOM = {"RUSTFLAGS": "--cfg loom", "CARGO_PROFILE_TEST_OPT_LEVEL": "2",
 
 # What Miri can follow in minutes: tests that do not fill whole arenas, nor ask the system for
 # what it does not know. Blocks are made of addresses, so provenance may be exposed.
-MIRI = ["arena::", "arena_source::", "at_exit::", "depot::", "list::", "listener::", "os::lock::",
+MIRI = ["arena::", "arena::chunk::", "background::at_exit::", "heap::depot::", "base::list::", "base::callback::", "os::lock::",
         "os::once::", "os::thread_word::"]
 MIRI_FLAGS = "-Zmiri-permissive-provenance -Zmiri-disable-isolation -Zmiri-ignore-leaks"
 

@@ -19,87 +19,85 @@ struct Sum {
     resident: usize,
 }
 
-impl Heap {
-    /// Asserts the invariants of the heap. Holds all locks, in the order of H2, as fork
-    /// does: other threads may use the heap meanwhile.
-    pub fn check(&self) {
-        // A shard's classes for packed domains last: so its locks are in order.
-        let of_lane = |shard| {
-            let those = |packed| SizeClass::all().filter(move |class| class.is_packed() == packed);
-            let classes = those(false).chain(those(true));
-            classes.map(move |class| (shard, class, self.used(shard, class)))
-        };
-        let all: Vec<_> = self.shards().flat_map(of_lane).collect();
-        let arenas = self.arenas.lock();
-        arenas.check();
-        let mut sums = [[Sum::default(); TABLE_LEN]; SHARDS];
-        let (mut claims, mut lands) = (Vec::new(), Vec::new());
-        for arena in arenas.with_land() {
-            lands.push(arena.base());
-            claims.extend(arena.affinity());
-            for pool in arena.pools().take(arena.len()) {
-                let (base, class) = (pool.base(), pool.class());
-                assert_eq!(MAP.find(base).class(), class, "N1");
-                let found = MAP.arena(base).expect("N3 U3");
-                assert!(core::ptr::eq(found, arena), "N3 U3");
-                let Some(class) = class else {
-                    continue;
-                };
-                assert!(Shard::open().any(|shard| shard == pool.shard()), "E1");
-                let sum = &mut sums[pool.shard().index()][class.index()];
-                sum.pools += 1;
-                sum.full += usize::from(pool.free() == 0);
-                sum.taken += (class.info().blocks - pool.free()) as usize;
-                sum.resident += pool.resident().bytes();
-            }
-        }
-        for (shard, class, used) in &all {
-            used.check(*shard, *class);
-            used.depot.check(*class);
-            let sum = Sum {
-                pools: used.pools(),
-                full: used.full(),
-                taken: used.taken(),
-                resident: used.resident(),
+/// Asserts the invariants of the heap. Holds all locks, in the order of HEAP-2, as fork
+/// does: other threads may use the heap meanwhile.
+pub fn heap(heap: &Heap) {
+    // A shard's classes for packed domains last: so its locks are in order.
+    let of_lane = |shard| {
+        let those = |packed| SizeClass::all().filter(move |class| class.is_packed() == packed);
+        let classes = those(false).chain(those(true));
+        classes.map(move |class| (shard, class, heap.used(shard, class)))
+    };
+    let all: Vec<_> = heap.shards().flat_map(of_lane).collect();
+    let arenas = heap.arenas.lock();
+    arenas.check();
+    let mut sums = [[Sum::default(); TABLE_LEN]; SHARDS];
+    let (mut claims, mut lands) = (Vec::new(), Vec::new());
+    for arena in arenas.with_land() {
+        lands.push(arena.base());
+        claims.extend(arena.affinity());
+        for pool in arena.pools().take(arena.len()) {
+            let (base, class) = (pool.base(), pool.class());
+            assert_eq!(MAP.find(base).class(), class, "MAP-1");
+            let found = MAP.arena(base).expect("MAP-3 ARENAS-3");
+            assert!(core::ptr::eq(found, arena), "MAP-3 ARENAS-3");
+            let Some(class) = class else {
+                continue;
             };
-            assert_eq!(
-                sum,
-                sums[shard.index()][class.index()],
-                "{shard:?} {class:?}"
-            );
+            assert!(Shard::open().any(|shard| shard == pool.shard()), "SHARD-1");
+            let sum = &mut sums[pool.shard().index()][class.index()];
+            sum.pools += 1;
+            sum.full += usize::from(pool.free() == 0);
+            sum.taken += (class.info().blocks - pool.free()) as usize;
+            sum.resident += pool.resident().bytes();
         }
-        let others = |n: usize| claims[n + 1..].contains(&claims[n]);
-        assert!(!(0..claims.len()).any(others), "C1");
-        lands.sort_unstable();
-        assert!(lands.windows(2).all(|pair| pair[0] < pair[1]), "L1");
     }
-
-    /// Asserts what holds of the free blocks that no pool knows as free (H1), and
-    /// returns them, in order. To be called on the process's heap, while no other thread
-    /// is in the midst of a call.
-    pub fn check_at_hand(&self) -> Vec<usize> {
-        let mut at_hand = Vec::new();
-        let mut add = |class: SizeClass, blocks: Vec<*mut u8>| {
-            for block in &blocks {
-                let address = block.addr();
-                assert_eq!(MAP.find(address).class(), Some(class), "D1 M2");
-                let arena = MAP.arena(address).expect("N3");
-                assert!(arena.pool(address).is_taken(address), "H1 POOL-1");
-            }
-            at_hand.extend(blocks.iter().map(|block| block.addr()));
+    for (shard, class, used) in &all {
+        used.check(*shard, *class);
+        used.depot.check(*class);
+        let sum = Sum {
+            pools: used.pools(),
+            full: used.full(),
+            taken: used.taken(),
+            resident: used.resident(),
         };
-        registry::check(|magazines, is_idle| {
-            for class in SizeClass::all() {
-                let blocks = magazines.check(class);
-                assert!(blocks.is_empty() || !is_idle, "R1");
-                add(class, blocks);
-            }
-        });
-        for (_, class, used) in self.all_used() {
-            add(class, used.depot.check(class));
-        }
-        at_hand.sort_unstable();
-        assert!(at_hand.windows(2).all(|pair| pair[0] < pair[1]), "H1");
-        at_hand
+        assert_eq!(
+            sum,
+            sums[shard.index()][class.index()],
+            "{shard:?} {class:?}"
+        );
     }
+    let others = |n: usize| claims[n + 1..].contains(&claims[n]);
+    assert!(!(0..claims.len()).any(others), "AFFINITY-1");
+    lands.sort_unstable();
+    assert!(lands.windows(2).all(|pair| pair[0] < pair[1]), "CHUNK-1");
+}
+
+/// Asserts what holds of the free blocks that no pool knows as free (HEAP-1), and
+/// returns them, in order. To be called on the process's heap, while no other thread
+/// is in the midst of a call.
+pub fn at_hand(heap: &Heap) -> Vec<usize> {
+    let mut at_hand = Vec::new();
+    let mut add = |class: SizeClass, blocks: Vec<*mut u8>| {
+        for block in &blocks {
+            let address = block.addr();
+            assert_eq!(MAP.find(address).class(), Some(class), "DEPOT-1 MAGAZINE-2");
+            let arena = MAP.arena(address).expect("MAP-3");
+            assert!(arena.pool(address).is_taken(address), "HEAP-1 POOL-1");
+        }
+        at_hand.extend(blocks.iter().map(|block| block.addr()));
+    };
+    registry::check(|magazines, is_idle| {
+        for class in SizeClass::all() {
+            let blocks = magazines.check(class);
+            assert!(blocks.is_empty() || !is_idle, "REGISTRY-1");
+            add(class, blocks);
+        }
+    });
+    for (_, class, used) in heap.all_used() {
+        add(class, used.depot.check(class));
+    }
+    at_hand.sort_unstable();
+    assert!(at_hand.windows(2).all(|pair| pair[0] < pair[1]), "HEAP-1");
+    at_hand
 }

@@ -21,7 +21,7 @@ use crate::policy::limits::{self, Limit};
 use crate::policy::size_policy;
 use crate::pool::invalid_free;
 use crate::stats_page;
-use crate::tools::tools;
+use crate::tools::annotate;
 
 const PREFIX: &[u8] = b"OBMALLOC_";
 
@@ -310,7 +310,7 @@ pub fn read(at_start: bool) {
     if at_start && !THP_NEVER.load(Relaxed) && !sandbox::is_restricted() {
         huge_pages::come_unasked(thp::come_unasked());
     }
-    tools::look(TOOLS.load(Relaxed));
+    annotate::look(TOOLS.load(Relaxed));
 }
 
 /// Says, a line each, what in the environment was not understood, or has no effect.

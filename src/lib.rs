@@ -23,117 +23,98 @@
 //!                 |                   ^
 //!  -1  the kernel      mmap, munmap
 //!
-//!   0  the C library's malloc: large blocks, and blocks that are not ours
+//!   0  the C library's malloc: large blocks, and blocks of other allocators
 //! ```
 //!
-//! # The floors
+//! # Folders
 //!
-//! A file names only files above it in this list; a test checks it
-//! (`tests/order.rs`). So the list, from the top, is an order to read in.
+//! A folder names only folders above it in this list, and a type's methods are in the file
+//! that defines the type, so nothing calls upward but the callbacks below. `tests/order.rs`
+//! checks both. `docs/ARCHITECTURE.md` has the way of a block file by file, all locks, all
+//! state, and a glossary.
 //!
-//! | floor | files |
+//! | folder | what it is |
 //! |---|---|
-//! | words | `sync` what threads share is made of, `hot` where the hit path's code lies, `geometry` the numbers, `size_class` requests and blocks, `allocator` CPython's tables, `list`, `counters`, `listener` what a file above leaves to be called |
-//! | system | `os/`: (`faults` for the model, `interpreted` for Miri,) mappings, writes that raise no signal, which files stdout and stderr were at start, lines of text, clocks, names that may be there, threads and how they wait, what is done once, whether Valgrind watches, files read apart from the program's descriptors, which thread forks, locks, helper threads, the thread word, the environment, names that may be there, errno and cancellation, the clock, helper threads, files that are written whole, the setting of huge pages, memory shared with others, the process and its cgroup |
-//! | pools and arenas | `limits` of the process's memory, `inherited` what a forked child leaves alone, `pages` of a pool, `huge_pages`, `shard` who shares pools with whom, `affinity` which classes have arenas of their own, `block_bits`, `pool`, `pool_blocks`, `pool_pages`, `refusal` when the kernel is not asked again, `metadata` memory for what is kept, `arena_source` where arenas come from, `arena` and its record, `records` all of them, `near` the pools around the first arena, `granule` which arena is at 2 MiB of addresses, `address_map` what lies where, `arenas` which gives, `depot` between threads and pools, `used_pools` which gives, `cutoff` up to which size pools serve, `packing` which domains are aligned to 8 bytes, `invalid_free` what is said of wrong frees, `pool_mistakes` which they are, `guard/` sampled blocks beside pages that nobody can access, `heap` all of it, `supply` of blocks, `counts`, `exchange` with the threads, `purge` what goes back |
-//! | threads | `magazine` the hit path, `magazines` of all classes, `mine` those of the calling thread, `threads` who has some, `check` all of it for tests, `stats` what all of it holds, `live/` the same for other processes to look at, and the heap page by page, `round` over all pools, `decay` when free memory goes back, `fork`, `first_use` |
-//! | object allocator | `below` what no pool serves, `object` malloc, calloc and free for every size and pointer, `realloc`, `watch/` the same where guarded blocks or a tool ask for each |
-//! | around it | `config`, statistics written down by `stats_json`, `stats_text` and `stats_table`, `at_exit` |
-//! | domains | `domains/`: RAW, MEM and OBJ with tables of our own, debug hooks, names |
-//! | the host | `host/`: which CPython this is, and how we get in |
-//! | C ABI | `capi/`: the exported names, nothing else |
+//! | `sync/` | atomics and cells; loom's in its models |
+//! | `base/` | the numbers (`layout`), size classes, CPython's tables (`vtable`), lists, callbacks, the order of the hit path's code |
+//! | `os/` | the kernel and the C library: mappings, locks, threads, files, output, the process and its cgroup |
+//! | `policy/` | what settings decide: limits, size policy, alignment, huge pages, copy-on-write after a fork |
+//! | `pool/` | a pool, its bitmap and pages, invalid frees, shards |
+//! | `arena/` | an arena and its record, chunks of address space, the page map, the set of usable arenas, metadata |
+//! | `guard/` | sampled blocks beside inaccessible pages |
+//! | `heap/` | used pools of each class (`bin`), depots, blocks in and out, purging |
+//! | `tcache/` | magazines: the hit path; which thread has which (`registry`), counters |
+//! | `stats/`, `stats_page/` | statistics as numbers, JSON and text; the page that other processes read, heap snapshots |
+//! | `background/` | when free memory is returned (`decay`, `round`), fork handlers, what happens at the first block and at exit |
+//! | `object/` | malloc, calloc, realloc and free for every size and pointer; the fallback allocator |
+//! | `tools/` | the same where guarded blocks, memcheck or AddressSanitizer see each block |
+//! | `config` | settings |
+//! | `domains/` | RAW, MEM and OBJ with tables of our own, debug hooks, allocator names |
+//! | `cpython/` | the host interpreter: which one, and how it is served |
+//! | `capi/` | the exported names, nothing else |
 //!
 //! # A block's journey
 //!
-//! *`PyObject_Malloc(48)` in a CPython with us in its tables:*
+//! *`PyObject_Malloc(48)` in a CPython that we serve:*
 //!
-//! 1. The host's `PyObject_Malloc` calls what its table says (a debug hook or
-//!    tracemalloc may sit there), in the end our `host::table::malloc`.
+//! 1. The host's `PyObject_Malloc` calls the function in its table (a debug hook or
+//!    tracemalloc may be there), in the end `cpython::table`'s malloc.
 //! 2. [`object::malloc`]: 48 is small, a multiple of 16, and that is its class.
-//! 3. [`mine::magazines`] reads the thread word;
-//!    [`Magazines::pop_small`](magazines::Magazines::pop_small) takes the block
+//! 3. [`tcache::current::magazines`] reads the thread word;
+//!    [`Magazines::pop_small`](tcache::magazines::Magazines::pop_small) takes the block
 //!    on top. Done: no lock, no call, no atomic read-modify-write (`make asm`
 //!    prints the instructions).
 //!
 //! *The magazine is empty:*
 //!
 //! 4. `object::miss`; a thread that has no magazines gets some
-//!    ([`threads::mine`]); [`Magazines::refill`](magazines::Magazines::refill).
-//! 5. [`Heap::refill`](heap::Heap::refill): a run of blocks that a thread had too many
-//!    of, if the class's [`depot`] has one. Else [`Heap::take`](heap::Heap::take), under
-//!    the class's lock in the thread's [`shard`]: free blocks from the fullest used pools
-//!    ([`UsedPools::fullest`](used_pools::UsedPools::fullest)), in each the
-//!    lowest addresses first ([`Pool::take`](pool::Pool::take)).
-//! 6. No used pool: [`Arenas::take_pool`](arenas::Arenas::take_pool), under
-//!    the arenas' lock, an empty pool of the fullest arena that has one; for a large
-//!    class, of the arena that it has claimed ([`affinity`]).
-//! 7. No such arena: 2 MiB from the kernel or a program's own allocator
-//!    ([`Chunk::take`](arena_source::Chunk::take)), with no lock held, entered in the
-//!    [`address_map`]. If the kernel refuses, nothing has changed, and what is below
-//!    us is asked.
+//!    (`tcache::registry::mine`); [`Magazines::refill`](tcache::magazines::Magazines::refill).
+//! 5. [`Heap::refill`](heap::Heap::refill): a batch of blocks that another thread freed, if
+//!    the class's depot has one. Else [`Heap::take`](heap::Heap::take), under the class's lock
+//!    in the thread's shard: free blocks of the fullest used pools, in each the lowest
+//!    addresses first ([`Pool::take`](pool::Pool::take)).
+//! 6. No used pool: [`Arenas::take_pool`](arena::set::Arenas::take_pool), under the arenas'
+//!    lock, an empty pool of the fullest arena that has one; for a class with many pools, of
+//!    the arena that it has an affinity to.
+//! 7. No such arena: 2 MiB from the kernel or a program's own arena allocator
+//!    ([`Chunk::take`](arena::chunk::Chunk::take)), with no lock held, entered in the page
+//!    map. If the kernel refuses, nothing has changed, and the fallback allocator serves the
+//!    request.
 //!
 //! *`PyObject_Free(p)`:*
 //!
-//! 1. [`AddressMap::find_near`](address_map::AddressMap::find_near): one lookup says
-//!    whether `p` is ours and of which class. Not ours: to what is below.
-//! 2. [`Magazines::push`](magazines::Magazines::push). Done.
-//! 3. The magazine is full: [`Magazines::flush`](magazines::Magazines::flush)
-//!    gives its older run back, [`Heap::flush`](heap::Heap::flush): to the depot. From
-//!    there, when it is full, to the pools of its [`shard`]: [`Heap::give`](heap::Heap::give),
+//! 1. `AddressMap::find_near`: one lookup says whether `p` is in a pool, and of which class.
+//!    If not, the fallback allocator frees it.
+//! 2. [`Magazines::push`](tcache::magazines::Magazines::push). Done.
+//! 3. The magazine is full: [`Magazines::flush`](tcache::magazines::Magazines::flush)
+//!    gives its older batch back, [`Heap::flush`](heap::Heap::flush): to the depot. From
+//!    there, when it is full, to the pools of their shard: [`Heap::give`](heap::Heap::give),
 //!    [`Pool::give`](pool::Pool::give): a bit each.
-//! 4. A pool's last block is back: the pool goes to its arena
-//!    ([`Arenas::give_pool`](arenas::Arenas::give_pool)). A wholly empty arena
-//!    is kept for the next peak, and goes back to the kernel by time.
-//! 5. Some blocks of a page are free, then all: when they have been for a while,
-//!    a second at the most, the page goes back
-//!    ([`Heap::purge_next`](heap::Heap::purge_next), told by [`decay`]); the pool
-//!    stays as it is.
+//! 4. A pool's last block is back: the pool is returned to its arena
+//!    ([`Arenas::give_pool`](arena::set::Arenas::give_pool)). A wholly empty arena
+//!    is kept for the next peak, and returned to the kernel by time.
+//! 5. Some blocks of a page are free, then all: when they have been for a while, a second at
+//!    most, the page is returned ([`Heap::purge_next`](heap::Heap::purge_next), called by
+//!    [`background::decay`]); the pool stays as it is.
 //!
-//! # All state
+//! # Callbacks
 //!
-//! Nothing needs to be initialised: every static starts in a state that works,
-//! so a call before our constructor is right. What most processes do not need is
-//! [`metadata`], mapped when it is: so a process that inherits the library and never calls it
-//! pays for 284 KiB of addresses, 56 of them writable. Large statics that are touched page by page
-//! share a section, `.bss.tables`: between them each small one would bring a page. What
-//! there is:
+//! | slot | set by | called when |
+//! |---|---|---|
+//! | `arena::chunk` `TELL` | `cpython`, for `PYTHONMALLOCSTATS` | an arena was added |
+//! | `tcache::registry` `TELL` | `background::init` | a thread with magazines has ended |
+//! | `background::init` `TELL` | `cpython::attach` | the first block is allocated |
+//! | `stats_page` `HOST` | `cpython::state` | the host's version is written to the page |
+//! | `cpython::own` `CHANGED` | `cpython::route` | tables of our own were changed |
 //!
-//! | static | where | guarded by | in a forked child |
-//! |---|---|---|---|
-//! | `NEWEST`, `REFUSAL` | metadata | atomics | as they are |
-//! | `MAP`, `LEAVES` | address_map | atomics; written under the heap's locks | as they are |
-//! | `HEAP` | heap | a lock for each class of each shard, one for the arenas | locks are held over the fork |
-//! | thread word; `ENDED` | os/thread_word; mine | thread-local; atomics | as they are |
-//! | `THREADS` | threads | its lock | held over the fork; other threads' magazines are inherited |
-//! | `TELL` | threads | atomic; written at the first use | as it is |
-//! | `STATE`; `NAMELESS` | os/sandbox; os/process | atomics | as they are |
-//! | `FORKER`, `NUMBER`, `ASLEEP_AT`, `FORKS`, `DOZES`; `TENDING`, `WAITS` | os/forker; os/lock | atomics | the thread that forked; cleared; as it is |
-//! | `HELPER`, `ROUND`; `ANSWERER`, `PAGE` | decay, round; live/ | their locks | the helper threads end before; locks are held over the fork. Of `_Fork`, a helper's state is told by a mark; a child makes a page of its own |
-//! | `WANTED`, `HOST`, `THREAD`, `NEXT`, `WORDS` | live/ | atomics | as they are |
-//! | `INTERVAL`, `THREAD`, `STIRRED`, `NEXT`, `BACK`, `SINCE`, `FORKED`, `FORK_STIRRED`, `LEFT`, `COUNTED`; `AT_ONCE`, `GREW`; `RETURNED` | decay; heap; pages | atomics | as they are |
-//! | `STDOUT`, `STDERR`, `NAMED`; `STUCK` | os/descriptor | atomics, written at start; atomic | as they are |
-//! | `ASK` | os/thread | atomic; written at the first use | as it is |
-//! | `COPIES` | os/apart | atomic | as it is |
-//! | `PLACE` | stats | atomic: one call at a time has it | as it is; if it was taken, memory is mapped instead |
-//! | `REGISTERED`; `DEPTH`, `ALL_HELD`, `NEEDED`; `READ` | fork; host/attach | atomics, two of them the forking thread's | done; as they are |
-//! | `HAPPENED`, `TELL` | first_use | atomics | as they are |
-//! | `SOFT`, `HARD`, `GROUP`, `NEAR`, `OVER`, `GRACE`, `ASKED`, `ASKED_NEXT`, `GREW`, `GREW_NEXT`, `NEXT` | limits | atomics, or written at start | as they are |
-//! | `RULE`, `GENERATION`, `PARENT` | inherited | atomics | one generation more |
-//! | `WANTED`, `UNASKED`; `TURNS`, `SINCE`, `OPEN` | huge_pages; shard | atomics; `OPEN` is written under `THREADS` | as they are |
-//! | `NOW`, `RISEN`, `REFUSED`; `MEM`, `OBJ` | cutoff; packing | atomics | as they are |
-//! | `DECAY` | arenas | atomic, written at start | as it is |
-//! | `CURRENT`, `SIZE`, `TELL`; `REFUSAL` | arena_source | written at start, or under the GIL; atomic | as they are |
-//! | `RAW`, `MEM`, `OBJ`, `HOOKED`, `SERIAL`, `VERSION` | domains/ | atomics, or written under the GIL | as they are |
-//! | `SLOTS`; `CURRENT` | guard/slots; guard/report | its lock; the thread that reports | held over the fork; as it is |
-//! | `RATE`, `LEFT`, `RANDOM`; `BASE`, `SIZE`; `VERSION`; `REPORTER`, `PART`, `REPORTS`; `REPORTED`, `PREVIOUS` | guard/ | atomics, or written when the slots are made | as they are, but no thread reports |
-//! | `TOOL`; `WAITING`, `NEXT` | watch/ | atomics; `TOOL` is written at start | as they are |
-//! | `GO_ON`, `LINES` | misuse | atomics | as they are |
-//! | settings | config | atomics, written at start | as they are |
-//! | `STATE`, `ROUTE`, what was below us | host/ | written at start, or under the GIL | as they are |
-//! | `LOADS`; `FIRST`, `OTHERS`, `GLOBAL`, `PROGRAM` | host/route; host/several | atomics; written under the loader's lock, or by who decides | as they are |
+//! # State
 //!
-//! Locks are taken in this order, and fork takes all of them in it: `ANSWERER`'s, `PAGE`, `HELPER`'s,
-//! `ROUND`, `THREADS`, one class's, the arenas', the guard's `SLOTS`.
+//! Nothing needs to be initialised: every static starts in a state that works, so a call
+//! before our constructor is right. What most processes do not need is `arena::metadata`,
+//! mapped when it is: a process that inherits the library and never calls it pays for 284 KiB of
+//! addresses, 56 of them writable. Large statics that are touched page by page share a section,
+//! `.bss.tables`: between them each small one would bring a page. `docs/ARCHITECTURE.md`
+//! lists all of them, and the order of locks.
 #![no_std]
 
 #[cfg(any(test, panic = "unwind", feature = "model"))]

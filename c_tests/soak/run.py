@@ -70,7 +70,7 @@ ADDRESS_SPACE = {"c": (), "python": ("from_os", "arenas")}
 # for their records.)
 PINNED = 3
 ARENA_RECORD = 11 * KIB
-# The slots of depots (src/depot.rs) are taken when enough runs have come, by each class of each
+# The slots of depots (src/heap/depot.rs) are taken when enough runs have come, by each class of each
 # lane, and stay: 198 KiB for all classes, in 16 lanes. Most are there after so many cycles.
 DEPOTS, SETTLED = 16 * 198 * KIB, 30
 # What a 2.7 says when an object's end meets a refusal of memory, which children ask for.

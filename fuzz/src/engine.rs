@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use obmalloc::heap::HEAP;
 
 use crate::account;
 use crate::block::{Block, are_zero};
@@ -395,8 +394,8 @@ impl<S: Source> Engine<S> {
 
     /// Asserts everything.
     pub fn check(&self) {
-        HEAP.check();
-        let at_hand = HEAP.check_at_hand();
+        obmalloc::check::heap(&obmalloc::heap::HEAP);
+        let at_hand = obmalloc::check::at_hand(&obmalloc::heap::HEAP);
         for block in &self.blocks {
             let address = block.p.addr();
             assert!(
@@ -449,7 +448,7 @@ impl<S: Source> Engine<S> {
             self.free_block(block);
         }
         self.check_count();
-        HEAP.check();
+        obmalloc::check::heap(&obmalloc::heap::HEAP);
         account::check(self.settings.helper);
         if self.is_child() {
             return;

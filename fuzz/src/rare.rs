@@ -238,7 +238,7 @@ impl<S: Source> Engine<S> {
             }
             Rare::Verify => {
                 self.verify_all();
-                obmalloc::heap::HEAP.check();
+                obmalloc::check::heap(&obmalloc::heap::HEAP);
                 self.check();
             }
         }

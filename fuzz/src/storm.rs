@@ -4,7 +4,6 @@
 use std::sync::Mutex;
 
 use obmalloc::capi::own;
-use obmalloc::heap::HEAP;
 
 use crate::account;
 use crate::block::{Block, are_zero};
@@ -229,7 +228,7 @@ impl Thread<'_> {
             0 => {
                 own::obmalloc_trim(self.random.below(1 << 20));
             }
-            1 => HEAP.check(),
+            1 => obmalloc::check::heap(&obmalloc::heap::HEAP),
             2 => {
                 account::json();
             }
@@ -249,7 +248,7 @@ impl Thread<'_> {
         }
         // SAFETY: if it hangs, that is the end of it.
         unsafe { libc::alarm(300) };
-        HEAP.check();
+        obmalloc::check::heap(&obmalloc::heap::HEAP);
         self.blocks.iter().for_each(Block::verify);
         for _ in 0..300 {
             self.malloc();
@@ -259,7 +258,7 @@ impl Thread<'_> {
         while let Some(block) = self.pick() {
             self.free_block(block);
         }
-        HEAP.check();
+        obmalloc::check::heap(&obmalloc::heap::HEAP);
         // SAFETY: the process ends.
         unsafe { libc::_exit(0) };
     }

@@ -28,7 +28,7 @@ _PAGE = 4096
 _POOL = 65536
 _AT_ONCE = 8192                         # a list of this length is too large for a pool
 
-# Parts of a snapshot, in the form of src/live/layout.rs.
+# Parts of a snapshot, in the form of src/stats_page/layout.rs.
 _MAGIC = b"OBMALMAP"
 _VERSION = 1
 _HEAD = struct.Struct("<8sIIQQQQQQQ")   # ... counts, then where the types are

@@ -17,7 +17,7 @@
 //!
 //! # Invariants
 //!
-//! C1  An arena that is claimed has an empty pool and one that is not. Each class
+//! AFFINITY-1  An arena that is claimed has an empty pool and one that is not. Each class
 //!     in each shard claims one at the most.
 #![forbid(unsafe_code)]
 
@@ -32,7 +32,7 @@ use crate::pool::shard::Shard;
 pub struct Affinity(NonZeroU16);
 
 impl Affinity {
-    /// That of a class. (There is one of every class: no index is 0, S1.)
+    /// That of a class. (There is one of every class: no index is 0, CLASS-1.)
     pub fn of(shard: Shard, class: SizeClass) -> Option<Affinity> {
         NonZeroU16::new((shard.index() * TABLE_LEN + class.index()) as u16).map(Affinity)
     }

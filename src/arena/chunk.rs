@@ -12,8 +12,8 @@
 //!
 //! # Invariants
 //!
-//! L1  Chunk belongs to whoever has the `Chunk`; it goes back once, whole.
-//! L2  No chunk from the kernel begins where the library's own data end, or it would be reached
+//! CHUNK-1  Chunk belongs to whoever has the `Chunk`; it goes back once, whole.
+//! CHUNK-2  No chunk from the kernel begins where the library's own data end, or it would be reached
 //!     by writing from a block downwards. (Before the data lies what nobody can write; what else
 //!     the library maps has its own fences.)
 //!
@@ -134,7 +134,7 @@ pub fn tell() {
 /// The kernel's refusals to map an arena.
 static REFUSAL: Refusal = Refusal::new();
 
-/// A mapping for an arena (L2).
+/// A mapping for an arena (CHUNK-2).
 fn map_apart() -> Option<NonNull<u8>> {
     let start = memory::map_aligned(ARENA_SIZE)?;
     if start.addr().get() != memory::end_of_data() {
@@ -184,12 +184,12 @@ impl Chunk {
     /// allocator the program has set by now. To be called without any lock.
     pub fn give_back(self) {
         if self.source == Source::Kernel {
-            // SAFETY: L1; mapped in `take`.
+            // SAFETY: CHUNK-1; mapped in `take`.
             unsafe { memory::unmap(self.start, self.size) };
             REFUSAL.forget();
         } else {
             let table = get();
-            // SAFETY: L1; the contract of such a table.
+            // SAFETY: CHUNK-1; the contract of such a table.
             unsafe { (table.free)(table.ctx, self.start.as_ptr().cast(), self.size) };
         }
     }

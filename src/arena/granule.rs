@@ -10,10 +10,10 @@
 //!
 //! # Invariants
 //!
-//! N3  A pool's arena is a record exactly while that arena has chunk. Before, there is
+//! MAP-3  A pool's arena is a record exactly while that arena has chunk. Before, there is
 //!     none; after, the pool is gone, until another arena or somebody else's mapping is seen
 //!     to lie there.
-//! N5  The two lowest bits of a word say what it is. A split that is there lives as long as the
+//! MAP-5  The two lowest bits of a word say what it is. A split that is there lives as long as the
 //!     process, and its granule has it for good.
 //!
 //! # Threads
@@ -42,7 +42,7 @@ pub struct Granule {
 /// The pools of a granule one by one.
 #[repr(C, align(128))]
 struct Split {
-    /// By pool: the record of its arena, or null, or [`UNMAPPED`] (N3).
+    /// By pool: the record of its arena, or null, or [`UNMAPPED`] (MAP-3).
     pools: [AtomicPtr<Arena>; POOLS_PER_ARENA],
 }
 
@@ -82,7 +82,7 @@ fn split(word: *mut Arena) -> Option<&'static Split> {
         return None;
     }
     let split = word.map_addr(|address| address & !TAGS).cast::<Split>();
-    // SAFETY: N5: with this tag it is a split, which is never given back.
+    // SAFETY: MAP-5: with this tag it is a split, which is never given back.
     unsafe { split.as_ref() }
 }
 
@@ -94,7 +94,7 @@ impl Granule {
         if word.addr() & TAGS != 0 {
             return arena_in(split(word)?, address);
         }
-        // SAFETY: N5: without a tag it is null or a record, and records live as long as the process.
+        // SAFETY: MAP-5: without a tag it is null or a record, and records live as long as the process.
         unsafe { word.as_ref() }
     }
 
@@ -203,6 +203,6 @@ fn arena_in(split: &'static Split, address: usize) -> Option<&'static Arena> {
     if record == UNMAPPED {
         return None;
     }
-    // SAFETY: N3: it is null or a record, and records live as long as the process.
+    // SAFETY: MAP-3: it is null or a record, and records live as long as the process.
     unsafe { record.as_ref() }
 }

@@ -15,9 +15,9 @@
 //!
 //! # Invariants
 //!
-//! B1  `next` only grows, and what lies before it belongs to whom it was handed out to. What lies
+//! METADATA-1  `next` only grows, and what lies before it belongs to whom it was handed out to. What lies
 //!     behind it is zero.
-//! B2  A chunk in the list stays mapped as long as the process lives, and its `older` does not change.
+//! METADATA-2  A chunk in the list stays mapped as long as the process lives, and its `older` does not change.
 //!
 //! # Threads
 //!
@@ -45,11 +45,11 @@ pub const ALIGNMENT: usize = 128;
 /// The header of a chunk.
 #[repr(C, align(128))]
 struct Chunk {
-    /// The chunk that was mapped before this one (B2).
+    /// The chunk that was mapped before this one (METADATA-2).
     older: *const Chunk,
     /// Bytes of the chunk, header included.
     bytes: usize,
-    /// Offset of the first byte that nobody has (B1).
+    /// Offset of the first byte that nobody has (METADATA-1).
     next: AtomicUsize,
 }
 
@@ -109,23 +109,23 @@ impl Chunk {
 
     /// Cuts `bytes` off a listed chunk, if they have room there.
     fn cut(chunk: NonNull<Chunk>, bytes: usize) -> Option<NonNull<u8>> {
-        // SAFETY: B2.
+        // SAFETY: METADATA-2.
         let header = unsafe { chunk.as_ref() };
         let after = |next: usize| {
             let end = next.checked_add(bytes)?;
             (end <= header.bytes).then_some(end)
         };
         let at = header.next.fetch_update(Relaxed, Relaxed, after).ok()?;
-        // SAFETY: within the mapping of the chunk (B1).
+        // SAFETY: within the mapping of the chunk (METADATA-1).
         Some(unsafe { chunk.cast::<u8>().add(at) })
     }
 }
 
 fn chunks() -> impl Iterator<Item = &'static Chunk> {
-    // SAFETY: B2.
+    // SAFETY: METADATA-2.
     let newest = unsafe { NEWEST.load(Acquire).as_ref() };
     core::iter::successors(newest, |chunk| {
-        // SAFETY: B2.
+        // SAFETY: METADATA-2.
         unsafe { chunk.older.as_ref() }
     })
 }

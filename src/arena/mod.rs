@@ -15,16 +15,16 @@
 //!
 //! # Invariants
 //!
-//! A1  A bit of `free_pools` is set exactly while its pool is empty.
-//! A2  The i-th descriptor is in charge of the i-th pool.
-//! A3  A bit of `warm` is set exactly while its pool is empty and has resident
+//! ARENA-1  A bit of `free_pools` is set exactly while its pool is empty.
+//! ARENA-2  The i-th descriptor is in charge of the i-th pool.
+//! ARENA-3  A bit of `warm` is set exactly while its pool is empty and has resident
 //!     pages.
 //!
 //! # Threads
 //!
 //! Records are made, filled and listed under the arenas' lock and never given
 //! back to the kernel: a reference to one stays good. `pools` are touched as
-//! `pool.rs` says.
+//! `pool/mod.rs` says.
 
 pub mod metadata;
 
@@ -63,15 +63,15 @@ pub struct Arena {
     /// Where pool 0 begins, and how many there are.
     base: Cell<usize>,
     len: Cell<usize>,
-    /// A bit for each pool that is empty (A1).
+    /// A bit for each pool that is empty (ARENA-1).
     free_pools: Cell<u32>,
-    /// Of these, the pools that have resident pages (A3).
+    /// Of these, the pools that have resident pages (ARENA-3).
     warm: Cell<u32>,
     /// Whether the kernel may use huge pages in it.
     huge: AtomicBool,
     /// Whether it was wholly empty when it was looked at, and has been since.
     idle: Cell<bool>,
-    /// Who takes pools from it first (C1).
+    /// Who takes pools from it first (AFFINITY-1).
     affinity: Cell<Option<Affinity>>,
     /// The record that was made before this one; written once.
     made_before: Cell<Option<&'static Arena>>,
@@ -116,7 +116,7 @@ impl Arena {
         self.free_pools.set(all);
         self.warm.set(if resident.is_empty() { 0 } else { all });
         for (i, pool) in self.pools[..chunk.pools()].iter().enumerate() {
-            pool.place(self.base.get() + i * POOL_SIZE, resident); // A2
+            pool.place(self.base.get() + i * POOL_SIZE, resident); // ARENA-2
         }
     }
 
@@ -197,7 +197,7 @@ impl Arena {
         self.warm.set(self.warm.get() & !bit);
         self.idle.set(false);
         if free == bit {
-            self.affinity.set(None); // C1
+            self.affinity.set(None); // AFFINITY-1
         }
         Some(pool)
     }
@@ -205,13 +205,13 @@ impl Arena {
     /// Takes `pool`, which is empty now, back.
     pub fn give_pool(&'static self, pool: &'static Pool) {
         let bit = 1 << self.index(pool.base());
-        debug_assert_eq!(self.free_pools.get() & bit, 0, "A1");
+        debug_assert_eq!(self.free_pools.get() & bit, 0, "ARENA-1");
         self.free_pools.set(self.free_pools.get() | bit);
         if !pool.resident().is_empty() {
             self.warm.set(self.warm.get() | bit);
         }
         if self.is_empty() {
-            self.affinity.set(None); // C1
+            self.affinity.set(None); // AFFINITY-1
         }
     }
 
@@ -283,15 +283,15 @@ impl Arena {
     #[cfg(any(test, feature = "model"))]
     pub fn check(&self) {
         for (i, pool) in self.pools[..self.len()].iter().enumerate() {
-            assert_eq!(pool.base(), self.base() + i * POOL_SIZE, "A2");
+            assert_eq!(pool.base(), self.base() + i * POOL_SIZE, "ARENA-2");
             let free = self.free_pools.get() >> i & 1 == 1;
-            assert_eq!(free, pool.class().is_none(), "A1");
+            assert_eq!(free, pool.class().is_none(), "ARENA-1");
             let warm = self.warm.get() >> i & 1 == 1;
-            assert_eq!(warm, free && !pool.resident().is_empty(), "A3");
+            assert_eq!(warm, free && !pool.resident().is_empty(), "ARENA-3");
             pool.check();
         }
         if self.affinity.get().is_some() {
-            assert!(self.free_pools() > 0 && !self.is_empty(), "C1");
+            assert!(self.free_pools() > 0 && !self.is_empty(), "AFFINITY-1");
         }
     }
 }

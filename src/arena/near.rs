@@ -14,9 +14,9 @@
 //!
 //! # Invariants
 //!
-//! N1  An entry is 0 or what an [`Entry`] says of a size class, and is not 0 exactly while its pool
+//! MAP-1  An entry is 0 or what an [`Entry`] says of a size class, and is not 0 exactly while its pool
 //!     belongs to that class.
-//! N4  `bytes`, `shift` and `table` are 0 until the first arena comes, then never change. `len` is 0
+//! MAP-4  `bytes`, `shift` and `table` are 0 until the first arena comes, then never change. `len` is 0
 //!     until they are there. The table stays mapped.
 //!
 //! # Threads
@@ -86,7 +86,7 @@ impl Near {
     /// Sets the entry of the pool at `address`, in an arena that was added, if that is near.
     pub fn set(&'static self, address: usize, entry: Entry) {
         if let Some((table, pool)) = self.place(address) {
-            // SAFETY: `place` gives a place within the table, which stays mapped (N4).
+            // SAFETY: `place` gives a place within the table, which stays mapped (MAP-4).
             unsafe { &*table.add(pool) }.store(entry, Relaxed);
         }
     }
@@ -166,7 +166,7 @@ unsafe fn read(table: *const AtomicU16, i: usize) -> usize {
     }
     #[cfg(not(all(target_arch = "x86_64", not(any(miri, loom)))))]
     {
-        // SAFETY: the caller says that the entry is there; the table stays mapped (N4).
+        // SAFETY: the caller says that the entry is there; the table stays mapped (MAP-4).
         unsafe { &*table.add(i) }.load(Relaxed).into()
     }
 }
@@ -216,9 +216,9 @@ mod tests {
         let first = base + ABOVE.min(bytes * PER_BYTE / 4) - bytes * PER_BYTE;
         let last = first + (bytes / size_of::<Entry>() - 1) * POOL_SIZE;
         for address in [first, base, last] {
-            assert_eq!(NEAR.get(address), Some(0), "N4");
+            assert_eq!(NEAR.get(address), Some(0), "MAP-4");
             NEAR.set(address, 16);
-            assert_eq!(NEAR.get(address + POOL_SIZE - 1), Some(16), "N1");
+            assert_eq!(NEAR.get(address + POOL_SIZE - 1), Some(16), "MAP-1");
         }
         for address in [first - 1, last + POOL_SIZE, 0, usize::MAX] {
             assert_eq!(NEAR.get(address), None);

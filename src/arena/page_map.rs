@@ -1,7 +1,7 @@
 //! The address map: what lies at an address, for any 64-bit value.
 //!
 //! ```text
-//!   near.rs: a class for each pool of 32 GiB           leaves: by region, only
+//!   arena/near.rs: a class for each pool of 32 GiB           leaves: by region, only
 //!   around the first arena                             where there are arenas
 //!   +---+---+---+---+---+---+---+-- ... --+---+        +---+---+---+---+--
 //!   | 0 | 0 | 4 | 4 | 0 | 2 |33 |         | 0 |        |   |   | * | * |    an arena
@@ -21,7 +21,7 @@
 //!
 //! # Invariants
 //!
-//! N2  The root, and a leaf that is there, live as long as the process.
+//! MAP-2  The root, and a leaf that is there, live as long as the process.
 //!
 //! # Threads
 //!
@@ -56,12 +56,12 @@ struct Leaf {
 /// The map. All zero is the empty map.
 pub struct AddressMap {
     near: Near,
-    /// The leaves' root, or null before the first arena (N2). Release publishes it; pairs with
+    /// The leaves' root, or null before the first arena (MAP-2). Release publishes it; pairs with
     /// the Acquire of each lookup.
     root: AtomicPtr<Root>,
 }
 
-/// By region: its leaf, or null (N2). Release publishes the leaf; pairs with the Acquire of each
+/// By region: its leaf, or null (MAP-2). Release publishes the leaf; pairs with the Acquire of each
 /// lookup.
 #[repr(C)]
 struct Root([AtomicPtr<Leaf>; REGIONS]);
@@ -98,7 +98,7 @@ impl Entry {
     #[inline(always)]
     pub fn size(self) -> usize {
         let index = self.offset() / ENTRY_STEP;
-        // SAFETY: N1: an index of a class, or 0.
+        // SAFETY: MAP-1: an index of a class, or 0.
         unsafe { assert_unchecked(index < SIZES.len()) };
         SIZES[index] as usize
     }
@@ -157,7 +157,7 @@ impl AddressMap {
     /// The leaves' root, if it is there.
     #[inline]
     fn root(&'static self) -> Option<&'static Root> {
-        // SAFETY: N2: it is null or the root, which is never given back.
+        // SAFETY: MAP-2: it is null or the root, which is never given back.
         unsafe { self.root.load(Acquire).as_ref() }
     }
 
@@ -175,7 +175,7 @@ impl AddressMap {
     #[inline]
     fn granule(&'static self, address: usize) -> Option<&'static Granule> {
         let leaf = self.root()?.0.get(region(address))?.load(Acquire);
-        // SAFETY: N2: it is null or a leaf, which is never given back.
+        // SAFETY: MAP-2: it is null or a leaf, which is never given back.
         let leaf = unsafe { leaf.as_ref() }?;
         Some(&leaf.granules[granule(address)])
     }
@@ -321,7 +321,7 @@ mod tests {
         let class = SizeClass::of(100);
         MAP.set_class(base + POOL_SIZE, class);
         for offset in [0, 1, 48, POOL_SIZE - 1] {
-            assert_eq!(MAP.find(base + POOL_SIZE + offset).class(), class, "N1");
+            assert_eq!(MAP.find(base + POOL_SIZE + offset).class(), class, "MAP-1");
         }
         assert_eq!(MAP.find(base + POOL_SIZE - 1).class(), None);
         assert_eq!(MAP.find(base + 2 * POOL_SIZE).class(), None);
@@ -331,7 +331,7 @@ mod tests {
             assert!(MAP.arena(base | 1 << bit).is_none());
         }
         MAP.set_class(base + POOL_SIZE, None);
-        assert_eq!(MAP.find(base + POOL_SIZE).class(), None, "N1");
+        assert_eq!(MAP.find(base + POOL_SIZE).class(), None, "MAP-1");
     }
 
     #[test]
@@ -339,10 +339,10 @@ mod tests {
         let arena = lone_arena();
         let base = arena.base();
         for offset in [0, 1, ARENA_SIZE - 1] {
-            assert!(ptr::eq(MAP.arena(base + offset).unwrap(), arena), "N3");
+            assert!(ptr::eq(MAP.arena(base + offset).unwrap(), arena), "MAP-3");
         }
         MAP.remove_arena(arena);
-        assert!(MAP.arena(base).is_none(), "N3");
+        assert!(MAP.arena(base).is_none(), "MAP-3");
     }
 
     /// An arena that is in the map, on this chunk.
@@ -376,7 +376,7 @@ mod tests {
             };
             let same = |(one, other): (&Arena, &Arena)| ptr::eq(one, other);
             assert!(found(pool).zip(arena).is_none_or(same));
-            assert_eq!(found(pool).is_some(), arena.is_some(), "N3 {pool}");
+            assert_eq!(found(pool).is_some(), arena.is_some(), "MAP-3 {pool}");
         }
         MAP.remove_arena(arenas[0]);
         assert!(found(4).is_none() && found(6).is_some());
@@ -386,7 +386,7 @@ mod tests {
         MAP.remove_arena(again);
         // SAFETY: nobody uses it.
         unsafe { memory::unmap(start.unwrap(), ARENA_SIZE) };
-        assert!(MAP.is_unmapped_arena(base + 5 * POOL_SIZE), "N5");
+        assert!(MAP.is_unmapped_arena(base + 5 * POOL_SIZE), "MAP-5");
     }
 
     #[test]
@@ -409,6 +409,6 @@ mod tests {
             "seen as somebody else's"
         );
         assert!(MAP.is_unmapped_arena(base + ARENA_SIZE - 1));
-        assert!(MAP.arena(base).is_none(), "N3");
+        assert!(MAP.arena(base).is_none(), "MAP-3");
     }
 }

@@ -16,7 +16,7 @@
 //! Stock keeps one empty arena and unmaps the next. That costs programs which
 //! build and drop the same amount again and again a third of their time in
 //! page faults, and giving all back takes as long as freeing the objects. So where
-//! a helper thread returns what stays empty (`decay.rs`), nothing goes at once;
+//! a helper thread returns what stays empty (`background/decay.rs`), nothing goes at once;
 //! elsewhere some are kept: see [`Arenas::kept`]. Of arenas on a
 //! program's chunk one is kept, as in stock: who sets an allocator watches it.
 //!
@@ -24,9 +24,9 @@
 //!
 //! # Invariants
 //!
-//! U1  An arena is on `usable[n]`, n > 0, exactly while it has n empty pools.
-//! U2  Bit n of `lengths` is set exactly while `usable[n]` has a member.
-//! U3  Every arena on a list has chunk and is in the address map.
+//! ARENAS-1  An arena is on `usable[n]`, n > 0, exactly while it has n empty pools.
+//! ARENAS-2  Bit n of `lengths` is set exactly while `usable[n]` has a member.
+//! ARENAS-3  Every arena on a list has chunk and is in the address map.
 //!
 //! # Threads
 //!
@@ -64,9 +64,9 @@ const LOOKED_AT: usize = 16;
 
 /// The arenas of a heap.
 pub struct Arenas {
-    /// By number of empty pools (U1); entry 0 stays unused.
+    /// By number of empty pools (ARENAS-1); entry 0 stays unused.
     usable: [List<Arena>; POOLS_PER_ARENA + 1],
-    /// Which of `usable` have members (U2).
+    /// Which of `usable` have members (ARENAS-2).
     lengths: Cell<u64>,
     records: Records,
     counts: Cell<Counts>,
@@ -167,7 +167,7 @@ impl Arenas {
             arena.set_claim(affinity);
             affine.set(Some(arena));
         }
-        let pool = arena.take_pool()?; // U1
+        let pool = arena.take_pool()?; // ARENAS-1
         self.list(arena);
         self.count(|counts| {
             counts.free_pools -= 1;
@@ -184,7 +184,7 @@ impl Arenas {
         own: Option<&'static Arena>,
     ) -> Option<&'static Arena> {
         let fullest = self.lengths.get().trailing_zeros() as usize;
-        let lists = self.usable.get(fullest..)?; // U2
+        let lists = self.usable.get(fullest..)?; // ARENAS-2
         let arenas = || lists.iter().flat_map(List::iter);
         if self.counts.get().resident_empty > 0 {
             let mut near = own.into_iter().chain(arenas().take(LOOKED_AT));
@@ -366,9 +366,13 @@ impl Arenas {
     pub fn check(&self) {
         for (n, list) in self.usable.iter().enumerate() {
             let has_some = list.first().is_some();
-            assert_eq!(self.lengths.get() >> n & 1 == 1, has_some, "U2");
+            assert_eq!(self.lengths.get() >> n & 1 == 1, has_some, "ARENAS-2");
             for arena in list.iter() {
-                assert_eq!((arena.free_pools(), arena.size() > 0), (n, true), "U1 U3");
+                assert_eq!(
+                    (arena.free_pools(), arena.size() > 0),
+                    (n, true),
+                    "ARENAS-1 ARENAS-3"
+                );
             }
         }
         let (mut sums, listed) = (Counts::default(), self.usable.iter().flat_map(List::iter));
@@ -384,7 +388,7 @@ impl Arenas {
             sums.empty += usize::from(arena.is_empty());
             sums.empty_programs += usize::from(arena.is_empty() && arena.is_programs());
         }
-        assert_eq!(sums.mapped, listed.count() + not_listed, "U1");
+        assert_eq!(sums.mapped, listed.count() + not_listed, "ARENAS-1");
         let known = self.counts();
         let of = |c: &Counts| {
             let free = [c.free_pools, c.resident_empty, c.empty, c.empty_programs];

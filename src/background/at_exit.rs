@@ -8,7 +8,6 @@ use core::ffi::c_int;
 use core::fmt::Write;
 
 use crate::background::init;
-use crate::config;
 use crate::os::output::{self, Output};
 use crate::os::target::Name;
 use crate::os::text::{self, printable};
@@ -16,8 +15,8 @@ use crate::stats::json;
 use crate::stats::report;
 
 /// Writes what `OBMALLOC_STATS` asks for.
-pub fn report(host: Option<&str>) {
-    let Some(value) = config::stats().filter(|_| init::has_happened()) else {
+pub fn report(host: Option<&str>, wanted: Option<&[u8]>) {
+    let Some(value) = wanted.filter(|_| init::has_happened()) else {
         return;
     };
     if value == b"1" {

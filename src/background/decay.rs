@@ -20,7 +20,7 @@
 //! the thread takes a breath after each pool. Where no thread may be started, each
 //! tick does a small part of a round.
 //!
-//! A fork ends the thread before (`fork.rs`), with a round that waits for nothing, as far as
+//! A fork ends the thread before (`background/fork.rs`), with a round that waits for nothing, as far as
 //! that takes no time: the child would have the free pages, too. The parent gets no thread
 //! for a moment, as CPython counts threads right after it has forked; what is freed in that
 //! moment goes back at once, for nobody may come later to see to it, and with it what the

@@ -3,14 +3,14 @@
 //! ```text
 //!    prepare:          the helper threads are told to stop; what is free goes back, as
 //!                      far as that takes no time; all locks are taken: those of the
-//!                      helpers (live/, decay.rs), THREADS, class 1, ..., class 80,
+//!                      helpers (stats_page/, background/decay.rs), THREADS, class 1, ..., class 80,
 //!                      arenas, the guarded slots
 //!    parent, child:    they are opened
 //! ```
 //!
-//! That is the order of all locks (H2); a constant number of them, whatever
+//! That is the order of all locks (HEAP-2); a constant number of them, whatever
 //! the size of the heap. The hit path holds no lock, and its steps leave the
-//! magazines whole at each instruction (M4), so a thread that is in the midst
+//! magazines whole at each instruction (MAGAZINE-4), so a thread that is in the midst
 //! of one when another forks loses at most the run of blocks it carries, in
 //! the child, where it does not exist any more.
 //!

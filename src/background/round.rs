@@ -1,5 +1,5 @@
 //! Rounds over all pools, that give free pages back: in parts, or at once and as far as
-//! there is time. (The helper thread has a way of its own, `decay.rs`.)
+//! there is time. (The helper thread has a way of its own, `background/decay.rs`.)
 //!
 //! # Threads
 //!

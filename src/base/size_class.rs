@@ -31,11 +31,11 @@
 //!
 //! # Invariants
 //!
-//! S1  A `SizeClass` is in `1 ..= LAST`, so it may index every per-class table.
-//! S2  `size(of(n)) >= n`, and the next smaller class is too small for `n`.
-//! S3  A pool has room for two blocks at least, so it is never at once full
+//! CLASS-1  A `SizeClass` is in `1 ..= LAST`, so it may index every per-class table.
+//! CLASS-2  `size(of(n)) >= n`, and the next smaller class is too small for `n`.
+//! CLASS-3  A pool has room for two blocks at least, so it is never at once full
 //!     and empty, and for [`BLOCKS_MAX`] at the most.
-//! S4  A run is [`BLOCKS_PER_WORD`] blocks at the most.
+//! CLASS-4  A run is [`BLOCKS_PER_WORD`] blocks at the most.
 use crate::base::layout::{ALIGNMENT, FIRST_SMALL_BLOCK, MIN_PAGE, PACKED_ALIGNMENT, POOL_SIZE};
 
 /// The largest request that small classes serve, in bytes.
@@ -103,8 +103,8 @@ impl ClassInfo {
             let end = (first + BLOCKS_MAX * size) / MIN_PAGE * MIN_PAGE;
             blocks = (end - first) / size;
         }
-        assert!(blocks >= 2, "S3");
-        assert!(run(size) as usize <= BLOCKS_PER_WORD, "S4");
+        assert!(blocks >= 2, "CLASS-3");
+        assert!(run(size) as usize <= BLOCKS_PER_WORD, "CLASS-4");
         ClassInfo {
             size: size as u32,
             reciprocal: (1u64 << 32).div_ceil(size as u64) as u32,
@@ -196,7 +196,7 @@ pub static SIZES: [u32; TABLE_LEN] = {
     sizes
 };
 
-/// The index of a size class (S1).
+/// The index of a size class (CLASS-1).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct SizeClass(usize);
 
@@ -248,7 +248,7 @@ impl SizeClass {
     /// The index, in `1 ..= LAST`.
     #[inline(always)]
     pub const fn index(self) -> usize {
-        // SAFETY: S1.
+        // SAFETY: CLASS-1.
         unsafe { core::hint::assert_unchecked(self.0 < TABLE_LEN) };
         self.0
     }
@@ -290,11 +290,11 @@ mod tests {
     fn every_request_gets_the_smallest_block_that_holds_it() {
         for n in 0..=MEDIUM_MAX {
             for class in [SizeClass::of(n), SizeClass::aligned::<8>(n)] {
-                assert!(class.unwrap().size() >= n, "S2: {n}");
+                assert!(class.unwrap().size() >= n, "CLASS-2: {n}");
             }
             let (plain, packed) = (SizeClass::of(n), SizeClass::aligned::<8>(n));
             let below = CLASS_INFO[packed.unwrap().index() - 1].size;
-            assert!(below < n.max(1) as u32, "S2: {n}");
+            assert!(below < n.max(1) as u32, "CLASS-2: {n}");
             assert!(!plain.unwrap().is_packed());
             assert!(plain == packed || packed.unwrap().size() + 8 == plain.unwrap().size());
         }
@@ -343,7 +343,7 @@ mod tests {
         for class in SizeClass::all() {
             let info = class.info();
             let blocks = info.blocks as usize;
-            assert!((2..=BLOCKS_MAX).contains(&blocks), "S3");
+            assert!((2..=BLOCKS_MAX).contains(&blocks), "CLASS-3");
             assert!(info.offset(blocks) <= POOL_SIZE);
             let full = info.offset(blocks + 1) > POOL_SIZE;
             let pages = info.offset(blocks).next_multiple_of(MIN_PAGE);
@@ -356,8 +356,8 @@ mod tests {
     #[test]
     fn every_index_is_a_class_and_no_other() {
         assert_eq!(SizeClass::all().count(), LAST);
-        assert_eq!(SizeClass::from_index(0), None, "S1");
-        assert_eq!(SizeClass::from_index(TABLE_LEN), None, "S1");
+        assert_eq!(SizeClass::from_index(0), None, "CLASS-1");
+        assert_eq!(SizeClass::from_index(TABLE_LEN), None, "CLASS-1");
         assert_eq!(CLASS_INFO[LAST].size as usize, MEDIUM_MAX);
         let plain = SizeClass::all().filter(|class| !class.is_packed());
         assert!(plain.enumerate().all(|(n, class)| class.number() == n));

@@ -9,7 +9,7 @@
 //!
 //! # Invariants
 //!
-//! T1  The functions of a table accept what the same table handed out, keep to
+//! VTABLE-1  The functions of a table accept what the same table handed out, keep to
 //!     malloc's contract for it, and live as long as the process.
 
 use core::ffi::c_void;
@@ -55,7 +55,7 @@ pub struct ArenaAllocator {
     pub free: ArenaFree,
 }
 
-// SAFETY: T1; a table is only numbers, and who writes one says when.
+// SAFETY: VTABLE-1; a table is only numbers, and who writes one says when.
 unsafe impl Sync for Allocator {}
 // SAFETY: as above.
 unsafe impl Send for Allocator {}

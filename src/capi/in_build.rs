@@ -240,12 +240,12 @@ unsafe extern "C" fn object_free(p: *mut c_void) {
 }
 
 unsafe extern "C" fn raw_malloc(_: *mut c_void, n: usize) -> *mut c_void {
-    // SAFETY: T1.
+    // SAFETY: VTABLE-1.
     unsafe { (raw::MALLOC.malloc)(ptr::null_mut(), n) }
 }
 
 unsafe extern "C" fn raw_calloc(_: *mut c_void, nelem: usize, elsize: usize) -> *mut c_void {
-    // SAFETY: T1.
+    // SAFETY: VTABLE-1.
     unsafe { (raw::MALLOC.calloc)(ptr::null_mut(), nelem, elsize) }
 }
 
@@ -253,7 +253,7 @@ unsafe extern "C" fn default_raw_malloc(n: usize) -> *mut c_void {
     if n > REQUEST_MAX {
         return errno::no_memory();
     }
-    // SAFETY: T1, as in the three that follow.
+    // SAFETY: VTABLE-1, as in the three that follow.
     unsafe { raw_malloc(ptr::null_mut(), n) }
 }
 

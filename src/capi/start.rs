@@ -5,6 +5,7 @@ use core::ffi::{c_char, c_int};
 
 use crate::background::at_exit;
 use crate::background::fork;
+use crate::config;
 use crate::cpython::state::host_version;
 use crate::cpython::{attach, route};
 use crate::os::{descriptor, environment};
@@ -40,7 +41,7 @@ unsafe extern "C" fn constructor(argc: c_int, argv: *mut *const c_char) {
 /// Unmaps and resets nothing: daemon threads and the host's own exit run on.
 unsafe extern "C" fn destructor() {
     attach::at_exit();
-    at_exit::report(host_version());
+    at_exit::report(host_version(), config::stats());
 }
 
 #[cfg(not(test))]

@@ -109,7 +109,7 @@ macro_rules! straight_over {
     ($object:ident, $below:expr, $align:expr) => {{
         #[unsafe(link_section = ".text.hot.rest")]
         unsafe extern "C" fn malloc(n: usize) -> *mut c_void {
-            // SAFETY: T1 holds for this table.
+            // SAFETY: VTABLE-1 holds for this table.
             unsafe { crate::$object::malloc::<{ $align }>($below, n) }
         }
         #[unsafe(link_section = ".text.hot.rest")]

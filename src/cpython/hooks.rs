@@ -19,7 +19,7 @@
 //!
 //! # Invariants
 //!
-//! K2  `OVER_US` holds what stands in a domain while the hooks stand over our table in
+//! HOST-2  `OVER_US` holds what stands in a domain while the hooks stand over our table in
 //!     it, else nothing.
 
 use core::cell::Cell;

@@ -30,7 +30,7 @@ macro_rules! by_table {
             if n > REQUEST_MAX {
                 return errno::no_memory();
             }
-            // SAFETY: T1, as in the three that follow; the pointers' contract
+            // SAFETY: VTABLE-1, as in the three that follow; the pointers' contract
             // is the caller's.
             unsafe { $table.malloc(n) }
         }
@@ -125,13 +125,13 @@ unsafe extern "C" fn raw_malloc(n: usize) -> *mut c_void {
     if n > REQUEST_MAX {
         return errno::no_memory();
     }
-    // SAFETY: T1.
+    // SAFETY: VTABLE-1.
     unsafe { (raw::MALLOC.malloc)(ptr::null_mut(), n) }
 }
 
 unsafe extern "C" fn raw_calloc(nelem: usize, elsize: usize) -> *mut c_void {
     match nelem.checked_mul(elsize) {
-        // SAFETY: T1.
+        // SAFETY: VTABLE-1.
         Some(n) if n <= REQUEST_MAX => unsafe {
             (raw::MALLOC.calloc)(ptr::null_mut(), nelem, elsize)
         },

@@ -25,9 +25,9 @@
 //!
 //! # Invariants
 //!
-//! X1  A `Known` is written before it is in the list, stays in it, and but for its exports,
+//! SEVERAL-1  A `Known` is written before it is in the list, stays in it, and but for its exports,
 //!     which are atomic, is not written again.
-//! X2  A host that is known stays loaded, closed by the program or not: its functions are
+//! SEVERAL-2  A host that is known stays loaded, closed by the program or not: its functions are
 //!     called to find out whose GIL a thread holds.
 
 use core::ffi::{CStr, c_void};
@@ -69,7 +69,7 @@ static PROGRAM: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(0)];
 fn all() -> impl Iterator<Item = &'static Known> {
     let mut next = FIRST.load(Acquire).cast_const();
     core::iter::from_fn(move || {
-        // SAFETY: X1; null ends the list.
+        // SAFETY: SEVERAL-1; null ends the list.
         let known = unsafe { next.as_ref() }?;
         next = known.next;
         Some(known)
@@ -175,7 +175,7 @@ pub extern "C" fn of_caller(address: usize) -> &'static Exports {
         Some(known) => known.exports.load(Acquire),
         None => return errno::kept(|| of_stranger(address)),
     };
-    // SAFETY: X1; exports that live as long as the process.
+    // SAFETY: SEVERAL-1; exports that live as long as the process.
     unsafe { &*exports }
 }
 
@@ -193,11 +193,11 @@ fn of_stranger(address: usize) -> &'static Exports {
     let known = only_holder(all().map(|known| (known, known.gil)))
         .or_else(|| needed_at(address))
         .or_else(|| {
-            // SAFETY: X1, or null.
+            // SAFETY: SEVERAL-1, or null.
             unsafe { GLOBAL.load(Acquire).as_ref() }
         });
     match known {
-        // SAFETY: X1; exports that live as long as the process.
+        // SAFETY: SEVERAL-1; exports that live as long as the process.
         Some(known) => unsafe { &*known.exports.load(Acquire) },
         None => others,
     }

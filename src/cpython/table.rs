@@ -8,7 +8,7 @@
 //!
 //! # Invariants
 //!
-//! K1  `BELOW` holds what was in a domain before us, from before our table is
+//! HOST-1  `BELOW` holds what was in a domain before us, from before our table is
 //!     in it. It is written again only with the same.
 
 use core::cell::UnsafeCell;
@@ -36,19 +36,19 @@ const LETTERS: [u8; 3] = *b"rmo";
 
 /// What was in a domain before us. Its address is our table's context.
 struct Below(UnsafeCell<Allocator>);
-// SAFETY: K1: written before anyone can read it through our table.
+// SAFETY: HOST-1: written before anyone can read it through our table.
 unsafe impl Sync for Below {}
 
 static BELOW_MEM: Below = Below(UnsafeCell::new(LIBC));
 static BELOW_OBJ: Below = Below(UnsafeCell::new(LIBC));
 
 /// Our table, but for its context, for a domain that is aligned to so many bytes. Its
-/// functions lie where `hot.rs` says.
+/// functions lie where `base/hot.rs` says.
 macro_rules! table {
     ($align:ident, $malloc:literal, $calloc:literal, $realloc:literal) => {{
         #[unsafe(link_section = $malloc)]
         unsafe extern "C" fn malloc(ctx: *mut c_void, n: usize) -> *mut c_void {
-            // SAFETY: our table's context is a `Below`; K1, T1.
+            // SAFETY: our table's context is a `Below`; HOST-1, VTABLE-1.
             unsafe { object::malloc::<$align>(&*ctx.cast(), n) }
         }
         #[unsafe(link_section = $calloc)]
@@ -119,13 +119,13 @@ impl Tables {
     fn install(&self, host: &Host, domain: c_int, below: &'static Below, packed: bool) {
         let now = current(self.get, domain);
         let under = hooks::under(host, &now, LETTERS[domain as usize]);
-        // SAFETY: K1. Nobody reads it yet, or it is as it was.
+        // SAFETY: HOST-1. Nobody reads it yet, or it is as it was.
         unsafe { *below.0.get() = under.unwrap_or(now).filled() };
         let ours = Allocator {
             ctx: below.0.get().cast(),
             ..flavour(packed)
         };
-        // SAFETY: a whole table that lives as long as the process (T1). The
+        // SAFETY: a whole table that lives as long as the process (VTABLE-1). The
         // host copies it.
         unsafe { (self.set)(domain, &ours.into()) };
     }

@@ -71,7 +71,7 @@ fn is_ours(p: *mut c_void) -> bool {
 
 unsafe extern "C" fn raw_realloc<const IS_SERVED: bool>(p: *mut c_void, n: usize) -> *mut c_void {
     if is_ours(p) {
-        // SAFETY: T1; the pointer's contract is the caller's.
+        // SAFETY: VTABLE-1; the pointer's contract is the caller's.
         unsafe { tools::realloc::<ALIGNMENT>(&raw_of_host::<IS_SERVED>(), p, n) }
     } else {
         // SAFETY: the host's own contract.

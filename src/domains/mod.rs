@@ -1,6 +1,6 @@
 //! The domains RAW, MEM and OBJ with tables of our own: in C programs, and in
 //! a CPython that is linked with us in place of its `obmalloc.o`. (A CPython
-//! with an obmalloc of its own has its own tables: see `host/`.)
+//! with an obmalloc of its own has its own tables: see `cpython/`.)
 //!
 //! ```text
 //!    PyMem_RawMalloc     PyMem_Malloc        PyObject_Malloc
@@ -19,7 +19,7 @@
 //!
 //! While all three tables are as they were at the start, the exported
 //! functions lead straight to [`object`](crate::object); else they look into
-//! the tables (`host/route.rs`).
+//! the tables (`cpython/route.rs`).
 //!
 //! - `outside`: the tables' types as C has them; they may have holes
 //! - `table`: one domain's table, which anyone may read while it changes

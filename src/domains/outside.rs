@@ -41,7 +41,7 @@ pub struct PyObjectArenaAllocator {
     pub free: Option<unsafe extern "C" fn(ctx: *mut c_void, ptr: *mut c_void, size: usize)>,
 }
 
-// SAFETY: only numbers; who calls by them knows T1.
+// SAFETY: only numbers; who calls by them knows VTABLE-1.
 unsafe impl Sync for PyMemAllocatorEx {}
 // SAFETY: as above.
 unsafe impl Sync for PyObjectArenaAllocator {}

@@ -69,7 +69,7 @@ pub fn is_ours(table: &Allocator) -> bool {
 /// As [`object::malloc`], for any context; so the three that follow.
 #[unsafe(link_section = ".text.hot.rest")]
 pub unsafe extern "C" fn malloc<const ALIGN: usize>(_: *mut c_void, n: usize) -> *mut c_void {
-    // SAFETY: T1.
+    // SAFETY: VTABLE-1.
     unsafe { object::malloc::<ALIGN>(&WHATEVER_IS_IN_RAW, n) }
 }
 
@@ -81,19 +81,19 @@ pub unsafe extern "C" fn calloc<const ALIGN: usize>(
     nelem: usize,
     elsize: usize,
 ) -> *mut c_void {
-    // SAFETY: T1.
+    // SAFETY: VTABLE-1.
     unsafe { object::calloc::<ALIGN>(&WHATEVER_IS_IN_RAW, nelem, elsize) }
 }
 
 /// # Safety
-/// As [`object::realloc`].
+/// As [`object::realloc()`].
 #[unsafe(link_section = ".text.hot.rest")]
 pub unsafe extern "C" fn realloc<const ALIGN: usize>(
     _: *mut c_void,
     p: *mut c_void,
     n: usize,
 ) -> *mut c_void {
-    // SAFETY: T1; the pointer's contract is the caller's.
+    // SAFETY: VTABLE-1; the pointer's contract is the caller's.
     unsafe { object::realloc::<ALIGN>(&WHATEVER_IS_IN_RAW, p, n) }
 }
 
@@ -101,6 +101,6 @@ pub unsafe extern "C" fn realloc<const ALIGN: usize>(
 /// As [`object::free`].
 #[unsafe(link_section = ".text.hot.rest")]
 pub unsafe extern "C" fn free(_: *mut c_void, p: *mut c_void) {
-    // SAFETY: T1; the pointer's contract is the caller's.
+    // SAFETY: VTABLE-1; the pointer's contract is the caller's.
     unsafe { object::free(&WHATEVER_IS_IN_RAW, p) }
 }

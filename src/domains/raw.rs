@@ -40,10 +40,10 @@ pub const WHATEVER_IS_IN_RAW: Allocator = Allocator {
 /// `p` is NULL, a block of ours, or one of the C library's.
 pub unsafe extern "C" fn realloc(_: *mut c_void, p: *mut c_void, n: usize) -> *mut c_void {
     if MAP.find(p.addr()).class().is_some() {
-        // SAFETY: T1; the pointer is a block of ours.
+        // SAFETY: VTABLE-1; the pointer is a block of ours.
         unsafe { object::realloc::<ALIGNMENT>(&LIBC, p, n) }
     } else {
-        // SAFETY: T1; the pointer is NULL or the C library's.
+        // SAFETY: VTABLE-1; the pointer is NULL or the C library's.
         unsafe { (LIBC.realloc)(LIBC.ctx, p, n) }
     }
 }
@@ -54,16 +54,16 @@ pub unsafe extern "C" fn realloc(_: *mut c_void, p: *mut c_void, n: usize) -> *m
 /// As for [`realloc`](fn@realloc).
 pub unsafe extern "C" fn free(_: *mut c_void, p: *mut c_void) {
     if MAP.find(p.addr()).class().is_some() {
-        // SAFETY: T1; the pointer is a block of ours.
+        // SAFETY: VTABLE-1; the pointer is a block of ours.
         unsafe { object::free(&LIBC, p) }
     } else {
-        // SAFETY: T1; the pointer is NULL or the C library's.
+        // SAFETY: VTABLE-1; the pointer is NULL or the C library's.
         unsafe { (LIBC.free)(LIBC.ctx, p) }
     }
 }
 
 unsafe extern "C" fn current_malloc(_: *mut c_void, n: usize) -> *mut c_void {
-    // SAFETY: T1, as in the three that follow.
+    // SAFETY: VTABLE-1, as in the three that follow.
     unsafe { RAW.malloc(n) }
 }
 

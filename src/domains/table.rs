@@ -58,7 +58,7 @@ impl Table {
     /// Calls its malloc.
     ///
     /// # Safety
-    /// What the table's functions ask of their callers (T1), as in the three
+    /// What the table's functions ask of their callers (VTABLE-1), as in the three
     /// that follow.
     #[inline]
     pub unsafe fn malloc(&self, n: usize) -> *mut c_void {

@@ -116,7 +116,7 @@ fn take_turn(n: usize) -> *mut u8 {
     // SAFETY: opened just now.
     unsafe { slack(&region, block, n).fill() };
     let slot = SLOTS.lock().slot(i);
-    // SAFETY: taken by this call (J2).
+    // SAFETY: taken by this call (GUARD-2).
     unsafe { slot.gets(block, n) };
     SLOTS.lock().is_live(i);
     ptr::with_exposed_provenance_mut(block)
@@ -161,7 +161,7 @@ pub unsafe fn free(p: *mut u8) {
     if let Some(damage) = unsafe { slack(&region, address, n).damage() } {
         mistake(Deed::DamageFoundByFree(damage), address);
     }
-    // SAFETY: dying by this call (J2).
+    // SAFETY: dying by this call (GUARD-2).
     unsafe { slot.loses() };
     // SAFETY: the caller's promise. If the kernel refuses, the block stays open, and
     // a use after free is not seen.

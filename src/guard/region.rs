@@ -16,7 +16,7 @@
 //!
 //! # Invariants
 //!
-//! J1  A page of the region is open only if it is one of those that the block of
+//! GUARD-1  A page of the region is open only if it is one of those that the block of
 //!     its slot touches, and the slot is taken.
 
 use crate::base::layout::ALIGNMENT;
@@ -135,7 +135,7 @@ impl Region {
     /// `block` is where [`Region::place`] says, of a slot that the caller has taken.
     pub(super) unsafe fn open(&self, block: usize, n: usize) -> bool {
         let (start, size) = self.touched(block, n);
-        // SAFETY: pages within that slot, which belong to the caller (J1).
+        // SAFETY: pages within that slot, which belong to the caller (GUARD-1).
         unsafe { memory::open(start, size) }
     }
 

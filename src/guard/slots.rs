@@ -11,9 +11,9 @@
 //!
 //! # Invariants
 //!
-//! J2  The record of a slot that is TAKEN or DYING is written by the thread that has
+//! GUARD-2  The record of a slot that is TAKEN or DYING is written by the thread that has
 //!     made it so, of a LIVE or FREED one by nobody.
-//! J3  A slot that is pinned is not taken: a report reads its record.
+//! GUARD-3  A slot that is pinned is not taken: a report reads its record.
 
 use core::cell::{Cell, UnsafeCell};
 use core::ptr;
@@ -74,27 +74,27 @@ impl Slot {
     /// Writes down where a block of `n` bytes is, and who gets it.
     ///
     /// # Safety
-    /// The caller has taken the slot (J2).
+    /// The caller has taken the slot (GUARD-2).
     pub(super) unsafe fn gets(&self, block: usize, n: usize) {
         self.block.set(block);
         self.size.set(n);
-        // SAFETY: J2.
+        // SAFETY: GUARD-2.
         unsafe { &mut *self.allocated.get() }.take();
     }
 
     /// Writes down who frees the block.
     ///
     /// # Safety
-    /// The slot is dying by the caller (J2).
+    /// The slot is dying by the caller (GUARD-2).
     pub(super) unsafe fn loses(&self) {
-        // SAFETY: J2.
+        // SAFETY: GUARD-2.
         unsafe { &mut *self.freed.get() }.take();
     }
 
     /// Who got the block.
     ///
     /// # Safety
-    /// The slot is pinned, or the caller's (J2, J3).
+    /// The slot is pinned, or the caller's (GUARD-2, GUARD-3).
     pub(super) unsafe fn allocated(&self) -> &Trace {
         // SAFETY: nobody writes.
         unsafe { &*self.allocated.get() }

@@ -12,14 +12,14 @@
 //! changes its place rarely; on a bucket the pool that changed last is first.
 //!
 //! There are two such sets of buckets: for the process's own pools, and for those
-//! that a forked child was born with and leaves alone (`inherited.rs`).
+//! that a forked child was born with and leaves alone (`policy/fork_cow.rs`).
 //!
 //! # Invariants
 //!
-//! Q1  A pool is on bucket `bucket(free)` of its class exactly while it is used:
+//! BIN-1  A pool is on bucket `bucket(free)` of its class exactly while it is used:
 //!     of the sealed set if its generation is before `first_own`, else of the
 //!     own set.
-//! Q2  Bit n of `occupied` is set exactly while bucket n has a member.
+//! BIN-2  Bit n of `occupied` is set exactly while bucket n has a member.
 //!
 //! # Threads
 //!
@@ -39,7 +39,7 @@ struct Buckets {
     lists: [List<Pool>; BUCKETS],
     /// How many they have.
     len: Cell<u32>,
-    /// Which have members (Q2).
+    /// Which have members (BIN-2).
     occupied: Cell<u32>,
 }
 
@@ -285,13 +285,13 @@ impl UsedPools {
             assert_eq!(len, buckets.len.get() as usize);
             for (n, list) in buckets.lists.iter().enumerate() {
                 let occupied = buckets.occupied.get() >> n & 1 == 1;
-                assert_eq!(occupied, list.first().is_some(), "Q2");
+                assert_eq!(occupied, list.first().is_some(), "BIN-2");
                 for pool in list.iter() {
                     assert_eq!((pool.class(), pool.shard()), (Some(class), shard));
                     let free = pool.free();
-                    assert!(free > 0 && free < class.info().blocks, "POOL-4 Q1");
-                    assert_eq!(bucket(class.info(), free), Some(n), "Q1");
-                    assert_eq!(pool.generation() < self.first_own.get(), frozen, "Q1");
+                    assert!(free > 0 && free < class.info().blocks, "POOL-4 BIN-1");
+                    assert_eq!(bucket(class.info(), free), Some(n), "BIN-1");
+                    assert_eq!(pool.generation() < self.first_own.get(), frozen, "BIN-1");
                 }
             }
         }

@@ -29,11 +29,11 @@
 //!
 //! # Invariants
 //!
-//! D1  The rows from the oldest to the newest hold as many blocks as `lens` says, at least
+//! DEPOT-1  The rows from the oldest to the newest hold as many blocks as `lens` says, at least
 //!     one each, that nobody else has; their pools count them as taken. The others
 //!     hold none, and 0 is their length.
 //!     The rows are there from the first block on, and stay.
-//! D2  `least` is the smallest number of rows in use since it was asked for.
+//! DEPOT-2  `least` is the smallest number of rows in use since it was asked for.
 //!
 //! # Threads
 //!
@@ -177,7 +177,7 @@ impl Depot {
         let mut len = self.len(row);
         if len + run.len() > room(class) {
             row = (row + 1) % ROWS;
-            // D1: none, if the row is not in use.
+            // DEPOT-1: none, if the row is not in use.
             len = self.len(row);
             if len > 0 {
                 for (to, slot) in out.iter_mut().zip(&self.row(row, class)[..len]) {
@@ -228,7 +228,7 @@ impl Depot {
         let row = (self.newest() + ROWS + 1 - self.rows()) % ROWS;
         let len = self.len(row);
         if len == 0 {
-            return 0; // D1: it is not in use, so none is
+            return 0; // DEPOT-1: it is not in use, so none is
         }
         for (to, slot) in out.iter_mut().zip(&self.row(row, class)[..len]) {
             *to = slot.get();
@@ -252,11 +252,11 @@ impl Depot {
     /// Asserts the invariants, for tests, and says which blocks it has.
     #[cfg(any(test, feature = "model"))]
     pub fn check(&self, class: SizeClass) -> std::vec::Vec<*mut u8> {
-        assert!(self.least.get() <= self.rows.get(), "D2");
+        assert!(self.least.get() <= self.rows.get(), "DEPOT-2");
         let in_use = |row: usize| (self.newest() + ROWS - row) % ROWS < self.rows();
         let all = (0..ROWS).flat_map(|row| {
             let len = self.len(row);
-            assert!(len <= room(class) && (len > 0) == in_use(row), "D1");
+            assert!(len <= room(class) && (len > 0) == in_use(row), "DEPOT-1");
             &self.row(row, class)[..len]
         });
         all.map(Cell::get).collect()

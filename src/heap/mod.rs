@@ -2,10 +2,10 @@
 //! threads. Blocks leave it and come back in runs, a magazine's part at a time.
 //!
 //! ```text
-//!    magazines of each thread          (magazines.rs)
+//!    magazines of each thread          (tcache/magazines.rs)
 //!        | refill            ^ flush
 //!        v                   |
-//!    depot of each class               (depot.rs)
+//!    depot of each class               (heap/depot.rs)
 //!        | take, if empty    ^ give, if full
 //!        v                   |
 //!    used pools by shard and class, each under its lock      empty -> used -> full
@@ -18,12 +18,12 @@
 //!
 //! # Invariants
 //!
-//! H1  A block is in exactly one of four places: its pool's bits, its class's
+//! HEAP-1  A block is in exactly one of four places: its pool's bits, its class's
 //!     depot, some thread's magazine, or the program.
-//! H2  Locks are taken in this order: a class's, then the arenas'. Nobody
+//! HEAP-2  Locks are taken in this order: a class's, then the arenas'. Nobody
 //!     holds two classes' locks, but for fork, which takes them in order, shard
 //!     by shard.
-//! H3  No lock is held while an arena's chunk comes or goes: that may take
+//! HEAP-3  No lock is held while an arena's chunk comes or goes: that may take
 //!     time, and may call a program's own functions.
 
 pub mod bin;
@@ -126,7 +126,7 @@ unsafe impl Sync for Classes {}
 pub struct Heap {
     /// Those of the first shard.
     first: Classes,
-    /// Those of the others, by shard from 1 on; null until the shard is opened (E1). Release publishes
+    /// Those of the others, by shard from 1 on; null until the shard is opened (SHARD-1). Release publishes
     /// them; pairs with the Acquire of each load.
     others: [AtomicPtr<Classes>; SHARDS - 1],
     pub(crate) arenas: Lock<Arenas>,
@@ -173,7 +173,7 @@ impl Heap {
     }
 
     /// Makes the classes of a shard, if they are not there. False if there is no memory for them.
-    /// Under the threads' lock (E1).
+    /// Under the threads' lock (SHARD-1).
     #[cold]
     pub fn open(&self, shard: Shard) -> bool {
         let Some(place) = shard
@@ -206,7 +206,7 @@ impl Heap {
         };
         // SAFETY: `open` made them, for good.
         let classes = unsafe { self.others[other].load(Acquire).as_ref() };
-        // Nobody asks for one that is not open (E1).
+        // Nobody asks for one that is not open (SHARD-1).
         classes.unwrap_or(&self.first)
     }
 
@@ -336,8 +336,8 @@ impl Heap {
         }
     }
 
-    /// All locks, in their order (H2): those of all classes in the shards that are open
-    /// (E1), and the arenas'.
+    /// All locks, in their order (HEAP-2): those of all classes in the shards that are open
+    /// (SHARD-1), and the arenas'.
     pub fn each_lock<'a>(&'a self, see: &mut dyn FnMut(&'a Word)) {
         let classes = |shard: Shard| self.classes(shard).0.iter();
         self.shards()

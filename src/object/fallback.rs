@@ -3,7 +3,7 @@
 //!
 //! # Invariants
 //!
-//! O1  A pointer that the address map knows is ours; any other is handed to
+//! OBJECT-1  A pointer that the address map knows is ours; any other is handed to
 //!     `below` unread, whatever its value.
 //!
 //! # Threads
@@ -102,7 +102,7 @@ pub fn current_magazines() -> Option<&'static Magazines> {
 /// Gives a pointer that is not ours back below; nothing if it is null.
 ///
 /// # Safety
-/// `below` keeps T1.
+/// `below` keeps VTABLE-1.
 #[inline(never)]
 pub unsafe fn free(below: &Allocator, p: *mut c_void) {
     if p.is_null() {
@@ -112,7 +112,7 @@ pub unsafe fn free(below: &Allocator, p: *mut c_void) {
         return;
     }
     count(Event::Freed);
-    // SAFETY: O1 and T1.
+    // SAFETY: OBJECT-1 and VTABLE-1.
     unsafe { (below.free)(below.ctx, p) };
 }
 
@@ -121,13 +121,13 @@ pub unsafe fn free(below: &Allocator, p: *mut c_void) {
 /// so by an eighth.
 ///
 /// # Safety
-/// `below` keeps T1.
+/// `below` keeps VTABLE-1.
 #[inline(never)]
 pub unsafe fn realloc(below: &Allocator, p: *mut c_void, n: usize) -> *mut c_void {
     if is_stale(p) {
         return ptr::null_mut();
     }
-    // SAFETY: O1 and T1.
+    // SAFETY: OBJECT-1 and VTABLE-1.
     ask(n / 8, || unsafe { (below.realloc)(below.ctx, p, n) })
 }
 

@@ -1,10 +1,10 @@
 //! The object allocator: malloc, calloc and free for every size and every pointer;
-//! realloc is in `realloc.rs`. Small and medium requests are served from pools; all else
-//! goes *below* (`below.rs`), to the table that each call brings along.
+//! realloc is in `object/realloc.rs`. Small and medium requests are served from pools; all else
+//! goes *below* (`object/fallback.rs`), to the table that each call brings along.
 //!
 //! ```text
 //!    request in bytes    0 .. 512     513 .. 32768      more
-//!    served by           small        medium (cutoff.rs) below
+//!    served by           small        medium (policy/size_policy.rs) below
 //!
 //!    address map says    a class                nothing
 //!    freed to            that class's magazine  below
@@ -43,7 +43,7 @@ use crate::tcache::registry;
 /// Allocates `n` bytes. Null if there is no memory for them.
 ///
 /// # Safety
-/// `below` keeps T1.
+/// `below` keeps VTABLE-1.
 #[inline(always)]
 pub unsafe fn malloc<const ALIGN: usize>(below: &Allocator, n: usize) -> *mut c_void {
     if n > SMALL_MAX {
@@ -68,7 +68,7 @@ unsafe fn beyond_small(below: &Allocator, n: usize) -> *mut c_void {
         if n > REQUEST_MAX {
             return errno::no_memory();
         }
-        // SAFETY: T1.
+        // SAFETY: VTABLE-1.
         return fallback::make(n, || unsafe { (below.malloc)(below.ctx, n) });
     };
     // SAFETY: the caller's promise.
@@ -78,7 +78,7 @@ unsafe fn beyond_small(below: &Allocator, n: usize) -> *mut c_void {
 /// A request for `n` bytes, which `class`, a medium one, serves.
 ///
 /// # Safety
-/// `below` keeps T1.
+/// `below` keeps VTABLE-1.
 #[inline]
 unsafe fn medium(below: &Allocator, class: SizeClass, n: usize) -> *mut c_void {
     let block = current::magazines().pop(class);
@@ -109,7 +109,7 @@ unsafe fn miss<const ALIGN: usize>(below: &Allocator, n: usize) -> *mut c_void {
         return block.cast();
     }
     // No arena to be had. As in obmalloc, what is below may still have some.
-    // SAFETY: T1.
+    // SAFETY: VTABLE-1.
     fallback::make(class.size(), || unsafe {
         (below.malloc)(below.ctx, class.size())
     })
@@ -138,7 +138,7 @@ fn take(class: SizeClass, n: usize) -> *mut u8 {
 /// memory for them, or the product exceeds `PY_SSIZE_T_MAX`.
 ///
 /// # Safety
-/// `below` keeps T1.
+/// `below` keeps VTABLE-1.
 #[inline(always)]
 pub unsafe fn calloc<const ALIGN: usize>(
     below: &Allocator,
@@ -168,7 +168,7 @@ unsafe fn calloc_beyond_small(below: &Allocator, nelem: usize, elsize: usize) ->
         return errno::no_memory();
     };
     let Some(class) = size_policy::class_of(n) else {
-        // SAFETY: T1.
+        // SAFETY: VTABLE-1.
         return fallback::make(n, || unsafe { (below.calloc)(below.ctx, nelem, elsize) });
     };
     // SAFETY: the caller's promise.
@@ -226,7 +226,7 @@ unsafe fn clear(p: *mut u8, n: usize) {
 /// ours goes below.
 ///
 /// # Safety
-/// `below` keeps T1. A pointer into one of our pools is a block that is live;
+/// `below` keeps VTABLE-1. A pointer into one of our pools is a block that is live;
 /// nobody uses it any more.
 #[inline(always)]
 pub unsafe fn free(below: &Allocator, p: *mut c_void) {

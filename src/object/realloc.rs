@@ -10,12 +10,12 @@
 //!
 //! # Invariants
 //!
-//! O2  A failed realloc leaves the block as it was; one that shrinks never
+//! OBJECT-2  A failed realloc leaves the block as it was; one that shrinks never
 //!     fails.
 //!
 //! # Threads
 //!
-//! As in `object.rs`.
+//! As in `object/mod.rs`.
 
 use core::ffi::c_void;
 use core::ptr;
@@ -120,7 +120,7 @@ unsafe fn beyond_small(below: &Allocator, p: *mut c_void, n: usize, size: usize)
         // What has grown beyond the small classes will grow again; the C
         // library's realloc often extends it where it is, where between our own
         // classes each step would copy.
-        // SAFETY: T1.
+        // SAFETY: VTABLE-1.
         fallback::make(n, || unsafe { (below.malloc)(below.ctx, n) })
     } else {
         // Medium, so packed nowhere.
@@ -145,7 +145,7 @@ pub unsafe fn into(
     free: impl FnOnce(),
 ) -> *mut c_void {
     if block.is_null() {
-        return if n <= size { p } else { ptr::null_mut() }; // O2
+        return if n <= size { p } else { ptr::null_mut() }; // OBJECT-2
     }
     // SAFETY: each is at least so long; the new one is nobody's yet.
     unsafe { block.copy_from_nonoverlapping(p, n.min(size)) };

@@ -17,7 +17,7 @@
 //!
 //! # Fork
 //!
-//! Fork takes every lock, in the order that `fork.rs` states, so that the child finds the
+//! Fork takes every lock, in the order that `background/fork.rs` states, so that the child finds the
 //! state whole. The word says whose each lock is, which four cases need:
 //!
 //! - Other libraries' fork handlers run while the fork holds the locks, and may allocate.

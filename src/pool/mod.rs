@@ -265,15 +265,14 @@ impl Pool {
         assert!(self.words.iter().all(|word| word.get() == 0), "POOL-1");
     }
 
-    /// Takes free blocks of the pool, which is of class `class`: those at the
-    /// lowest addresses, as many as there are and `out` has room for. They
-    /// fill `out` from its end: the lowest is the last. Returns how many.
+    /// Takes free blocks of the pool, whose class is `class`, lowest addresses first, until
+    /// `out` is full or the pool is. Fills `out` from its end, so the lowest block is last.
+    /// Returns the number of blocks.
     #[inline]
     pub fn take(&self, class: SizeClass, out: &mut [*mut u8]) -> usize {
         let (info, wanted, resident) = (class.info(), out.len(), self.resident.get());
         let mut room = wanted;
-        // While the pages that are with us are the first ones, the lowest blocks
-        // are on them.
+        // If the resident pages are the pool's first, the lowest blocks are on them anyway.
         if !resident.are_the_first() {
             room = self.take_where(info, out, room, |n| bitmap::on_pages(info, resident, n));
         }
@@ -283,8 +282,8 @@ impl Pool {
         taken
     }
 
-    /// Takes blocks that have a bit in what `may` says of their word. Returns how
-    /// many slots of the `room` are left.
+    /// Takes free blocks whose bit is set in `may(word)`. Returns how many slots of `room` are
+    /// left.
     #[inline(always)]
     fn take_where(
         &self,
@@ -330,8 +329,8 @@ impl Pool {
         room
     }
 
-    /// Notes the pages on which the blocks with these bits lie, of those from number
-    /// `start` on, as resident and not idle.
+    /// Marks the pages under some blocks as resident and not idle: `blocks` has a bit for each
+    /// of the 64 blocks from number `start` on.
     #[inline]
     fn touch(&self, info: &ClassInfo, start: usize, blocks: u64) {
         let Some(last) = blocks.checked_ilog2() else {
@@ -377,10 +376,9 @@ impl Pool {
         Ok(())
     }
 
-    /// Gives back the leading blocks of `blocks`, which are of the pool's class
-    /// `class`, that lie in this pool. Returns how many these are; or that one of them
-    /// cannot be what its caller took it for, as no taken block begins there. Then the
-    /// pool is as it was.
+    /// Gives the leading blocks of `blocks` back that are in this pool, whose class is
+    /// `class`. Returns their number. Fails, and leaves the pool unchanged, if one of them is
+    /// not the address of a taken block.
     #[inline(never)]
     pub fn give(&self, class: SizeClass, blocks: &[*mut u8]) -> Result<usize, NotAllTaken> {
         let info = class.info();
@@ -395,7 +393,7 @@ impl Pool {
                 break;
             }
             let n = ((behind as u64 * reciprocal) >> 32) as usize / BLOCKS_PER_WORD;
-            // SAFETY: S3: a block of the pool has a word.
+            // SAFETY: CLASS-3: a block of the pool has a word.
             unsafe { assert_unchecked(n < WORDS) };
             let bytes = span_of_word.min(span - n * span_of_word);
             let start = first + n * span_of_word;
@@ -420,7 +418,7 @@ impl Pool {
             words_free |= 1 << n;
         }
         let given = blocks.len() - rest.len();
-        // In the pool, but where it has no blocks of this class.
+        // An address in the pool's 64 KiB, but outside of its blocks.
         let beside = rest.first();
         let beside = beside.is_some_and(|block| pool_base(block.addr()) == self.base());
         if beside || products as u32 >= INSIDE {
@@ -432,7 +430,7 @@ impl Pool {
         Ok(given)
     }
 
-    /// Whether a block of the pool's class begins at this address in it.
+    /// Whether a block of the pool's class begins at `address`, which is in the pool.
     pub fn begins_block(&self, address: usize) -> bool {
         let Some(class) = self.class() else {
             return false;
@@ -441,7 +439,7 @@ impl Pool {
         number.is_some_and(|n| n < class.info().blocks as usize)
     }
 
-    /// Marks blocks as taken that were until `give` began with them.
+    /// Marks blocks as taken again for which `give` has cleared the bits.
     #[cold]
     pub(crate) fn take_again(&self, info: &ClassInfo, blocks: &[*mut u8]) {
         for block in blocks {
@@ -452,16 +450,16 @@ impl Pool {
         }
     }
 
-    /// Gives the leading blocks of `blocks` that lie in this pool, which is of `class`, one
-    /// by one, and leaves out those that cannot have been freed rightly: they are told to
-    /// `mistake`. Returns how many lie in it.
+    /// Gives the leading blocks of `blocks` back that are in this pool, whose class is
+    /// `class`, one by one. Reports each invalid one to `report` and leaves it out. Returns how
+    /// many entries are in the pool.
     #[cold]
     #[inline(never)]
     pub fn give_singly(
         &self,
         class: SizeClass,
         blocks: &[*mut u8],
-        mut mistake: impl FnMut(*mut u8, InvalidFree),
+        mut report: impl FnMut(*mut u8, InvalidFree),
     ) -> usize {
         let here = |block: &&*mut u8| pool_base(block.addr()) == self.base();
         let mut seen = 0;
@@ -475,12 +473,12 @@ impl Pool {
             } else {
                 InvalidFree::NotABlock
             };
-            mistake(*block, invalid_free);
+            report(*block, invalid_free);
         }
         seen
     }
 
-    /// The pages on which no taken block lies.
+    /// The pages without a taken block.
     pub fn free_pages(&self) -> Pages {
         let Some(class) = self.class() else {
             return Pages::ALL;
@@ -493,9 +491,9 @@ impl Pool {
         })
     }
 
-    /// Takes the pages that are to go back to the kernel out of the resident
-    /// ones: those that are free and, unless `at_once`, were so already when
-    /// this was called the last time. `page` is the OS page in bytes.
+    /// Takes the pages that are due for purging out of the resident ones: those that are free
+    /// and, unless `at_once`, were free at the last call too. `page` is the size of an OS page
+    /// in bytes.
     pub fn take_purgeable(&self, page: usize, at_once: bool) -> Pages {
         let free = (self.free_pages() & self.resident.get()).whole(page);
         let due = if at_once {
@@ -516,7 +514,8 @@ impl Pool {
     pub fn give_back(&self, due: Pages) -> usize {
         let mut stay = Pages::NONE;
         for (offset, len) in due.runs() {
-            // SAFETY: POOL-5; the lock under which pages become resident is held.
+            // SAFETY: no taken block is on a page outside of `resident` (POOL-5), and the lock
+            // under which pages become resident is held.
             if !unsafe { memory::purge(self.base() + offset, len) } {
                 stay = due & Pages::spanning(offset, POOL_SIZE - 1);
                 break;
@@ -529,9 +528,8 @@ impl Pool {
         gone
     }
 
-    /// Has the kernel bring all pages with blocks of the pool, which has just begun
-    /// and lies in an arena of the kernel's, into memory at once: cheaper than one by
-    /// one.
+    /// Faults all pages with blocks in at once, which is cheaper than one by one. The pool was
+    /// assigned to `class` just now, and its arena is the kernel's.
     pub fn bring(&self, class: SizeClass) {
         let info = class.info();
         let len = info.offset(info.blocks as usize);
@@ -556,9 +554,9 @@ pub(crate) mod tests {
     use crate::tests::*;
     use core::ptr;
 
-    /// A descriptor alone: its pool's memory is never touched.
+    /// A descriptor whose pool has no memory.
     pub(crate) fn pool(class: SizeClass) -> Pool {
-        // SAFETY: all zero is a valid descriptor.
+        // SAFETY: all zero is a valid descriptor (the type's own documentation).
         let pool: Pool = unsafe { core::mem::zeroed() };
         pool.place(0x7000_0000, Pages::NONE);
         pool.begin(Shard::FIRST, class);
@@ -574,7 +572,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn blocks_come_lowest_first_and_go_back_in_any_order() {
+    fn blocks_are_taken_lowest_first_and_given_back_in_any_order() {
         for class in SizeClass::all() {
             let pool = pool(class);
             let blocks = class.info().blocks as usize;
@@ -609,7 +607,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_no_taken_block_is_named_and_the_others_go_back() {
+    fn invalid_frees_are_named_and_the_other_blocks_given_back() {
         let class = SizeClass::of(64).unwrap();
         let all = take(&pool(class), class, 4);
         let (inside, odd, before) = (
@@ -642,12 +640,12 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn free_pages_go_back_when_they_stayed_free() {
+    fn pages_are_purgeable_when_they_stayed_free() {
         for class in SizeClass::all() {
             let pool = pool(class);
             let blocks = take(&pool, class, class.info().blocks as usize);
             assert_eq!(pool.take_purgeable(MIN_PAGE, true), Pages::NONE);
-            // One block stays: the pages it lies on stay, all others go.
+            // One block stays, and with it the pages that it is on.
             let stays = blocks.len() / 2;
             let (low, high) = (&blocks[..stays], &blocks[stays + 1..]);
             assert_eq!(pool.give(class, low), Ok(low.len()));
@@ -699,7 +697,7 @@ pub(crate) mod tests {
         let blocks = take(&pool, class, class.info().blocks as usize);
         let last = blocks[blocks.len() - 3..].to_vec();
         assert_eq!(pool.give(class, &blocks), Ok(blocks.len()));
-        // All but the last page go back.
+        // All pages but the last become free.
         take(&pool, class, blocks.len());
         assert_eq!(
             pool.give(class, &blocks[..blocks.len() - 3]),

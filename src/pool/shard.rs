@@ -22,7 +22,7 @@
 //!
 //! # Invariants
 //!
-//! E1  No thread takes blocks from a shard that is not open. Lanes open while the
+//! SHARD-1  No thread takes blocks from a shard that is not open. Lanes open while the
 //!     threads' lock is held, so a fork, which holds it, knows them all.
 #![forbid(unsafe_code)]
 
@@ -43,7 +43,7 @@ const WITHIN: u64 = 250;
 static TURNS: AtomicBool = AtomicBool::new(false);
 /// When the locks found held were counted from, last.
 static SINCE: AtomicU64 = AtomicU64::new(0);
-/// How many shards are open (E1).
+/// How many shards are open (SHARD-1).
 static OPEN: AtomicUsize = AtomicUsize::new(1);
 
 /// The index of a shard, below [`SHARDS`].
@@ -56,7 +56,7 @@ impl Shard {
 
     /// The shard of the thread that was the `number`th to come, from 0. It and those before it are
     /// open then, if `open` has what belongs to each; else the thread shares the first. To be
-    /// asked under the threads' lock (E1).
+    /// asked under the threads' lock (SHARD-1).
     pub fn of_thread(number: usize, open: impl Fn(Shard) -> bool) -> Shard {
         if TURNS.load(Relaxed) {
             return Shard::FIRST;

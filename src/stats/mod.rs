@@ -1,5 +1,5 @@
 //! Statistics: what the heap holds at one moment, and where the process's memory
-//! is. `stats_json.rs`, `stats_text.rs` and `live/` write it down.
+//! is. `stats/json.rs`, `stats/report.rs` and `stats_page/` write it down.
 //!
 //! Nothing is counted on the hit path. The arenas are asked, then the threads'
 //! magazines, then the classes, once and one after the other, each under its

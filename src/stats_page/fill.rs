@@ -1,4 +1,4 @@
-//! The statistics in the form that others read: the numbers of `stats_json.rs`.
+//! The statistics in the form that others read: the numbers of `stats/json.rs`.
 
 use super::host;
 use super::layout::{Arenas, Bytes, CLASSES, Class, Large, Pools, Resident, Statistics, UNKNOWN};
@@ -60,7 +60,7 @@ pub fn fill(to: &mut Statistics, libc: &dyn Fn() -> Option<LibcMemory>) {
         used: (sums.pools - sums.full) as u64,
         full: sums.full as u64,
         free: arenas.free_pools as u64,
-        shards: Shard::open().count() as u64,
+        lanes: Shard::open().count() as u64,
     };
     to.bytes = Bytes {
         from_os: now.os_bytes() as u64,

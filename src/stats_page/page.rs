@@ -9,11 +9,11 @@
 //!
 //! # Invariants
 //!
-//! V1  `WORDS` is null or the page, which stays mapped while the answerer runs or `PAGE`'s
+//! PAGE-1  `WORDS` is null or the page, which stays mapped while the answerer runs or `PAGE`'s
 //!     lock is held: who takes it away stops the answerer before.
-//! V2  The statistics change only while `sequence` is odd, the bytes of a snapshot only
+//! PAGE-2  The statistics change only while `sequence` is odd, the bytes of a snapshot only
 //!     while `snapshot_sequence` is: under the lock.
-//! V3  A process writes to the page that it has made itself, and to no other's.
+//! PAGE-3  A process writes to the page that it has made itself, and to no other's.
 
 use core::mem::offset_of;
 use core::ptr::{self, NonNull};
@@ -58,7 +58,7 @@ pub struct Published {
     file: Cell<Option<Shared>>,
     /// Bytes that the file has, at least.
     length: Cell<u64>,
-    /// The process that has made it (V3).
+    /// The process that has made it (PAGE-3).
     process: Cell<i32>,
     /// When the statistics were made.
     made: Cell<u64>,
@@ -83,7 +83,7 @@ static PAGE: Lock<Published> = Lock::new(Published {
     libc_next: Cell::new(0),
 });
 
-/// The page, for who does not hold the lock (V1).
+/// The page, for who does not hold the lock (PAGE-1).
 static WORDS: AtomicPtr<Page> = AtomicPtr::new(ptr::null_mut());
 
 /// The words of the page that readers write, or wait for.
@@ -97,7 +97,7 @@ impl Words {
     }
 
     fn word(&self, offset: usize) -> &AtomicU32 {
-        // SAFETY: V1; a word of the page, aligned, that nobody uses otherwise.
+        // SAFETY: PAGE-1; a word of the page, aligned, that nobody uses otherwise.
         unsafe { AtomicU32::from_ptr(self.0.as_ptr().cast::<u8>().add(offset).cast()) }
     }
 
@@ -239,7 +239,7 @@ pub fn write_before_fork(was_asked: bool) {
 }
 
 impl Published {
-    /// The words, if the page is this process's (V3).
+    /// The words, if the page is this process's (PAGE-3).
     fn words(&self) -> Option<Words> {
         let is_mine = self.process.get() == text::pid();
         self.page.get().filter(|_| is_mine).map(Words)
@@ -266,7 +266,7 @@ impl Published {
     fn leave(&self) {
         WORDS.store(ptr::null_mut(), Release);
         if let Some(page) = self.page.take() {
-            // SAFETY: V1: the answerer is stopped, and the lock is held.
+            // SAFETY: PAGE-1: the answerer is stopped, and the lock is held.
             unsafe { shared::unmap(page.cast(), PAGE_BYTES) };
         }
         self.file.set(None);
@@ -311,10 +311,10 @@ impl Published {
         let before = words.sequence().load(Relaxed) & !1;
         words.sequence().store(before + 1, Relaxed);
         fence(Release);
-        // SAFETY: V2; others only read it.
+        // SAFETY: PAGE-2; others only read it.
         let statistics = unsafe { &mut (*words.0.as_ptr()).statistics };
         fill(statistics, &|| self.libc(may_ask));
-        words.sequence().store(before.wrapping_add(2), Release); // V2
+        words.sequence().store(before.wrapping_add(2), Release); // PAGE-2
         self.made.set(clock::now());
     }
 
@@ -351,7 +351,7 @@ impl Published {
         words.snapshot_error().store(error.cast_unsigned(), Relaxed);
         words
             .snapshot_sequence()
-            .store(before.wrapping_add(2), Release); // V2
+            .store(before.wrapping_add(2), Release); // PAGE-2
         bytes > 0 || error != 0
     }
 
@@ -393,7 +393,7 @@ impl Published {
         }
         words
             .snapshot_sequence()
-            .store(before.wrapping_add(2), Release); // V2
+            .store(before.wrapping_add(2), Release); // PAGE-2
     }
 }
 

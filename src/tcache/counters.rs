@@ -1,6 +1,6 @@
 //! What went below: requests that no pool serves, and blocks that are not
 //! ours. Each thread counts for itself, with plain additions; who wants to
-//! know sums the threads up (`threads.rs`).
+//! know sums the threads up (`tcache/registry.rs`).
 //!
 //! # Threads
 //!

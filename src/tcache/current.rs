@@ -7,14 +7,14 @@
 //!
 //! The word always points to magazines, so that the hit path asks nothing: at both ends
 //! of a thread's life to some without slots, with which it goes the slow way, where
-//! `threads.rs` tells the two apart by their address.
+//! `tcache/registry.rs` tells the two apart by their address.
 
 use core::ptr::{self, NonNull};
 
 use crate::os::thread_word;
 use crate::tcache::magazines::Magazines;
 
-/// What a thread has before its first miss. Never written (M3).
+/// What a thread has before its first miss. Never written (MAGAZINE-3).
 static UNUSED: Magazines = Magazines::slotless();
 
 /// What a thread has that is to have no magazines, because it is ending or because

@@ -1,8 +1,8 @@
 //! A magazine: a thread's free blocks of one class. What is here is all that the hit
 //! path touches of them: two words, and the slot that is on top.
 //!
-//! How it is filled and emptied, and what holds of its fields (M1 to M4), is in
-//! `magazines.rs`.
+//! How it is filled and emptied, and what holds of its fields (MAGAZINE-1 to MAGAZINE-4), is in
+//! `tcache/magazines.rs`.
 
 use crate::arena::page_map::ENTRY_STEP;
 use crate::sync::{
@@ -27,10 +27,10 @@ impl Magazine {
     #[inline(always)]
     pub fn pop(&self) -> *mut u8 {
         let top = self.top.load(Relaxed);
-        // SAFETY: M1.
+        // SAFETY: MAGAZINE-1.
         let block = unsafe { top.read() };
         if !block.is_null() {
-            // SAFETY: M2: only the bottom is null, so there is a slot below.
+            // SAFETY: MAGAZINE-2: only the bottom is null, so there is a slot below.
             self.top.store(unsafe { top.sub(1) }, Relaxed);
         }
         block
@@ -43,10 +43,10 @@ impl Magazine {
         if above > self.limit.get() {
             return false;
         }
-        // SAFETY: M1, M3: above a slot and not above the last is a slot. What
+        // SAFETY: MAGAZINE-1, MAGAZINE-3: above a slot and not above the last is a slot. What
         // is written there is an address, not followed.
         unsafe { *above = block };
-        // Release: the compiler must keep the order, for M4.
+        // Release: the compiler must keep the order, for MAGAZINE-4.
         self.top.store(above, Release);
         true
     }

@@ -13,7 +13,7 @@
 //! read it, taking it back does not write it, what is written into it is never followed.
 //!
 //! The bottom slot holds null, so an empty magazine needs no count: pop reads the top and
-//! finds null. A thread that has no magazines yet has some without slots (`mine.rs`):
+//! finds null. A thread that has no magazines yet has some without slots (`tcache/current.rs`):
 //! every pop finds null, every push finds itself at the limit, and both go the slow way,
 //! where the thread gets magazines of its own. So does what has class 0, "in no pool",
 //! for which no thread has slots: a pointer that is not ours, a request for nothing.
@@ -26,10 +26,10 @@
 //!
 //! # Invariants
 //!
-//! M1  `top` points to the bottom, or to a slot that holds a free block.
-//! M2  The bottom slot holds null, the slots above up to the top hold free blocks.
-//! M3  `limit` is the last slot, or null if the class has no slots.
-//! M4  At each instruction the slots up to `top` hold blocks that nobody else
+//! MAGAZINE-1  `top` points to the bottom, or to a slot that holds a free block.
+//! MAGAZINE-2  The bottom slot holds null, the slots above up to the top hold free blocks.
+//! MAGAZINE-3  `limit` is the last slot, or null if the class has no slots.
+//! MAGAZINE-4  At each instruction the slots up to `top` hold blocks that nobody else
 //!     has: fork may copy the thread's memory at any of them.
 //!
 //! # Threads
@@ -117,7 +117,7 @@ impl Magazines {
         }
     }
 
-    /// Magazines without slots: every pop finds null, every push the limit (M3).
+    /// Magazines without slots: every pop finds null, every push the limit (MAGAZINE-3).
     pub const fn slotless() -> Magazines {
         let mut magazines = Magazines::zero();
         let mut index = 0;
@@ -140,7 +140,7 @@ impl Magazines {
         Shard::from_index(self.shard.load(Relaxed))
     }
 
-    /// Has them come from these pools from now on. Under the threads' lock (E1).
+    /// Has them come from these pools from now on. Under the threads' lock (SHARD-1).
     pub fn set_shard(&self, shard: Shard) {
         self.shard.store(shard.index() as u8, Relaxed);
     }
@@ -244,7 +244,7 @@ impl Magazines {
             return heap.take_one(self.shard(), class, request);
         };
         let run = self.run(class);
-        // SAFETY: M3; M4: what stands above the top is nobody's.
+        // SAFETY: MAGAZINE-3; MAGAZINE-4: what stands above the top is nobody's.
         let slots = unsafe { slice::from_raw_parts_mut(bottom.as_ptr().add(1), run) };
         let taken = heap.refill(self.shard(), class, request, slots);
         if taken < run {
@@ -270,14 +270,14 @@ impl Magazines {
         };
         let (top, run) = (&self.table[class.index()].top, self.run(class));
         let mut away = [MaybeUninit::<Slot>::uninit(); BLOCKS_PER_WORD];
-        // SAFETY: M3.
+        // SAFETY: MAGAZINE-3.
         let slots = unsafe { slice::from_raw_parts_mut(bottom.as_ptr().add(1), 2 * run) };
         let (older, newer) = slots.split_at_mut(run);
-        // SAFETY: S4.
+        // SAFETY: CLASS-4.
         unsafe { ptr::copy_nonoverlapping(older.as_ptr(), away.as_mut_ptr().cast(), run) };
         // SAFETY: so many were written just now.
         let away = unsafe { slice::from_raw_parts(away.as_ptr().cast::<Slot>(), run) };
-        // M4: in a copy that a fork makes in between, blocks are missing; none is there
+        // MAGAZINE-4: in a copy that a fork makes in between, blocks are missing; none is there
         // twice.
         top.store(bottom.as_ptr(), Relaxed);
         compiler_fence(SeqCst);
@@ -297,11 +297,11 @@ impl Magazines {
                 continue;
             };
             let top = &self.table[class.index()].top;
-            // M4: they are off before anyone else gets them.
+            // MAGAZINE-4: they are off before anyone else gets them.
             top.store(bottom.as_ptr(), Relaxed);
             compiler_fence(SeqCst);
             if held > 0 {
-                // SAFETY: M2: these held blocks just now.
+                // SAFETY: MAGAZINE-2: these held blocks just now.
                 let all = unsafe { slice::from_raw_parts(bottom.as_ptr().add(1), held) };
                 heap.give(class, all);
             }
@@ -315,15 +315,18 @@ impl Magazines {
     pub fn check(&self, class: SizeClass) -> std::vec::Vec<Slot> {
         let Magazine { top, limit } = &self.table[class.index()];
         let Some(bottom) = self.bottom(class) else {
-            assert!(limit.get().is_null() && top.load(Relaxed) == NO_SLOTS, "M3");
+            assert!(
+                limit.get().is_null() && top.load(Relaxed) == NO_SLOTS,
+                "MAGAZINE-3"
+            );
             return std::vec::Vec::new();
         };
         let room = 2 * self.run(class);
         // SAFETY: so many slots it has, with its bottom.
         let all = unsafe { slice::from_raw_parts(bottom.as_ptr(), room + 1) };
-        assert!(self.held(class) <= room, "M1");
-        assert!(ptr::eq(limit.get(), &raw const all[room]), "M3");
-        assert!(all[0].is_null(), "M2");
+        assert!(self.held(class) <= room, "MAGAZINE-1");
+        assert!(ptr::eq(limit.get(), &raw const all[room]), "MAGAZINE-3");
+        assert!(all[0].is_null(), "MAGAZINE-2");
         all[1..=self.held(class)].to_vec()
     }
 }

@@ -15,13 +15,13 @@
 //!
 //! In a forked child the other threads are gone and their records are not
 //! idle. They are of an earlier generation, by which they are known; whoever
-//! takes such a record takes the blocks in it, too (M4).
+//! takes such a record takes the blocks in it, too (MAGAZINE-4).
 //!
 //! # Invariants
 //!
-//! R1  A record belongs to the living thread whose word points to it, or to
+//! REGISTRY-1  A record belongs to the living thread whose word points to it, or to
 //!     nobody; then it is on `idle`, or of an earlier generation.
-//! R2  Records are never given back to the kernel.
+//! REGISTRY-2  Records are never given back to the kernel.
 //!
 //! # Threads
 //!
@@ -155,7 +155,7 @@ unsafe extern "C" fn end(value: *mut c_void) {
         magazines,
     ) {
         // SAFETY: the thread's word points to this record's magazines, so it is the value
-        // that `begin` gave the key; R2.
+        // that `begin` gave the key; REGISTRY-2.
         unsafe { &*record }
     } else {
         let threads = THREADS.lock();
@@ -229,7 +229,7 @@ impl Threads {
     fn make(&self) -> Option<&'static Record> {
         let memory = metadata::take(size_of::<Record>())?;
         // SAFETY: a piece of metadata is zero, which is a record never used, aligned to more than a
-        // record, and never unmapped (R2).
+        // record, and never unmapped (REGISTRY-2).
         let record: &'static Record = unsafe { memory.cast().as_ref() };
         let number = self.records().count();
         let slots = ptr::NonNull::new(record.slots.get().cast::<Slot>())?;
@@ -306,13 +306,13 @@ pub fn mappings() -> impl Iterator<Item = (usize, usize)> {
 pub fn check(mut see: impl FnMut(&'static Magazines, bool)) {
     let threads = THREADS.lock();
     let is_idle = |record: &Record| record.generation.get() == 0;
-    assert!(threads.idle.iter().all(is_idle), "R1");
+    assert!(threads.idle.iter().all(is_idle), "REGISTRY-1");
     let idle = threads.records().filter(|record| is_idle(record));
-    assert_eq!(idle.count(), threads.idle.iter().count(), "R1");
+    assert_eq!(idle.count(), threads.idle.iter().count(), "REGISTRY-1");
     for record in threads.records() {
         assert!(
             Shard::open().any(|shard| shard == record.magazines.shard()),
-            "E1"
+            "SHARD-1"
         );
         see(&record.magazines, is_idle(record));
     }

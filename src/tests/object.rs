@@ -5,7 +5,6 @@
 use super::*;
 use crate::base::size_class::MEDIUM_MAX;
 use crate::base::vtable::LIBC;
-use crate::heap::HEAP;
 use crate::object;
 use crate::object::realloc;
 use crate::policy::size_policy;
@@ -43,7 +42,7 @@ impl Owned {
     }
 
     fn malloc(len: usize, seed: u8) -> Owned {
-        // SAFETY: the C library's table keeps T1, here and below.
+        // SAFETY: the C library's table keeps VTABLE-1, here and below.
         Owned::new(unsafe { object::malloc::<16>(&LIBC, len) }, len, seed)
     }
 
@@ -143,7 +142,7 @@ proptest! {
     #[test]
     fn random_programs_keep_their_contents(acts in acts()) {
         perform(&acts);
-        HEAP.check();
+        crate::check::heap(&crate::heap::HEAP);
     }
 }
 
@@ -162,7 +161,7 @@ fn blocks_may_be_freed_by_another_thread() {
         drop(send);
         scope.spawn(move || receive.into_iter().for_each(Owned::free));
     });
-    HEAP.check();
+    crate::check::heap(&crate::heap::HEAP);
 }
 
 #[test]
@@ -178,7 +177,7 @@ fn threads_come_and_go() {
             }
         });
     }
-    HEAP.check();
+    crate::check::heap(&crate::heap::HEAP);
 }
 
 #[test]

@@ -1,132 +1,95 @@
-//! The rules of the sources: a file names only files that stand above it in
-//! `lib.rs`, none is long, and every invariant that is cited is defined once.
+//! The rules of the sources: a folder names only folders that `lib.rs` lists before it, a
+//! type's methods are in the file that defines the type, every file belongs to a module, and
+//! every invariant that is cited is defined once.
+//!
+//! The first two rules together leave no way up: a method can be called without naming its
+//! folder, but only on a value whose type an earlier folder defines, and that type has no
+//! methods elsewhere. Callbacks (`base/callback.rs`) and trait objects remain; `lib.rs` lists
+//! the callbacks.
 
 use super::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::string::{String, ToString};
-
-const LINES_MAX: usize = 500;
 
 fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-/// The modules in the order in which `lib.rs` and the folders' `mod.rs` name
-/// them, as paths such as `host::table`. A folder stands before its files.
-fn modules() -> Vec<String> {
-    fn visit(file: &Path, folder: &Path, prefix: &str, modules: &mut Vec<String>) {
-        let text = fs::read_to_string(file).unwrap();
-        for line in text.lines() {
-            let line = line.strip_prefix("pub ").unwrap_or(line);
-            let Some(name) = line
-                .strip_prefix("mod ")
-                .and_then(|rest| rest.strip_suffix(';'))
-            else {
-                continue;
-            };
-            if name == "tests" {
-                continue;
-            }
-            modules.push(format!("{prefix}{name}"));
-            let inner = folder.join(name);
-            if inner.join("mod.rs").exists() {
-                visit(
-                    &inner.join("mod.rs"),
-                    &inner,
-                    &format!("{prefix}{name}::"),
-                    modules,
-                );
-            }
+/// The names in the `mod NAME;` lines of a file, in order.
+fn submodules(file: &Path) -> Vec<String> {
+    let text = fs::read_to_string(file).unwrap();
+    let name = |line: &str| {
+        let line = line.trim_start();
+        let line = line.strip_prefix("pub(crate) ").unwrap_or(line);
+        let line = line.strip_prefix("pub(super) ").unwrap_or(line);
+        let line = line.strip_prefix("pub ").unwrap_or(line);
+        let name = line.strip_prefix("mod ")?.strip_suffix(';')?;
+        (name != "tests").then(|| name.to_string())
+    };
+    text.lines().filter_map(name).collect()
+}
+
+/// Every file of the library with the folder (or single file) of `src/` that it is in, in the
+/// order of `lib.rs`.
+fn files() -> Vec<(String, PathBuf)> {
+    fn visit(top: &str, module: &Path, files: &mut Vec<(String, PathBuf)>) {
+        let plain = module.with_extension("rs");
+        let file = if plain.exists() {
+            plain
+        } else {
+            module.join("mod.rs")
+        };
+        for inner in submodules(&file) {
+            visit(top, &module.join(inner), files);
         }
+        files.push((top.to_string(), file));
     }
-    let mut modules = Vec::new();
-    visit(&source().join("lib.rs"), &source(), "", &mut modules);
-    modules
+    let mut files = Vec::new();
+    for top in submodules(&source().join("lib.rs")) {
+        visit(&top, &source().join(&top), &mut files);
+    }
+    files
 }
 
-fn file_of(module: &str) -> PathBuf {
-    let path = source().join(module.replace("::", "/"));
-    let file = path.with_extension("rs");
-    if file.exists() {
-        file
-    } else {
-        path.join("mod.rs")
-    }
-}
-
-/// The text of a file without its tests.
-fn text_of(module: &str) -> String {
-    let text = fs::read_to_string(file_of(module)).unwrap();
+/// The code of a file: without its tests and without comments.
+fn code_of(file: &Path) -> String {
+    let text = fs::read_to_string(file).unwrap();
     let tests = [
         "\n#[cfg(test)]\nmod tests",
         "\n#[cfg(test)]\npub(crate) mod tests",
+        "\n#[cfg(test)]\npub(super) mod tests",
     ];
     let end = tests.iter().filter_map(|tests| text.find(tests)).min();
-    text[..end.unwrap_or(text.len())].to_string()
-}
-
-/// The code of a file: without tests and comments.
-fn code_of(module: &str) -> String {
     let is_code = |line: &&str| !line.trim_start().starts_with("//");
-    text_of(module)
-        .lines()
-        .filter(is_code)
-        .collect::<Vec<_>>()
-        .join("\n")
+    let code = text[..end.unwrap_or(text.len())].lines().filter(is_code);
+    code.collect::<Vec<_>>().join("\n")
 }
 
-/// What follows each `marker` in `code`, as far as it is a path of modules; a
-/// brace is opened into its parts.
-fn named_after(code: &str, marker: &str) -> Vec<String> {
-    let mut named = Vec::new();
-    for (at, _) in code.match_indices(marker) {
-        let rest = &code[at + marker.len()..];
-        match rest.strip_prefix('{') {
-            Some(list) => {
-                let list = list.split('}').next().unwrap();
-                named.extend(list.split(',').map(|part| part.trim().to_string()));
-            }
-            None => {
-                let is_path =
-                    |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_:".contains(c);
-                named.push(rest.split(|c| !is_path(c)).next().unwrap().to_string());
-            }
-        }
-    }
-    named
+/// The first identifier in `text`.
+fn identifier(text: &str) -> String {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    text.split(|c| !is_part(c)).next().unwrap().to_string()
 }
 
 #[test]
-fn a_file_names_only_files_above_it() {
-    let modules = modules();
-    assert!(modules.len() > 30, "{modules:?}");
-    let place = |path: &str| {
-        let is_in = |module: &&String| path == **module || path.starts_with(&format!("{module}::"));
-        let longest = modules
-            .iter()
-            .filter(is_in)
-            .max_by_key(|module| module.len());
-        longest.map(|found| modules.iter().position(|module| module == found).unwrap())
-    };
+fn a_folder_names_only_folders_before_it() {
+    let order: Vec<String> = submodules(&source().join("lib.rs"));
+    assert!(order.len() > 15, "{order:?}");
+    let place = |name: &str| order.iter().position(|module| module == name);
     let mut uses = 0;
-    for (own, module) in modules.iter().enumerate() {
-        let code = code_of(module);
-        let folder = module.rsplit_once("::").map_or("", |(folder, _)| folder);
-        let absolute = named_after(&code, "crate::").into_iter();
-        let relative = named_after(&code, "super::")
-            .into_iter()
-            .map(|path| format!("{folder}::{path}"));
-        for path in absolute.chain(relative) {
-            let Some(named) = place(path.trim_end_matches(':')) else {
+    for (top, file) in files() {
+        let code = code_of(&file);
+        for (at, marker) in code.match_indices("crate::") {
+            let named = identifier(&code[at + marker.len()..]);
+            let Some(named_at) = place(&named) else {
                 continue;
             };
             uses += 1;
             assert!(
-                named <= own,
-                "{module} names {}, which stands below it",
-                modules[named]
+                Some(named_at) <= place(&top),
+                "{file:?} names {named}, which lib.rs lists after {top}"
             );
         }
     }
@@ -134,51 +97,76 @@ fn a_file_names_only_files_above_it() {
 }
 
 #[test]
-fn every_file_is_in_the_map_and_none_is_long() {
-    let modules = modules();
-    let lib = source().join("lib.rs");
-    for module in &modules {
-        let lines = text_of(module).lines().count();
-        assert!(lines <= LINES_MAX, "{module}: {lines} lines");
+fn methods_are_in_the_file_that_defines_the_type() {
+    let mut seen = 0;
+    for (_, file) in files() {
+        let code = code_of(&file);
+        let kinds = ["struct ", "enum ", "union ", "trait "];
+        let defined: BTreeSet<String> = kinds
+            .iter()
+            .flat_map(|kind| code.match_indices(kind).map(move |found| (kind, found.0)))
+            .map(|(kind, at)| identifier(&code[at + kind.len()..]))
+            .collect();
+        for line in code.lines().filter(|line| line.starts_with("impl")) {
+            let mut rest = &line["impl".len()..];
+            if rest.starts_with('<') {
+                let mut depth = 0;
+                let end = rest.find(|c: char| {
+                    depth += i32::from(c == '<') - i32::from(c == '>');
+                    depth == 0
+                });
+                rest = &rest[end.unwrap() + 1..];
+            }
+            if line.contains(" for ") {
+                continue; // a trait's methods, which callers reach through the trait
+            }
+            let name = identifier(rest.trim_start());
+            seen += 1;
+            assert!(
+                defined.contains(&name),
+                "{file:?} has methods of {name}, which another file defines"
+            );
+        }
     }
-    let mut files = Vec::new();
+    assert!(seen > 40, "only {seen} types with methods were seen");
+}
+
+#[test]
+fn every_file_belongs_to_a_module() {
+    let known: BTreeSet<PathBuf> = files().into_iter().map(|(_, file)| file).collect();
     let mut folders = vec![source()];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
-                // The command is not of the library.
+                // The command is a program of its own.
                 if path != source().join("tests") && path != source().join("bin") {
                     folders.push(path);
                 }
-            } else if path != lib {
-                files.push(path);
+            } else if path != source().join("lib.rs") {
+                assert!(known.contains(&path), "{path:?} is in no mod line");
             }
         }
     }
-    for file in files {
-        assert!(
-            modules.iter().any(|module| file_of(module) == file),
-            "{file:?} is in no mod line"
-        );
-    }
 }
 
-/// Labels such as `POOL-4` in a text, with whether they are defined there.
+/// Invariant labels such as `POOL-4` in a text, with whether they are defined there.
 fn labels(text: &str) -> Vec<(String, bool)> {
     let mut labels = Vec::new();
     for line in text.lines() {
-        let words: Vec<_> = line.split(|c: char| !c.is_ascii_alphanumeric()).collect();
-        for word in words {
-            let [letter, digits @ ..] = word.as_bytes() else {
+        if !line.contains("//") && !line.contains("assert") {
+            continue;
+        }
+        let is_part = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '-';
+        for word in line.split(|c| !is_part(c)) {
+            let Some((name, number)) = word.split_once('-') else {
                 continue;
             };
-            let is_label = letter.is_ascii_uppercase()
-                && !digits.is_empty()
-                && digits.len() <= 2
-                && digits.iter().all(u8::is_ascii_digit);
-            let is_comment = line.contains("//") || line.contains("assert");
-            if is_label && is_comment {
+            let is_label = name.len() > 2
+                && name.bytes().all(|c| c.is_ascii_uppercase())
+                && (1..=2).contains(&number.len())
+                && number.bytes().all(|c| c.is_ascii_digit());
+            if is_label && !["UTF", "PEP", "ISO", "RFC", "SHA"].contains(&name) {
                 let defined = line.starts_with(&format!("//! {word}  "));
                 labels.push((word.to_string(), defined));
             }
@@ -191,13 +179,13 @@ fn labels(text: &str) -> Vec<(String, bool)> {
 fn every_invariant_that_is_cited_is_defined_once() {
     let mut defined: BTreeMap<String, usize> = BTreeMap::new();
     let mut cited = Vec::new();
-    for module in modules() {
-        let text = fs::read_to_string(file_of(&module)).unwrap();
+    for (_, file) in files() {
+        let text = fs::read_to_string(&file).unwrap();
         for (label, is_definition) in labels(&text) {
             if is_definition {
                 *defined.entry(label).or_default() += 1;
             } else {
-                cited.push((label, module.clone()));
+                cited.push((label, file.clone()));
             }
         }
     }
@@ -210,10 +198,10 @@ fn every_invariant_that_is_cited_is_defined_once() {
         defined.len(),
         cited.len()
     );
-    for (label, module) in cited {
+    for (label, file) in cited {
         assert!(
             defined.contains_key(&label),
-            "{module} cites {label}, which is not defined"
+            "{file:?} cites {label}, which is not defined"
         );
     }
 }

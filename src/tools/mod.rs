@@ -6,19 +6,19 @@
 //!         | else
 //!    memcheck, AddressSanitizer   `told`: the tool knows each block
 //!         | else
-//!    object.rs
+//!    object/mod.rs
 //! ```
 //!
 //! # Threads
 //!
-//! As in `object.rs`.
+//! As in `object/mod.rs`.
 
 use core::ffi::c_void;
 use core::ptr;
 
-pub mod tools;
+pub mod annotate;
 
-pub mod told;
+pub mod instrumented;
 
 use crate::background::init;
 use crate::base::layout::{ALIGNMENT, REQUEST_MAX};
@@ -29,7 +29,7 @@ use crate::object::realloc as plain;
 
 /// Whether these functions are to be in the tables.
 pub fn is_wanted() -> bool {
-    guard::is_on() || tools::any()
+    guard::is_on() || annotate::any()
 }
 
 /// A guarded block of `n` bytes, or null.
@@ -47,9 +47,9 @@ pub unsafe fn malloc<const ALIGN: usize>(below: &Allocator, n: usize) -> *mut c_
     if !block.is_null() {
         return block;
     }
-    if tools::any() {
+    if annotate::any() {
         // SAFETY: the caller's promise.
-        return unsafe { told::malloc(below, n) };
+        return unsafe { instrumented::malloc(below, n) };
     }
     // SAFETY: as above.
     unsafe { object::malloc::<ALIGN>(below, n) }
@@ -69,9 +69,9 @@ pub unsafe fn calloc<const ALIGN: usize>(
     if !block.is_null() {
         return block; // it is zero
     }
-    if tools::any() {
+    if annotate::any() {
         // SAFETY: the caller's promise.
-        return unsafe { told::calloc(below, nelem, elsize) };
+        return unsafe { instrumented::calloc(below, nelem, elsize) };
     }
     // SAFETY: as above.
     unsafe { object::calloc::<ALIGN>(below, nelem, elsize) }
@@ -91,9 +91,9 @@ pub unsafe fn realloc<const ALIGN: usize>(
         return unsafe { malloc::<ALIGN>(below, n) };
     }
     if !guard::owns(p.addr()) {
-        if tools::any() {
+        if annotate::any() {
             // SAFETY: as above.
-            return unsafe { told::realloc(below, p, n) };
+            return unsafe { instrumented::realloc(below, p, n) };
         }
         // SAFETY: as above.
         return unsafe { plain::realloc::<ALIGN>(below, p, n) };
@@ -116,9 +116,9 @@ pub unsafe fn free(below: &Allocator, p: *mut c_void) {
     if guard::owns(p.addr()) {
         // SAFETY: the caller's promise.
         unsafe { guard::free(p.cast()) };
-    } else if tools::any() {
+    } else if annotate::any() {
         // SAFETY: as above.
-        unsafe { told::free(below, p) };
+        unsafe { instrumented::free(below, p) };
     } else {
         // SAFETY: as above.
         unsafe { object::free(below, p) };
@@ -135,7 +135,7 @@ pub const TABLE: Allocator = Allocator {
 };
 
 unsafe extern "C" fn table_malloc(ctx: *mut c_void, n: usize) -> *mut c_void {
-    // SAFETY: the context; T1. So in the three that follow; the pointers' contract is the
+    // SAFETY: the context; VTABLE-1. So in the three that follow; the pointers' contract is the
     // caller's.
     unsafe { malloc::<ALIGNMENT>(&*ctx.cast(), n) }
 }

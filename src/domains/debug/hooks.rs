@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //!
-//! G1  `INNER` of a domain is written before the hooks stand in its table,
+//! HOOKS-1  `INNER` of a domain is written before the hooks stand in its table,
 //!     with what stood there.
 
 use core::cell::UnsafeCell;
@@ -23,7 +23,7 @@ struct Hooked {
     id: u8,
     inner: UnsafeCell<Allocator>,
 }
-// SAFETY: G1.
+// SAFETY: HOOKS-1.
 unsafe impl Sync for Hooked {}
 
 static HOOKED: [Hooked; 3] = [Hooked::new(b'r'), Hooked::new(b'm'), Hooked::new(b'o')];
@@ -44,7 +44,7 @@ impl Hooked {
     }
 
     fn inner(&self) -> Allocator {
-        // SAFETY: G1.
+        // SAFETY: HOOKS-1.
         unsafe { *self.inner.get() }
     }
 }
@@ -143,7 +143,7 @@ fn address(block: Option<Block>) -> *mut c_void {
 /// # Safety
 /// Called by a table that has the hooks' context; else as C's function.
 pub unsafe extern "C" fn raw_malloc(ctx: *mut c_void, n: usize) -> *mut c_void {
-    // SAFETY: our context; T1.
+    // SAFETY: our context; VTABLE-1.
     let block = unsafe { allocate(ctx, n, |inner, all| (inner.malloc)(inner.ctx, all)) };
     if let Some(block) = block {
         // SAFETY: its own bytes.
@@ -159,7 +159,7 @@ pub unsafe extern "C" fn raw_calloc(ctx: *mut c_void, nelem: usize, elsize: usiz
     let Some(n) = nelem.checked_mul(elsize) else {
         return errno::no_memory();
     };
-    // SAFETY: our context; T1.
+    // SAFETY: our context; VTABLE-1.
     address(unsafe { allocate(ctx, n, |inner, all| (inner.calloc)(inner.ctx, 1, all)) })
 }
 
@@ -176,7 +176,7 @@ pub unsafe extern "C" fn raw_free(ctx: *mut c_void, p: *mut c_void) {
     // SAFETY: whole, as was just seen, and given up by the caller.
     unsafe { block.kill() };
     let inner = hooked.inner();
-    // SAFETY: T1.
+    // SAFETY: VTABLE-1.
     unsafe { (inner.free)(inner.ctx, block.raw().cast()) };
 }
 
@@ -200,7 +200,7 @@ pub unsafe extern "C" fn raw_realloc(ctx: *mut c_void, p: *mut c_void, n: usize)
     // SAFETY: whole, as was just seen.
     let ends = unsafe { Ends::put_aside(old) };
     let inner = hooked.inner();
-    // SAFETY: T1.
+    // SAFETY: VTABLE-1.
     let raw = unsafe { (inner.realloc)(inner.ctx, old.raw().cast(), n + overhead) };
     let (block, now, serial) = if raw.is_null() {
         (old, size, old_serial)

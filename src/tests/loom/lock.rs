@@ -60,7 +60,7 @@ fn who_only_tries_takes_it_alone_or_not_at_all() {
 
 type Pair = [Lock<Cell<u32>>; 2];
 
-/// What `fork.rs` does around a fork, in small: `copied` stands for the copy.
+/// What `background/fork.rs` does around a fork, in small: `copied` stands for the copy.
 fn fork(locks: &Pair, copied: impl FnOnce()) {
     assert!(matches!(forker::begin(u64::MAX), Turn::Own));
     for lock in locks {

@@ -8,9 +8,9 @@
 //! | what | modelled, or held by |
 //! |---|---|
 //! | `Lock`, `FORKER` | `lock.rs`, the word and the futex calls with it; that the forking thread is asleep, which only makes a fork's lock lent, is up to the model |
-//! | `MAP`: leaves, arenas, `start`, entries | `address_map.rs` |
-//! | a pool's `home`, against the helper thread's looks | `purge.rs` |
-//! | `top`, against a fork (M4) | `c_tests/fork_anywhere.c`, which stops the built library at each instruction |
+//! | `MAP`: leaves, arenas, `start`, entries | `arena/page_map.rs` |
+//! | a pool's `home`, against the helper thread's looks | `heap/mod.rs` |
+//! | `top`, against a fork (MAGAZINE-4) | `c_tests/fork_anywhere.c`, which stops the built library at each instruction |
 //! | the helper thread: `phase`, `id`, `left`, against forks | `helper.rs` |
 //! | `REGISTERED`, `READ` | `once.rs` |
 //! | `HAPPENED` | a swap: one thread tells; those that see it set have been through `REGISTERED` or see it by Acquire |
@@ -25,7 +25,7 @@
 //!
 //! A fork copies memory page by page, yet what the child sees is of one moment: the kernel
 //! makes all pages read-only before it lets a thread go on that wrote to one, so a
-//! write that the copy lacks comes after all that it has. Then M4 is about one thread's
+//! write that the copy lacks comes after all that it has. Then MAGAZINE-4 is about one thread's
 //! instructions, which is what the stepper goes through.
 //!
 //! # Limits

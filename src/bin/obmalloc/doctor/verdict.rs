@@ -197,7 +197,7 @@ fn not_loaded(path: &Path, answer: &Answer) -> Finding {
     )
 }
 
-/// What to change, for the library's own reasons (`src/host/attach.rs`).
+/// What to change, for the library's own reasons (`src/cpython/attach.rs`).
 fn advice_for(line: &str) -> &'static str {
     let table = [
         ("PYTHONMALLOC=", "unset PYTHONMALLOC"),

@@ -1,4 +1,4 @@
-//! The object allocator when a tool is told of each block (`tools.rs`).
+//! The object allocator when a tool is told of each block (`tools/annotate.rs`).
 //!
 //! ```text
 //!    the program's n bytes            at least 16 bytes that are nobody's
@@ -14,13 +14,13 @@
 //!
 //! # Invariants
 //!
-//! Y1  The last word of a block of a pool is what was asked for while the block is
+//! TOOLS-1  The last word of a block of a pool is what was asked for while the block is
 //!     live, and `FREE` from when the program frees it until it is handed out again.
 
 use core::ffi::c_void;
 use core::ptr;
 
-use super::tools;
+use super::annotate;
 use crate::arena::page_map::MAP;
 use crate::base::layout::{ALIGNMENT, REQUEST_MAX, pool_base};
 use crate::base::size_class::{SMALL_MAX, SizeClass};
@@ -46,10 +46,10 @@ static WAITING: [AtomicPtr<c_void>; WAITING_MAX] =
     [const { AtomicPtr::new(ptr::null_mut()) }; WAITING_MAX];
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
-/// Has `look` see the last word of the block at `p` (Y1).
+/// Has `look` see the last word of the block at `p` (TOOLS-1).
 fn with_last_word<T>(p: *mut c_void, class: SizeClass, look: impl FnOnce(*mut usize) -> T) -> T {
     let last = p.addr() + class.size() - WORD;
-    tools::unseen(last, || look(ptr::with_exposed_provenance_mut(last)))
+    annotate::unseen(last, || look(ptr::with_exposed_provenance_mut(last)))
 }
 
 fn remember(p: *mut c_void, class: SizeClass, n: usize) {
@@ -77,7 +77,7 @@ pub unsafe fn malloc(below: &Allocator, n: usize) -> *mut c_void {
         if n > REQUEST_MAX {
             return errno::no_memory();
         }
-        // SAFETY: T1.
+        // SAFETY: VTABLE-1.
         return fallback::make(n, || unsafe { (below.malloc)(below.ctx, n) });
     }
     // SAFETY: the caller's promise.
@@ -86,7 +86,7 @@ pub unsafe fn malloc(below: &Allocator, n: usize) -> *mut c_void {
         remember(block, class, n);
         // What lies behind the block before, or before the pool's first block.
         let before = (block.addr() - pool_base(block.addr())).min(BEHIND);
-        tools::block_begins(block.addr(), n, class.size(), before);
+        annotate::block_begins(block.addr(), n, class.size(), before);
     }
     block
 }
@@ -146,11 +146,11 @@ pub unsafe fn free(below: &Allocator, p: *mut c_void) {
         return;
     }
     remember(p, class, FREE);
-    tools::block_ends(p.addr(), class.size());
+    annotate::block_ends(p.addr(), class.size());
     let place = &WAITING[NEXT.fetch_add(1, Relaxed) % WAITING_MAX];
     let older = place.swap(p, Relaxed);
     if !older.is_null() {
-        // SAFETY: a block that the program has freed, once (Y1).
+        // SAFETY: a block that the program has freed, once (TOOLS-1).
         unsafe { object::free(below, older) };
     }
 }
@@ -169,7 +169,7 @@ fn requested(p: *mut c_void, class: SizeClass) -> Option<usize> {
     } else {
         InvalidFree::NotABlock
     };
-    tools::block_ends(p.addr(), 0); // memcheck has more to say
+    annotate::block_ends(p.addr(), 0); // memcheck has more to say
     invalid_free::report(Some(class), p.cast(), invalid_free);
     None
 }
