@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-
 use crate::account;
 use crate::block::{Block, are_zero};
 use crate::crew::Crew;
