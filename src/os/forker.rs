@@ -102,7 +102,7 @@ fn note_number() {
     }
 }
 
-/// Says that this thread has opened the locks again.
+/// Ends the fork, after its locks are open. Any thread may fork next.
 pub fn end() {
     NUMBER.store(0, Relaxed);
     FORKER.store(0, Release);
@@ -115,8 +115,7 @@ pub fn forked() -> bool {
     if was_this {
         note_number();
     } else {
-        NUMBER.store(0, Relaxed);
-        FORKER.store(0, Relaxed);
+        end();
     }
     was_this
 }
