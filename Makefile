@@ -103,7 +103,7 @@ test-loom: ## the models of what threads do at once, with few changes between th
 	MODELS=short RUSTFLAGS="--cfg loom" CARGO_PROFILE_DEV_DEBUG=0 \
 	  $(CARGO) test --quiet --lib --target-dir $(TARGET)/loom loom:: -- --test-threads=2
 
-loom: ## the models, in all orders that are asked for; with a record
+loom: ## the loom models in all orders; keeps a record
 	$(PYTHON3) c_tests/concurrency.py loom
 
 stepper: all ## a fork at each instruction of malloc, free, trim and a thread's end; with a record
