@@ -59,6 +59,7 @@ use crate::os::lock::Word;
 use crate::os::memory;
 use crate::os::process;
 use crate::os::sandbox;
+use crate::os::wait;
 use crate::policy::fork_cow;
 use crate::policy::limits;
 use crate::policy::size_policy;
@@ -70,6 +71,8 @@ use crate::pool::shard::SHARDS;
 use crate::pool::shard::Shard;
 use crate::sync::AtomicBool;
 use crate::sync::AtomicPtr;
+use crate::sync::AtomicUsize;
+use crate::sync::Ordering::AcqRel;
 use crate::sync::Ordering::Acquire;
 use crate::sync::Ordering::Relaxed;
 use crate::sync::Ordering::Release;
@@ -130,6 +133,10 @@ pub struct Heap {
     /// them; pairs with the Acquire of each load.
     others: [AtomicPtr<Classes>; SHARDS - 1],
     pub(crate) arenas: Lock<Arenas>,
+    /// How often blocks have left a depot for pools of another shard, and how often they have
+    /// arrived. In between no lock covers them, and the classes count them as taken.
+    moves_begun: AtomicUsize,
+    moves_ended: AtomicUsize,
 }
 
 /// The process's heap.
@@ -169,6 +176,8 @@ impl Heap {
             first: Classes([const { Class::new() }; LAST]),
             others: [const { AtomicPtr::new(ptr::null_mut()) }; SHARDS - 1],
             arenas: Lock::new(Arenas::new()),
+            moves_begun: AtomicUsize::new(0),
+            moves_ended: AtomicUsize::new(0),
         }
     }
 
@@ -328,6 +337,9 @@ impl Heap {
     /// In a forked child whose thread holds all locks by the fork: leaves the pools alone
     /// that it was born with, if that is the rule.
     pub fn forked(&self) {
+        // Blocks that another thread was moving are lost with it.
+        self.moves_ended
+            .store(self.moves_begun.load(Relaxed), Relaxed);
         if let Some(first_own) = fork_cow::forked(process::parent) {
             for (_, _, used) in self.all_used() {
                 used.freeze(first_own);
@@ -606,9 +618,32 @@ impl Heap {
             for _ in 0..leaving {
                 let used = self.used(shard, class);
                 let taken = used.depot.take_oldest(class, &mut run);
+                // Under the same lock, so that statistics never see these blocks as live.
+                let (given, _) = self.take_back_in(&used, shard, class, &run[..taken]);
+                if given == taken {
+                    continue;
+                }
+                self.moves_begun.fetch_add(1, AcqRel);
                 drop(used);
-                self.take_back(class, &run[..taken]);
+                self.take_back(class, &run[given..taken]);
+                self.moves_ended.fetch_add(1, Release);
             }
+        }
+    }
+
+    /// Calls `read`, which reads the classes' counts, and repeats it while blocks move from a
+    /// depot to pools of another shard: at most `TRIES` times.
+    pub fn while_settled(&self, mut read: impl FnMut()) {
+        const TRIES: usize = 50;
+        for _ in 0..TRIES {
+            let begun = self.moves_begun.load(Acquire);
+            let is_settled = self.moves_ended.load(Acquire) == begun;
+            read();
+            // Every class's lock was taken since, so a move that took blocks before is seen.
+            if is_settled && self.moves_begun.load(Acquire) == begun {
+                return;
+            }
+            wait::pause(PAUSE);
         }
     }
 
@@ -706,6 +741,9 @@ const _: () = assert!(align_of::<Classes>() <= metadata::ALIGNMENT);
 /// Pools that one refill visits at the most: scattered blocks are gathered
 /// under one lock, but not for ever.
 const VISITS: usize = 8;
+
+/// Microseconds between two looks at whether blocks are on their way.
+const PAUSE: u64 = 20;
 
 /// As [`Pool::give`] where something is wrong, which is reported. Returns how many blocks lie
 /// in the pool, and how many of them were left out.

@@ -162,11 +162,13 @@ impl Snapshot {
         // SAFETY: zero, or what an earlier call has left, which is a valid one; this call's
         // alone.
         let now = unsafe { taken.snapshot.as_mut() };
-        now.arenas = HEAP.arena_counts();
-        registry::total(&mut now.threads);
-        for class in SizeClass::all() {
-            now.classes[class.index()] = HEAP.class_counts(class);
-        }
+        HEAP.while_settled(|| {
+            now.arenas = HEAP.arena_counts();
+            registry::total(&mut now.threads);
+            for class in SizeClass::all() {
+                now.classes[class.index()] = HEAP.class_counts(class);
+            }
+        });
         Some(taken)
     }
 
