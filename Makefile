@@ -50,7 +50,7 @@ LICENCES := LICENSE-MIT LICENSE-APACHE $(THIRD_PARTY)
         fuzz test-relinked-slice test-relinked test-relinked-all test-extensions compat \
         test-soak soak forks relink check header asm instructions footprint bench \
         bench-suite bench-simulated bench-whole bench-quick bench-memory plot-memory \
-        figures settings proven install uninstall clean help command test-command \
+        figures settings install uninstall clean help command test-command \
         test-command-sample test-packaging test-recipes wheel deb
 
 # The archive's names are weak: a host that defines one of them itself (2.7
@@ -103,20 +103,20 @@ test-loom: ## the models of what threads do at once, with few changes between th
 	MODELS=short RUSTFLAGS="--cfg loom" CARGO_PROFILE_DEV_DEBUG=0 \
 	  $(CARGO) test --quiet --lib --target-dir $(TARGET)/loom loom:: -- --test-threads=2
 
-loom: ## the loom models in all orders; keeps a record
-	$(PYTHON3) c_tests/concurrency.py loom
+loom: ## the loom models in all orders
+	$(PYTHON3) tests/concurrency/run.py loom
 
-stepper: all ## a fork at each instruction of malloc, free, trim and a thread's end; with a record
-	$(PYTHON3) c_tests/concurrency.py stepper
+stepper: all ## a fork at each instruction of malloc, free, trim and a thread's end
+	$(PYTHON3) tests/concurrency/run.py stepper
 
-tsan: ## C tests of threads with ThreadSanitizer (a nightly rustc is needed); with a record
-	$(PYTHON3) c_tests/concurrency.py tsan
+tsan: ## C tests of threads with ThreadSanitizer (a nightly rustc is needed)
+	$(PYTHON3) tests/concurrency/run.py tsan
 
-miri: ## tests beside the sources under Miri (a nightly rustc with it is needed); with a record
-	$(PYTHON3) c_tests/concurrency.py miri
+miri: ## tests beside the sources under Miri (a nightly rustc with it is needed)
+	$(PYTHON3) tests/concurrency/run.py miri
 
 mutants: all ## whether these three find faults that are planted
-	$(PYTHON3) c_tests/mutants.py
+	$(PYTHON3) tests/concurrency/mutants.py
 
 # The model (fuzz/): random operations against a naive account of what must be.
 MODEL = $(CARGO) run --quiet --manifest-path fuzz/Cargo.toml --bin model
@@ -181,7 +181,7 @@ test-relinked-all: all ## whole suites, on all relinked interpreters; writes the
 test-extensions: all ## packages from PyPI, built for the original, on relinked interpreters
 	$(PYTHON3) c_tests/relinked/extensions.py 3.8 3.11 3.13
 
-compat: all ## other people's packages and environments, with and without us; writes records
+compat: all ## other people's packages and environments, with and without us
 	$(PYTHON3) c_tests/compat/test_packages.py
 	$(PYTHON3) c_tests/compat/packages.py --record
 	$(PYTHON3) c_tests/compat/environments.py --record
@@ -191,13 +191,13 @@ test-soak: all ## twenty seconds of what soak does; SEED= draws others
 
 # MINUTES=, or SECONDS= for a short one that leaves no record; SEED= replays one.
 soak: MINUTES = 60
-soak: all ## threads, forks, trims, sub-interpreters, refusals at once; leaves a record
+soak: all ## threads, forks, trims, sub-interpreters, refusals at once
 	$(PYTHON3) c_tests/soak/run.py $(if $(SEED),--seed $(SEED)) \
 	  $(if $(SECONDS),--seconds $(SECONDS),--minutes $(MINUTES) --record)
 
 FORKS ?= 20000
 WAYS ?= so,a,pre
-forks: all ## 20 000 forks under load in each of six settings; leaves a record
+forks: all ## 20 000 forks under load in each of six settings
 	$(PYTHON3) c_tests/soak/forks.py --forks $(FORKS) --ways $(WAYS)
 
 relink: all ## link the interpreter PYTHON=... again, with the archive for its obmalloc.o
@@ -233,9 +233,8 @@ check: all ## formatting, lints, licences, documentation, header, symbols, the h
 	$(CARGO) test --quiet tests::order
 	$(PYTHON3) bench/figures.py --check
 	$(PYTHON3) docs/settings.py --check
-	$(PYTHON3) c_tests/proven.py --check
 	$(PYTHON3) fuzz/mutants.py --check
-	$(PYTHON3) c_tests/mutants.py --check
+	$(PYTHON3) tests/concurrency/mutants.py --check
 	$(MAKE) --no-print-directory asm
 
 HEADER_MADE = "$$(ls -t $(RELEASE)/build/obmalloc-*/out/obmalloc.h | head -n 1)"
@@ -288,9 +287,6 @@ figures: ## write the tables of docs/figures.md and README.md from the newest re
 
 settings: ## write the table of docs/settings.md from src/config.rs
 	$(PYTHON3) docs/settings.py
-
-proven: ## write c_tests/PROVEN.md from the records of long runs
-	$(PYTHON3) c_tests/proven.py
 
 CMAKEDIR = $(LIBDIR)/cmake/obmalloc
 CMAKEFILES = obmallocConfig.cmake obmallocConfigVersion.cmake

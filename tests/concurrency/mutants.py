@@ -7,7 +7,7 @@ in a copy of the sources, and the test that is to find it must.
     stepper   c_tests/fork_anywhere.c with STEPS=1 (`make stepper`)
     tsan      c_tests/races.c and others with ThreadSanitizer (`make tsan`)
 
-    c_tests/mutants.py [--kinds loom,rust,stepper,tsan] [--only WORD]
+    tests/concurrency/mutants.py [--kinds loom,rust,stepper,tsan] [--only WORD]
 
 An ordering is weakened, or a step dropped or moved. A fault that nobody finds is a failure,
 and so is a place in the sources that is not there any more.
@@ -22,9 +22,9 @@ import sys
 import time
 from pathlib import Path
 
-from concurrency import LOOM, compile_stepper
+from run import LOOM, compile_stepper
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 TREE = ROOT / "target/mutants/tree"
 TARGET = ROOT / "target/mutants/target"
 FENCE = "core::sync::atomic::compiler_fence(core::sync::atomic::Ordering::SeqCst);"
