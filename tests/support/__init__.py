@@ -1,0 +1,1 @@
+"""What the tests share: the interpreters of this machine, built files, child processes."""

@@ -1,0 +1,100 @@
+"""Child processes: a clean environment, a time limit, and a report for a failed check."""
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+from dataclasses import dataclass
+
+# Variables that Python, the loader, malloc or the library read.
+_SCRUBBED = re.compile(r'PYTHON|OBMALLOC_|LD_|MALLOC_|GLIBC_TUNABLES')
+
+runs = []       # of the current check, for the report of its failure
+
+
+def clean_environment(**extra):
+    """The environment without what Python, the loader, malloc or the library read."""
+    return {key: value for key, value in os.environ.items() if not _SCRUBBED.match(key)} | extra
+
+
+def preloaded(**extra):
+    """A clean environment with the library in LD_PRELOAD."""
+    from support import build       # which compiles by this module
+    return clean_environment(**{'LD_PRELOAD': str(build.LIBRARY)} | extra)
+
+
+def shown(words, most=400):
+    """A command line for a shell; long words are cut."""
+    return ' '.join(shlex.quote(word if len(word) <= most else word[:most] + '...')
+                    for word in words)
+
+
+def cut(text, most):
+    """The end of a text."""
+    text = text.strip()
+    return text if len(text) <= most else '... ' + text[-most:]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A program that has ended. A negative status is the signal that ended it; 'timeout' means
+    that it was killed at its time limit."""
+    argv: list
+    env: dict
+    pid: int
+    status: object
+    out: str
+    err: str
+
+    @property
+    def settings(self):
+        """The variables that a clean environment has not."""
+        return {key: value for key, value in self.env.items() if os.environ.get(key) != value}
+
+    @property
+    def side(self):
+        return 'with' if 'obmalloc' in self.env.get('LD_PRELOAD', '') else 'without'
+
+    @property
+    def report(self):
+        """Command, status and output, for the message of a failure."""
+        settings = [f'{key}={value}' for key, value in self.settings.items()]
+        return (f'{shown(settings + self.argv)}\nexit status {self.status}\n'
+                f'stdout: {cut(self.out, 1500)}\nstderr: {cut(self.err, 2500)}')
+
+    def lines(self, pattern):
+        """The matches of a compiled pattern at the beginning of the lines of stderr."""
+        return [found for found in map(pattern.match, self.err.splitlines()) if found]
+
+    @property
+    def said(self):
+        """The JSON that the program printed as its last line."""
+        lines = self.out.strip().splitlines()
+        try:
+            return json.loads(lines[-1])
+        except (IndexError, ValueError):
+            raise AssertionError('no JSON as last line\n' + self.report) from None
+
+
+def run(argv, env=None, timeout=60, cwd=None, status=None):
+    """Runs a command in a process group of its own to its end, or kills the group at the time
+    limit. With `status` the check fails at once on another status."""
+    argv = [str(word) for word in argv]
+    env = clean_environment() if env is None else env
+    child = subprocess.Popen(argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL,
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                             start_new_session=True)
+    try:
+        out, err = child.communicate(timeout=timeout)
+        ended = child.returncode
+    except subprocess.TimeoutExpired:
+        os.killpg(child.pid, signal.SIGKILL)
+        out, err = child.communicate()
+        ended = 'timeout'
+    done = Run(argv, env, child.pid, ended, out.decode(errors='replace'),
+               err.decode(errors='replace'))
+    runs.append(done)
+    if status is not None:
+        assert done.status == status, f'expected exit status {status}\n{done.report}'
+    return done
