@@ -227,9 +227,7 @@ check: all ## formatting, lints, licences, documentation, header, symbols, the h
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps --document-private-items \
 	  --manifest-path pythons/Cargo.toml --target-dir $(TARGET)
 	diff include/obmalloc.h $(HEADER_MADE)
-	$(PYTHON3) c_tests/symbols.py $(SO) $(A)
-	$(PYTHON3) c_tests/archive_names.py $(A)
-	$(PYTHON3) c_tests/abi.py $(SO) include/obmalloc.h
+	tests/run -q tests/abi
 	$(CARGO) test --quiet tests::order
 	$(PYTHON3) bench/figures.py --check
 	$(PYTHON3) docs/settings.py --check

@@ -2,7 +2,7 @@
  *
  * No function of the library is a cancellation point: a thread with a pending cancellation
  * returns from every one of them, whatever files the library reads or writes meanwhile.
- * (What it imports is checked by symbols.py: this test is about what it calls in turn.) */
+ * (What it imports is checked by tests/abi: this test is about what it calls in turn.) */
 #include "settings.h"
 
 extern int _PyObject_DebugMallocStats(FILE *out);

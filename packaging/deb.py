@@ -7,7 +7,7 @@ libobmalloc0 has the library, libobmalloc-dev what one builds with, obmalloc the
 packaging/debian/contents says which file belongs where, control what the packages need. The
 tools are dpkg's own: dpkg-shlibdeps finds what the programs need of the C library,
 dpkg-gensymbols writes since which version each name is there (from the lists of the
-releases, which c_tests/abi.py keeps), dpkg-gencontrol and dpkg-deb make the package. All
+releases, which tests/abi/abi.py keeps), dpkg-gencontrol and dpkg-deb make the package. All
 dates are the changelog's, so the same build gives the same bytes. Nobody has to be root.
 """
 import argparse
@@ -20,7 +20,7 @@ import re
 import shutil
 import subprocess
 import sys
-sys.dont_write_bytecode = True      # before the modules of c_tests are imported
+sys.dont_write_bytecode = True      # before the module of tests/abi is imported
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,7 +32,7 @@ TREE = TARGET / "deb"
 LIBRARY, SONAME, PYTHONS = "libobmalloc0", "libobmalloc.so.0", "libobmalloc_pythons.so"
 NOTES = ("--remove-section=.comment", "--remove-section=.note")
 
-sys.path.insert(0, str(ROOT / "c_tests"))
+sys.path.insert(0, str(ROOT / "tests" / "abi"))
 import abi  # noqa: E402
 import third_party  # noqa: E402
 

@@ -75,6 +75,12 @@ def library():
     return build.LIBRARY
 
 
+@pytest.fixture(scope='session')
+def archive(library):
+    """The built libobmalloc.a, with weak names."""
+    return build.ARCHIVE
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
     child.runs.clear()

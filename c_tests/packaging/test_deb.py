@@ -169,9 +169,9 @@ class Packages(support.Case):
         with open(folder + '/symbols') as file:
             head, *rows = file.read().splitlines()
         self.assertEqual(head, SONAME + ' libobmalloc0 #MINVER#')
-        with open(os.path.join(installed.ROOT, 'c_tests', 'symbols', 'exports.txt')) as file:
+        with open(os.path.join(installed.ROOT, 'tests', 'abi', 'exports.txt')) as file:
             exports = {line.strip() for line in file if line.strip() and line[0] != '#'}
-        with open(os.path.join(installed.ROOT, 'c_tests', 'symbols', 'releases', '0.1.0',
+        with open(os.path.join(installed.ROOT, 'tests', 'abi', 'releases', '0.1.0',
                                'names.txt')) as file:
             first = set(file.read().split())
         said = dict(re.fullmatch(r' (\w+)@Base (\S+)', row).groups() for row in rows)

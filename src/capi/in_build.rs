@@ -5,7 +5,7 @@
 //! which defines a name itself wins; made by the assembler, so that the linker
 //! of the shared library, which exports what Rust exports, keeps it inside.
 //! One archive serves all versions: a name means the same in each that has it.
-//! `c_tests/symbols/needed/` has the names by version.
+//! `tests/abi/needed/` has the names by version.
 //!
 //! Debug builds need the debug hooks by name. Where a version keeps its tables
 //! in `_PyRuntime`, from 3.12 on, that place starts with these names and is

@@ -1,7 +1,7 @@
 //! Cancellation, kept away from calls that may be cancellation points.
 //!
 //! POSIX does not let malloc and its kind be cancellation points: a thread that is cancelled
-//! within one leaves a lock held. So the library calls none of POSIX's (`c_tests/symbols.py`
+//! within one leaves a lock held. So the library calls none of POSIX's (`tests/abi/test_symbols.py`
 //! checks what it imports), and makes such system calls by `syscall`, which is none. Where a
 //! function of the C library has to be called that may be one, an [`Uncancelled`] lives
 //! meanwhile.

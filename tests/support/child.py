@@ -77,14 +77,14 @@ class Run:
             raise AssertionError('no JSON as last line\n' + self.report) from None
 
 
-def run(argv, env=None, timeout=60, cwd=None, status=None):
+def run(argv, env=None, timeout=60, cwd=None, status=None, **options):
     """Runs a command in a process group of its own to its end, or kills the group at the time
-    limit. With `status` the check fails at once on another status."""
+    limit. With `status` the check fails at once on another status. Options are Popen's."""
     argv = [str(word) for word in argv]
     env = clean_environment() if env is None else env
     child = subprocess.Popen(argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL,
                              stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                             start_new_session=True)
+                             start_new_session=True, **options)
     try:
         out, err = child.communicate(timeout=timeout)
         ended = child.returncode
