@@ -40,9 +40,11 @@ use crate::background::decay;
 use crate::guard;
 use crate::heap::HEAP;
 use crate::os::forker::{self, Turn};
+use crate::os::loader;
 use crate::os::lock::{MaintenanceScope, Word};
 use crate::os::once::Once;
-use crate::os::wait::{self, this_thread};
+use crate::os::roster::Roster;
+use crate::os::wait;
 use crate::os::{clock, thread};
 use crate::stats_page;
 use crate::sync::{
@@ -78,10 +80,9 @@ static ALL_HELD: AtomicBool = AtomicBool::new(false);
 /// Whether there is anything to look after.
 static NEEDED: AtomicBool = AtomicBool::new(false);
 
-/// Threads that fork without the locks, because the heap was not in use when they began;
-/// 0 for an empty entry. The first use of the heap waits for them, or their children would
+/// Threads that fork without the locks, because the heap was not in use when they began. The first use of the heap waits for them, or their children would
 /// find locks held by threads that the children do not have.
-static EARLY_FORKS: [AtomicUsize; 8] = [const { AtomicUsize::new(0) }; 8];
+static EARLY_FORKS: Roster<16> = Roster::new();
 /// Maximum nanoseconds that the first use waits: the fork may wait for its thread, in a fork
 /// handler of another library.
 const FOR_EARLY_FORKS: u64 = 1_000_000_000;
@@ -97,19 +98,13 @@ fn each_lock(see: &mut dyn FnMut(&'static Word)) {
 
 /// Enters this thread into `EARLY_FORKS`. False if the heap is in use.
 fn begin_early_fork() -> bool {
-    let me = this_thread();
     while !NEEDED.load(Acquire) {
-        let is_entered = EARLY_FORKS
-            .iter()
-            .any(|entry| entry.compare_exchange(0, me, Relaxed, Relaxed).is_ok());
-        if is_entered {
-            // Pairs with the fence of `wait_for_early_forks`: at least one of the two threads
-            // sees the store of the other.
-            fence(SeqCst);
+        if EARLY_FORKS.enter() {
+            // One of the two threads sees the store of the other: see `Roster::enter`.
             if !NEEDED.load(Acquire) {
                 return true;
             }
-            end_early_fork();
+            EARLY_FORKS.leave();
         } else {
             wait::pause(PAUSE);
         }
@@ -117,28 +112,8 @@ fn begin_early_fork() -> bool {
     false
 }
 
-fn end_early_fork() {
-    let me = this_thread();
-    for entry in &EARLY_FORKS {
-        if entry.load(Relaxed) == me {
-            entry.store(0, Release);
-        }
-    }
-}
-
-/// Waits until no other thread forks without the locks.
-fn wait_for_early_forks() {
-    fence(SeqCst);
-    let (me, begin) = (this_thread(), clock::nanoseconds());
-    let is_another = |entry: &AtomicUsize| ![0, me].contains(&entry.load(Acquire));
-    while EARLY_FORKS.iter().any(is_another)
-        && clock::nanoseconds().saturating_sub(begin) < FOR_EARLY_FORKS
-    {
-        wait::pause(PAUSE);
-    }
-}
-
 unsafe extern "C" fn prepare() {
+    loader::begin_fork();
     if begin_early_fork() {
         return;
     }
@@ -223,7 +198,8 @@ fn is_nested() -> bool {
 }
 
 unsafe extern "C" fn parent() {
-    end_early_fork();
+    loader::end_fork();
+    EARLY_FORKS.leave();
     if forker::is_this_thread() {
         thread::without_signals(|| {
             if !is_nested() {
@@ -241,11 +217,9 @@ unsafe extern "C" fn parent() {
 
 unsafe extern "C" fn child() {
     REGISTERED.set_done(); // or they would not run here
-    for entry in &EARLY_FORKS {
-        if entry.load(Relaxed) != 0 {
-            entry.store(0, Relaxed);
-        }
-    }
+    loader::forked();
+    EARLY_FORKS.forked();
+    EARLY_FORKS.leave();
     if NEEDED.load(Relaxed) {
         thread::without_signals(go_on_in_child);
     }
@@ -291,7 +265,8 @@ pub fn register_at_start() {
 pub fn look_after_heap() {
     register();
     NEEDED.store(true, Release);
-    wait_for_early_forks();
+    fence(SeqCst); // see `Roster::enter`
+    EARLY_FORKS.wait_for_others(FOR_EARLY_FORKS);
 }
 
 fn have_called() {

@@ -9,6 +9,7 @@ use core::ffi::{CStr, c_char, c_int, c_void};
 use core::ptr::{self, NonNull};
 
 use crate::os::errno;
+use crate::os::loader;
 
 /// Where an object was loaded, as its program headers say.
 #[derive(Clone, Copy)]
@@ -85,8 +86,11 @@ impl Loaded {
             wanted: &mut wanted,
             found: None,
         };
-        // SAFETY: `visit` gets `search` back, and only during the call.
-        errno::kept(|| unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut search).cast()) });
+        let search_all = || {
+            // SAFETY: `visit` gets `search` back, and only during the call.
+            unsafe { libc::dl_iterate_phdr(Some(visit), (&raw mut search).cast()) }
+        };
+        errno::kept(|| loader::with(search_all));
         search.found
     }
 

@@ -38,6 +38,7 @@ use super::reason::Reason;
 use super::several;
 use crate::domains::outside::{PyMemAllocatorEx, PyObjectArenaAllocator};
 use crate::os::errno;
+use crate::os::loader;
 
 /// What the exported names do. Release publishes what it points to.
 pub static ROUTE: AtomicPtr<Exports> = AtomicPtr::new((&raw const UNDECIDED).cast_mut());
@@ -238,11 +239,12 @@ pub fn object_loaded(address: usize) {
     if ptr::eq(current(), &raw const UNDECIDED) || !company::may_come() {
         return;
     }
-    errno::kept(|| {
+    let look = || {
         if company::when_loaded(address) {
             go(&BY_CALLER);
         }
-    });
+    };
+    errno::kept(|| loader::within(look));
 }
 
 /// On demand: see `obmalloc_install`.

@@ -15,6 +15,7 @@ use super::elf::Loaded;
 use super::version::Version;
 use crate::os::cancel::Uncancelled;
 use crate::os::errno;
+use crate::os::loader;
 use crate::os::wait;
 use crate::os::weak::{function, weak_symbol};
 
@@ -89,7 +90,7 @@ impl Host {
         let open = || unsafe { libc::dlopen(name, libc::RTLD_LAZY | libc::RTLD_NOLOAD) };
         let _guard = Uncancelled::begin(); // POSIX lets dlopen be a cancellation point
         errno::kept(|| {
-            if open().is_null() {
+            if loader::with(open).is_null() {
                 // SAFETY: forgets the error, which is not the program's.
                 unsafe { libc::dlerror() };
             }
@@ -119,10 +120,11 @@ impl Host {
 
 /// The symbol that the program's own use of this name is bound to.
 pub fn first_in_scope(name: &CStr) -> Option<NonNull<c_void>> {
-    // SAFETY: a C string.
-    NonNull::new(errno::kept(|| unsafe {
-        libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr())
-    }))
+    let look_up = || {
+        // SAFETY: a C string.
+        unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) }
+    };
+    NonNull::new(errno::kept(|| loader::with(look_up)))
 }
 
 /// Whether this library is linked into the host, in place of its `obmalloc.o`:

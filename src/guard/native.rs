@@ -11,6 +11,7 @@ use core::ptr;
 
 use crate::os::cancel::Uncancelled;
 use crate::os::errno;
+use crate::os::loader;
 use crate::os::weak::{function, weak_symbol};
 
 /// Has the C library load what it needs to unwind: it opens a library, which it
@@ -30,8 +31,9 @@ pub(super) fn unwind(frames: &mut [usize]) -> usize {
     // SAFETY: its type; a pointer is as large as an address.
     let backtrace = unsafe { function::<Backtrace>(backtrace) };
     let room = c_int::try_from(frames.len()).unwrap_or(c_int::MAX);
-    // SAFETY: room for so many.
-    let count = errno::kept(|| unsafe { backtrace(frames.as_mut_ptr(), room) });
+    // SAFETY: `frames` has room for `room` addresses.
+    let call = || unsafe { backtrace(frames.as_mut_ptr(), room) };
+    let count = errno::kept(|| loader::with(call));
     usize::try_from(count).unwrap_or(0)
 }
 
@@ -57,8 +59,9 @@ fn object_of(address: usize) -> Option<usize> {
 fn about(address: usize) -> Option<libc::Dl_info> {
     let mut info = MaybeUninit::<libc::Dl_info>::zeroed();
     let address: *const c_void = ptr::without_provenance(address);
-    // SAFETY: a place for the answer; any address may be asked about.
-    let found = errno::kept(|| unsafe { libc::dladdr(address, info.as_mut_ptr()) }) != 0;
+    // SAFETY: `info` has room for the result; dladdr takes any address.
+    let look_up = || unsafe { libc::dladdr(address, info.as_mut_ptr()) };
+    let found = errno::kept(|| loader::with(look_up)) != 0;
     // SAFETY: zero is an answer, too.
     found.then(|| unsafe { info.assume_init() })
 }

@@ -27,6 +27,10 @@ pub mod weak;
 
 pub mod wait;
 
+pub mod roster;
+
+pub mod loader;
+
 pub mod thread;
 
 pub mod once;

@@ -12,6 +12,7 @@ use core::ptr::{self, NonNull};
 
 #[cfg(not(all(test, loom)))]
 use super::errno;
+use super::loader;
 use super::sandbox;
 use super::weak::function;
 use crate::sync::{
@@ -152,9 +153,11 @@ static ASK: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 /// waited for later on: who frees may hold other locks. (A weak symbol would
 /// bind the library to the C library's private version.)
 pub fn prepare() {
-    // SAFETY: a C string.
-    let ask = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__pthread_get_minstack".as_ptr()) };
-    ASK.store(ask, Release);
+    let look_up = || {
+        // SAFETY: a C string.
+        unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__pthread_get_minstack".as_ptr()) }
+    };
+    ASK.store(loader::with(look_up), Release);
 }
 
 /// Bytes that the C library takes of the stack of a thread with these attributes.
