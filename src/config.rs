@@ -26,7 +26,7 @@ use crate::tools::annotate;
 const PREFIX: &[u8] = b"OBMALLOC_";
 
 /// A setting.
-pub struct Setting {
+pub(crate) struct Setting {
     /// Its name behind `OBMALLOC_`.
     pub name: &'static str,
     /// What values it takes, and the default.
@@ -56,7 +56,7 @@ macro_rules! table {
 
 /// All settings. docs/settings.py makes the table in docs/settings.md of these lines, and the
 /// command its help text.
-pub static SETTINGS: &[Setting] = table![
+pub(crate) static SETTINGS: &[Setting] = table![
     Setting {
         name: "VERBOSE",
         values: "0 or 1; 0",
@@ -277,17 +277,17 @@ impl Text {
 }
 
 /// Whether to say what the library does.
-pub fn verbose() -> bool {
+pub(crate) fn verbose() -> bool {
     VERBOSE.load(Relaxed)
 }
 
 /// Whether debug hooks are to stand over the library.
-pub fn debug() -> bool {
+pub(crate) fn debug() -> bool {
     DEBUG.load(Relaxed)
 }
 
 /// The value of `OBMALLOC_STATS`, unless it is unset, empty or 0.
-pub fn stats() -> Option<&'static [u8]> {
+pub(crate) fn stats() -> Option<&'static [u8]> {
     let value = STATS.get();
     (!value.is_empty() && value != b"0").then_some(value)
 }
@@ -295,7 +295,7 @@ pub fn stats() -> Option<&'static [u8]> {
 /// Reads the environment. A program with more rights than its user keeps the
 /// defaults. `at_start`: by the loader, so that files may be opened: no thread of the
 /// program takes a descriptor at the same time.
-pub fn read(at_start: bool) {
+pub(crate) fn read(at_start: bool) {
     // First, as it decides whether others may look at files.
     if !environment::privileged() && environment::variable(c"OBMALLOC_SYSCALLS") == Some(b"stock") {
         sandbox::restrict();
@@ -314,7 +314,7 @@ pub fn read(at_start: bool) {
 }
 
 /// Says, a line each, what in the environment was not understood, or has no effect.
-pub fn warn_unknown() {
+pub(crate) fn warn_unknown() {
     if sandbox::is_restricted() && has_any_value(&NOT_IN_STOCK) {
         say(format_args!(
             "OBMALLOC_SYSCALLS=stock: LIVE, LIMIT, LIMIT_HARD and GUARD are without effect"

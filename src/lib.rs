@@ -51,7 +51,8 @@
 //! | `config` | settings |
 //! | `domains/` | RAW, MEM and OBJ with tables of our own, debug hooks, allocator names |
 //! | `cpython/` | the host interpreter: which one, and how it is served |
-//! | `capi/` | the exported names, nothing else |
+//! | `capi/` | the exported names, nothing else; the only public module |
+//! | `model` | what the model, the fuzzers and tests use; in no release |
 //!
 //! # A block's journey
 //!
@@ -116,48 +117,52 @@
 //! `.bss.tables`: between them each small one would bring a page. `docs/ARCHITECTURE.md`
 //! lists all of them, and the order of locks.
 #![no_std]
+#![allow(
+    rustdoc::private_intra_doc_links,
+    reason = "this page is the map of the sources, of which only the C names are public"
+)]
 
 #[cfg(any(test, panic = "unwind", feature = "model"))]
 extern crate std;
 
-pub mod sync;
+mod sync;
 
-pub mod base;
+mod base;
 
-pub mod os;
+mod os;
 
-pub mod policy;
+mod policy;
 
-pub mod pool;
+mod pool;
 
-pub mod arena;
+mod arena;
 
-pub mod guard;
+mod guard;
 
-pub mod heap;
+mod heap;
 
-pub mod tcache;
+mod tcache;
 
-#[cfg(any(test, feature = "model"))]
-pub mod check;
+mod stats;
 
-pub mod stats;
+mod stats_page;
 
-pub mod stats_page;
+mod background;
 
-pub mod background;
+mod object;
 
-pub mod object;
+mod tools;
 
-pub mod tools;
+mod config;
 
-pub mod config;
+mod domains;
 
-pub mod domains;
-
-pub mod cpython;
+mod cpython;
 
 pub mod capi;
+
+#[cfg(any(test, feature = "model"))]
+pub mod model;
 
 #[cfg(not(panic = "unwind"))]
 mod abort;

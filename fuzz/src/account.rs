@@ -5,8 +5,7 @@ use core::ffi::c_char;
 use std::time::{Duration, Instant};
 
 use obmalloc::capi::{answers, own};
-use obmalloc::heap::HEAP;
-use obmalloc::stats::{Ledger, Snapshot};
+use obmalloc::model;
 
 /// What `_Py_GetAllocatedBlocks` says.
 pub fn blocks() -> isize {
@@ -117,25 +116,10 @@ fn adds_up() -> Result<(), String> {
 /// Asserts that the ledger and the JSON add up.
 pub fn check(helper: bool) {
     settles(helper, &Ok(()), "statistics", adds_up);
-    settles(helper, &Ok(()), "ledger", || {
-        let Some(now) = Snapshot::now() else {
-            return Err((0, 0, 0)); // no memory for it: tried again
-        };
-        let of_classes: usize = now.classes().map(|class| class.counts.pools).sum();
-        if of_classes + now.arenas.free_pools != now.arenas.pools {
-            return Err((of_classes, now.arenas.free_pools, now.arenas.pools));
-        }
-        let it = Ledger::of(&now);
-        let sum = it.live + it.in_magazines + it.free_in_pools + it.empty_pools + it.metadata;
-        if sum != it.ours {
-            return Err((sum, it.ours, 0));
-        }
-        Ok(())
-    });
+    settles(helper, &Ok(()), "ledger", model::check_statistics);
 }
 
 /// Arenas from the kernel that are there, and pools in use.
 pub fn in_use() -> (usize, usize) {
-    let counts = HEAP.arena_counts();
-    (counts.mapped, counts.pools - counts.free_pools)
+    model::arenas_and_pools()
 }

@@ -2,7 +2,6 @@
 
 use core::ffi::c_void;
 
-use obmalloc::arena::page_map::MAP;
 use obmalloc::capi::{mem, object, raw};
 
 /// Where a block came from.
@@ -90,5 +89,5 @@ impl Domain {
 /// Bytes of the pool's block that `p` lies in; `None` if it is in no pool.
 #[inline]
 pub fn pool_block(p: *mut u8) -> Option<usize> {
-    MAP.find(p.addr()).class().map(|class| class.size())
+    obmalloc::model::size_of_class_at(p.addr())
 }

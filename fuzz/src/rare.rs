@@ -1,11 +1,7 @@
 //! What happens beside malloc, calloc, realloc and free: the weather that they are drawn
 //! in, threads, forks, time, tables, refusals.
 
-use std::sync::atomic::Ordering::Relaxed;
-
 use obmalloc::capi::{answers, own};
-use obmalloc::domains::era;
-use obmalloc::os::clock;
 
 use crate::account;
 use crate::block::Block;
@@ -209,7 +205,7 @@ impl<S: Source> Engine<S> {
             Rare::Pass => {
                 let milliseconds = u64::from(self.source.draw(2)) % 2000;
                 history::did(Did::Pass, milliseconds as usize, 0, 0);
-                clock::AHEAD.fetch_add(milliseconds, Relaxed);
+                obmalloc::model::pass_time(milliseconds);
             }
             Rare::Foreign => self.foreign(),
             Rare::Astray => self.astray(),
@@ -223,7 +219,7 @@ impl<S: Source> Engine<S> {
             }
             Rare::Arenas => {
                 if self.settings.small_arenas {
-                    era::set(9, 0);
+                    obmalloc::model::set_era(9, 0);
                 }
                 if refusals::change_arenas() {
                     let programs = refusals::arenas_are_programs();
@@ -238,7 +234,7 @@ impl<S: Source> Engine<S> {
             }
             Rare::Verify => {
                 self.verify_all();
-                obmalloc::check::heap(&obmalloc::heap::HEAP);
+                obmalloc::model::check();
                 self.check();
             }
         }

@@ -11,8 +11,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use obmalloc::capi::tables;
-use obmalloc::domains::outside::{PyMemAllocatorEx, PyObjectArenaAllocator};
-use obmalloc::os::faults::{ADVISE, Fault, MAP, UNMAP};
+use obmalloc::capi::tables::{PyMemAllocatorEx, PyObjectArenaAllocator};
+use obmalloc::model::faults::{ADVISE, Fault, MAP, UNMAP};
 
 /// Requests of layer 0, and for a program's arenas.
 pub static RAW: Fault = Fault::none();
@@ -173,7 +173,7 @@ pub fn change_arenas() -> bool {
         if !GIVEN.lock().unwrap().is_empty() {
             return false;
         }
-        table = obmalloc::arena::chunk::STANDARD.into();
+        table = obmalloc::model::standard_arenas();
     }
     // SAFETY: a table; no other thread is in the library.
     unsafe { tables::PyObject_SetArenaAllocator(&raw mut table) };

@@ -228,7 +228,7 @@ impl Thread<'_> {
             0 => {
                 own::obmalloc_trim(self.random.below(1 << 20));
             }
-            1 => obmalloc::check::heap(&obmalloc::heap::HEAP),
+            1 => obmalloc::model::check(),
             2 => {
                 account::json();
             }
@@ -248,7 +248,7 @@ impl Thread<'_> {
         }
         // SAFETY: if it hangs, that is the end of it.
         unsafe { libc::alarm(300) };
-        obmalloc::check::heap(&obmalloc::heap::HEAP);
+        obmalloc::model::check();
         self.blocks.iter().for_each(Block::verify);
         for _ in 0..300 {
             self.malloc();
@@ -258,7 +258,7 @@ impl Thread<'_> {
         while let Some(block) = self.pick() {
             self.free_block(block);
         }
-        obmalloc::check::heap(&obmalloc::heap::HEAP);
+        obmalloc::model::check();
         // SAFETY: the process ends.
         unsafe { libc::_exit(0) };
     }

@@ -29,11 +29,11 @@ use crate::pool::shard::Shard;
 /// Who claims an arena: a class in a shard.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(transparent)] // so that zero is nobody's
-pub struct Affinity(NonZeroU16);
+pub(crate) struct Affinity(NonZeroU16);
 
 impl Affinity {
     /// That of a class. (There is one of every class: no index is 0, CLASS-1.)
-    pub fn of(shard: Shard, class: SizeClass) -> Option<Affinity> {
+    pub(crate) fn of(shard: Shard, class: SizeClass) -> Option<Affinity> {
         NonZeroU16::new((shard.index() * TABLE_LEN + class.index()) as u16).map(Affinity)
     }
 }

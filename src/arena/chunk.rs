@@ -41,7 +41,7 @@ use crate::sync::{
 
 /// Memory for an arena, as its source gave it.
 #[derive(Clone, Copy)]
-pub struct Chunk {
+pub(crate) struct Chunk {
     start: NonNull<u8>,
     size: usize,
     source: Source,
@@ -66,26 +66,26 @@ static CURRENT: Current = Current(UnsafeCell::new(STANDARD));
 static SIZE: AtomicUsize = AtomicUsize::new(0);
 
 /// What there is before a program sets another: the kernel, for any size.
-pub const STANDARD: ArenaAllocator = ArenaAllocator {
+pub(crate) const STANDARD: ArenaAllocator = ArenaAllocator {
     ctx: ptr::null_mut(),
     alloc: standard_alloc,
     free: standard_free,
 };
 
 /// Whether new arenas come from the kernel.
-pub fn is_the_kernel() -> bool {
+pub(crate) fn is_the_kernel() -> bool {
     SIZE.load(Relaxed) == 0
 }
 
 /// What is in the table now.
-pub fn get() -> ArenaAllocator {
+pub(crate) fn get() -> ArenaAllocator {
     // SAFETY: see the module's page.
     unsafe { *CURRENT.0.get() }
 }
 
 /// Changes the table. A program's allocator is asked for arenas of `size`
 /// bytes from now on.
-pub fn set(table: &ArenaAllocator, size: usize) {
+pub(crate) fn set(table: &ArenaAllocator, size: usize) {
     let standard = table.ctx == STANDARD.ctx
         && table.alloc as *const () == standard_alloc as *const ()
         && table.free as *const () == standard_free as *const ();
@@ -98,7 +98,7 @@ pub fn set(table: &ArenaAllocator, size: usize) {
 ///
 /// # Safety
 /// None: any size will do.
-pub unsafe extern "C" fn standard_alloc(_: *mut c_void, size: usize) -> *mut c_void {
+pub(crate) unsafe extern "C" fn standard_alloc(_: *mut c_void, size: usize) -> *mut c_void {
     let rounded = size.checked_next_multiple_of(memory::page_size());
     let map = rounded.filter(|&size| size > 0).and_then(memory::map);
     map.map_or(ptr::null_mut(), |start| start.as_ptr().cast())
@@ -108,7 +108,7 @@ pub unsafe extern "C" fn standard_alloc(_: *mut c_void, size: usize) -> *mut c_v
 ///
 /// # Safety
 /// `p` is NULL or came from `standard_alloc`, for this size.
-pub unsafe extern "C" fn standard_free(_: *mut c_void, p: *mut c_void, size: usize) {
+pub(crate) unsafe extern "C" fn standard_free(_: *mut c_void, p: *mut c_void, size: usize) {
     let rounded = size.checked_next_multiple_of(memory::page_size());
     if let (Some(start), Some(size)) = (NonNull::new(p.cast()), rounded) {
         // SAFETY: the caller's promise.
@@ -120,12 +120,12 @@ pub unsafe extern "C" fn standard_free(_: *mut c_void, p: *mut c_void, size: usi
 static TELL: Callback<fn()> = Callback::unset();
 
 /// Has `tell` called after each arena that is added, without any lock held.
-pub fn then(tell: fn()) {
+pub(crate) fn then(tell: fn()) {
     TELL.set(tell);
 }
 
 /// Tells of a new arena.
-pub fn tell() {
+pub(crate) fn tell() {
     if let Some(tell) = TELL.get() {
         tell();
     }
@@ -148,7 +148,7 @@ fn map_apart() -> Option<NonNull<u8>> {
 
 impl Chunk {
     /// Chunk for one more arena. To be called without any lock.
-    pub fn take() -> Option<Chunk> {
+    pub(crate) fn take() -> Option<Chunk> {
         let size = SIZE.load(Acquire);
         if size == 0 {
             let start = REFUSAL.ask(map_apart)?;
@@ -182,7 +182,7 @@ impl Chunk {
 
     /// Gives the chunk back to where it came from: a program's to whatever
     /// allocator the program has set by now. To be called without any lock.
-    pub fn give_back(self) {
+    pub(crate) fn give_back(self) {
         if self.source == Source::Kernel {
             // SAFETY: CHUNK-1; mapped in `take`.
             unsafe { memory::unmap(self.start, self.size) };
@@ -197,7 +197,7 @@ impl Chunk {
     /// A program's chunk, for tests: `size` bytes, `offset` behind the start of
     /// a mapping.
     #[cfg(test)]
-    pub fn of_a_program(offset: usize, size: usize) -> Chunk {
+    pub(crate) fn of_a_program(offset: usize, size: usize) -> Chunk {
         let map = memory::map_aligned((offset + size).next_power_of_two()).unwrap();
         // SAFETY: within the mapping.
         Chunk::of_a_program_at(unsafe { map.add(offset) }, size)
@@ -205,7 +205,7 @@ impl Chunk {
 
     /// A program's chunk, for tests: `size` bytes at `start`.
     #[cfg(test)]
-    pub fn of_a_program_at(start: NonNull<u8>, size: usize) -> Chunk {
+    pub(crate) fn of_a_program_at(start: NonNull<u8>, size: usize) -> Chunk {
         Chunk {
             start,
             size,
@@ -215,41 +215,41 @@ impl Chunk {
     }
 
     /// Where its first pool begins.
-    pub fn first_pool(&self) -> usize {
+    pub(crate) fn first_pool(&self) -> usize {
         // Exposed: blocks are made of addresses.
         let start = self.start.as_ptr().expose_provenance();
         start.saturating_add(POOL_SIZE - 1) & !(POOL_SIZE - 1)
     }
 
     /// How many whole pools lie in it.
-    pub fn pools(&self) -> usize {
+    pub(crate) fn pools(&self) -> usize {
         let end = self.start.addr().get().saturating_add(self.size);
         let room = end.saturating_sub(self.first_pool());
         (room / POOL_SIZE).min(POOLS_PER_ARENA)
     }
 
     /// Bytes in it.
-    pub fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         self.size
     }
 
     /// Whether huge pages were asked for.
-    pub fn is_huge(&self) -> bool {
+    pub(crate) fn is_huge(&self) -> bool {
         self.huge
     }
 
     /// What of each pool is in memory from the first byte on.
-    pub fn resident(&self) -> Pages {
+    pub(crate) fn resident(&self) -> Pages {
         if self.huge { Pages::ALL } else { Pages::NONE }
     }
 
     /// Asks for small pages from now on.
-    pub fn use_small_pages(&self) {
+    pub(crate) fn use_small_pages(&self) {
         memory::advise_small_pages(self.start, self.size);
     }
 
     /// Whether it is a program's.
-    pub fn is_programs(&self) -> bool {
+    pub(crate) fn is_programs(&self) -> bool {
         self.source == Source::Program
     }
 

@@ -34,7 +34,7 @@ use crate::sync::{
 
 /// A granule. All zero is one in which nothing of ours ever was.
 #[repr(transparent)]
-pub struct Granule {
+pub(crate) struct Granule {
     /// Release publishes what it leads to; pairs with the Acquire of each lookup.
     word: AtomicPtr<Arena>,
 }
@@ -89,7 +89,7 @@ fn split(word: *mut Arena) -> Option<&'static Split> {
 impl Granule {
     /// The record of the arena at `address`, which is in this granule.
     #[inline]
-    pub fn arena(&'static self, address: usize) -> Option<&'static Arena> {
+    pub(crate) fn arena(&'static self, address: usize) -> Option<&'static Arena> {
         let word = self.word.load(Acquire);
         if word.addr() & TAGS != 0 {
             return arena_in(split(word)?, address);
@@ -100,7 +100,7 @@ impl Granule {
 
     /// Whether an arena lay at `address` and nothing is mapped there now.
     #[inline]
-    pub fn is_unmapped_arena(&'static self, address: usize) -> bool {
+    pub(crate) fn is_unmapped_arena(&'static self, address: usize) -> bool {
         self.word.load(Relaxed).addr() & TAGS != 0 && self.is_still_gone(address)
     }
 
@@ -127,7 +127,7 @@ impl Granule {
 
     /// Makes a word for each pool, if `arena` needs that and there is none. False if there is no
     /// memory for them.
-    pub fn reclaim(&'static self, arena: &Arena) -> bool {
+    pub(crate) fn reclaim(&'static self, arena: &Arena) -> bool {
         is_filled_by(arena) || self.split()
     }
 
@@ -162,7 +162,7 @@ impl Granule {
     }
 
     /// Says that the pools of `arena` that are in this granule lie there from now on. There is room.
-    pub fn enter(&'static self, first: usize, arena: &'static Arena) {
+    pub(crate) fn enter(&'static self, first: usize, arena: &'static Arena) {
         let record = ptr::from_ref(arena).cast_mut();
         // Release: the record's own fields are set.
         match split(self.word.load(Acquire)) {
@@ -172,7 +172,7 @@ impl Granule {
     }
 
     /// Says that they are gone. `first` is the address of the first of them, here as in `enter`.
-    pub fn leave(&'static self, first: usize, arena: &'static Arena) {
+    pub(crate) fn leave(&'static self, first: usize, arena: &'static Arena) {
         match split(self.word.load(Acquire)) {
             Some(split) => split.set(first, arena, UNMAPPED),
             None => self.word.store(gone(u32::MAX), Release),

@@ -40,7 +40,7 @@ const FIRST: usize = 256 * 1024;
 const FURTHER: usize = 512 * 1024;
 /// Every piece begins at a multiple of so many bytes: two cache lines, which processors fetch in
 /// pairs.
-pub const ALIGNMENT: usize = 128;
+pub(crate) const ALIGNMENT: usize = 128;
 
 /// The header of a chunk.
 #[repr(C, align(128))]
@@ -62,7 +62,7 @@ static REFUSAL: Refusal = Refusal::new();
 /// `bytes` that are all zero and belong to the caller for good. `None` if the kernel has no memory
 /// for them.
 #[cold]
-pub fn take(bytes: usize) -> Option<NonNull<u8>> {
+pub(crate) fn take(bytes: usize) -> Option<NonNull<u8>> {
     // In the models, what happens must not depend on how much an earlier order of events has taken.
     #[cfg(all(test, loom))]
     if bytes > 0 {
@@ -132,17 +132,17 @@ fn chunks() -> impl Iterator<Item = &'static Chunk> {
 
 /// Where each chunk begins, and its bytes.
 #[cold]
-pub fn mappings() -> impl Iterator<Item = (usize, usize)> {
+pub(crate) fn mappings() -> impl Iterator<Item = (usize, usize)> {
     chunks().map(|chunk| (ptr::from_ref(chunk).addr(), chunk.bytes))
 }
 
 /// Bytes of all chunks: of address space, that is.
-pub fn mapped() -> usize {
+pub(crate) fn mapped() -> usize {
     chunks().map(|chunk| chunk.bytes).sum()
 }
 
 /// Bytes of all pieces.
-pub fn used() -> usize {
+pub(crate) fn used() -> usize {
     let cut_off = |chunk: &Chunk| chunk.next.load(Relaxed);
     chunks().map(cut_off).sum()
 }

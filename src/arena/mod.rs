@@ -26,23 +26,23 @@
 //! back to the kernel: a reference to one stays good. `pools` are touched as
 //! `pool/mod.rs` says.
 
-pub mod metadata;
+pub(crate) mod metadata;
 
-pub mod near;
+pub(crate) mod near;
 
-pub mod granule;
+pub(crate) mod granule;
 
-pub mod refusal;
+pub(crate) mod refusal;
 
-pub mod affinity;
+pub(crate) mod affinity;
 
-pub mod records;
+pub(crate) mod records;
 
-pub mod chunk;
+pub(crate) mod chunk;
 
-pub mod page_map;
+pub(crate) mod page_map;
 
-pub mod set;
+pub(crate) mod set;
 
 use core::ptr::NonNull;
 
@@ -56,7 +56,7 @@ use crate::sync::{AtomicBool, Cell, Ordering::Relaxed};
 
 /// The record of an arena. All zero is a record without an arena, but for `chunk`.
 #[repr(C)]
-pub struct Arena {
+pub(crate) struct Arena {
     links: Links<Arena>,
     /// Where it lies; `None` once that was given back.
     chunk: Cell<Option<Chunk>>,
@@ -93,7 +93,7 @@ impl Arena {
     ///
     /// # Safety
     /// `at` is aligned, zero, nobody else's, and never unmapped.
-    pub unsafe fn begin(at: NonNull<Arena>) -> &'static Arena {
+    pub(crate) unsafe fn begin(at: NonNull<Arena>) -> &'static Arena {
         // SAFETY: the caller's promise. (Which bytes say that there is no chunk is the
         // compiler's choice.)
         unsafe { (&raw mut (*at.as_ptr()).chunk).write(Cell::new(None)) };
@@ -102,7 +102,7 @@ impl Arena {
     }
 
     /// Puts the record in charge of an arena on `chunk`, all of it empty.
-    pub fn place(&self, chunk: Chunk) {
+    pub(crate) fn place(&self, chunk: Chunk) {
         self.chunk.set(Some(chunk));
         self.base.set(chunk.first_pool());
         self.len.set(chunk.pools());
@@ -121,43 +121,43 @@ impl Arena {
     }
 
     /// Takes the chunk out of the record, which is in charge of nothing then.
-    pub fn leave(&self) -> Option<Chunk> {
+    pub(crate) fn leave(&self) -> Option<Chunk> {
         self.chunk.take()
     }
 
     /// Where its first pool begins.
-    pub fn base(&self) -> usize {
+    pub(crate) fn base(&self) -> usize {
         self.base.get()
     }
 
     /// How many pools it has.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len.get()
     }
 
     /// Whether all of its pools are empty.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.free_pools() == self.len()
     }
 
     /// Whether its chunk is a program's.
-    pub fn is_programs(&self) -> bool {
+    pub(crate) fn is_programs(&self) -> bool {
         self.chunk.get().is_some_and(|chunk| chunk.is_programs())
     }
 
     /// Bytes of its chunk.
-    pub fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         self.chunk.get().map_or(0, |chunk| chunk.size())
     }
 
     /// How many of its pools are empty.
-    pub fn free_pools(&self) -> usize {
+    pub(crate) fn free_pools(&self) -> usize {
         self.free_pools.get().count_ones() as usize
     }
 
     /// The descriptor of the pool at `address`, which is in this arena.
     #[inline]
-    pub fn pool(&'static self, address: usize) -> &'static Pool {
+    pub(crate) fn pool(&'static self, address: usize) -> &'static Pool {
         &self.pools[self.index(address)]
     }
 
@@ -168,23 +168,23 @@ impl Arena {
     }
 
     /// Who has claimed it.
-    pub fn affinity(&self) -> Option<Affinity> {
+    pub(crate) fn affinity(&self) -> Option<Affinity> {
         self.affinity.get()
     }
 
     /// Says who claims it from now on.
-    pub fn set_claim(&self, affinity: Option<Affinity>) {
+    pub(crate) fn set_claim(&self, affinity: Option<Affinity>) {
         self.affinity.set(affinity);
     }
 
     /// Whether an empty pool of it has resident pages.
-    pub fn has_resident_free(&self) -> bool {
+    pub(crate) fn has_resident_free(&self) -> bool {
         self.warm.get() != 0
     }
 
     /// Takes the empty pool at the lowest address, one with resident pages if
     /// there is any.
-    pub fn take_pool(&'static self) -> Option<&'static Pool> {
+    pub(crate) fn take_pool(&'static self) -> Option<&'static Pool> {
         let free = self.free_pools.get();
         let from = if self.warm.get() == 0 {
             free
@@ -203,7 +203,7 @@ impl Arena {
     }
 
     /// Takes `pool`, which is empty now, back.
-    pub fn give_pool(&'static self, pool: &'static Pool) {
+    pub(crate) fn give_pool(&'static self, pool: &'static Pool) {
         let bit = 1 << self.index(pool.base());
         debug_assert_eq!(self.free_pools.get() & bit, 0, "ARENA-1");
         self.free_pools.set(self.free_pools.get() | bit);
@@ -217,18 +217,18 @@ impl Arena {
 
     /// Its pools. Anyone may ask; what they are, only the lock says that guards
     /// them.
-    pub fn pools(&'static self) -> impl Iterator<Item = &'static Pool> {
+    pub(crate) fn pools(&'static self) -> impl Iterator<Item = &'static Pool> {
         self.pools.iter()
     }
 
     /// Whether the pool at `address` is empty.
-    pub fn has_empty(&self, address: usize) -> bool {
+    pub(crate) fn has_empty(&self, address: usize) -> bool {
         self.free_pools.get() >> self.index(address) & 1 == 1
     }
 
     /// Gives the pages of `pool`, which is empty, back to the kernel that are due: see
     /// [`Pool::take_purgeable`]. Returns how many bytes.
-    pub fn purge_empty(&self, pool: &Pool, page: usize, at_once: bool) -> usize {
+    pub(crate) fn purge_empty(&self, pool: &Pool, page: usize, at_once: bool) -> usize {
         let gone = self.give_back(pool, pool.take_purgeable(page, at_once));
         if pool.resident().is_empty() {
             self.warm
@@ -239,7 +239,7 @@ impl Arena {
 
     /// Gives `due` pages of `pool` back to the kernel: see [`Pool::give_back`].
     /// From the first of them on, the arena's pages are small.
-    pub fn give_back(&self, pool: &Pool, due: Pages) -> usize {
+    pub(crate) fn give_back(&self, pool: &Pool, due: Pages) -> usize {
         if due.is_empty() {
             return 0;
         }
@@ -253,35 +253,35 @@ impl Arena {
     }
 
     /// Bytes of resident pages in its empty pools.
-    pub fn resident_empty(&self) -> usize {
+    pub(crate) fn resident_empty(&self) -> usize {
         let pools = self.pools[..self.len()].iter().enumerate();
         let warm = pools.filter(|(i, _)| self.warm.get() >> i & 1 == 1);
         warm.map(|(_, pool)| pool.resident().bytes()).sum()
     }
 
     /// Notes that it is wholly empty.
-    pub fn note_idle(&self) {
+    pub(crate) fn note_idle(&self) {
         self.idle.set(true);
     }
 
     /// Whether it was noted as wholly empty and has been since.
-    pub fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.idle.get()
     }
 
     /// The record that was made before this one.
-    pub fn made_before(&self) -> Option<&'static Arena> {
+    pub(crate) fn made_before(&self) -> Option<&'static Arena> {
         self.made_before.get()
     }
 
     /// Says which was made before. To be called once, before others see it.
-    pub fn follow(&self, older: Option<&'static Arena>) {
+    pub(crate) fn follow(&self, older: Option<&'static Arena>) {
         self.made_before.set(older);
     }
 
     /// Asserts the invariants of one arena, for tests.
     #[cfg(any(test, feature = "model"))]
-    pub fn check(&self) {
+    pub(crate) fn check(&self) {
         for (i, pool) in self.pools[..self.len()].iter().enumerate() {
             assert_eq!(pool.base(), self.base() + i * POOL_SIZE, "ARENA-2");
             let free = self.free_pools.get() >> i & 1 == 1;

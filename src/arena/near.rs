@@ -44,12 +44,12 @@ const LIMIT_TIMES: usize = 4;
 const ABOVE: usize = (3 << 30) + (64 << 20);
 
 /// An entry of the table.
-pub type Entry = u16;
+pub(crate) type Entry = u16;
 /// Bytes of address space that one byte of the table answers for.
 const PER_BYTE: usize = POOL_SIZE / size_of::<Entry>();
 
 /// The table, or none yet. All zero is none.
-pub struct Near {
+pub(crate) struct Near {
     /// How many entries it has. Release publishes the fields below; pairs with the Acquire in
     /// `place`, which is a plain load on x86-64 and one instruction on aarch64.
     len: AtomicUsize,
@@ -62,11 +62,7 @@ pub struct Near {
 
 impl Near {
     /// No table yet.
-    #[expect(
-        clippy::new_without_default,
-        reason = "made in constants, where Default cannot be"
-    )]
-    pub const fn new() -> Near {
+    pub(crate) const fn new() -> Near {
         Near {
             len: AtomicUsize::new(0),
             shift: AtomicUsize::new(0),
@@ -77,14 +73,14 @@ impl Near {
 
     /// The entry of the pool at `address`, for any value of it; `None` if that is not near.
     #[inline(always)]
-    pub fn get(&'static self, address: usize) -> Option<usize> {
+    pub(crate) fn get(&'static self, address: usize) -> Option<usize> {
         let (table, pool) = self.place(address)?;
         // SAFETY: `place` gives a place within the table.
         Some(unsafe { read(table, pool) })
     }
 
     /// Sets the entry of the pool at `address`, in an arena that was added, if that is near.
-    pub fn set(&'static self, address: usize, entry: Entry) {
+    pub(crate) fn set(&'static self, address: usize, entry: Entry) {
         if let Some((table, pool)) = self.place(address) {
             // SAFETY: `place` gives a place within the table, which stays mapped (MAP-4).
             unsafe { &*table.add(pool) }.store(entry, Relaxed);
@@ -103,7 +99,7 @@ impl Near {
     }
 
     /// Makes the table, if an arena at `base` is the first. False if there is no memory for it.
-    pub fn begin(&'static self, base: usize) -> bool {
+    pub(crate) fn begin(&'static self, base: usize) -> bool {
         if self.len.load(Acquire) != 0 {
             return true;
         }
@@ -135,7 +131,7 @@ impl Near {
     }
 
     /// Where the table lies and its bytes, if it is there.
-    pub fn mapping(&self) -> Option<(NonNull<u8>, usize)> {
+    pub(crate) fn mapping(&self) -> Option<(NonNull<u8>, usize)> {
         let table = NonNull::new(self.table.load(Acquire))?;
         Some((table.cast(), self.bytes.load(Relaxed)))
     }

@@ -54,7 +54,7 @@ struct Leaf {
 }
 
 /// The map. All zero is the empty map.
-pub struct AddressMap {
+pub(crate) struct AddressMap {
     near: Near,
     /// The leaves' root, or null before the first arena (MAP-2). Release publishes it; pairs with
     /// the Acquire of each lookup.
@@ -67,21 +67,16 @@ pub struct AddressMap {
 struct Root([AtomicPtr<Leaf>; REGIONS]);
 
 /// Bytes between two entries of a table by class that a lookup leads to.
-pub const ENTRY_STEP: usize = 16;
+pub(crate) const ENTRY_STEP: usize = 16;
 
 /// What a lookup answers: a size class, or "in no pool".
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Entry(usize);
+pub(crate) struct Entry(usize);
 
 impl Entry {
     /// In no pool.
-    pub const NONE: Entry = Entry(0);
-
-    /// What is found of a class, for models.
-    #[cfg(all(test, loom))]
-    pub fn of(class: SizeClass) -> Entry {
-        Entry(Entry::entry(Some(class)).into())
-    }
+    #[cfg(test)]
+    pub(crate) const NONE: Entry = Entry(0);
 
     fn entry(class: Option<SizeClass>) -> near::Entry {
         class.map_or(0, |class| (class.index() * ENTRY_STEP) as near::Entry)
@@ -90,13 +85,13 @@ impl Entry {
     /// Offset in a table by class with [`ENTRY_STEP`] bytes between its entries, of
     /// which entry 0 means "in no pool".
     #[inline(always)]
-    pub fn offset(self) -> usize {
+    pub(crate) fn offset(self) -> usize {
         self.0
     }
 
     /// Bytes in its blocks; 0 if it is no class.
     #[inline(always)]
-    pub fn size(self) -> usize {
+    pub(crate) fn size(self) -> usize {
         let index = self.offset() / ENTRY_STEP;
         // SAFETY: MAP-1: an index of a class, or 0.
         unsafe { assert_unchecked(index < SIZES.len()) };
@@ -105,14 +100,14 @@ impl Entry {
 
     /// The size class, if it is one.
     #[inline(always)]
-    pub fn class(self) -> Option<SizeClass> {
+    pub(crate) fn class(self) -> Option<SizeClass> {
         SizeClass::from_index(self.offset() / ENTRY_STEP)
     }
 }
 
 /// The process's map.
 #[unsafe(link_section = ".bss.tables")]
-pub static MAP: AddressMap = AddressMap {
+pub(crate) static MAP: AddressMap = AddressMap {
     near: Near::new(),
     root: AtomicPtr::new(ptr::null_mut()),
 };
@@ -120,20 +115,20 @@ pub static MAP: AddressMap = AddressMap {
 impl AddressMap {
     /// The size class of the pool at `address`, for any value of it.
     #[inline(always)]
-    pub fn find(&'static self, address: usize) -> Entry {
+    pub(crate) fn find(&'static self, address: usize) -> Entry {
         self.find_near(address)
             .unwrap_or_else(|| self.find_far(address))
     }
 
     /// The same for the hit path: `None` for what is not near.
     #[inline(always)]
-    pub fn find_near(&'static self, address: usize) -> Option<Entry> {
+    pub(crate) fn find_near(&'static self, address: usize) -> Option<Entry> {
         Some(Entry(self.near.get(address)?))
     }
 
     /// The same for what is not near: its arena's record knows the class.
     #[inline(never)]
-    pub fn find_far(&'static self, address: usize) -> Entry {
+    pub(crate) fn find_far(&'static self, address: usize) -> Entry {
         let class = self
             .arena(address)
             .and_then(|arena| arena.pool(address).class());
@@ -142,14 +137,14 @@ impl AddressMap {
 
     /// The record of the arena at `address`, for any value of it.
     #[inline]
-    pub fn arena(&'static self, address: usize) -> Option<&'static Arena> {
+    pub(crate) fn arena(&'static self, address: usize) -> Option<&'static Arena> {
         self.granule(address)?.arena(address)
     }
 
     /// Whether an arena lay at `address` and nothing is mapped there now. (What is
     /// mapped is somebody else's, and is not asked about again.)
     #[inline]
-    pub fn is_unmapped_arena(&'static self, address: usize) -> bool {
+    pub(crate) fn is_unmapped_arena(&'static self, address: usize) -> bool {
         self.granule(address)
             .is_some_and(|granule| granule.is_unmapped_arena(address))
     }
@@ -182,13 +177,13 @@ impl AddressMap {
 
     /// Says that the pool at `address`, in an arena of ours, belongs to
     /// `class` from now on; `None`: to no class. (Of a pool that is not near its record says so.)
-    pub fn set_class(&'static self, address: usize, class: Option<SizeClass>) {
+    pub(crate) fn set_class(&'static self, address: usize, class: Option<SizeClass>) {
         self.near.set(address, Entry::entry(class));
     }
 
     /// Says that the pools of `arena` lie where they do from now on. False,
     /// and nothing changed, if the map needs memory and the kernel has none.
-    pub fn add_arena(&'static self, arena: &'static Arena) -> bool {
+    pub(crate) fn add_arena(&'static self, arena: &'static Arena) -> bool {
         let add = |first| {
             let granule = self.granule(first).or_else(|| self.add_leaf(first));
             granule.is_some_and(|granule| granule.reclaim(arena))
@@ -205,7 +200,7 @@ impl AddressMap {
     }
 
     /// Says that `arena` is there no more.
-    pub fn remove_arena(&'static self, arena: &'static Arena) {
+    pub(crate) fn remove_arena(&'static self, arena: &'static Arena) {
         for first in granules_of(arena) {
             if let Some(granule) = self.granule(first) {
                 granule.leave(first, arena);
@@ -239,7 +234,7 @@ fn granules_of(arena: &Arena) -> impl Iterator<Item = usize> {
 static LEAVES: AtomicUsize = AtomicUsize::new(0);
 
 /// Bytes of the map that are in memory, about, with so many arenas.
-pub fn resident_bytes(arenas: usize) -> usize {
+pub(crate) fn resident_bytes(arenas: usize) -> usize {
     let page = memory::page_size();
     // Of the root, of the table near the first arena and of each leaf at least a page.
     let pages = 2 + LEAVES.load(Relaxed);
@@ -250,7 +245,7 @@ pub fn resident_bytes(arenas: usize) -> usize {
 /// Where the tables lie and their bytes: first the static one, then that of what is near, then the
 /// root and each leaf.
 #[cold]
-pub fn tables() -> impl Iterator<Item = (usize, usize)> {
+pub(crate) fn tables() -> impl Iterator<Item = (usize, usize)> {
     let root = (ptr::from_ref(&MAP).addr(), size_of::<AddressMap>());
     let near = MAP.near.mapping();
     let near = near.map(|(table, bytes)| (table.addr().get(), bytes));
@@ -267,20 +262,20 @@ pub fn tables() -> impl Iterator<Item = (usize, usize)> {
 }
 
 /// Bytes of address space in the tables that every process has, once it has an arena.
-pub fn root_bytes() -> usize {
+pub(crate) fn root_bytes() -> usize {
     size_of::<AddressMap>() + size_of::<Root>() + near_table_bytes()
 }
 
 /// Bytes of address space in the table of what is near the first arena.
-pub fn near_table_bytes() -> usize {
+pub(crate) fn near_table_bytes() -> usize {
     MAP.near.mapping().map_or(0, |(_, bytes)| bytes)
 }
 
 /// Bytes of address space in one leaf.
-pub const LEAF_SIZE: usize = size_of::<Leaf>();
+pub(crate) const LEAF_SIZE: usize = size_of::<Leaf>();
 
 /// Bytes of address space in leaves.
-pub fn leaf_bytes() -> usize {
+pub(crate) fn leaf_bytes() -> usize {
     LEAVES.load(Relaxed) * LEAF_SIZE
 }
 

@@ -13,7 +13,7 @@ use crate::base::list::List;
 use crate::sync::Cell;
 
 /// The records there are.
-pub struct Records {
+pub(crate) struct Records {
     /// Those whose arena was given back.
     spare: List<Arena>,
     /// The record that was made last; each knows the one before it.
@@ -24,11 +24,7 @@ pub struct Records {
 
 impl Records {
     /// None yet.
-    #[expect(
-        clippy::new_without_default,
-        reason = "made in constants, where Default cannot be"
-    )]
-    pub const fn new() -> Records {
+    pub(crate) const fn new() -> Records {
         Records {
             spare: List::new(),
             newest: Cell::new(None),
@@ -37,22 +33,22 @@ impl Records {
     }
 
     /// A record that is in charge of nothing. `None` if there is no memory for one.
-    pub fn take(&self) -> Option<&'static Arena> {
+    pub(crate) fn take(&self) -> Option<&'static Arena> {
         self.spare.pop().or_else(|| self.make())
     }
 
     /// Takes a record back that is in charge of nothing any more.
-    pub fn give(&self, record: &'static Arena) {
+    pub(crate) fn give(&self, record: &'static Arena) {
         self.spare.push(record);
     }
 
     /// The record that was made last. From it, all are reached.
-    pub fn newest(&self) -> Option<&'static Arena> {
+    pub(crate) fn newest(&self) -> Option<&'static Arena> {
         self.newest.get()
     }
 
     /// Bytes of records.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.made.get() * size_of::<Arena>()
     }
 

@@ -14,28 +14,24 @@ use crate::sync::{AtomicUsize, Ordering::Relaxed};
 
 /// Requests for a mapping that are refused without asking the kernel, after it has refused one.
 /// (A count, not a time: no clock is read, and a program that asks rarely loses little.)
-pub const SKIPPED: usize = 100;
+pub(crate) const SKIPPED: usize = 100;
 
 /// Mappings of one kind.
-pub struct Refusal {
+pub(crate) struct Refusal {
     /// Requests that are still to be refused.
     left: AtomicUsize,
 }
 
 impl Refusal {
     /// The kernel has refused none yet.
-    #[expect(
-        clippy::new_without_default,
-        reason = "made in constants, where Default cannot be"
-    )]
-    pub const fn new() -> Refusal {
+    pub(crate) const fn new() -> Refusal {
         Refusal {
             left: AtomicUsize::new(0),
         }
     }
 
     /// What `map` gives, if the kernel may be asked again. `None` if not, or if it refuses.
-    pub fn ask<T>(&self, map: impl FnOnce() -> Option<T>) -> Option<T> {
+    pub(crate) fn ask<T>(&self, map: impl FnOnce() -> Option<T>) -> Option<T> {
         let left = self.left.load(Relaxed);
         if left > 0 {
             self.left.store(left - 1, Relaxed);
@@ -49,7 +45,7 @@ impl Refusal {
     }
 
     /// Says that there is room again, as far as is known here.
-    pub fn forget(&self) {
+    pub(crate) fn forget(&self) {
         if self.left.load(Relaxed) != 0 {
             self.left.store(0, Relaxed);
         }

@@ -49,7 +49,7 @@ use crate::sync::{AtomicBool, Cell, Ordering::Relaxed};
 static DECAY: AtomicBool = AtomicBool::new(true);
 
 /// Says that empty arenas go back by time, whatever the program does, or not.
-pub fn go_by_time(so: bool) {
+pub(crate) fn go_by_time(so: bool) {
     DECAY.store(so, Relaxed);
 }
 
@@ -63,7 +63,7 @@ const KEPT_PROGRAMS: usize = 1;
 const LOOKED_AT: usize = 16;
 
 /// The arenas of a heap.
-pub struct Arenas {
+pub(crate) struct Arenas {
     /// By number of empty pools (ARENAS-1); entry 0 stays unused.
     usable: [List<Arena>; POOLS_PER_ARENA + 1],
     /// Which of `usable` have members (ARENAS-2).
@@ -74,7 +74,7 @@ pub struct Arenas {
 
 /// What the arenas have done so far.
 #[derive(Clone, Copy, Default)]
-pub struct Counts {
+pub(crate) struct Counts {
     /// Arenas that have chunk.
     pub mapped: usize,
     /// Of these, how many are wholly empty.
@@ -101,11 +101,7 @@ pub struct Counts {
 
 impl Arenas {
     /// No arenas yet.
-    #[expect(
-        clippy::new_without_default,
-        reason = "made in constants, where Default cannot be"
-    )]
-    pub const fn new() -> Arenas {
+    pub(crate) const fn new() -> Arenas {
         Arenas {
             usable: [const { List::new() }; POOLS_PER_ARENA + 1],
             lengths: Cell::new(0),
@@ -127,7 +123,7 @@ impl Arenas {
     }
 
     /// What they have done so far.
-    pub fn counts(&self) -> Counts {
+    pub(crate) fn counts(&self) -> Counts {
         Counts {
             record_bytes: self.records.bytes(),
             ..self.counts.get()
@@ -142,7 +138,7 @@ impl Arenas {
 
     /// How many empty arenas are kept for the next peak, rather than given
     /// back at once.
-    pub fn kept(&self) -> usize {
+    pub(crate) fn kept(&self) -> usize {
         if limits::is_near() {
             return 0;
         }
@@ -154,7 +150,7 @@ impl Arenas {
 
     /// Takes an empty pool: see [`affinity`](crate::arena::affinity). `affine` is the arena that
     /// `affinity` has, if it has one. `None` if there must be another arena.
-    pub fn take_pool(
+    pub(crate) fn take_pool(
         &self,
         affinity: Option<Affinity>,
         affine: &Cell<Option<&'static Arena>>,
@@ -202,7 +198,7 @@ impl Arenas {
 
     /// Takes back `pool`, which belongs to `arena` and is empty now. The arena
     /// moves to its new place among the usable ones.
-    pub fn give_pool(&self, arena: &'static Arena, pool: &'static Pool) {
+    pub(crate) fn give_pool(&self, arena: &'static Arena, pool: &'static Pool) {
         self.unlist(arena);
         arena.give_pool(pool);
         self.count(|counts| {
@@ -214,7 +210,7 @@ impl Arenas {
 
     /// Takes the chunk of a wholly empty arena out, if there are more of them
     /// than are kept.
-    pub fn surplus(&self) -> Option<Chunk> {
+    pub(crate) fn surplus(&self) -> Option<Chunk> {
         let Counts {
             empty,
             empty_programs,
@@ -230,7 +226,7 @@ impl Arenas {
     }
 
     /// Takes the chunk of a wholly empty arena out, if there is one.
-    pub fn any_empty(&self) -> Option<Chunk> {
+    pub(crate) fn any_empty(&self) -> Option<Chunk> {
         self.remove(|_| true)
     }
 
@@ -238,12 +234,12 @@ impl Arenas {
     /// `note_idle` was called, or `at_once` of any empty one, if there is one. A
     /// program's chunk goes back by the program's own calls only: its allocator
     /// is no other thread's.
-    pub fn idle(&self, at_once: bool) -> Option<Chunk> {
+    pub(crate) fn idle(&self, at_once: bool) -> Option<Chunk> {
         self.remove(|arena| (at_once || arena.is_idle()) && !arena.is_programs())
     }
 
     /// Notes which arenas are wholly empty now.
-    pub fn note_idle(&self) {
+    pub(crate) fn note_idle(&self) {
         for arena in self.usable[POOLS_PER_ARENA].iter() {
             arena.note_idle();
         }
@@ -251,7 +247,7 @@ impl Arenas {
 
     /// Gives the pages of `pool`, in `arena`, back to the kernel that are due, if the pool
     /// is empty: see [`Pool::take_purgeable`]. Returns how many bytes.
-    pub fn purge(
+    pub(crate) fn purge(
         &self,
         arena: &'static Arena,
         pool: &'static Pool,
@@ -267,7 +263,7 @@ impl Arenas {
     }
 
     /// The record that was made last. From it, all are reached.
-    pub fn newest(&self) -> Option<&'static Arena> {
+    pub(crate) fn newest(&self) -> Option<&'static Arena> {
         self.records.newest()
     }
 
@@ -304,7 +300,7 @@ impl Arenas {
     /// Lists an arena on `chunk`, wholly empty. `Err` gives the chunk back: there
     /// is no memory for the arena's record, or its entry in the address map.
     #[cold]
-    pub fn add(&self, chunk: Chunk) -> Result<(), Chunk> {
+    pub(crate) fn add(&self, chunk: Chunk) -> Result<(), Chunk> {
         let Some(arena) = self.records.take() else {
             return Err(chunk);
         };
@@ -356,14 +352,14 @@ impl Arenas {
 
     /// The arenas that have chunk, on a list or not, from the newest record on.
     #[cfg(any(test, feature = "model"))]
-    pub fn with_land(&self) -> impl Iterator<Item = &'static Arena> {
+    pub(crate) fn with_land(&self) -> impl Iterator<Item = &'static Arena> {
         let all = core::iter::successors(self.newest(), |arena| arena.made_before());
         all.filter(|arena| arena.size() > 0)
     }
 
     /// Asserts the invariants, for tests.
     #[cfg(any(test, feature = "model"))]
-    pub fn check(&self) {
+    pub(crate) fn check(&self) {
         for (n, list) in self.usable.iter().enumerate() {
             let has_some = list.first().is_some();
             assert_eq!(self.lengths.get() >> n & 1 == 1, has_some, "ARENAS-2");

@@ -15,7 +15,7 @@ use crate::stats::json;
 use crate::stats::report;
 
 /// Writes what `OBMALLOC_STATS` asks for.
-pub fn report(host: Option<&str>, wanted: Option<&[u8]>) {
+pub(crate) fn report(host: Option<&str>, wanted: Option<&[u8]>) {
     let Some(value) = wanted.filter(|_| init::has_happened()) else {
         return;
     };

@@ -104,20 +104,20 @@ static HELPER: Helper = Helper::new(work);
 
 /// Sets the interval in milliseconds; negative: nothing goes back by time; 0:
 /// pages go back as soon as they are free.
-pub fn set_interval(milliseconds: i64) {
+pub(crate) fn set_interval(milliseconds: i64) {
     INTERVAL.store(if milliseconds == 0 { -1 } else { milliseconds }, Relaxed);
     heap::purge_at_once(milliseconds == 0);
     say_what_goes_by_time();
 }
 
 /// Allows a helper thread, or not.
-pub fn allow_thread(allowed: bool) {
+pub(crate) fn allow_thread(allowed: bool) {
     THREAD.store(allowed, Relaxed);
     say_what_goes_by_time();
 }
 
 /// Says whether the host counts threads when it has forked.
-pub fn host_counts_threads(so: bool) {
+pub(crate) fn host_counts_threads(so: bool) {
     COUNTED.store(so, Relaxed);
 }
 
@@ -128,7 +128,7 @@ fn say_what_goes_by_time() {
 /// To be called after blocks of so many bytes came back to pools, with no lock
 /// held.
 #[inline]
-pub fn tick(bytes: usize) {
+pub(crate) fn tick(bytes: usize) {
     let back = BACK.load(Relaxed) + bytes;
     BACK.store(back, Relaxed);
     if back >= STEP {
@@ -253,7 +253,7 @@ fn give_back(keep: usize) {
 /// Gives memory that is free back to the kernel now, until no more than `keep`
 /// bytes are left that are free and with us. Returns how many bytes went back.
 /// What other threads have in their magazines stays.
-pub fn trim(keep: usize) -> usize {
+pub(crate) fn trim(keep: usize) -> usize {
     let before = pages::returned();
     if !registry::is_new()
         && let Some(magazines) = registry::mine()
@@ -278,7 +278,7 @@ fn check_soft_limit(grown: usize) {
 /// if there are `SPARE` bytes of them. A steady program never comes here. (A new
 /// arena with huge pages is in memory as a whole, and not to be split at once.)
 #[cold]
-pub fn purge_before_growth() {
+pub(crate) fn purge_before_growth() {
     check_soft_limit(ARENA_SIZE);
     let counts = HEAP.arena_counts();
     if INTERVAL.load(Relaxed) >= 0
@@ -294,7 +294,7 @@ pub fn purge_before_growth() {
 /// Gives back what is free, for a request that would go beyond the hard limit.
 /// Whether there was anything.
 #[cold]
-pub fn reclaim() -> bool {
+pub(crate) fn reclaim() -> bool {
     let any = HEAP.free_bytes() >= RECLAIM_MIN_FREE;
     if any {
         give_back(0);
@@ -303,24 +303,24 @@ pub fn reclaim() -> bool {
 }
 
 /// The locks, in their order, for forks.
-pub fn each_lock(see: &mut dyn FnMut(&'static Word)) {
+pub(crate) fn each_lock(see: &mut dyn FnMut(&'static Word)) {
     see(HELPER.word());
     see(round::word());
 }
 
 /// Of these, the one under which the helper thread starts.
-pub fn lock_of_helper(see: &mut dyn FnMut(&'static Word)) {
+pub(crate) fn lock_of_helper(see: &mut dyn FnMut(&'static Word)) {
     see(HELPER.word());
 }
 
 /// Before a fork that holds that one: tells the helper thread to stop, which cannot be
 /// started before it is open.
-pub fn stop_for_fork() {
+pub(crate) fn stop_for_fork() {
     HELPER.stop_for_fork();
 }
 
 /// Waits for the end of the helper thread, for `patience` nanoseconds.
-pub fn wait_until_gone(patience: u64) {
+pub(crate) fn wait_until_gone(patience: u64) {
     HELPER.wait_until_gone(patience);
 }
 
@@ -328,7 +328,7 @@ pub fn wait_until_gone(patience: u64) {
 /// the clock), if it is worth it and has become free since the fork before: the child would
 /// have it, too, and the helper thread ends. (A page that is used again costs less so than
 /// one that is copied because of the child.)
-pub fn purge_before_fork(until: u64) {
+pub(crate) fn purge_before_fork(until: u64) {
     if INTERVAL.load(Relaxed) >= 0
         && (FORK_STIRRED.swap(false, Relaxed) || LEFT.load(Relaxed))
         && HEAP.free_bytes() >= HELPER_THRESHOLD
@@ -339,7 +339,7 @@ pub fn purge_before_fork(until: u64) {
 
 /// After a fork, in the parent (or where it failed): the helper thread is not started
 /// again for a moment, or does at once what the fork has left, if locks `may_be_taken`.
-pub fn go_on_after_fork(may_be_taken: bool) {
+pub(crate) fn go_on_after_fork(may_be_taken: bool) {
     let interval = INTERVAL.load(Relaxed).max(0).cast_unsigned();
     let starts = may_be_taken
         && LEFT.load(Relaxed)
@@ -351,12 +351,12 @@ pub fn go_on_after_fork(may_be_taken: bool) {
 }
 
 /// In a forked child, under the locks: there is no helper thread.
-pub fn forked() {
+pub(crate) fn forked() {
     HELPER.forked();
 }
 
 /// After a fork, in the child, when the locks are open.
-pub fn go_on_in_child() {
+pub(crate) fn go_on_in_child() {
     go_on(0);
 }
 

@@ -254,7 +254,7 @@ fn register() {
 
 /// The same when the library is loaded: without the questions to the kernel by which several
 /// threads agree who does it, for a process that never uses the library pays for nothing.
-pub fn register_at_start() {
+pub(crate) fn register_at_start() {
     if !REGISTERED.is_done() {
         have_called();
         REGISTERED.set_done();
@@ -262,7 +262,7 @@ pub fn register_at_start() {
 }
 
 /// Has them look after the heap from now on, registered or not so far.
-pub fn look_after_heap() {
+pub(crate) fn look_after_heap() {
     register();
     NEEDED.store(true, Release);
     fence(SeqCst); // see `Roster::enter`

@@ -24,13 +24,13 @@ static TELL: Callback<fn()> = Callback::unset();
 
 /// Has `tell` called at the first use, on the thread where it happens, if it
 /// has not happened yet.
-pub fn then(tell: fn()) {
+pub(crate) fn then(tell: fn()) {
     TELL.set(tell);
 }
 
 /// To be called at each thread's first miss.
 #[inline]
-pub fn happened() {
+pub(crate) fn happened() {
     if HAPPENED.load(Acquire) {
         return;
     }
@@ -54,6 +54,6 @@ fn happen() {
 }
 
 /// Whether it has happened.
-pub fn has_happened() -> bool {
+pub(crate) fn has_happened() -> bool {
     HAPPENED.load(Acquire)
 }

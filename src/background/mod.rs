@@ -2,12 +2,12 @@
 //! find the heap whole (`fork`), the first block sets things up (`init`), and statistics are
 //! written at exit (`at_exit`).
 
-pub mod at_exit;
+pub(crate) mod at_exit;
 
-pub mod round;
+pub(crate) mod round;
 
-pub mod decay;
+pub(crate) mod decay;
 
-pub mod fork;
+pub(crate) mod fork;
 
-pub mod init;
+pub(crate) mod init;

@@ -36,7 +36,7 @@ static ROUND: Lock<Round> = Lock::new(Round {
 
 /// Does a part of a round, of which one begins every `between` milliseconds. Returns when
 /// the next one may begin if none is due now.
-pub fn part(now: u64, between: u64) -> Option<u64> {
+pub(crate) fn part(now: u64, between: u64) -> Option<u64> {
     let round = ROUND.lock();
     let mut walk = match round.at.get() {
         Some(walk) => walk,
@@ -69,7 +69,7 @@ pub fn part(now: u64, between: u64) -> Option<u64> {
 
 /// A round over all pools that waits for nothing, or as much of it as is needed
 /// until no more than `keep` bytes are free.
-pub fn at_once(keep: usize) {
+pub(crate) fn at_once(keep: usize) {
     let mut rest = match keep {
         _ if sandbox::is_restricted() => 0,
         0 => usize::MAX,
@@ -86,7 +86,7 @@ pub fn at_once(keep: usize) {
 /// As much of a round that waits for nothing as can be done until `until` (nanoseconds of
 /// the clock): first pools that are wholly empty, then the others, from where the last such
 /// round has ended. Whether that was all.
-pub fn until(until: u64) -> bool {
+pub(crate) fn until(until: u64) -> bool {
     let is_time_left = |sampled: usize, bytes: usize| {
         bytes == 0 && !sampled.is_multiple_of(LOOKED_AT) || clock::nanoseconds() < until
     };
@@ -116,6 +116,6 @@ pub fn until(until: u64) -> bool {
 }
 
 /// The lock, for forks.
-pub fn word() -> &'static Word {
+pub(crate) fn word() -> &'static Word {
     ROUND.word()
 }

@@ -15,7 +15,7 @@ use crate::sync::{
 /// # Safety
 ///
 /// Only for plain function pointers: they are never null, and as large as a pointer.
-pub unsafe trait Function: Copy {}
+pub(crate) unsafe trait Function: Copy {}
 
 // SAFETY: a function pointer.
 unsafe impl<R> Function for fn() -> R {}
@@ -23,14 +23,14 @@ unsafe impl<R> Function for fn() -> R {}
 unsafe impl<A, R> Function for fn(A) -> R {}
 
 /// Who is to be called, if anybody.
-pub struct Callback<F> {
+pub(crate) struct Callback<F> {
     function: AtomicPtr<()>,
     kind: PhantomData<F>,
 }
 
 impl<F: Function> Callback<F> {
     /// Nobody yet.
-    pub const fn unset() -> Callback<F> {
+    pub(crate) const fn unset() -> Callback<F> {
         const { assert!(size_of::<F>() == size_of::<*mut ()>()) };
         Callback {
             function: AtomicPtr::new(ptr::null_mut()),
@@ -39,7 +39,7 @@ impl<F: Function> Callback<F> {
     }
 
     /// Leaves a function, in the place of the one before.
-    pub fn set(&self, function: F) {
+    pub(crate) fn set(&self, function: F) {
         // SAFETY: `Function`.
         let function = unsafe { mem::transmute_copy::<F, *mut ()>(&function) };
         self.function.store(function, Release);
@@ -47,7 +47,7 @@ impl<F: Function> Callback<F> {
 
     /// The function that was left.
     #[inline]
-    pub fn get(&self) -> Option<F> {
+    pub(crate) fn get(&self) -> Option<F> {
         let function = self.function.load(Acquire);
         if function.is_null() {
             return None;

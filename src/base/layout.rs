@@ -22,33 +22,33 @@
 
 /// Every block's address is a multiple of this, in bytes, but for those of domains
 /// that are packed.
-pub const ALIGNMENT: usize = 16;
+pub(crate) const ALIGNMENT: usize = 16;
 /// Every block's address is a multiple of this, in bytes.
-pub const PACKED_ALIGNMENT: usize = 8;
+pub(crate) const PACKED_ALIGNMENT: usize = 8;
 
 /// log2 of [`POOL_SIZE`].
-pub const POOL_BITS: u32 = 16;
+pub(crate) const POOL_BITS: u32 = 16;
 /// Bytes in a pool; a pool's address is a multiple of it.
-pub const POOL_SIZE: usize = 1 << POOL_BITS;
+pub(crate) const POOL_SIZE: usize = 1 << POOL_BITS;
 
 /// Bytes in the smallest OS page there is.
-pub const MIN_PAGE: usize = 4096;
+pub(crate) const MIN_PAGE: usize = 4096;
 
 /// Bytes in an arena from the kernel; its address is a multiple of it.
-pub const ARENA_SIZE: usize = 2 << 20;
+pub(crate) const ARENA_SIZE: usize = 2 << 20;
 /// Pools in an arena, at the most.
-pub const POOLS_PER_ARENA: usize = ARENA_SIZE / POOL_SIZE;
+pub(crate) const POOLS_PER_ARENA: usize = ARENA_SIZE / POOL_SIZE;
 
 /// log2 of the bytes that one leaf of the address map answers for.
-pub const REGION_BITS: u32 = 34;
+pub(crate) const REGION_BITS: u32 = 34;
 /// Granules in a region: as many arenas from the kernel have room in it.
-pub const GRANULES: usize = (1 << REGION_BITS) / ARENA_SIZE;
+pub(crate) const GRANULES: usize = (1 << REGION_BITS) / ARENA_SIZE;
 
 /// Bits of an address that the kernel gives to programs. (With five-level
 /// page tables it gives more, but only to who asks for an address up there.)
-pub const ADDRESS_BITS: u32 = 47;
+pub(crate) const ADDRESS_BITS: u32 = 47;
 /// Regions that an address can name.
-pub const REGIONS: usize = 1 << (ADDRESS_BITS - REGION_BITS);
+pub(crate) const REGIONS: usize = 1 << (ADDRESS_BITS - REGION_BITS);
 
 /// Offset of the first block in a pool of small blocks.
 ///
@@ -57,32 +57,32 @@ pub const REGIONS: usize = 1 << (ADDRESS_BITS - REGION_BITS);
 /// with blocks of 64 bytes it lies at the end of one cache line and the object
 /// it belongs to at the start of the next, which the collector reads anyway.
 /// With offset 0 the collector is a fifth slower (prototype, CPython 3.11).
-pub const FIRST_SMALL_BLOCK: usize = 48;
+pub(crate) const FIRST_SMALL_BLOCK: usize = 48;
 
 /// The largest request that can ever be served: `PY_SSIZE_T_MAX`.
-pub const REQUEST_MAX: usize = isize::MAX as usize;
+pub(crate) const REQUEST_MAX: usize = isize::MAX as usize;
 
 /// Where the pool of an address begins.
 #[inline(always)]
-pub const fn pool_base(address: usize) -> usize {
+pub(crate) const fn pool_base(address: usize) -> usize {
     address & !(POOL_SIZE - 1)
 }
 
 /// Index of an address's granule in its region.
 #[inline(always)]
-pub const fn granule(address: usize) -> usize {
+pub(crate) const fn granule(address: usize) -> usize {
     address / ARENA_SIZE % GRANULES
 }
 
 /// Index of an address's pool in its granule.
 #[inline(always)]
-pub const fn pool_in_granule(address: usize) -> usize {
+pub(crate) const fn pool_in_granule(address: usize) -> usize {
     (address >> POOL_BITS) % POOLS_PER_ARENA
 }
 
 /// Number of an address's region; not below [`REGIONS`] if it has none.
 #[inline(always)]
-pub const fn region(address: usize) -> usize {
+pub(crate) const fn region(address: usize) -> usize {
     address >> REGION_BITS
 }
 

@@ -9,29 +9,25 @@
 use crate::sync::Cell;
 
 /// The links of a member. All zero bytes: on no list.
-pub struct Links<T: 'static> {
+pub(crate) struct Links<T: 'static> {
     next: Cell<Option<&'static T>>,
     previous: Cell<Option<&'static T>>,
 }
 
 /// What can be on a [`List`].
-pub trait Linked: Sized + 'static {
+pub(crate) trait Linked: Sized + 'static {
     /// Its links.
     fn links(&self) -> &Links<Self>;
 }
 
 /// The list: a pointer to its first member.
-pub struct List<T: 'static> {
+pub(crate) struct List<T: 'static> {
     first: Cell<Option<&'static T>>,
 }
 
 impl<T: Linked> List<T> {
     /// A list with no member.
-    #[expect(
-        clippy::new_without_default,
-        reason = "made in constants, where Default cannot be"
-    )]
-    pub const fn new() -> List<T> {
+    pub(crate) const fn new() -> List<T> {
         List {
             first: Cell::new(None),
         }
@@ -39,17 +35,17 @@ impl<T: Linked> List<T> {
 
     /// The first member.
     #[inline]
-    pub fn first(&self) -> Option<&'static T> {
+    pub(crate) fn first(&self) -> Option<&'static T> {
         self.first.get()
     }
 
     /// The members, from the first on.
-    pub fn iter(&self) -> impl Iterator<Item = &'static T> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &'static T> {
         core::iter::successors(self.first(), |member| member.links().next.get())
     }
 
     /// Puts `member`, which is on no list, at the front.
-    pub fn push(&self, member: &'static T) {
+    pub(crate) fn push(&self, member: &'static T) {
         let links = member.links();
         debug_assert!(links.next.get().is_none() && links.previous.get().is_none());
         let second = self.first.replace(Some(member));
@@ -60,7 +56,7 @@ impl<T: Linked> List<T> {
     }
 
     /// Takes the first member off.
-    pub fn pop(&self) -> Option<&'static T> {
+    pub(crate) fn pop(&self) -> Option<&'static T> {
         let first = self.first()?;
         self.remove(first);
         Some(first)
@@ -68,7 +64,7 @@ impl<T: Linked> List<T> {
 
     /// Puts all members of `other` behind this list's own, and leaves it empty.
     /// Takes time with the length of this list.
-    pub fn append(&self, other: &List<T>) {
+    pub(crate) fn append(&self, other: &List<T>) {
         let rest = other.first.take();
         match self.iter().last() {
             Some(last) => {
@@ -82,7 +78,7 @@ impl<T: Linked> List<T> {
     }
 
     /// Takes `member`, which is on this list, off it.
-    pub fn remove(&self, member: &'static T) {
+    pub(crate) fn remove(&self, member: &'static T) {
         let links = member.links();
         let (next, previous) = (links.next.take(), links.previous.take());
         match previous {

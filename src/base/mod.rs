@@ -2,14 +2,14 @@
 //! tables, intrusive lists, callbacks, and the order of the hit path's code. Nothing here makes
 //! a system call or holds state.
 
-pub mod hot;
+pub(crate) mod hot;
 
-pub mod layout;
+pub(crate) mod layout;
 
-pub mod size_class;
+pub(crate) mod size_class;
 
-pub mod vtable;
+pub(crate) mod vtable;
 
-pub mod callback;
+pub(crate) mod callback;
 
-pub mod list;
+pub(crate) mod list;

@@ -39,33 +39,33 @@
 use crate::base::layout::{ALIGNMENT, FIRST_SMALL_BLOCK, MIN_PAGE, PACKED_ALIGNMENT, POOL_SIZE};
 
 /// The largest request that small classes serve, in bytes.
-pub const SMALL_MAX: usize = 512;
+pub(crate) const SMALL_MAX: usize = 512;
 /// The largest request that medium classes serve, in bytes.
-pub const MEDIUM_MAX: usize = 32 * 1024;
+pub(crate) const MEDIUM_MAX: usize = 32 * 1024;
 
 const SMALL_CLASSES: usize = SMALL_MAX / PACKED_ALIGNMENT;
 const STEPS_PER_DOUBLING: usize = 8;
 const MEDIUM_CLASSES: usize = STEPS_PER_DOUBLING * (MEDIUM_MAX / SMALL_MAX).ilog2() as usize;
 
 /// The highest class index.
-pub const LAST: usize = SMALL_CLASSES + MEDIUM_CLASSES;
+pub(crate) const LAST: usize = SMALL_CLASSES + MEDIUM_CLASSES;
 /// Length of a table that is indexed by class; entry 0 stands for "no class".
-pub const TABLE_LEN: usize = LAST + 1;
+pub(crate) const TABLE_LEN: usize = LAST + 1;
 
 /// Blocks in a word of a pool's bits.
-pub const BLOCKS_PER_WORD: usize = u64::BITS as usize;
+pub(crate) const BLOCKS_PER_WORD: usize = u64::BITS as usize;
 /// Words of bits in a pool's descriptor.
-pub const WORDS: usize = 32;
+pub(crate) const WORDS: usize = 32;
 /// The most blocks that a pool has. (Of 8 to 24 bytes there would be room for more;
 /// what of a pool is never handed out is address space, not memory.)
-pub const BLOCKS_MAX: usize = WORDS * BLOCKS_PER_WORD;
+pub(crate) const BLOCKS_MAX: usize = WORDS * BLOCKS_PER_WORD;
 
 /// Used pools of a class are told apart by how full they are, in so many steps.
-pub const BUCKETS: usize = 8;
+pub(crate) const BUCKETS: usize = 8;
 
 /// What all pools of a size class have in common.
 #[derive(Clone, Copy, Debug)]
-pub struct ClassInfo {
+pub(crate) struct ClassInfo {
     /// Bytes in a block.
     pub size: u32,
     /// ceil(2^32 / size)
@@ -116,20 +116,20 @@ impl ClassInfo {
     }
 
     /// The words of a pool's bits that stand for blocks.
-    pub const fn words(&self) -> usize {
+    pub(crate) const fn words(&self) -> usize {
         (self.blocks as usize).div_ceil(BLOCKS_PER_WORD)
     }
 
     /// The offset of block `n` in its pool, in bytes.
     #[inline(always)]
-    pub const fn offset(&self, n: usize) -> usize {
+    pub(crate) const fn offset(&self, n: usize) -> usize {
         self.first as usize + n * self.size as usize
     }
 
     /// The number of the block whose first byte lies at this offset in a pool; the
     /// number may be beyond the last block's.
     #[inline]
-    pub const fn number(&self, offset: usize) -> Option<usize> {
+    pub(crate) const fn number(&self, offset: usize) -> Option<usize> {
         let Some(behind) = offset.checked_sub(self.first as usize) else {
             return None;
         };
@@ -143,7 +143,7 @@ impl ClassInfo {
 
 /// The lower half of `offset * reciprocal` is below this at a block's first byte,
 /// and not below it everywhere else.
-pub const INSIDE: u32 = 1 << 16;
+pub(crate) const INSIDE: u32 = 1 << 16;
 
 /// How many blocks of `size` bytes make a run.
 ///
@@ -175,7 +175,7 @@ const fn size_of_index(index: usize) -> usize {
 }
 
 /// The shapes by class index; entry 0 is all zero.
-pub static CLASS_INFO: [ClassInfo; TABLE_LEN] = {
+pub(crate) static CLASS_INFO: [ClassInfo; TABLE_LEN] = {
     let mut shapes = [ClassInfo::NONE; TABLE_LEN];
     let mut index = 1;
     while index <= LAST {
@@ -186,7 +186,7 @@ pub static CLASS_INFO: [ClassInfo; TABLE_LEN] = {
 };
 
 /// Bytes in a block by class index; entry 0 is 0.
-pub static SIZES: [u32; TABLE_LEN] = {
+pub(crate) static SIZES: [u32; TABLE_LEN] = {
     let mut sizes = [0; TABLE_LEN];
     let mut index = 1;
     while index <= LAST {
@@ -198,22 +198,22 @@ pub static SIZES: [u32; TABLE_LEN] = {
 
 /// The index of a size class (CLASS-1).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct SizeClass(usize);
+pub(crate) struct SizeClass(usize);
 
 impl SizeClass {
     /// The class of a request of `n` bytes; `None` if it belongs to layer 0.
     /// A request for nothing gets a block like a request for one byte.
     #[inline]
-    pub const fn of(n: usize) -> Option<SizeClass> {
+    pub(crate) const fn of(n: usize) -> Option<SizeClass> {
         SizeClass::aligned::<ALIGNMENT>(n)
     }
 
     /// How many classes only packed domains use.
-    pub const PACKED: usize = SMALL_CLASSES / 2;
+    pub(crate) const PACKED: usize = SMALL_CLASSES / 2;
 
     /// The class whose blocks are a multiple of `ALIGN` bytes, 8 or 16.
     #[inline]
-    pub const fn aligned<const ALIGN: usize>(n: usize) -> Option<SizeClass> {
+    pub(crate) const fn aligned<const ALIGN: usize>(n: usize) -> Option<SizeClass> {
         let last = n.saturating_sub(1);
         if last < SMALL_MAX {
             let size = (last / ALIGN + 1) * ALIGN;
@@ -232,7 +232,7 @@ impl SizeClass {
 
     /// The class with this index, if there is one.
     #[inline(always)]
-    pub const fn from_index(index: usize) -> Option<SizeClass> {
+    pub(crate) const fn from_index(index: usize) -> Option<SizeClass> {
         if index >= 1 && index <= LAST {
             Some(SizeClass(index))
         } else {
@@ -241,13 +241,13 @@ impl SizeClass {
     }
 
     /// All classes, the smallest first.
-    pub fn all() -> impl Iterator<Item = SizeClass> {
+    pub(crate) fn all() -> impl Iterator<Item = SizeClass> {
         (1..=LAST).filter_map(SizeClass::from_index)
     }
 
     /// The index, in `1 ..= LAST`.
     #[inline(always)]
-    pub const fn index(self) -> usize {
+    pub(crate) const fn index(self) -> usize {
         // SAFETY: CLASS-1.
         unsafe { core::hint::assert_unchecked(self.0 < TABLE_LEN) };
         self.0
@@ -255,13 +255,13 @@ impl SizeClass {
 
     /// What its pools look like.
     #[inline(always)]
-    pub const fn info(self) -> &'static ClassInfo {
+    pub(crate) const fn info(self) -> &'static ClassInfo {
         &CLASS_INFO[self.index()]
     }
 
     /// The number under which CPython's table of statistics has it, or would; a packed
     /// class has that of the class that serves its requests elsewhere.
-    pub fn number(self) -> usize {
+    pub(crate) fn number(self) -> usize {
         let small = SMALL_CLASSES / 2;
         match self.index().checked_sub(SMALL_CLASSES + 1) {
             Some(medium) => small + medium,
@@ -271,12 +271,12 @@ impl SizeClass {
 
     /// Bytes in a block.
     #[inline(always)]
-    pub const fn size(self) -> usize {
+    pub(crate) const fn size(self) -> usize {
         self.info().size as usize
     }
 
     /// Whether only packed domains use it: its blocks are aligned to 8 bytes.
-    pub const fn is_packed(self) -> bool {
+    pub(crate) const fn is_packed(self) -> bool {
         !self.size().is_multiple_of(ALIGNMENT)
     }
 }

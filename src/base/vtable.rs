@@ -15,17 +15,17 @@
 use core::ffi::c_void;
 
 /// `malloc(ctx, n)`
-pub type Malloc = unsafe extern "C" fn(*mut c_void, usize) -> *mut c_void;
+pub(crate) type Malloc = unsafe extern "C" fn(*mut c_void, usize) -> *mut c_void;
 /// `calloc(ctx, nelem, elsize)`
-pub type Calloc = unsafe extern "C" fn(*mut c_void, usize, usize) -> *mut c_void;
+pub(crate) type Calloc = unsafe extern "C" fn(*mut c_void, usize, usize) -> *mut c_void;
 /// `realloc(ctx, p, n)`
-pub type Realloc = unsafe extern "C" fn(*mut c_void, *mut c_void, usize) -> *mut c_void;
+pub(crate) type Realloc = unsafe extern "C" fn(*mut c_void, *mut c_void, usize) -> *mut c_void;
 /// `free(ctx, p)`
-pub type Free = unsafe extern "C" fn(*mut c_void, *mut c_void);
+pub(crate) type Free = unsafe extern "C" fn(*mut c_void, *mut c_void);
 /// `alloc(ctx, size)` of an arena
-pub type ArenaAlloc = unsafe extern "C" fn(*mut c_void, usize) -> *mut c_void;
+pub(crate) type ArenaAlloc = unsafe extern "C" fn(*mut c_void, usize) -> *mut c_void;
 /// `free(ctx, p, size)` of an arena
-pub type ArenaFree = unsafe extern "C" fn(*mut c_void, *mut c_void, usize);
+pub(crate) type ArenaFree = unsafe extern "C" fn(*mut c_void, *mut c_void, usize);
 
 /// A domain's table (`PyMemAllocatorEx`) without holes.
 #[repr(C)]
@@ -65,7 +65,7 @@ unsafe impl Send for Allocator {}
 /// As CPython's RAW domain has it: a request for nothing asks for one byte, so
 /// that the answer is a pointer like any other; sizes above `PY_SSIZE_T_MAX`
 /// never get here.
-pub static LIBC: Allocator = Allocator {
+pub(crate) static LIBC: Allocator = Allocator {
     ctx: core::ptr::null_mut(),
     malloc: libc_malloc,
     calloc: libc_calloc,

@@ -3,7 +3,7 @@
 use core::ffi::c_int;
 
 use crate::cpython::route::jump;
-use crate::domains::outside::{PyMemAllocatorEx, PyObjectArenaAllocator};
+pub use crate::domains::outside::{PyMemAllocatorEx, PyObjectArenaAllocator};
 
 /// A domain, by CPython's number.
 pub type PyMemAllocatorDomain = c_int;

@@ -32,7 +32,7 @@ fn read_settings_once(at_start: bool) {
 
 /// When we are loaded: serves the host, if the process has one that does not
 /// run yet. Without a host nothing happens.
-pub fn at_start() {
+pub(crate) fn at_start() {
     let Some(host) = Host::at_start() else {
         return;
     };
@@ -51,7 +51,7 @@ pub fn at_start() {
 /// depends on the caller. Decides, if that was not done at start: in a C program, or for a
 /// host that was loaded since. In a static host, where nobody calls them, this never
 /// happens.
-pub fn when_called() -> Option<&'static Exports> {
+pub(crate) fn when_called() -> Option<&'static Exports> {
     read_settings_once(false);
     let mut hosts = Host::all();
     let Some(host) = hosts.next() else {
@@ -87,7 +87,7 @@ pub fn when_called() -> Option<&'static Exports> {
 
 /// Serves a host that runs already, under its GIL. `None` if what the exported names do
 /// depends on the caller.
-pub fn late() -> Result<Option<&'static Exports>, Reason> {
+pub(crate) fn late() -> Result<Option<&'static Exports>, Reason> {
     read_settings_once(false);
     let mut hosts = Host::all();
     let (first, second) = (hosts.next(), hosts.next());
@@ -309,7 +309,7 @@ fn say_aside(reason: Reason) {
 }
 
 /// At exit: says so if the host has replaced us before it allocated anything.
-pub fn at_exit() {
+pub(crate) fn at_exit() {
     let installed = is(State::Table) || is(State::Symbols) || is(State::InPlace);
     if installed && !init::has_happened() && config::verbose() {
         let pid = pid();

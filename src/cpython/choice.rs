@@ -11,7 +11,7 @@ use super::version::Version;
 
 /// What chose another allocator.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Choice {
+pub(crate) enum Choice {
     /// `PYTHONMALLOC`, with this value.
     PythonMalloc(&'static [u8]),
     /// `-X dev`.
@@ -21,7 +21,7 @@ pub enum Choice {
 }
 
 /// What the interpreter's settings look like from outside.
-pub struct Settings<A> {
+pub(crate) struct Settings<A> {
     /// Its arguments, the program's name first.
     pub arguments: A,
     /// The value of `PYTHONMALLOC`.
@@ -31,7 +31,7 @@ pub struct Settings<A> {
 }
 
 /// What chose another allocator, if anything did.
-pub fn made<A>(version: &Version, settings: Settings<A>) -> Option<Choice>
+pub(crate) fn made<A>(version: &Version, settings: Settings<A>) -> Option<Choice>
 where
     A: Iterator<Item = &'static [u8]>,
 {
@@ -54,7 +54,7 @@ where
 }
 
 /// Whether the interpreter's arguments make it ignore the environment.
-pub fn ignores_environment(arguments: impl Iterator<Item = &'static [u8]>) -> bool {
+pub(crate) fn ignores_environment(arguments: impl Iterator<Item = &'static [u8]>) -> bool {
     Options::read(arguments).ignores_environment
 }
 

@@ -12,14 +12,14 @@ use crate::config;
 use crate::os::text::{pid, say};
 
 /// The exports for the host that was found first, which stays loaded from now on.
-pub fn exports_of_first(host: &Host) -> &'static Exports {
+pub(crate) fn exports_of_first(host: &Host) -> &'static Exports {
     host.keep();
     theirs::in_host(host, is_served(host))
 }
 
 /// The names' calls go by their callers from now on. Who belongs to no host belongs to the
 /// first, or to us in a process that used us before it had one.
-pub fn by_caller() {
+pub(crate) fn by_caller() {
     for (n, host) in Host::all().enumerate() {
         let exports = if n == 0 && !several::is_on() && !is(State::NoHost) {
             let first = exports_of_first(&host);
@@ -44,13 +44,13 @@ pub fn by_caller() {
 
 /// Whether another host may come. Not where we are part of one: its libpython exports our
 /// names itself.
-pub fn may_come() -> bool {
+pub(crate) fn may_come() -> bool {
     !is(State::InPlace)
 }
 
 /// When the object at this address was loaded, after the route was decided. Says whether the
 /// names' calls go by their callers from now on.
-pub fn when_loaded(address: usize) -> bool {
+pub(crate) fn when_loaded(address: usize) -> bool {
     let Some(object) = Loaded::at(ptr::without_provenance(address)) else {
         return false;
     };

@@ -13,7 +13,7 @@ use crate::os::loader;
 
 /// Where an object was loaded, as its program headers say.
 #[derive(Clone, Copy)]
-pub struct Loaded {
+pub(crate) struct Loaded {
     /// Its name; the program's is empty.
     pub name: *const c_char,
     slide: usize,
@@ -37,14 +37,14 @@ impl Loaded {
     }
 
     /// Whether the address is in one of its segments.
-    pub fn contains(&self, address: *const c_void) -> bool {
+    pub(crate) fn contains(&self, address: *const c_void) -> bool {
         self.segments()
             .any(|(start, size)| address.addr().wrapping_sub(start) < size)
     }
 
     /// Its first address, and the first one behind its last segment. No other object lies
     /// between: the loader reserves all of it at once.
-    pub fn range(&self) -> (usize, usize) {
+    pub(crate) fn range(&self) -> (usize, usize) {
         let start = self.segments().map(|(start, _)| start).min();
         let end = self
             .segments()
@@ -54,12 +54,12 @@ impl Loaded {
     }
 
     /// Where the object was loaded, relative to its own addresses.
-    pub fn slide(&self) -> usize {
+    pub(crate) fn slide(&self) -> usize {
         self.slide
     }
 
     /// The first object, in the loader's order, that is wanted.
-    pub fn find(mut wanted: impl FnMut(&Loaded) -> bool) -> Option<Loaded> {
+    pub(crate) fn find(mut wanted: impl FnMut(&Loaded) -> bool) -> Option<Loaded> {
         struct Search<'a> {
             wanted: &'a mut dyn FnMut(&Loaded) -> bool,
             found: Option<Loaded>,
@@ -95,14 +95,14 @@ impl Loaded {
     }
 
     /// The object at this address.
-    pub fn at(address: *const c_void) -> Option<Loaded> {
+    pub(crate) fn at(address: *const c_void) -> Option<Loaded> {
         Loaded::find(|loaded| loaded.contains(address))
     }
 
     /// Every object that itself defines a symbol of this name, in the loader's order. (The
     /// loader's list is walked anew for each, so that nothing is done while the loader has
     /// its lock.)
-    pub fn all_with(name: &CStr) -> impl Iterator<Item = Loaded> {
+    pub(crate) fn all_with(name: &CStr) -> impl Iterator<Item = Loaded> {
         let nth = move |n| {
             let mut seen = 0;
             Loaded::find(|loaded| {
@@ -114,13 +114,13 @@ impl Loaded {
     }
 
     /// Whether its name is that of the program.
-    pub fn is_program(&self) -> bool {
+    pub(crate) fn is_program(&self) -> bool {
         // SAFETY: NULL or a C string of the loader's.
         self.name.is_null() || unsafe { *self.name } == 0
     }
 
     /// What its dynamic section says, if it has one.
-    pub fn dynamic(&self) -> Option<Dynamic> {
+    pub(crate) fn dynamic(&self) -> Option<Dynamic> {
         let header = self
             .headers()
             .iter()
@@ -130,14 +130,14 @@ impl Loaded {
     }
 
     /// The symbol of this name that the object itself defines.
-    pub fn symbol(&self, name: &CStr) -> Option<NonNull<c_void>> {
+    pub(crate) fn symbol(&self, name: &CStr) -> Option<NonNull<c_void>> {
         let value = self.dynamic()?.defined(name)?;
         let address = ptr::with_exposed_provenance_mut(self.slide.wrapping_add(value));
         NonNull::new(address).filter(|symbol| self.contains(symbol.as_ptr()))
     }
 
     /// Whether it names `library` among those that it needs.
-    pub fn needs(&self, library: &CStr) -> bool {
+    pub(crate) fn needs(&self, library: &CStr) -> bool {
         self.dynamic()
             .is_some_and(|dynamic| dynamic.needed().any(|needed| needed == library))
     }
@@ -145,7 +145,7 @@ impl Loaded {
 
 /// What an object's dynamic section says.
 #[derive(Default)]
-pub struct Dynamic {
+pub(crate) struct Dynamic {
     section: usize,
     symbols: usize,
     strings: usize,
@@ -211,7 +211,7 @@ impl Dynamic {
     }
 
     /// Whether something binds names within the object, or is not read here.
-    pub fn is_unproved(&self) -> bool {
+    pub(crate) fn is_unproved(&self) -> bool {
         self.unproved
     }
 
@@ -223,7 +223,7 @@ impl Dynamic {
     }
 
     /// The library's own name, if it has one.
-    pub fn library(&self) -> Option<&'static CStr> {
+    pub(crate) fn library(&self) -> Option<&'static CStr> {
         (self.strings != 0).then(|| self.library.map(|offset| self.string(offset)))?
     }
 
@@ -242,7 +242,7 @@ impl Dynamic {
     }
 
     /// The name of the symbol with this index.
-    pub fn name(&self, symbol: usize) -> &'static CStr {
+    pub(crate) fn name(&self, symbol: usize) -> &'static CStr {
         self.string(self.entry(symbol).st_name as usize)
     }
 
@@ -266,7 +266,7 @@ impl Dynamic {
     }
 
     /// The relocations: where, of what kind and symbol, and the addend.
-    pub fn relocations(&self) -> impl Iterator<Item = (usize, u64, usize, usize)> {
+    pub(crate) fn relocations(&self) -> impl Iterator<Item = (usize, u64, usize, usize)> {
         self.relocations.into_iter().flat_map(|(start, bytes)| {
             let table = ptr::with_exposed_provenance::<[u64; 3]>(start);
             (0..bytes / size_of::<[u64; 3]>()).map(move |i| {

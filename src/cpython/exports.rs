@@ -17,37 +17,37 @@ use core::ffi::{c_char, c_int, c_void};
 use crate::domains::outside::{PyMemAllocatorEx, PyObjectArenaAllocator};
 
 /// `malloc(n)`
-pub type Malloc = unsafe extern "C" fn(usize) -> *mut c_void;
+pub(crate) type Malloc = unsafe extern "C" fn(usize) -> *mut c_void;
 /// `calloc(nelem, elsize)`
-pub type Calloc = unsafe extern "C" fn(usize, usize) -> *mut c_void;
+pub(crate) type Calloc = unsafe extern "C" fn(usize, usize) -> *mut c_void;
 /// `realloc(p, n)`
-pub type Realloc = unsafe extern "C" fn(*mut c_void, usize) -> *mut c_void;
+pub(crate) type Realloc = unsafe extern "C" fn(*mut c_void, usize) -> *mut c_void;
 /// `free(p)`
-pub type Free = unsafe extern "C" fn(*mut c_void);
+pub(crate) type Free = unsafe extern "C" fn(*mut c_void);
 /// The argument is a name up to 3.7 and a number later.
-pub type Setup = unsafe extern "C" fn(usize) -> c_int;
+pub(crate) type Setup = unsafe extern "C" fn(usize) -> c_int;
 /// `PyMem_GetAllocator`
-pub type GetAllocator = unsafe extern "C" fn(c_int, *mut PyMemAllocatorEx);
+pub(crate) type GetAllocator = unsafe extern "C" fn(c_int, *mut PyMemAllocatorEx);
 /// `PyMem_SetAllocator`
-pub type SetAllocator = unsafe extern "C" fn(c_int, *const PyMemAllocatorEx);
+pub(crate) type SetAllocator = unsafe extern "C" fn(c_int, *const PyMemAllocatorEx);
 /// `PyMem_SetupDebugHooks`
-pub type SetupDebugHooks = unsafe extern "C" fn();
+pub(crate) type SetupDebugHooks = unsafe extern "C" fn();
 /// `PyObject_GetArenaAllocator`
-pub type GetArenas = unsafe extern "C" fn(*mut PyObjectArenaAllocator);
+pub(crate) type GetArenas = unsafe extern "C" fn(*mut PyObjectArenaAllocator);
 /// `PyObject_SetArenaAllocator`
-pub type SetArenas = unsafe extern "C" fn(*const PyObjectArenaAllocator);
+pub(crate) type SetArenas = unsafe extern "C" fn(*const PyObjectArenaAllocator);
 /// `_PyObject_DebugMallocStats`
-pub type DebugMallocStats = unsafe extern "C" fn(*mut libc::FILE) -> c_int;
+pub(crate) type DebugMallocStats = unsafe extern "C" fn(*mut libc::FILE) -> c_int;
 /// `_Py_GetAllocatedBlocks`
-pub type AllocatedBlocks = unsafe extern "C" fn() -> isize;
+pub(crate) type AllocatedBlocks = unsafe extern "C" fn() -> isize;
 /// `_PyMem_GetCurrentAllocatorName`
-pub type AllocatorName = unsafe extern "C" fn() -> *const c_char;
+pub(crate) type AllocatorName = unsafe extern "C" fn() -> *const c_char;
 /// `_PyMem_PymallocEnabled`
-pub type PymallocEnabled = unsafe extern "C" fn() -> c_int;
+pub(crate) type PymallocEnabled = unsafe extern "C" fn() -> c_int;
 
 /// The four functions of a domain, without a context.
 #[derive(Clone, Copy)]
-pub struct Functions {
+pub(crate) struct Functions {
     /// `malloc(n)`
     pub malloc: Malloc,
     /// `calloc(nelem, elsize)`
@@ -60,7 +60,7 @@ pub struct Functions {
 
 /// The functions that read and change the tables.
 #[derive(Clone, Copy)]
-pub struct Tables {
+pub(crate) struct Tables {
     /// `PyMem_GetAllocator`
     pub get: GetAllocator,
     /// `PyMem_SetAllocator`
@@ -77,7 +77,7 @@ pub struct Tables {
 
 /// The functions that say what there is.
 #[derive(Clone, Copy)]
-pub struct Answers {
+pub(crate) struct Answers {
     /// `_PyObject_DebugMallocStats`
     pub debug_malloc_stats: DebugMallocStats,
     /// `_Py_GetAllocatedBlocks`
@@ -90,7 +90,7 @@ pub struct Answers {
 
 /// What the exported names do.
 #[derive(Clone, Copy)]
-pub struct Exports {
+pub(crate) struct Exports {
     /// `PyMem_Raw*`
     pub raw: Functions,
     /// `PyMem_*`

@@ -16,7 +16,7 @@ type State = unsafe extern "C" fn() -> *mut c_void;
 
 /// The functions of a host that know which thread holds its GIL.
 #[derive(Clone, Copy)]
-pub struct Gil {
+pub(crate) struct Gil {
     of_thread: Option<State>,
     current: Option<Current>,
     check: Option<unsafe extern "C" fn() -> c_int>,
@@ -32,7 +32,7 @@ enum Current {
 
 /// Whether a thread holds it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Holds {
+pub(crate) enum Holds {
     /// It does not.
     No,
     /// It may: it has a state in this host, and the current one may be of a subinterpreter.
@@ -45,7 +45,7 @@ pub enum Holds {
 
 impl Gil {
     /// That of this host.
-    pub fn of(host: &Host) -> Gil {
+    pub(crate) fn of(host: &Host) -> Gil {
         let state = |name| {
             // SAFETY: the type that the three names below have in every CPython.
             host.symbol(name)
@@ -69,7 +69,7 @@ impl Gil {
     }
 
     /// Whether the calling thread holds it.
-    pub fn held(&self) -> Holds {
+    pub(crate) fn held(&self) -> Holds {
         let current = match self.current {
             // SAFETY: may be called at any time, by any thread.
             Some(Current::Function(current)) => unsafe { current() },
@@ -102,7 +102,7 @@ impl Gil {
 }
 
 /// The one of these that the calling thread holds; none where it holds several.
-pub fn only_holder<T>(all: impl Iterator<Item = (T, Gil)>) -> Option<T> {
+pub(crate) fn only_holder<T>(all: impl Iterator<Item = (T, Gil)>) -> Option<T> {
     let (mut best, mut holder) = (Holds::No, None);
     for (one, gil) in all {
         let holds = gil.held();

@@ -37,7 +37,7 @@ static OVER_US: OverUs = OverUs(Cell::new([PyMemAllocatorEx::NONE; 2]));
 
 /// Has the host put its hooks over what is in its tables. `tables` answers what stands
 /// in MEM and OBJ.
-pub fn put_over(host: &Host, tables: impl Fn() -> [PyMemAllocatorEx; 2]) {
+pub(crate) fn put_over(host: &Host, tables: impl Fn() -> [PyMemAllocatorEx; 2]) {
     let Some(setup) = host.symbol(c"PyMem_SetupDebugHooks") else {
         return;
     };
@@ -49,7 +49,7 @@ pub fn put_over(host: &Host, tables: impl Fn() -> [PyMemAllocatorEx; 2]) {
 }
 
 /// Sets the tables of MEM and OBJ that are the hooks over us; or no tables.
-pub fn are(tables: [PyMemAllocatorEx; 2]) {
+pub(crate) fn are(tables: [PyMemAllocatorEx; 2]) {
     OVER_US.0.set(tables);
 }
 
@@ -64,7 +64,7 @@ struct Hook {
 
 /// The table under the host's debug hook, if `table` is the hook of the domain with this
 /// letter.
-pub fn under(host: &Host, table: &PyMemAllocatorEx, letter: u8) -> Option<PyMemAllocatorEx> {
+pub(crate) fn under(host: &Host, table: &PyMemAllocatorEx, letter: u8) -> Option<PyMemAllocatorEx> {
     // The context of no other table of the host's is in its own data.
     let hook = table.ctx.cast::<Hook>();
     let last = table.ctx.wrapping_byte_add(size_of::<Hook>() - 1);
@@ -81,12 +81,12 @@ pub fn under(host: &Host, table: &PyMemAllocatorEx, letter: u8) -> Option<PyMemA
 }
 
 /// Whether the hooks were put over us.
-pub fn stand() -> bool {
+pub(crate) fn stand() -> bool {
     OVER_US.0.get()[0].malloc.is_some()
 }
 
 /// Whether these are the hooks, over us.
-pub fn are_over_us(table: &PyMemAllocatorEx) -> bool {
+pub(crate) fn are_over_us(table: &PyMemAllocatorEx) -> bool {
     let malloc = |table: &PyMemAllocatorEx| table.malloc.map(|malloc| malloc as *const ());
     let same = |hooks: &PyMemAllocatorEx| hooks.ctx == table.ctx && malloc(hooks) == malloc(table);
     stand() && OVER_US.0.get().iter().any(same)

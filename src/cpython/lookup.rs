@@ -15,7 +15,7 @@ use super::symbols::Host;
 use crate::os::once::Made;
 
 /// A host's functions, each set looked up when it is first asked for.
-pub struct Lookup {
+pub(crate) struct Lookup {
     host: Made<Option<Host>>,
     domains: Made<Domains>,
     tables: Made<Tables>,
@@ -23,9 +23,9 @@ pub struct Lookup {
 }
 
 /// Those of the host that we leave alone: of several, the first.
-pub static ASIDE: Lookup = Lookup::new();
+pub(crate) static ASIDE: Lookup = Lookup::new();
 /// Those of the host that we serve.
-pub static SERVED: Lookup = Lookup::new();
+pub(crate) static SERVED: Lookup = Lookup::new();
 
 /// What is there without a host.
 const WITHOUT: Domains = Domains {
@@ -45,7 +45,7 @@ impl Lookup {
     }
 
     /// Says whose functions they are, unless that was said before.
-    pub fn is_for(&self, host: &Host) {
+    pub(crate) fn is_for(&self, host: &Host) {
         self.host.or_make(|| Some(*host));
     }
 
@@ -54,32 +54,32 @@ impl Lookup {
     }
 
     /// Whether they are those of the host that lies there.
-    pub fn lies_at(&self, range: (usize, usize)) -> bool {
+    pub(crate) fn lies_at(&self, range: (usize, usize)) -> bool {
         let host = self.host.made().and_then(|host| host.as_ref());
         host.is_some_and(|host| host.range() == range)
     }
 
     /// The host's functions of the three domains.
-    pub fn domains(&self) -> &Domains {
+    pub(crate) fn domains(&self) -> &Domains {
         self.domains
             .or_make(|| self.host().map_or(WITHOUT, domains_of))
     }
 
     /// The host's functions that read and change its tables.
-    pub fn tables(&self) -> &Tables {
+    pub(crate) fn tables(&self) -> &Tables {
         self.tables
             .or_make(|| self.host().map_or(STRAIGHT.tables, tables_of))
     }
 
     /// The host's functions that say what there is.
-    pub fn answers(&self) -> &Answers {
+    pub(crate) fn answers(&self) -> &Answers {
         self.answers
             .or_make(|| self.host().map_or(STRAIGHT.answers, answers_of))
     }
 }
 
 /// All functions of a host, and nothing of ours but where it has none.
-pub fn all_of(host: &Host) -> Exports {
+pub(crate) fn all_of(host: &Host) -> Exports {
     let Domains { raw, mem, object } = domains_of(host);
     Exports {
         raw,
@@ -92,7 +92,7 @@ pub fn all_of(host: &Host) -> Exports {
 
 /// The host's functions of the three domains.
 #[derive(Clone, Copy)]
-pub struct Domains {
+pub(crate) struct Domains {
     /// `PyMem_Raw*`
     pub raw: Functions,
     /// `PyMem_*`

@@ -27,40 +27,40 @@
 //! line says why. Whatever goes wrong here, the host runs as if we were not
 //! there.
 
-pub mod version;
+pub(crate) mod version;
 
-pub mod choice;
+pub(crate) mod choice;
 
-pub mod reason;
+pub(crate) mod reason;
 
-pub mod elf;
+pub(crate) mod elf;
 
-pub mod symbols;
+pub(crate) mod symbols;
 
-pub mod tracing;
+pub(crate) mod tracing;
 
-pub mod exports;
+pub(crate) mod exports;
 
-pub mod hooks;
+pub(crate) mod hooks;
 
-pub mod table;
+pub(crate) mod table;
 
-pub mod python2;
+pub(crate) mod python2;
 
-pub mod own;
+pub(crate) mod own;
 
-pub mod lookup;
+pub(crate) mod lookup;
 
-pub mod theirs;
+pub(crate) mod theirs;
 
-pub mod gil;
+pub(crate) mod gil;
 
-pub mod several;
+pub(crate) mod several;
 
-pub mod state;
+pub(crate) mod state;
 
-pub mod company;
+pub(crate) mod company;
 
-pub mod attach;
+pub(crate) mod attach;
 
-pub mod route;
+pub(crate) mod route;

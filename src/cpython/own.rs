@@ -61,7 +61,7 @@ macro_rules! by_table {
     }};
 }
 /// While all tables are as at the start, and no domain is packed.
-pub const STRAIGHT: Exports = Exports {
+pub(crate) const STRAIGHT: Exports = Exports {
     raw: Functions {
         malloc: raw_malloc,
         calloc: raw_calloc,
@@ -100,7 +100,7 @@ const ANSWERS: Answers = Answers {
 };
 
 /// What is to be called after tables may have changed.
-pub static CHANGED: Callback<fn()> = Callback::unset();
+pub(crate) static CHANGED: Callback<fn()> = Callback::unset();
 
 fn changed() {
     if let Some(listener) = CHANGED.get() {
@@ -111,13 +111,13 @@ fn changed() {
 static BOTH: [Exports; 2] = [BY_TABLE, STRAIGHT];
 
 /// What the exported names do now, where the tables are ours.
-pub fn current() -> &'static Exports {
+pub(crate) fn current() -> &'static Exports {
     let straight = all_standard() && !alignment::any() && !tools::is_wanted();
     &BOTH[usize::from(straight)]
 }
 
 /// Whether these are what the exported names do where the tables are ours.
-pub fn are_own(exports: &Exports) -> bool {
+pub(crate) fn are_own(exports: &Exports) -> bool {
     BOTH.iter().any(|own| ptr::eq(own, exports))
 }
 

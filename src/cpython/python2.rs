@@ -40,7 +40,7 @@ fn real() -> Option<&'static Real> {
 }
 
 /// The host's own functions as the table below us.
-pub static BELOW: Allocator = Allocator {
+pub(crate) static BELOW: Allocator = Allocator {
     ctx: ptr::null_mut(),
     malloc: below_malloc,
     calloc: below_calloc,
@@ -80,7 +80,7 @@ unsafe extern "C" fn below_free(_: *mut c_void, p: *mut c_void) {
 
 /// Keeps the host's own functions below us, if its calls are proved to reach
 /// us. What makes them reach us is the loader's work, done already.
-pub fn serve(host: &Host) -> Result<(), Reason> {
+pub(crate) fn serve(host: &Host) -> Result<(), Reason> {
     if real().is_some() {
         return Ok(());
     }

@@ -5,7 +5,7 @@ use super::choice::Choice;
 
 /// Why we do not serve a process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Reason {
+pub(crate) enum Reason {
     /// There is no CPython in it.
     NoHost,
     /// The version is not one of those that are served.

@@ -41,7 +41,7 @@ use crate::os::errno;
 use crate::os::loader;
 
 /// What the exported names do. Release publishes what it points to.
-pub static ROUTE: AtomicPtr<Exports> = AtomicPtr::new((&raw const UNDECIDED).cast_mut());
+pub(crate) static ROUTE: AtomicPtr<Exports> = AtomicPtr::new((&raw const UNDECIDED).cast_mut());
 
 /// How many objects were loaded.
 static LOADS: AtomicUsize = AtomicUsize::new(0);
@@ -202,7 +202,7 @@ fn go(exports: &'static Exports) {
 
 /// What the exported names do now.
 #[inline(always)]
-pub fn current() -> &'static Exports {
+pub(crate) fn current() -> &'static Exports {
     // SAFETY: it only ever points to statics.
     unsafe { &*ROUTE.load(Acquire) }
 }
@@ -229,12 +229,16 @@ extern "C" fn decide(caller: usize) -> &'static Exports {
 }
 
 /// At start, from the constructor.
-pub fn start() {
+pub(crate) fn start() {
     attach::at_start();
 }
 
 /// The object at this address was loaded, and nothing in it has run yet.
-pub fn object_loaded(address: usize) {
+#[cfg_attr(
+    test,
+    allow(dead_code, reason = "the caller, `capi::start`, is in no test")
+)]
+pub(crate) fn object_loaded(address: usize) {
     LOADS.fetch_add(1, SeqCst);
     if ptr::eq(current(), &raw const UNDECIDED) || !company::may_come() {
         return;
@@ -248,14 +252,14 @@ pub fn object_loaded(address: usize) {
 }
 
 /// On demand: see `obmalloc_install`.
-pub fn install() -> Result<(), Reason> {
+pub(crate) fn install() -> Result<(), Reason> {
     own::CHANGED.set(tables_changed);
     attach::late().map(|exports| go(exports.unwrap_or(&BY_CALLER)))
 }
 
 /// To be called after anything that may have changed tables: where they are
 /// our own, the exported names look into them from now on, or need not.
-pub fn tables_changed() {
+pub(crate) fn tables_changed() {
     if own::are_own(current()) {
         go(own::current());
     } else if several::others().is_some_and(own::are_own) {

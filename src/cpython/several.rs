@@ -81,18 +81,18 @@ fn at(address: usize) -> Option<&'static Known> {
 }
 
 /// Whether calls go by their callers.
-pub fn is_on() -> bool {
+pub(crate) fn is_on() -> bool {
     !OTHERS.load(Acquire).is_null()
 }
 
 /// What calls do that belong to no host, if there are several.
-pub fn others() -> Option<&'static Exports> {
+pub(crate) fn others() -> Option<&'static Exports> {
     // SAFETY: null, or exports that live as long as the process.
     unsafe { OTHERS.load(Acquire).as_ref() }
 }
 
 /// Has calls that belong to no host do this from now on.
-pub fn set_others(exports: &'static Exports) {
+pub(crate) fn set_others(exports: &'static Exports) {
     if !is_on()
         && let Some(program) = Loaded::find(Loaded::is_program)
     {
@@ -104,7 +104,7 @@ pub fn set_others(exports: &'static Exports) {
 }
 
 /// Makes a host known that stays loaded; with these exports, or its own functions. Says whether it is new.
-pub fn enter(host: &Host, exports: Option<&'static Exports>) -> bool {
+pub(crate) fn enter(host: &Host, exports: Option<&'static Exports>) -> bool {
     let (start, end) = host.range();
     if let Some(known) = at(start) {
         if let Some(exports) = exports {
@@ -153,7 +153,7 @@ pub fn enter(host: &Host, exports: Option<&'static Exports>) -> bool {
 
 /// Finds out which host is in the global scope: names of an object that needs none in
 /// particular are bound to it.
-pub fn look_for_global() {
+pub(crate) fn look_for_global() {
     let known = match first_in_scope(c"Py_GetVersion") {
         Some(symbol) => at(symbol.addr().get()),
         None => {
@@ -170,7 +170,7 @@ pub fn look_for_global() {
 }
 
 /// The exports for a call that returns to this address.
-pub extern "C" fn of_caller(address: usize) -> &'static Exports {
+pub(crate) extern "C" fn of_caller(address: usize) -> &'static Exports {
     let exports = match at(address) {
         Some(known) => known.exports.load(Acquire),
         None => return errno::kept(|| of_stranger(address)),

@@ -12,7 +12,7 @@ use crate::stats_page;
 /// How we are in the process.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum State {
+pub(crate) enum State {
     /// Not decided: no host at start, and nothing called so far.
     Undecided,
     /// Out, as said already.
@@ -35,7 +35,7 @@ static VERSION_LEN: AtomicUsize = AtomicUsize::new(0);
 static SERVED_AT: AtomicUsize = AtomicUsize::new(0);
 
 /// Says how we are in the process from now on.
-pub fn set(state: State) {
+pub(crate) fn set(state: State) {
     if let State::Table | State::Symbols | State::InPlace = state {
         shard::assume_gil(); // its GIL sees to it
     }
@@ -43,7 +43,7 @@ pub fn set(state: State) {
 }
 
 /// Sets [`State::Aside`], unless another thread has decided already. Returns whether it did.
-pub fn set_aside() -> bool {
+pub(crate) fn set_aside() -> bool {
     let (before, after) = (State::Undecided as u8, State::Aside as u8);
     STATE
         .compare_exchange(before, after, Relaxed, Relaxed)
@@ -51,12 +51,12 @@ pub fn set_aside() -> bool {
 }
 
 /// Whether we are in the process in this way.
-pub fn is(state: State) -> bool {
+pub(crate) fn is(state: State) -> bool {
     STATE.load(Relaxed) == state as u8
 }
 
 /// The host's version, if there is a host.
-pub fn host_version() -> Option<&'static str> {
+pub(crate) fn host_version() -> Option<&'static str> {
     let (start, len) = (VERSION.load(Relaxed), VERSION_LEN.load(Relaxed));
     if start.is_null() {
         return None;
@@ -66,19 +66,19 @@ pub fn host_version() -> Option<&'static str> {
 }
 
 /// Whether this is the host that we serve.
-pub fn is_served(host: &Host) -> bool {
+pub(crate) fn is_served(host: &Host) -> bool {
     let served = is(State::Table) || is(State::Symbols);
     served && SERVED_AT.load(Relaxed) == host.range().0
 }
 
 /// The host is served from now on, and stays loaded.
-pub fn serve(host: &Host) {
+pub(crate) fn serve(host: &Host) {
     host.keep();
     SERVED_AT.store(host.range().0, Relaxed);
 }
 
 /// Keeps the version of the host that the status line is about.
-pub fn keep_version(host: &Host) {
+pub(crate) fn keep_version(host: &Host) {
     let Version { minor, patch, .. } = host.version;
     if host.version.has_tables() {
         era::set(minor, patch);

@@ -21,7 +21,7 @@ use crate::os::weak::{function, weak_symbol};
 
 /// A CPython in this process.
 #[derive(Clone, Copy)]
-pub struct Host {
+pub(crate) struct Host {
     loaded: Loaded,
     /// Which one it is.
     pub version: Version,
@@ -32,13 +32,13 @@ const TRIES: u32 = 10_000;
 
 impl Host {
     /// The host that was there when the process started.
-    pub fn at_start() -> Option<Host> {
+    pub(crate) fn at_start() -> Option<Host> {
         Host::with(weak_symbol!("Py_GetVersion")?)
     }
 
     /// Every host, also those that were loaded later and privately: the one that was there
     /// at the start first.
-    pub fn all() -> impl Iterator<Item = Host> {
+    pub(crate) fn all() -> impl Iterator<Item = Host> {
         let first = Host::at_start();
         let start = first.map_or(0, |host| host.range().0);
         let others = Loaded::all_with(c"Py_GetVersion").filter_map(Host::of);
@@ -48,7 +48,7 @@ impl Host {
     }
 
     /// The host that this object is, if it is one.
-    pub fn of(loaded: Loaded) -> Option<Host> {
+    pub(crate) fn of(loaded: Loaded) -> Option<Host> {
         Host::with(loaded.symbol(c"Py_GetVersion")?)
     }
 
@@ -79,7 +79,7 @@ impl Host {
     }
 
     /// Keeps the host's object from being unloaded, for it is called from now on.
-    pub fn keep(&self) {
+    pub(crate) fn keep(&self) {
         let name = if self.loaded.is_program() {
             ptr::null()
         } else {
@@ -98,28 +98,28 @@ impl Host {
     }
 
     /// The object that the host's code is in.
-    pub fn object(&self) -> &Loaded {
+    pub(crate) fn object(&self) -> &Loaded {
         &self.loaded
     }
 
     /// Where its object lies.
-    pub fn range(&self) -> (usize, usize) {
+    pub(crate) fn range(&self) -> (usize, usize) {
         self.loaded.range()
     }
 
     /// The host's own symbol of this name.
-    pub fn symbol(&self, name: &CStr) -> Option<NonNull<c_void>> {
+    pub(crate) fn symbol(&self, name: &CStr) -> Option<NonNull<c_void>> {
         self.loaded.symbol(name)
     }
 
     /// Whether the host's own code is at this address.
-    pub fn defines(&self, address: *const c_void) -> bool {
+    pub(crate) fn defines(&self, address: *const c_void) -> bool {
         self.loaded.contains(address)
     }
 }
 
 /// The symbol that the program's own use of this name is bound to.
-pub fn first_in_scope(name: &CStr) -> Option<NonNull<c_void>> {
+pub(crate) fn first_in_scope(name: &CStr) -> Option<NonNull<c_void>> {
     let look_up = || {
         // SAFETY: a C string.
         unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) }
@@ -129,7 +129,7 @@ pub fn first_in_scope(name: &CStr) -> Option<NonNull<c_void>> {
 
 /// Whether this library is linked into the host, in place of its `obmalloc.o`:
 /// they are one object, and a name that both would define is ours.
-pub fn is_in_place(host: &Host) -> bool {
+pub(crate) fn is_in_place(host: &Host) -> bool {
     let is_one = host.defines(first_in_scope as *const c_void);
     // 2.7's obmalloc.o has other names only, and no tables to be wrong about.
     let ours = weak_symbol!("obmalloc_raw_strdup");
@@ -137,7 +137,7 @@ pub fn is_in_place(host: &Host) -> bool {
 }
 
 /// Whether this library's own code is at this address.
-pub fn is_this_library(address: *const c_void) -> bool {
+pub(crate) fn is_this_library(address: *const c_void) -> bool {
     let here = first_in_scope as *const c_void;
     Loaded::at(here).is_some_and(|loaded| loaded.contains(address))
 }

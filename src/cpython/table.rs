@@ -161,7 +161,7 @@ fn is_ours(table: &PyMemAllocatorEx) -> bool {
 
 /// Whether our table is in both domains of the host, with no hook over it but those
 /// that `OBMALLOC_DEBUG` asked for. `get` is the host's `PyMem_GetAllocator`.
-pub fn is_installed(get: GetAllocator) -> bool {
+pub(crate) fn is_installed(get: GetAllocator) -> bool {
     let is_in = |domain| {
         let table = current(get, domain);
         is_ours(&table) || hooks::are_over_us(&table)
@@ -170,7 +170,7 @@ pub fn is_installed(get: GetAllocator) -> bool {
 }
 
 /// Has the host put its debug hooks over us, as `hooks.rs` says.
-pub fn put_hooks_over(host: &Host) {
+pub(crate) fn put_hooks_over(host: &Host) {
     if let Some(tables) = Tables::of(host) {
         hooks::put_over(host, || {
             [MEM, OBJ].map(|domain| current(tables.get, domain))
@@ -182,7 +182,7 @@ pub fn put_hooks_over(host: &Host) {
 ///
 /// To be called before the host runs other threads, or under its GIL. Where
 /// ours is in both already, nothing changes.
-pub fn install(host: &Host) -> Result<(), Reason> {
+pub(crate) fn install(host: &Host) -> Result<(), Reason> {
     let tables = Tables::of(host).ok_or(Reason::NoTables)?;
     if is_installed(tables.get) {
         return Ok(());

@@ -260,7 +260,7 @@ unsafe extern "C" fn pymalloc_enabled<const IS_SERVED: bool>() -> c_int {
 
 /// What the exported names do for this host; `served` says whether we are in its tables, or
 /// before its symbols. There is one of each kind in a process at the most.
-pub fn in_host(host: &Host, served: bool) -> &'static Exports {
+pub(crate) fn in_host(host: &Host, served: bool) -> &'static Exports {
     if served {
         lookup::SERVED.is_for(host);
         SERVED.or_make(|| for_served(host))

@@ -22,21 +22,21 @@ macro_rules! host_function {
 }
 
 /// Whether the host's interpreter runs.
-pub fn is_initialized(host: &Host) -> bool {
+pub(crate) fn is_initialized(host: &Host) -> bool {
     let ask = host_function!(host, c"Py_IsInitialized" as unsafe extern "C" fn() -> c_int);
     // SAFETY: may be called at any time.
     ask.is_some_and(|ask| unsafe { ask() } != 0)
 }
 
 /// Whether the calling thread holds the GIL of the running interpreter.
-pub fn holds_gil(host: &Host) -> bool {
+pub(crate) fn holds_gil(host: &Host) -> bool {
     let ask = host_function!(host, c"PyGILState_Check" as unsafe extern "C" fn() -> c_int);
     // SAFETY: may be called at any time.
     ask.is_some_and(|ask| unsafe { ask() } != 0)
 }
 
 /// Whether tracemalloc is tracing. Under the GIL of the running interpreter.
-pub fn is_on(host: &Host) -> bool {
+pub(crate) fn is_on(host: &Host) -> bool {
     // SAFETY: under the GIL; `_tracemalloc` is built into every CPython 3.
     unsafe { ask(host, c"_tracemalloc", c"is_tracing") }.unwrap_or(false)
 }

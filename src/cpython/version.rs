@@ -3,7 +3,7 @@
 
 /// A version of CPython.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Version {
+pub(crate) struct Version {
     /// As in 3.11.7.
     pub major: u32,
     /// As in 3.11.7.
@@ -19,7 +19,7 @@ pub struct Version {
 
 /// How a version is taken over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum WayIn {
+pub(crate) enum WayIn {
     /// By the symbols `PyObject_*`: 2.7 has no table of allocators.
     Symbols,
     /// By `PyMem_SetAllocator`.
@@ -28,7 +28,7 @@ pub enum WayIn {
 
 impl Version {
     /// Reads the text of `Py_GetVersion`; `None` if it begins with no version.
-    pub fn parse(text: &'static str) -> Option<Version> {
+    pub(crate) fn parse(text: &'static str) -> Option<Version> {
         let (number, rest) = text.split_once(' ').unwrap_or((text, ""));
         let mut parts = number.split('.');
         let major = parts.next()?.parse().ok()?;
@@ -52,7 +52,7 @@ impl Version {
     ///
     /// 3.4 has a table without calloc and 3.5 was never tried; versions above
     /// 3.14 are not known yet.
-    pub fn way_in(&self) -> Option<WayIn> {
+    pub(crate) fn way_in(&self) -> Option<WayIn> {
         match (self.major, self.minor) {
             (2, 7) => Some(WayIn::Symbols),
             (3, 6..=14) => Some(WayIn::Table),
@@ -61,12 +61,12 @@ impl Version {
     }
 
     /// Whether it has tables of allocators at all, ours to fill or not.
-    pub fn has_tables(&self) -> bool {
+    pub(crate) fn has_tables(&self) -> bool {
         (self.major, self.minor) >= (3, 4)
     }
 
     /// Whether it has a development mode (`-X dev`, `PYTHONDEVMODE`).
-    pub fn has_dev_mode(&self) -> bool {
+    pub(crate) fn has_dev_mode(&self) -> bool {
         (self.major, self.minor) >= (3, 7)
     }
 }

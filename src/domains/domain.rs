@@ -11,7 +11,7 @@ use crate::policy::alignment;
 /// A domain.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(i32)]
-pub enum Domain {
+pub(crate) enum Domain {
     /// `PyMem_Raw*`: from any thread, without the GIL.
     Raw = 0,
     /// `PyMem_*`: buffers.
@@ -22,10 +22,10 @@ pub enum Domain {
 
 impl Domain {
     /// All of them.
-    pub const ALL: [Domain; 3] = [Domain::Raw, Domain::Mem, Domain::Obj];
+    pub(crate) const ALL: [Domain; 3] = [Domain::Raw, Domain::Mem, Domain::Obj];
 
     /// The domain with this number.
-    pub fn with_number(number: c_int) -> Option<Domain> {
+    pub(crate) fn with_number(number: c_int) -> Option<Domain> {
         Domain::ALL
             .into_iter()
             .find(|&domain| domain as c_int == number)
@@ -41,17 +41,17 @@ impl Domain {
 
     /// What is in its table now.
     #[inline(always)]
-    pub fn get(self) -> Allocator {
+    pub(crate) fn get(self) -> Allocator {
         self.table().get()
     }
 
     /// Changes its table.
-    pub fn set(self, table: &Allocator) {
+    pub(crate) fn set(self, table: &Allocator) {
         self.table().set(table);
     }
 
     /// What is in its table at the start.
-    pub fn standard(self) -> Allocator {
+    pub(crate) fn standard(self) -> Allocator {
         match self {
             Domain::Raw => MALLOC,
             Domain::Mem => pymalloc::packed(alignment::mem()),
@@ -61,7 +61,7 @@ impl Domain {
 }
 
 /// Whether all three tables are as they are at the start.
-pub fn all_standard() -> bool {
+pub(crate) fn all_standard() -> bool {
     let is_standard = |domain: Domain| table::same(&domain.get(), &domain.standard());
     Domain::ALL.into_iter().all(is_standard)
 }

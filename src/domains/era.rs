@@ -11,7 +11,7 @@ const fn version(minor: u32, patch: u32) -> u32 {
 }
 
 /// To be told which CPython this is.
-pub fn set(minor: u32, patch: u32) {
+pub(crate) fn set(minor: u32, patch: u32) {
     VERSION.store(version(minor, patch), Relaxed);
 }
 
@@ -21,7 +21,7 @@ fn before(minor: u32, patch: u32) -> bool {
 
 /// What the debug hooks write, and where.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct DebugStyle {
+pub(crate) struct DebugStyle {
     /// Fills blocks that were just allocated.
     pub clean: u8,
     /// Fills blocks that were freed.
@@ -33,7 +33,7 @@ pub struct DebugStyle {
 }
 
 /// What this version's debug hooks write.
-pub fn debug_style() -> DebugStyle {
+pub(crate) fn debug_style() -> DebugStyle {
     let (clean, dead, forbidden) = if before(7, 4) {
         (0xcb, 0xdb, 0xfb)
     } else {
@@ -48,28 +48,28 @@ pub fn debug_style() -> DebugStyle {
 }
 
 /// Whether `_PyMem_SetupAllocators` takes a text; later, a number.
-pub fn setup_takes_text() -> bool {
+pub(crate) fn setup_takes_text() -> bool {
     before(8, 0)
 }
 
 /// Whether `PYTHONMALLOC=debug` puts the hooks over what there is; later,
 /// over the default.
-pub fn debug_keeps_tables() -> bool {
+pub(crate) fn debug_keeps_tables() -> bool {
     before(7, 0)
 }
 
 /// Whether `mimalloc` is a value of PYTHONMALLOC.
-pub fn knows_mimalloc() -> bool {
+pub(crate) fn knows_mimalloc() -> bool {
     !before(13, 0)
 }
 
 /// Whether the hooks ask for a thread state; before, for the GIL.
-pub fn asks_for_thread_state() -> bool {
+pub(crate) fn asks_for_thread_state() -> bool {
     !before(14, 0)
 }
 
 /// Bytes of an arena that a user's allocator is asked for.
-pub fn arena_size() -> usize {
+pub(crate) fn arena_size() -> usize {
     if before(10, 0) { 256 << 10 } else { 1 << 20 }
 }
 

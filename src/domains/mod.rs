@@ -31,20 +31,20 @@
 //! - `debug`: the debug hooks
 //! - `names`: PYTHONMALLOC and its values
 
-pub mod outside;
+pub(crate) mod outside;
 
-pub mod table;
+pub(crate) mod table;
 
-pub mod raw;
+pub(crate) mod raw;
 
-pub mod pymalloc;
+pub(crate) mod pymalloc;
 
-pub mod domain;
+pub(crate) mod domain;
 
-pub mod era;
+pub(crate) mod era;
 
-pub mod python;
+pub(crate) mod python;
 
-pub mod debug;
+pub(crate) mod debug;
 
-pub mod names;
+pub(crate) mod names;

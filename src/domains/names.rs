@@ -25,7 +25,7 @@ use crate::os::weak::is_debug_build;
 /// An allocator by name, with CPython's numbers (`PyMemAllocatorName`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(i32)]
-pub enum Name {
+pub(crate) enum Name {
     /// None is chosen: everything stays.
     NotSet = 0,
     /// `default`
@@ -59,7 +59,7 @@ const NAMES: [(&CStr, Name); 8] = [
 
 impl Name {
     /// The allocator of this name, if this version of CPython has it.
-    pub fn of(text: &CStr) -> Option<Name> {
+    pub(crate) fn of(text: &CStr) -> Option<Name> {
         if text.is_empty() {
             return Some(Name::NotSet);
         }
@@ -68,7 +68,7 @@ impl Name {
     }
 
     /// The allocator with this number, if this version of CPython has it.
-    pub fn with_number(number: c_int) -> Option<Name> {
+    pub(crate) fn with_number(number: c_int) -> Option<Name> {
         if number == Name::NotSet as c_int {
             return Some(Name::NotSet);
         }
@@ -82,7 +82,7 @@ impl Name {
     }
 
     /// Puts it into the tables of all domains.
-    pub fn install(self) {
+    pub(crate) fn install(self) {
         let standard = || Some([Domain::Mem, Domain::Obj].map(Domain::standard));
         let (objects, hooked) = match self {
             Name::NotSet => return,
@@ -107,7 +107,7 @@ impl Name {
 }
 
 /// Puts the default of this build into the table of one domain.
-pub fn install_default(domain: Domain) {
+pub(crate) fn install_default(domain: Domain) {
     domain.set(&domain.standard());
     if is_debug_build() {
         hooks::put_over(domain);
@@ -115,7 +115,7 @@ pub fn install_default(domain: Domain) {
 }
 
 /// The name of what is in the tables now, if it is one of these.
-pub fn current() -> Option<&'static CStr> {
+pub(crate) fn current() -> Option<&'static CStr> {
     let tables = Domain::ALL.map(hooks::under);
     let hooked = tables[0].1;
     if tables.iter().any(|(_, other)| *other != hooked) {
@@ -145,12 +145,12 @@ pub fn current() -> Option<&'static CStr> {
 }
 
 /// Whether the debug hooks stand over the domain OBJ of our own tables.
-pub fn are_hooked() -> bool {
+pub(crate) fn are_hooked() -> bool {
     hooks::under(Domain::Obj).1
 }
 
 /// Whether objects come from us, perhaps under the debug hooks.
-pub fn objects_are_ours() -> bool {
+pub(crate) fn objects_are_ours() -> bool {
     is_ours(&hooks::under(Domain::Obj).0)
 }
 

@@ -109,7 +109,7 @@ impl From<ArenaAllocator> for PyObjectArenaAllocator {
 }
 
 /// Ends the process: a function was called with NULL for a table.
-pub fn no_table(function: &str) -> ! {
+pub(crate) fn no_table(function: &str) -> ! {
     let pid = text::pid();
     text::fatal(format_args!("{function}: NULL is no table (pid {pid})"))
 }

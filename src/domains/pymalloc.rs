@@ -12,7 +12,7 @@ use crate::object;
 use crate::tools;
 
 /// `PYTHONMALLOC=pymalloc`, the default.
-pub const PYMALLOC: Allocator = aligned::<ALIGNMENT>();
+pub(crate) const PYMALLOC: Allocator = aligned::<ALIGNMENT>();
 /// The same, packed.
 const PACKED: Allocator = aligned::<PACKED_ALIGNMENT>();
 
@@ -35,7 +35,7 @@ const WATCHED: Allocator = Allocator {
 static BELOW: Allocator = WHATEVER_IS_IN_RAW;
 
 /// What serves a domain that is packed, or not, or watched.
-pub fn packed(packed: bool) -> Allocator {
+pub(crate) fn packed(packed: bool) -> Allocator {
     if tools::is_wanted() {
         WATCHED
     } else if packed {
@@ -46,7 +46,7 @@ pub fn packed(packed: bool) -> Allocator {
 }
 
 /// `PYTHONMALLOC=mimalloc`: the same, told apart by its context.
-pub const MIMALLOC: Allocator = Allocator {
+pub(crate) const MIMALLOC: Allocator = Allocator {
     ctx: (&raw const MIMALLOC_MARK).cast::<c_void>().cast_mut(),
     ..PYMALLOC
 };
@@ -54,12 +54,12 @@ pub const MIMALLOC: Allocator = Allocator {
 static MIMALLOC_MARK: u8 = 0;
 
 /// The domain MEM.
-pub static MEM: Table = Table::new(PYMALLOC);
+pub(crate) static MEM: Table = Table::new(PYMALLOC);
 /// The domain OBJ.
-pub static OBJ: Table = Table::new(PYMALLOC);
+pub(crate) static OBJ: Table = Table::new(PYMALLOC);
 
 /// Whether `table` is ours, under whichever name.
-pub fn is_ours(table: &Allocator) -> bool {
+pub(crate) fn is_ours(table: &Allocator) -> bool {
     [PYMALLOC, PACKED, WATCHED]
         .iter()
         .any(|ours| table.malloc as *const () == ours.malloc as *const ())
@@ -68,7 +68,10 @@ pub fn is_ours(table: &Allocator) -> bool {
 /// # Safety
 /// As [`object::malloc`], for any context; so the three that follow.
 #[unsafe(link_section = ".text.hot.rest")]
-pub unsafe extern "C" fn malloc<const ALIGN: usize>(_: *mut c_void, n: usize) -> *mut c_void {
+pub(crate) unsafe extern "C" fn malloc<const ALIGN: usize>(
+    _: *mut c_void,
+    n: usize,
+) -> *mut c_void {
     // SAFETY: VTABLE-1.
     unsafe { object::malloc::<ALIGN>(&WHATEVER_IS_IN_RAW, n) }
 }
@@ -76,7 +79,7 @@ pub unsafe extern "C" fn malloc<const ALIGN: usize>(_: *mut c_void, n: usize) ->
 /// # Safety
 /// As [`object::calloc`].
 #[unsafe(link_section = ".text.hot.rest")]
-pub unsafe extern "C" fn calloc<const ALIGN: usize>(
+pub(crate) unsafe extern "C" fn calloc<const ALIGN: usize>(
     _: *mut c_void,
     nelem: usize,
     elsize: usize,
@@ -88,7 +91,7 @@ pub unsafe extern "C" fn calloc<const ALIGN: usize>(
 /// # Safety
 /// As [`object::realloc()`].
 #[unsafe(link_section = ".text.hot.rest")]
-pub unsafe extern "C" fn realloc<const ALIGN: usize>(
+pub(crate) unsafe extern "C" fn realloc<const ALIGN: usize>(
     _: *mut c_void,
     p: *mut c_void,
     n: usize,
@@ -100,7 +103,7 @@ pub unsafe extern "C" fn realloc<const ALIGN: usize>(
 /// # Safety
 /// As [`object::free`].
 #[unsafe(link_section = ".text.hot.rest")]
-pub unsafe extern "C" fn free(_: *mut c_void, p: *mut c_void) {
+pub(crate) unsafe extern "C" fn free(_: *mut c_void, p: *mut c_void) {
     // SAFETY: VTABLE-1; the pointer's contract is the caller's.
     unsafe { object::free(&WHATEVER_IS_IN_RAW, p) }
 }

@@ -11,7 +11,7 @@ use crate::os::weak::{function, weak_symbol};
 
 /// Ends the process as CPython does: `Fatal Python error: FUNCTION: MESSAGE`,
 /// without the function up to 3.8.
-pub fn fatal(name: &CStr, message: &CStr) -> ! {
+pub(crate) fn fatal(name: &CStr, message: &CStr) -> ! {
     type FatalErrorFunc = unsafe extern "C" fn(*const c_char, *const c_char);
     type FatalError = unsafe extern "C" fn(*const c_char);
     if let Some(fatal) = weak_symbol!("_Py_FatalErrorFunc") {
@@ -36,7 +36,7 @@ pub fn fatal(name: &CStr, message: &CStr) -> ! {
 
 /// Whether the calling thread may use the domains MEM and OBJ. Yes where there
 /// is nobody to ask.
-pub fn may_allocate() -> bool {
+pub(crate) fn may_allocate() -> bool {
     let ask = if era::asks_for_thread_state() {
         weak_symbol!("PyThreadState_GetUnchecked")
     } else {
@@ -60,7 +60,7 @@ pub fn may_allocate() -> bool {
 }
 
 /// Has tracemalloc write to stderr where the block at `address` was allocated.
-pub fn dump_traceback(address: usize) {
+pub(crate) fn dump_traceback(address: usize) {
     if !descriptor::stderr_is_ours() {
         return;
     }

@@ -13,7 +13,7 @@ use crate::base::vtable::{Allocator, LIBC};
 use crate::object;
 
 /// `PYTHONMALLOC=malloc`: the C library's functions.
-pub const MALLOC: Allocator = Allocator {
+pub(crate) const MALLOC: Allocator = Allocator {
     ctx: core::ptr::null_mut(),
     malloc: LIBC.malloc,
     calloc: LIBC.calloc,
@@ -22,11 +22,11 @@ pub const MALLOC: Allocator = Allocator {
 };
 
 /// The domain RAW.
-pub static RAW: Table = Table::new(MALLOC);
+pub(crate) static RAW: Table = Table::new(MALLOC);
 
 /// Whatever is in the domain RAW when it is called. Below us it serves what
 /// pools do not: as in CPython, with whatever hooks are on RAW.
-pub const WHATEVER_IS_IN_RAW: Allocator = Allocator {
+pub(crate) const WHATEVER_IS_IN_RAW: Allocator = Allocator {
     ctx: core::ptr::null_mut(),
     malloc: current_malloc,
     calloc: current_calloc,
@@ -38,7 +38,7 @@ pub const WHATEVER_IS_IN_RAW: Allocator = Allocator {
 ///
 /// # Safety
 /// `p` is NULL, a block of ours, or one of the C library's.
-pub unsafe extern "C" fn realloc(_: *mut c_void, p: *mut c_void, n: usize) -> *mut c_void {
+pub(crate) unsafe extern "C" fn realloc(_: *mut c_void, p: *mut c_void, n: usize) -> *mut c_void {
     if MAP.find(p.addr()).class().is_some() {
         // SAFETY: VTABLE-1; the pointer is a block of ours.
         unsafe { object::realloc::<ALIGNMENT>(&LIBC, p, n) }
@@ -52,7 +52,7 @@ pub unsafe extern "C" fn realloc(_: *mut c_void, p: *mut c_void, n: usize) -> *m
 ///
 /// # Safety
 /// As for [`realloc`](fn@realloc).
-pub unsafe extern "C" fn free(_: *mut c_void, p: *mut c_void) {
+pub(crate) unsafe extern "C" fn free(_: *mut c_void, p: *mut c_void) {
     if MAP.find(p.addr()).class().is_some() {
         // SAFETY: VTABLE-1; the pointer is a block of ours.
         unsafe { object::free(&LIBC, p) }

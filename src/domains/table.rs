@@ -14,7 +14,7 @@ use core::sync::atomic::{
 use crate::base::vtable::{Allocator, Calloc, Free, Malloc, Realloc};
 
 /// A table that can change. Release publishes what a new context points to.
-pub struct Table {
+pub(crate) struct Table {
     ctx: AtomicPtr<c_void>,
     malloc: AtomicPtr<()>,
     calloc: AtomicPtr<()>,
@@ -33,7 +33,7 @@ macro_rules! load {
 
 impl Table {
     /// A table that starts as `table`.
-    pub const fn new(table: Allocator) -> Table {
+    pub(crate) const fn new(table: Allocator) -> Table {
         Table {
             ctx: AtomicPtr::new(table.ctx),
             malloc: AtomicPtr::new(table.malloc as *mut ()),
@@ -45,7 +45,7 @@ impl Table {
 
     /// What it holds now.
     #[inline]
-    pub fn get(&self) -> Allocator {
+    pub(crate) fn get(&self) -> Allocator {
         Allocator {
             malloc: load!(self.malloc, Malloc),
             calloc: load!(self.calloc, Calloc),
@@ -61,7 +61,7 @@ impl Table {
     /// What the table's functions ask of their callers (VTABLE-1), as in the three
     /// that follow.
     #[inline]
-    pub unsafe fn malloc(&self, n: usize) -> *mut c_void {
+    pub(crate) unsafe fn malloc(&self, n: usize) -> *mut c_void {
         let malloc = load!(self.malloc, Malloc);
         // SAFETY: the caller's promise.
         unsafe { malloc(self.ctx.load(Acquire), n) }
@@ -72,7 +72,7 @@ impl Table {
     /// # Safety
     /// As for `malloc`.
     #[inline]
-    pub unsafe fn calloc(&self, nelem: usize, elsize: usize) -> *mut c_void {
+    pub(crate) unsafe fn calloc(&self, nelem: usize, elsize: usize) -> *mut c_void {
         let calloc = load!(self.calloc, Calloc);
         // SAFETY: the caller's promise.
         unsafe { calloc(self.ctx.load(Acquire), nelem, elsize) }
@@ -83,7 +83,7 @@ impl Table {
     /// # Safety
     /// As for `malloc`.
     #[inline]
-    pub unsafe fn realloc(&self, p: *mut c_void, n: usize) -> *mut c_void {
+    pub(crate) unsafe fn realloc(&self, p: *mut c_void, n: usize) -> *mut c_void {
         let realloc = load!(self.realloc, Realloc);
         // SAFETY: the caller's promise.
         unsafe { realloc(self.ctx.load(Acquire), p, n) }
@@ -94,14 +94,14 @@ impl Table {
     /// # Safety
     /// As for `malloc`.
     #[inline]
-    pub unsafe fn free(&self, p: *mut c_void) {
+    pub(crate) unsafe fn free(&self, p: *mut c_void) {
         let free = load!(self.free, Free);
         // SAFETY: the caller's promise.
         unsafe { free(self.ctx.load(Acquire), p) }
     }
 
     /// Changes it.
-    pub fn set(&self, table: &Allocator) {
+    pub(crate) fn set(&self, table: &Allocator) {
         self.ctx.store(table.ctx, Release);
         self.malloc.store(table.malloc as *mut (), Release);
         self.calloc.store(table.calloc as *mut (), Release);
@@ -111,7 +111,7 @@ impl Table {
 }
 
 /// Whether two tables are the same: their functions and their context.
-pub fn same(one: &Allocator, other: &Allocator) -> bool {
+pub(crate) fn same(one: &Allocator, other: &Allocator) -> bool {
     let parts = |table: &Allocator| {
         [
             table.ctx.addr(),

@@ -59,18 +59,18 @@ use crate::os::text;
 use crate::pool::invalid_free;
 
 /// Has one allocation in `n` guarded from now on; 0: none.
-pub fn set_rate(n: usize) {
+pub(crate) fn set_rate(n: usize) {
     sampler::set_rate(n);
 }
 
 /// Whether allocations are to be asked for here at all.
-pub fn is_on() -> bool {
+pub(crate) fn is_on() -> bool {
     sampler::rate() != 0
 }
 
 /// At the first block of the process, with no lock held: the C library opens a library to
 /// unwind with, which takes a descriptor for a moment, and must not happen in a handler.
-pub fn begin() {
+pub(crate) fn begin() {
     if is_on() {
         native::prepare();
     }
@@ -79,7 +79,7 @@ pub fn begin() {
 /// A guarded block of `n` bytes, if it is this allocation's turn and there is room:
 /// aligned to 16 bytes, and zero. Else null.
 #[inline]
-pub fn allocate(n: usize) -> *mut u8 {
+pub(crate) fn allocate(n: usize) -> *mut u8 {
     if sampler::is_turn() {
         take_turn(n)
     } else {
@@ -89,7 +89,7 @@ pub fn allocate(n: usize) -> *mut u8 {
 
 /// Whether the address is one of ours, in a block or beside it.
 #[inline]
-pub fn owns(address: usize) -> bool {
+pub(crate) fn owns(address: usize) -> bool {
     region::contains(address)
 }
 
@@ -145,7 +145,7 @@ fn slack(region: &Region, block: usize, n: usize) -> Slack {
 /// # Safety
 /// `p` is [`owned`](owns), and the block there is not used any more. That it is a
 /// live block is found out.
-pub unsafe fn free(p: *mut u8) {
+pub(crate) unsafe fn free(p: *mut u8) {
     let address = p.addr();
     let slots = SLOTS.lock();
     let Some(i) = live_block(&slots, address) else {
@@ -171,7 +171,7 @@ pub unsafe fn free(p: *mut u8) {
 
 /// How many bytes were asked for, of a block that is about to be reallocated; `None` if
 /// no live block begins there, which is reported.
-pub fn size(p: *const u8) -> Option<usize> {
+pub(crate) fn size(p: *const u8) -> Option<usize> {
     let slots = SLOTS.lock();
     let live = live_block(&slots, p.addr()).map(|i| slots.slot(i).block().1);
     drop(slots);
@@ -215,12 +215,12 @@ fn mistake(deed: Deed, address: usize) {
 
 /// The lock, for forks, whose child finds the slots whole. What other threads were about to
 /// give out or shut at that moment is lost to the child.
-pub fn word() -> &'static Word {
+pub(crate) fn word() -> &'static Word {
     SLOTS.word()
 }
 
 /// In the child, before that is opened.
-pub fn forked() {
+pub(crate) fn forked() {
     reporter::forked();
     sampler::forked();
 }

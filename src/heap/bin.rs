@@ -87,7 +87,7 @@ impl Buckets {
 }
 
 /// The used pools of one size class.
-pub struct UsedPools {
+pub(crate) struct UsedPools {
     /// Free blocks that no pool knows as free yet.
     pub depot: Depot,
     own: Buckets,
@@ -117,11 +117,7 @@ fn bucket(info: &ClassInfo, free: u32) -> Option<usize> {
 
 impl UsedPools {
     /// No pool yet.
-    #[expect(
-        clippy::new_without_default,
-        reason = "made in constants, where Default cannot be"
-    )]
-    pub const fn new() -> UsedPools {
+    pub(crate) const fn new() -> UsedPools {
         UsedPools {
             depot: Depot::new(),
             own: Buckets::new(),
@@ -137,46 +133,46 @@ impl UsedPools {
     }
 
     /// Requests that were looked at.
-    pub fn sampled(&self) -> usize {
+    pub(crate) fn sampled(&self) -> usize {
         self.sampled.get()
     }
 
     /// The bytes of these requests.
-    pub fn requested(&self) -> usize {
+    pub(crate) fn requested(&self) -> usize {
         self.requested.get()
     }
 
     /// Pools of the class.
-    pub fn pools(&self) -> usize {
+    pub(crate) fn pools(&self) -> usize {
         self.pools.get()
     }
 
     /// Blocks that are live or in a magazine.
-    pub fn taken(&self) -> usize {
+    pub(crate) fn taken(&self) -> usize {
         self.taken.get()
     }
 
     /// How many pools are full.
-    pub fn full(&self) -> usize {
+    pub(crate) fn full(&self) -> usize {
         self.pools.get() - (self.own.len.get() + self.frozen.len.get()) as usize
     }
 
     /// The used pool to take blocks from.
     #[inline]
-    pub fn fullest(&self) -> Option<&'static Pool> {
+    pub(crate) fn fullest(&self) -> Option<&'static Pool> {
         self.own.first()
     }
 
     /// Seals all pools that are of an earlier generation than `first_own`: in a
     /// forked child, all there are.
-    pub fn freeze(&self, first_own: u32) {
+    pub(crate) fn freeze(&self, first_own: u32) {
         self.first_own.set(first_own);
         self.own.append(&self.frozen);
         self.frozen.append(&self.own);
     }
 
     /// Makes sealed pools the class's own, if there are any that are used.
-    pub fn unfreeze(&self) -> bool {
+    pub(crate) fn unfreeze(&self) -> bool {
         self.first_own.set(0);
         let any = self.frozen.first().is_some();
         self.own.append(&self.frozen);
@@ -184,7 +180,7 @@ impl UsedPools {
     }
 
     /// Whether there are sealed pools that are used.
-    pub fn has_frozen(&self) -> bool {
+    pub(crate) fn has_frozen(&self) -> bool {
         self.frozen.first().is_some()
     }
 
@@ -198,25 +194,25 @@ impl UsedPools {
     }
 
     /// Bytes of resident pages in pools of the class.
-    pub fn resident(&self) -> usize {
+    pub(crate) fn resident(&self) -> usize {
         self.resident.get()
     }
 
     /// `pool` has joined the class; it is on no bucket yet.
-    pub fn on_added(&self, pool: &Pool) {
+    pub(crate) fn on_added(&self, pool: &Pool) {
         self.pools.set(self.pools.get() + 1);
         self.resident_changed(Pages::NONE, pool.resident());
     }
 
     /// `pool` has left the class and its bucket.
-    pub fn left(&self, pool: &Pool) {
+    pub(crate) fn left(&self, pool: &Pool) {
         self.pools.set(self.pools.get() - 1);
         self.resident_changed(pool.resident(), Pages::NONE);
     }
 
     /// The resident pages of a pool were those before and are these now.
     #[inline]
-    pub fn resident_changed(&self, before: Pages, now: Pages) {
+    pub(crate) fn resident_changed(&self, before: Pages, now: Pages) {
         if before != now {
             self.resident
                 .set(self.resident.get() + now.bytes() - before.bytes());
@@ -225,7 +221,7 @@ impl UsedPools {
 
     /// So many blocks were taken from pools of the class, for the sake of a
     /// request for so many bytes.
-    pub fn record_take(&self, blocks: usize, request: usize) {
+    pub(crate) fn record_take(&self, blocks: usize, request: usize) {
         self.sampled.set(self.sampled.get() + 1);
         self.requested
             .set(self.requested.get().wrapping_add(request));
@@ -233,7 +229,7 @@ impl UsedPools {
     }
 
     /// So many blocks came back to pools of the class.
-    pub fn record_give(&self, blocks: usize) {
+    pub(crate) fn record_give(&self, blocks: usize) {
         self.taken.set(self.taken.get() - blocks);
     }
 
@@ -241,7 +237,7 @@ impl UsedPools {
     /// one of the kernel's, back that are due: see [`Pool::take_purgeable`]. Returns how
     /// many bytes.
     #[inline(never)]
-    pub fn purge(&self, arena: &Arena, pool: &Pool, at_once: bool) -> usize {
+    pub(crate) fn purge(&self, arena: &Arena, pool: &Pool, at_once: bool) -> usize {
         let before = pool.resident();
         let due = pool.take_purgeable(memory::page_size(), at_once);
         let gone = arena.give_back(pool, due);
@@ -253,7 +249,7 @@ impl UsedPools {
     /// `after`. 0 stands for being on no bucket, as a full pool is; a pool that
     /// has just joined or is about to leave is on none either.
     #[inline(always)]
-    pub fn moved(&self, pool: &'static Pool, info: &ClassInfo, before: u32, after: u32) {
+    pub(crate) fn moved(&self, pool: &'static Pool, info: &ClassInfo, before: u32, after: u32) {
         // The same for `None` as for a bucket that there is not.
         let number = |free: u32| free.wrapping_sub(1) >> info.bucket_bits;
         if number(before) != number(after) {
@@ -275,7 +271,7 @@ impl UsedPools {
 
     /// Asserts the invariants, for tests.
     #[cfg(any(test, feature = "model"))]
-    pub fn check(
+    pub(crate) fn check(
         &self,
         shard: crate::pool::shard::Shard,
         class: crate::base::size_class::SizeClass,

@@ -57,7 +57,7 @@ const BEGINS: u8 = 64;
 type Slot = Cell<*mut u8>;
 
 /// What there is in a class's depot.
-pub struct Depot {
+pub(crate) struct Depot {
     /// Runs that came, up to [`BEGINS`].
     came: Cell<u8>,
     /// The row in which blocks came last.
@@ -77,7 +77,7 @@ unsafe impl Send for Depot {}
 
 /// What leaves a depot when a run comes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Left {
+pub(crate) enum Left {
     /// There was room.
     Nothing,
     /// The run itself: the depot has not begun, or has no room at all.
@@ -97,11 +97,7 @@ fn room(class: SizeClass) -> usize {
 
 impl Depot {
     /// An empty one.
-    #[expect(
-        clippy::new_without_default,
-        reason = "made in constants, where Default cannot be"
-    )]
-    pub const fn new() -> Depot {
+    pub(crate) const fn new() -> Depot {
         Depot {
             came: Cell::new(0),
             newest: Cell::new(0),
@@ -113,12 +109,12 @@ impl Depot {
     }
 
     /// Blocks in it.
-    pub fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.lens.iter().map(|len| usize::from(len.get())).sum()
     }
 
     /// Rows in use.
-    pub fn rows(&self) -> usize {
+    pub(crate) fn rows(&self) -> usize {
         self.rows.get().into()
     }
 
@@ -164,7 +160,7 @@ impl Depot {
     /// Puts a run of blocks of `class` in. What has no room leaves: see [`Left`]; the
     /// oldest blocks stand at the start of `out` then.
     #[inline]
-    pub fn put(
+    pub(crate) fn put(
         &self,
         class: SizeClass,
         run: &[*mut u8],
@@ -203,7 +199,7 @@ impl Depot {
     /// the newest row has and `out` has room for. They fill the end of `out`. Returns how
     /// many.
     #[inline]
-    pub fn take(&self, class: SizeClass, out: &mut [*mut u8]) -> usize {
+    pub(crate) fn take(&self, class: SizeClass, out: &mut [*mut u8]) -> usize {
         let row = self.newest();
         let len = self.len(row);
         let n = out.len().min(len);
@@ -224,7 +220,11 @@ impl Depot {
 
     /// Takes the blocks that have been there for longest, a row of them. They stand at the
     /// start of `out`. Returns how many.
-    pub fn take_oldest(&self, class: SizeClass, out: &mut [*mut u8; BLOCKS_PER_WORD]) -> usize {
+    pub(crate) fn take_oldest(
+        &self,
+        class: SizeClass,
+        out: &mut [*mut u8; BLOCKS_PER_WORD],
+    ) -> usize {
         let row = (self.newest() + ROWS + 1 - self.rows()) % ROWS;
         let len = self.len(row);
         if len == 0 {
@@ -245,13 +245,13 @@ impl Depot {
     }
 
     /// How many rows nobody has taken from since this was asked the last time.
-    pub fn unused(&self) -> usize {
+    pub(crate) fn unused(&self) -> usize {
         self.least.replace(self.rows.get()).into()
     }
 
     /// Asserts the invariants, for tests, and says which blocks it has.
     #[cfg(any(test, feature = "model"))]
-    pub fn check(&self, class: SizeClass) -> std::vec::Vec<*mut u8> {
+    pub(crate) fn check(&self, class: SizeClass) -> std::vec::Vec<*mut u8> {
         assert!(self.least.get() <= self.rows.get(), "DEPOT-2");
         let in_use = |row: usize| (self.newest() + ROWS - row) % ROWS < self.rows();
         let all = (0..ROWS).flat_map(|row| {

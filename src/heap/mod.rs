@@ -26,9 +26,9 @@
 //! HEAP-3  No lock is held while an arena's chunk comes or goes: that may take
 //!     time, and may call a program's own functions.
 
-pub mod bin;
+pub(crate) mod bin;
 
-pub mod depot;
+pub(crate) mod depot;
 
 use core::iter;
 use core::mem::MaybeUninit;
@@ -126,7 +126,7 @@ struct Classes([Class; LAST]);
 unsafe impl Sync for Classes {}
 
 /// The arenas and the used pools of every class. All zero is a heap without memory.
-pub struct Heap {
+pub(crate) struct Heap {
     /// Those of the first shard.
     first: Classes,
     /// Those of the others, by shard from 1 on; null until the shard is opened (SHARD-1). Release publishes
@@ -141,18 +141,18 @@ pub struct Heap {
 
 /// The process's heap.
 #[unsafe(link_section = ".bss.tables")]
-pub static HEAP: Heap = Heap::new();
+pub(crate) static HEAP: Heap = Heap::new();
 
 /// Whether free pages go back as soon as they are free, wherever the limits are.
 static AT_ONCE: AtomicBool = AtomicBool::new(false);
 
 /// Has free pages go back as soon as they are free, or not.
-pub fn purge_at_once(at_once: bool) {
+pub(crate) fn purge_at_once(at_once: bool) {
     AT_ONCE.store(at_once, Relaxed);
 }
 
 /// Whether they do so now: that is asked for, or memory is short.
-pub fn at_once() -> bool {
+pub(crate) fn at_once() -> bool {
     (AT_ONCE.load(Relaxed) || limits::is_near()) && !sandbox::is_restricted()
 }
 
@@ -161,17 +161,13 @@ static GREW: AtomicBool = AtomicBool::new(false);
 
 /// Whether an arena was added since this was asked the last time.
 #[inline]
-pub fn grew() -> bool {
+pub(crate) fn grew() -> bool {
     GREW.load(Relaxed) && GREW.swap(false, Relaxed)
 }
 
 impl Heap {
     /// A heap without memory.
-    #[expect(
-        clippy::new_without_default,
-        reason = "made in constants, where Default cannot be"
-    )]
-    pub const fn new() -> Heap {
+    pub(crate) const fn new() -> Heap {
         Heap {
             first: Classes([const { Class::new() }; LAST]),
             others: [const { AtomicPtr::new(ptr::null_mut()) }; SHARDS - 1],
@@ -184,7 +180,7 @@ impl Heap {
     /// Makes the classes of a shard, if they are not there. False if there is no memory for them.
     /// Under the threads' lock (SHARD-1).
     #[cold]
-    pub fn open(&self, shard: Shard) -> bool {
+    pub(crate) fn open(&self, shard: Shard) -> bool {
         let Some(place) = shard
             .index()
             .checked_sub(1)
@@ -322,7 +318,7 @@ impl Heap {
 
     /// Gives every wholly empty arena back. Returns whether there was one.
     #[cold]
-    pub fn release_empty(&self) -> bool {
+    pub(crate) fn release_empty(&self) -> bool {
         let mut released = false;
         loop {
             let chunk = self.arenas.lock().any_empty();
@@ -336,7 +332,7 @@ impl Heap {
 
     /// In a forked child whose thread holds all locks by the fork: leaves the pools alone
     /// that it was born with, if that is the rule.
-    pub fn forked(&self) {
+    pub(crate) fn forked(&self) {
         // Blocks that another thread was moving are lost with it.
         self.moves_ended
             .store(self.moves_begun.load(Relaxed), Relaxed);
@@ -350,7 +346,7 @@ impl Heap {
 
     /// All locks, in their order (HEAP-2): those of all classes in the shards that are open
     /// (SHARD-1), and the arenas'.
-    pub fn each_lock<'a>(&'a self, see: &mut dyn FnMut(&'a Word)) {
+    pub(crate) fn each_lock<'a>(&'a self, see: &mut dyn FnMut(&'a Word)) {
         let classes = |shard: Shard| self.classes(shard).0.iter();
         self.shards()
             .flat_map(classes)
@@ -363,7 +359,7 @@ impl Heap {
     /// `request` is the program's, in bytes, for the statistics. Returns how many:
     /// fewer than asked when that spares a new pool, none only if there is no
     /// memory.
-    pub fn take(
+    pub(crate) fn take(
         &self,
         shard: Shard,
         class: SizeClass,
@@ -374,7 +370,7 @@ impl Heap {
     }
 
     /// The same for who holds the class's lock, which is open afterwards.
-    pub fn take_holding<'a>(
+    pub(crate) fn take_holding<'a>(
         &'a self,
         mut used: Held<'a, UsedPools>,
         shard: Shard,
@@ -453,7 +449,7 @@ impl Heap {
     }
 
     /// Takes one free block of `class`; null if there is no memory.
-    pub fn take_one(&self, shard: Shard, class: SizeClass, request: usize) -> *mut u8 {
+    pub(crate) fn take_one(&self, shard: Shard, class: SizeClass, request: usize) -> *mut u8 {
         let mut block = [ptr::null_mut()];
         self.take(shard, class, request, &mut block);
         block[0]
@@ -464,7 +460,7 @@ impl Heap {
     /// A block that cannot be what it was freed as is reported: it was freed twice or
     /// never allocated, and the next owner of that memory would be damaged. Where the
     /// program goes on after that, such a block is left out.
-    pub fn give(&self, class: SizeClass, blocks: &[*mut u8]) {
+    pub(crate) fn give(&self, class: SizeClass, blocks: &[*mut u8]) {
         if let Some(first) = blocks.first() {
             let shard = shard_of(*first);
             self.give_holding(self.used(shard, class), shard, class, blocks);
@@ -473,7 +469,7 @@ impl Heap {
 
     /// The same for who holds the class's lock in `shard`, which is open afterwards.
     #[inline(never)]
-    pub fn give_holding(
+    pub(crate) fn give_holding(
         &self,
         used: Held<'_, UsedPools>,
         shard: Shard,
@@ -494,7 +490,7 @@ impl Heap {
     /// program's and go by the program's own calls only. Returns whether a pool has
     /// become empty.
     #[inline(never)]
-    pub fn take_back(&self, class: SizeClass, blocks: &[*mut u8]) -> bool {
+    pub(crate) fn take_back(&self, class: SizeClass, blocks: &[*mut u8]) -> bool {
         let (mut rest, mut pools_ended) = (blocks, false);
         while let Some(first) = rest.first() {
             let shard = shard_of(*first);
@@ -567,7 +563,7 @@ impl Heap {
     /// depot last, else as `take`.
     #[inline(never)]
     #[unsafe(link_section = ".text.hot.rest")]
-    pub fn refill(
+    pub(crate) fn refill(
         &self,
         shard: Shard,
         class: SizeClass,
@@ -588,7 +584,7 @@ impl Heap {
     /// full, goes to the pools.
     #[inline(never)]
     #[unsafe(link_section = ".text.hot.rest")]
-    pub fn flush(&self, class: SizeClass, run: &[*mut u8]) {
+    pub(crate) fn flush(&self, class: SizeClass, run: &[*mut u8]) {
         if at_once() {
             return self.give(class, run);
         }
@@ -608,7 +604,7 @@ impl Heap {
 
     /// Gives what is in the depots to the pools: what nobody has taken since this was
     /// called the last time, or `all`. No arena goes back.
-    pub fn empty_depots(&self, all: bool) {
+    pub(crate) fn empty_depots(&self, all: bool) {
         let _tending = MaintenanceScope::begin();
         for (shard, class, used) in self.all_used() {
             let (rows, unused) = (used.depot.rows(), used.depot.unused());
@@ -633,7 +629,7 @@ impl Heap {
 
     /// Calls `read`, which reads the classes' counts, and repeats it while blocks move from a
     /// depot to pools of another shard: at most `TRIES` times.
-    pub fn while_settled(&self, mut read: impl FnMut()) {
+    pub(crate) fn while_settled(&self, mut read: impl FnMut()) {
         const TRIES: usize = 50;
         for _ in 0..TRIES {
             let begun = self.moves_begun.load(Acquire);
@@ -648,7 +644,7 @@ impl Heap {
     }
 
     /// What a class holds now.
-    pub fn class_counts(&self, class: SizeClass) -> ClassCounts {
+    pub(crate) fn class_counts(&self, class: SizeClass) -> ClassCounts {
         let mut sum = ClassCounts::default();
         for used in self.shards().filter_map(|shard| self.touched(shard, class)) {
             sum.pools += used.pools();
@@ -663,13 +659,13 @@ impl Heap {
     }
 
     /// What the arenas hold now.
-    pub fn arena_counts(&self) -> Counts {
+    pub(crate) fn arena_counts(&self) -> Counts {
         self.arenas.lock().counts()
     }
 
     /// Bytes that are with us and that no block lies in which is live or in a
     /// magazine. Not all of them make whole pages.
-    pub fn free_bytes(&self) -> usize {
+    pub(crate) fn free_bytes(&self) -> usize {
         let of_class = |(_, class, used): (Shard, SizeClass, Held<'_, UsedPools>)| {
             // A depot may hold some blocks of another shard.
             let taken = used.taken().saturating_sub(used.depot.held());
@@ -684,14 +680,14 @@ impl Heap {
     /// how many bytes went back; `None` at the end of the way.
     ///
     /// A lock is held for one pool's pages at a time.
-    pub fn purge_next(&self, walk: &mut Walk, at_once: bool) -> Option<usize> {
+    pub(crate) fn purge_next(&self, walk: &mut Walk, at_once: bool) -> Option<usize> {
         let (arena, pool) = walk.next()?;
         let _tending = MaintenanceScope::begin();
         Some(self.purge_pool(arena, pool, at_once))
     }
 
     /// The same, at once, but of a pool that has no block in use, or nothing.
-    pub fn purge_next_empty(&self, walk: &mut Walk) -> Option<usize> {
+    pub(crate) fn purge_next_empty(&self, walk: &mut Walk) -> Option<usize> {
         let (arena, pool) = walk.next()?;
         if pool.home().is_some() {
             return Some(0);
@@ -701,7 +697,7 @@ impl Heap {
     }
 
     /// The way through all pools.
-    pub fn walk(&self) -> Walk {
+    pub(crate) fn walk(&self) -> Walk {
         Walk::from(self.arenas.lock().newest())
     }
 
@@ -724,7 +720,7 @@ impl Heap {
 
     /// Gives wholly empty arenas back: those that have been so since this was
     /// called the last time, or `at_once` all.
-    pub fn release(&self, at_once: bool) {
+    pub(crate) fn release(&self, at_once: bool) {
         loop {
             let chunk = self.arenas.lock().idle(at_once);
             match chunk {
@@ -775,7 +771,7 @@ fn shard_of_several(block: *mut u8) -> Shard {
 
 /// What a class holds at one moment, in all shards.
 #[derive(Clone, Copy, Default)]
-pub struct ClassCounts {
+pub(crate) struct ClassCounts {
     /// Its pools, used and full.
     pub pools: usize,
     /// Of these, how many are full.
@@ -795,7 +791,7 @@ pub struct ClassCounts {
 /// A place on the way through all pools there are: every arena, from the one that
 /// was added last, and in each pool by pool.
 #[derive(Clone, Copy)]
-pub struct Walk {
+pub(crate) struct Walk {
     arena: Option<&'static Arena>,
     pool: usize,
 }
@@ -826,7 +822,7 @@ impl Walk {
 #[cfg(all(test, loom))]
 impl Walk {
     /// The next pool, for models.
-    pub fn next_pool(mut self) -> &'static Pool {
+    pub(crate) fn next_pool(mut self) -> &'static Pool {
         self.next().unwrap().1
     }
 }

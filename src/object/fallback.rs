@@ -41,7 +41,7 @@ fn is_allowed_with_room(n: usize) -> bool {
 /// If there is no memory for it, the empty arenas that are kept for the next
 /// peak are given up, and it is asked once more.
 #[inline]
-pub fn ask(n: usize, ask: impl Fn() -> *mut c_void) -> *mut c_void {
+pub(crate) fn ask(n: usize, ask: impl Fn() -> *mut c_void) -> *mut c_void {
     if !is_allowed(n) {
         limits::refused();
         return errno::no_memory();
@@ -74,7 +74,7 @@ fn again(ask: impl Fn() -> *mut c_void, before: c_int) -> *mut c_void {
 
 /// The same for a request that makes a block.
 #[inline]
-pub fn make(n: usize, make: impl Fn() -> *mut c_void) -> *mut c_void {
+pub(crate) fn make(n: usize, make: impl Fn() -> *mut c_void) -> *mut c_void {
     let block = ask(n, make);
     if !block.is_null() {
         count(Event::Made);
@@ -92,7 +92,7 @@ fn count(event: Event) {
 
 /// The calling thread's magazines, for a call that is not on the hit path.
 #[inline]
-pub fn current_magazines() -> Option<&'static Magazines> {
+pub(crate) fn current_magazines() -> Option<&'static Magazines> {
     if registry::is_new() {
         init::happened();
     }
@@ -104,7 +104,7 @@ pub fn current_magazines() -> Option<&'static Magazines> {
 /// # Safety
 /// `below` keeps VTABLE-1.
 #[inline(never)]
-pub unsafe fn free(below: &Allocator, p: *mut c_void) {
+pub(crate) unsafe fn free(below: &Allocator, p: *mut c_void) {
     if p.is_null() {
         return;
     }
@@ -123,7 +123,7 @@ pub unsafe fn free(below: &Allocator, p: *mut c_void) {
 /// # Safety
 /// `below` keeps VTABLE-1.
 #[inline(never)]
-pub unsafe fn realloc(below: &Allocator, p: *mut c_void, n: usize) -> *mut c_void {
+pub(crate) unsafe fn realloc(below: &Allocator, p: *mut c_void, n: usize) -> *mut c_void {
     if is_stale(p) {
         return ptr::null_mut();
     }

@@ -18,11 +18,11 @@
 //! Any thread may call anything, with or without a GIL, and free what another
 //! one allocated.
 
-pub mod fallback;
+pub(crate) mod fallback;
 
-pub mod realloc;
+pub(crate) mod realloc;
 
-pub use realloc::realloc;
+pub(crate) use realloc::realloc;
 
 use core::ffi::c_void;
 use core::ptr;
@@ -45,7 +45,7 @@ use crate::tcache::registry;
 /// # Safety
 /// `below` keeps VTABLE-1.
 #[inline(always)]
-pub unsafe fn malloc<const ALIGN: usize>(below: &Allocator, n: usize) -> *mut c_void {
+pub(crate) unsafe fn malloc<const ALIGN: usize>(below: &Allocator, n: usize) -> *mut c_void {
     if n > SMALL_MAX {
         // SAFETY: the caller's promise.
         return unsafe { beyond_small(below, n) };
@@ -140,7 +140,7 @@ fn take(class: SizeClass, n: usize) -> *mut u8 {
 /// # Safety
 /// `below` keeps VTABLE-1.
 #[inline(always)]
-pub unsafe fn calloc<const ALIGN: usize>(
+pub(crate) unsafe fn calloc<const ALIGN: usize>(
     below: &Allocator,
     nelem: usize,
     elsize: usize,
@@ -229,7 +229,7 @@ unsafe fn clear(p: *mut u8, n: usize) {
 /// `below` keeps VTABLE-1. A pointer into one of our pools is a block that is live;
 /// nobody uses it any more.
 #[inline(always)]
-pub unsafe fn free(below: &Allocator, p: *mut c_void) {
+pub(crate) unsafe fn free(below: &Allocator, p: *mut c_void) {
     match MAP.find_near(p.addr()) {
         Some(found) if current::magazines().push(found, p.cast()) => {}
         // SAFETY: the caller's promises.

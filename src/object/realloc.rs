@@ -42,7 +42,7 @@ fn stays(n: usize, size: usize) -> bool {
 /// # Safety
 /// As for [`free`], but for the block's use.
 #[inline]
-pub unsafe fn realloc<const ALIGN: usize>(
+pub(crate) unsafe fn realloc<const ALIGN: usize>(
     below: &Allocator,
     p: *mut c_void,
     n: usize,
@@ -137,7 +137,7 @@ unsafe fn beyond_small(below: &Allocator, p: *mut c_void, n: usize, size: usize)
 /// # Safety
 /// Two blocks, the first of which the caller has given up.
 #[inline(always)]
-pub unsafe fn into(
+pub(crate) unsafe fn into(
     block: *mut c_void,
     p: *mut c_void,
     size: usize,

@@ -65,7 +65,7 @@ unsafe fn call(_: libc::c_long, _: [usize; 4]) -> isize {
 }
 
 /// A file to be read into a buffer.
-pub struct Errand {
+pub(crate) struct Errand {
     path: *const c_char,
     room: *mut u8,
     size: usize,
@@ -86,7 +86,7 @@ static COPIES: AtomicBool = AtomicBool::new(false);
 
 /// Reads the file at `path`, a C string, into `room`. `None` if it cannot be opened; else how
 /// many bytes, as far as there was room.
-pub fn read(path: &core::ffi::CStr, room: &mut [u8]) -> Option<usize> {
+pub(crate) fn read(path: &core::ffi::CStr, room: &mut [u8]) -> Option<usize> {
     let mut errand = Errand {
         path: path.as_ptr(),
         room: room.as_mut_ptr(),

@@ -12,7 +12,7 @@ use core::ptr;
 
 /// While it lives, the calling thread is not cancelled. A request that comes meanwhile stays
 /// pending, for the program's own cancellation points.
-pub struct Uncancelled {
+pub(crate) struct Uncancelled {
     before: c_int,
 }
 
@@ -26,7 +26,7 @@ unsafe extern "C" {
 
 impl Uncancelled {
     /// Disables cancellation of the calling thread.
-    pub fn begin() -> Uncancelled {
+    pub(crate) fn begin() -> Uncancelled {
         let mut before = 0;
         // SAFETY: DISABLE is a state, and `before` is a place for the one it replaces.
         #[cfg(not(miri))]

@@ -34,7 +34,7 @@ const NUMBER_MAX: usize = 32;
 
 /// A place in one of the two hierarchies.
 #[derive(Clone, Copy)]
-pub struct Group {
+pub(crate) struct Group {
     files: &'static Files,
     path: [u8; PATH_MAX],
 }
@@ -67,7 +67,7 @@ static SPLIT: Files = Files {
 
 /// The limits of a group, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// From where on the kernel reclaims and slows down.
     pub high: usize,
     /// From where on it kills.
@@ -75,7 +75,7 @@ pub struct Limits {
 }
 
 /// The process's group with the smallest limits, if there is one that has any.
-pub fn find() -> Option<(Group, Limits)> {
+pub(crate) fn find() -> Option<(Group, Limits)> {
     with_long_file(c"/proc/self/cgroup", |lines| {
         find_in(lines, &SPLIT, "").or_else(|| find_in(lines, &UNIFIED, ""))
     })?
@@ -143,7 +143,7 @@ impl Group {
 
     /// Bytes in use that the kernel cannot simply drop; `None` if it does not
     /// say.
-    pub fn in_use(&self) -> Option<usize> {
+    pub(crate) fn in_use(&self) -> Option<usize> {
         let usage = self.number(self.files.usage)?;
         let droppable = self.with_path("memory.stat", |path| {
             with_long_file(path, |text| {

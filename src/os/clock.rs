@@ -18,13 +18,13 @@ fn read(clock: libc::clockid_t) -> u64 {
 }
 
 /// Nanoseconds since some moment before the process started.
-pub fn nanoseconds() -> u64 {
+pub(crate) fn nanoseconds() -> u64 {
     read(libc::CLOCK_MONOTONIC)
 }
 
 /// Nanoseconds for which the thread of this number has run; 0 if that is not to be had.
 #[cfg_attr(loom, allow(dead_code))]
-pub fn of_thread(number: i32) -> u64 {
+pub(crate) fn of_thread(number: i32) -> u64 {
     const OF_THREAD: i32 = 4;
     const TIME_ON_PROCESSORS: i32 = 2;
     read(!number << 3 | OF_THREAD | TIME_ON_PROCESSORS)
@@ -32,7 +32,7 @@ pub fn of_thread(number: i32) -> u64 {
 
 /// Milliseconds since some moment before the process started. Never less than
 /// it was, and standing still while the machine sleeps.
-pub fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,

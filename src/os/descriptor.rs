@@ -21,7 +21,7 @@ use super::quiet;
 
 /// What the kernel knows a file by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// The device that it lies on.
     pub device: u64,
     /// Its number there.
@@ -33,7 +33,7 @@ pub struct Identity {
 }
 
 /// The file that is open under this descriptor.
-pub fn identity(fd: c_int) -> Option<Identity> {
+pub(crate) fn identity(fd: c_int) -> Option<Identity> {
     about(fd).ok().map(|about| Identity {
         device: about.st_dev,
         number: about.st_ino,
@@ -43,7 +43,7 @@ pub fn identity(fd: c_int) -> Option<Identity> {
 }
 
 /// What the kernel says of the file that is open under this descriptor.
-pub fn about(fd: c_int) -> Result<libc::stat, c_int> {
+pub(crate) fn about(fd: c_int) -> Result<libc::stat, c_int> {
     let mut about = MaybeUninit::<libc::stat>::uninit();
     let place = about.as_mut_ptr();
     // SAFETY: a place for the answer, which has the kernel's own form.
@@ -125,13 +125,13 @@ static NAMED: Noted = Noted::new(-1);
 
 /// Notes what stdout and stderr are. To be called before the program runs; where that
 /// cannot be, the first line that is written does it.
-pub fn note() {
+pub(crate) fn note() {
     STDOUT.note();
     STDERR.note();
 }
 
 /// Notes what the descriptor is that `path` names, if it names one.
-pub fn note_named(path: &[u8]) {
+pub(crate) fn note_named(path: &[u8]) {
     if let Some(fd) = own_number(path)
         && NAMED.state.load(Acquire) == UNKNOWN
     {
@@ -141,7 +141,7 @@ pub fn note_named(path: &[u8]) {
 }
 
 /// The kind of the file under descriptor `fd`, if it is noted and still the same.
-pub fn still(fd: c_int) -> Option<u32> {
+pub(crate) fn still(fd: c_int) -> Option<u32> {
     match fd {
         libc::STDOUT_FILENO => STDOUT.still(),
         libc::STDERR_FILENO => STDERR.still(),
@@ -151,7 +151,7 @@ pub fn still(fd: c_int) -> Option<u32> {
 }
 
 /// The number of the descriptor of this process that a path such as `/dev/fd/3` names.
-pub fn own_number(path: &[u8]) -> Option<c_int> {
+pub(crate) fn own_number(path: &[u8]) -> Option<c_int> {
     const FOLDERS: [&[u8]; 3] = [b"/dev/fd/", b"/proc/self/fd/", b"/proc/thread-self/fd/"];
     let rest = FOLDERS
         .iter()
@@ -170,13 +170,13 @@ const PATIENCE: u64 = 1000;
 static STUCK: AtomicU32 = AtomicU32::new(0);
 
 /// Whether stderr is still what it was at start.
-pub fn stderr_is_ours() -> bool {
+pub(crate) fn stderr_is_ours() -> bool {
     STDERR.still().is_some()
 }
 
 /// Writes `bytes` to the stderr that was there at start, or nowhere. It raises no signal,
 /// and takes a second at the most while nobody reads.
-pub fn write_to_stderr(bytes: &[u8]) {
+pub(crate) fn write_to_stderr(bytes: &[u8]) {
     let Some(kind) = STDERR.still() else {
         return;
     };

@@ -14,13 +14,13 @@ unsafe extern "C" {
 }
 
 /// Keeps the arguments that the loader hands to constructors.
-pub fn keep_arguments(argc: c_int, argv: *mut *const c_char) {
+pub(crate) fn keep_arguments(argc: c_int, argv: *mut *const c_char) {
     ARGC.store(argc, Relaxed);
     ARGV.store(argv, Relaxed);
 }
 
 /// The program's arguments, its name first; none if they are not known.
-pub fn arguments() -> impl Iterator<Item = &'static [u8]> {
+pub(crate) fn arguments() -> impl Iterator<Item = &'static [u8]> {
     let argv = ARGV.load(Relaxed);
     let count = if argv.is_null() {
         0
@@ -36,7 +36,7 @@ pub fn arguments() -> impl Iterator<Item = &'static [u8]> {
 }
 
 /// The value of an environment variable, if it is set.
-pub fn variable(name: &CStr) -> Option<&'static [u8]> {
+pub(crate) fn variable(name: &CStr) -> Option<&'static [u8]> {
     // SAFETY: a C string; the answer is NULL or one, too.
     let value = unsafe { libc::getenv(name.as_ptr()) };
     // SAFETY: as above. It lives until the program changes the variable; the
@@ -45,7 +45,7 @@ pub fn variable(name: &CStr) -> Option<&'static [u8]> {
 }
 
 /// Every `NAME=value` of the environment.
-pub fn variables() -> impl Iterator<Item = &'static [u8]> {
+pub(crate) fn variables() -> impl Iterator<Item = &'static [u8]> {
     // SAFETY: the C library's own variable.
     let mut entry = unsafe { environ };
     core::iter::from_fn(move || {
@@ -66,7 +66,7 @@ pub fn variables() -> impl Iterator<Item = &'static [u8]> {
 
 /// Whether the program runs with more rights than its user has (setuid and
 /// the like): then the environment is not to be trusted.
-pub fn privileged() -> bool {
+pub(crate) fn privileged() -> bool {
     // SAFETY: a question without conditions; errno says whether there is such an entry.
     errno::kept(|| unsafe { libc::getauxval(libc::AT_SECURE) != 0 })
 }

@@ -7,28 +7,28 @@
 use core::ffi::{c_int, c_long};
 
 /// The calling thread's errno.
-pub fn get() -> c_int {
+pub(crate) fn get() -> c_int {
     // SAFETY: the C library returns the address of the thread's own variable, which lives as
     // long as the thread.
     unsafe { *libc::__errno_location() }
 }
 
 /// Sets the calling thread's errno.
-pub fn set(value: c_int) {
+pub(crate) fn set(value: c_int) {
     // SAFETY: as in `get`, the address is valid, and no other thread writes to it.
     unsafe { *libc::__errno_location() = value };
 }
 
 /// NULL for a request that cannot be served, with errno as a C program expects it: ENOMEM.
 #[cold]
-pub fn no_memory<T>() -> *mut T {
+pub(crate) fn no_memory<T>() -> *mut T {
     set(libc::ENOMEM);
     core::ptr::null_mut()
 }
 
 /// Runs `call` and puts errno back to what it was before.
 #[inline]
-pub fn kept<T>(call: impl FnOnce() -> T) -> T {
+pub(crate) fn kept<T>(call: impl FnOnce() -> T) -> T {
     let before = get();
     let result = call();
     set(before);
@@ -38,7 +38,7 @@ pub fn kept<T>(call: impl FnOnce() -> T) -> T {
 /// Runs `call`, which reports failure by a negative result and errno. Returns the result, or
 /// the error number; errno itself is left as it was before.
 #[inline]
-pub fn checked(call: impl FnOnce() -> c_long) -> Result<usize, c_int> {
+pub(crate) fn checked(call: impl FnOnce() -> c_long) -> Result<usize, c_int> {
     kept(|| usize::try_from(call()).map_err(|_| get()))
 }
 

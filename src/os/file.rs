@@ -8,7 +8,7 @@ use super::sandbox;
 
 /// What the file at `path` says, as far as it fits and is text; `None` if it
 /// cannot be read, or a sandbox has no call for it.
-pub fn read<'a>(path: &CStr, buffer: &'a mut [u8]) -> Option<&'a str> {
+pub(crate) fn read<'a>(path: &CStr, buffer: &'a mut [u8]) -> Option<&'a str> {
     let len = sandbox::allows().then(|| apart::read(path, buffer))??;
     core::str::from_utf8(buffer.get(..len)?).ok()
 }

@@ -61,12 +61,12 @@ fn is(thread: usize) -> bool {
 }
 
 /// Whether this thread is in the midst of a fork, for which it holds the locks.
-pub fn is_this_thread() -> bool {
+pub(crate) fn is_this_thread() -> bool {
     is(this_thread())
 }
 
 /// Whose turn to fork it is.
-pub enum Turn {
+pub(crate) enum Turn {
     /// The calling thread's.
     Own,
     /// Another thread's, which is asleep, and may wait for this one.
@@ -77,7 +77,7 @@ pub enum Turn {
 
 /// Says that this thread forks now, before it takes the first lock for that. Waits while
 /// another one does, until `until` (nanoseconds of the clock).
-pub fn begin(until: u64) -> Turn {
+pub(crate) fn begin(until: u64) -> Turn {
     let me = this_thread();
     let mut patience = Patience::begin();
     loop {
@@ -103,14 +103,14 @@ fn note_number() {
 }
 
 /// Ends the fork, after its locks are open. Any thread may fork next.
-pub fn end() {
+pub(crate) fn end() {
     NUMBER.store(0, Relaxed);
     FORKER.store(0, Release);
 }
 
 /// In a forked child: whether it was this thread that forked with the locks. Another one
 /// that did is not there.
-pub fn forked() -> bool {
+pub(crate) fn forked() -> bool {
     let was_this = is_this_thread();
     if was_this {
         note_number();
@@ -139,7 +139,7 @@ fn is_asleep(number: i32) -> bool {
 }
 
 /// How long the forking thread is waited for.
-pub struct Patience {
+pub(crate) struct Patience {
     /// Its processor time, how often it was that, and when the next look counts.
     #[cfg_attr(loom, allow(dead_code))]
     time: u64,
@@ -158,7 +158,7 @@ pub struct Patience {
 
 impl Patience {
     /// At the begin.
-    pub fn begin() -> Patience {
+    pub(crate) fn begin() -> Patience {
         Patience {
             time: 0,
             looks: 0,
@@ -183,7 +183,7 @@ impl Patience {
     /// memory then: if it were, the next write of who goes ahead could have to wait for
     /// that, and the child would find a lock in its hands.
     #[cfg(not(all(test, loom)))]
-    pub fn is_spent(&mut self, forker: usize) -> bool {
+    pub(crate) fn is_spent(&mut self, forker: usize) -> bool {
         let number = NUMBER.load(Acquire);
         let fork = FORKS.load(Relaxed);
         if number == 0 || !is(forker) {
@@ -211,7 +211,7 @@ impl Patience {
 
     /// In models: when the model says so.
     #[cfg(all(test, loom))]
-    pub fn is_spent(&mut self, forker: usize) -> bool {
+    pub(crate) fn is_spent(&mut self, forker: usize) -> bool {
         is(forker) && SLEEPS.get()
     }
 }

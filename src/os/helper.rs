@@ -49,7 +49,7 @@ const RUNS: u32 = 1;
 const STOPPING: u32 = 2;
 
 /// The helper thread. It and its state live as long as the process.
-pub struct Helper {
+pub(crate) struct Helper {
     state: Lock<State>,
     /// What it does: it is started and left under the lock. What it sleeps on.
     phase: AtomicU32,
@@ -99,13 +99,13 @@ impl State {
 
 impl Helper {
     /// A helper that is not there yet, and will do `work`.
-    pub const fn new(work: fn(&Helper)) -> Helper {
+    pub(crate) const fn new(work: fn(&Helper)) -> Helper {
         Helper::called(c"obmalloc", work, || {})
     }
 
     /// The same with a name, for work that sleeps on something else than
     /// [`Helper::sleep`]: `kick` wakes it there, to find that it is to stop.
-    pub const fn called(name: &'static CStr, work: fn(&Helper), kick: fn()) -> Helper {
+    pub(crate) const fn called(name: &'static CStr, work: fn(&Helper), kick: fn()) -> Helper {
         Helper {
             state: Lock::new(State {
                 mark: Cell::new(None),
@@ -133,13 +133,13 @@ impl Helper {
     }
 
     /// Whether the thread is there, or a copy of its state that it cannot be told from.
-    pub fn is_there(&self) -> bool {
+    pub(crate) fn is_there(&self) -> bool {
         let state = self.state.lock();
         self.phase(&state) != NONE && !state.is_anothers()
     }
 
     /// Starts the thread, unless it runs. False if there can be none now.
-    pub fn start(&'static self) -> bool {
+    pub(crate) fn start(&'static self) -> bool {
         // No handler of the program's is to come, and fork, in the midst.
         thread::without_signals(|| self.start_undisturbed())
     }
@@ -168,19 +168,19 @@ impl Helper {
 
     /// For the thread itself: sleeps so many microseconds. False if it is to
     /// stop.
-    pub fn sleep(&self, microseconds: u64) -> bool {
+    pub(crate) fn sleep(&self, microseconds: u64) -> bool {
         wait::wait_for(&self.phase, RUNS, microseconds);
         !self.is_to_stop()
     }
 
     /// For the thread itself: whether it is to stop.
-    pub fn is_to_stop(&self) -> bool {
+    pub(crate) fn is_to_stop(&self) -> bool {
         self.phase.load(Acquire) == STOPPING
     }
 
     /// For the thread itself: ends it of its own will, if `done` still says so
     /// under the lock that `start` takes. Then it must return at once.
-    pub fn leave(&self, done: impl Fn() -> bool) -> bool {
+    pub(crate) fn leave(&self, done: impl Fn() -> bool) -> bool {
         // Not waited for: a fork may hold it that wants the thread to stop.
         let Some(_state) = self.state.try_lock() else {
             return false;
@@ -194,7 +194,7 @@ impl Helper {
     }
 
     /// The lock that `start` takes, for forks.
-    pub fn word(&self) -> &Word {
+    pub(crate) fn word(&self) -> &Word {
         self.state.word()
     }
 
@@ -213,7 +213,7 @@ impl Helper {
 
     /// The same before a fork that holds the lock. (Where it could not get it, the thread
     /// goes on: it waits for the fork at its next step that needs a lock.)
-    pub fn stop_for_fork(&self) {
+    pub(crate) fn stop_for_fork(&self) {
         if let Some(state) = self.state.of_fork() {
             self.tell_to_stop(state);
         }
@@ -222,7 +222,7 @@ impl Helper {
     /// Waits until the thread that was told to stop, and one that has left, is not listed by
     /// the kernel any more: for `patience` nanoseconds, and a real-time thread, whose time is
     /// precious, no longer than `REAL_TIME`. Whether it is gone.
-    pub fn wait_until_gone(&self, patience: u64) -> bool {
+    pub(crate) fn wait_until_gone(&self, patience: u64) -> bool {
         let begin = clock::nanoseconds();
         let (mut until, mut hurried) = (begin.saturating_add(patience), 0);
         loop {
@@ -261,7 +261,7 @@ impl Helper {
     }
 
     /// Stops the thread, and runs `work` while there is none.
-    pub fn without(&self, work: impl FnOnce()) {
+    pub(crate) fn without(&self, work: impl FnOnce()) {
         let state = self.state.lock();
         self.tell_to_stop(&state);
         // Its number may be another thread's by now, so its last word is as good.
@@ -271,7 +271,7 @@ impl Helper {
     }
 
     /// In a forked child, where the fork holds the lock: there is no thread.
-    pub fn forked(&self) {
+    pub(crate) fn forked(&self) {
         if self.state.of_fork().is_some() {
             self.phase.store(NONE, Relaxed);
             self.left.store(0, Relaxed);

@@ -22,7 +22,7 @@ static CALLERS: Roster<16> = Roster::new();
 static FORKS: Roster<16> = Roster::new();
 
 /// Runs `call`, which calls the loader.
-pub fn with<T>(call: impl FnOnce() -> T) -> T {
+pub(crate) fn with<T>(call: impl FnOnce() -> T) -> T {
     if CALLERS.has_this_thread() {
         return call();
     }
@@ -42,7 +42,7 @@ pub fn with<T>(call: impl FnOnce() -> T) -> T {
 
 /// Runs `call` on a thread that is in the loader already, for the program: waits for no fork,
 /// because another caller may wait for this thread.
-pub fn within<T>(call: impl FnOnce() -> T) -> T {
+pub(crate) fn within<T>(call: impl FnOnce() -> T) -> T {
     let is_entered = CALLERS.enter();
     let result = call();
     if is_entered {
@@ -52,18 +52,18 @@ pub fn within<T>(call: impl FnOnce() -> T) -> T {
 }
 
 /// Before a fork: waits until no other thread is in the loader.
-pub fn begin_fork() {
+pub(crate) fn begin_fork() {
     FORKS.enter();
     CALLERS.wait_for_others(PATIENCE);
 }
 
 /// After it, in the parent.
-pub fn end_fork() {
+pub(crate) fn end_fork() {
     FORKS.leave();
 }
 
 /// After it, in the child.
-pub fn forked() {
+pub(crate) fn forked() {
     FORKS.forked();
     FORKS.leave();
     CALLERS.forked();

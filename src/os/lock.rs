@@ -54,28 +54,28 @@ static TENDING: AtomicUsize = AtomicUsize::new(0);
 /// How often a request of the program found a lock held by another one since this was
 /// forgotten.
 #[inline]
-pub fn waits() -> usize {
+pub(crate) fn waits() -> usize {
     WAITS.load(Relaxed)
 }
 
 /// Counts anew.
-pub fn forget_waits() {
+pub(crate) fn forget_waits() {
     WAITS.store(0, Relaxed);
 }
 
 /// That this thread looks after the heap, and does not serve a request: who waits for it
 /// meanwhile, or for whom it waits, is not counted.
-pub struct MaintenanceScope(());
+pub(crate) struct MaintenanceScope(());
 
 impl MaintenanceScope {
     /// From now on, until this is dropped.
-    pub fn begin() -> MaintenanceScope {
+    pub(crate) fn begin() -> MaintenanceScope {
         TENDING.fetch_add(1, Relaxed);
         MaintenanceScope(())
     }
 
     /// In a forked child: those who did are not there.
-    pub fn forked() {
+    pub(crate) fn forked() {
         TENDING.store(0, Relaxed);
     }
 }
@@ -105,10 +105,10 @@ const FLAGS: usize = CONTENDED | FORK | LENT;
 const POISONED: usize = 1 << (usize::BITS - 1);
 
 /// The part of a lock that says whose it is.
-pub struct Word(AtomicUsize);
+pub(crate) struct Word(AtomicUsize);
 
 /// `T`, to be touched only by who holds the lock.
-pub struct Lock<T> {
+pub(crate) struct Lock<T> {
     /// Acquire by who takes it, pairs with the Release of who opened it.
     word: Word,
     value: T,
@@ -126,7 +126,7 @@ const NOBODYS: usize = 0;
 const PASSED: usize = 1;
 
 /// Proof that the lock is held; gives it back when dropped.
-pub struct Held<'a, T> {
+pub(crate) struct Held<'a, T> {
     lock: &'a Lock<T>,
     /// [`NOBODYS`], [`PASSED`], or the word of the fork that it is borrowed from.
     lender: usize,
@@ -134,7 +134,7 @@ pub struct Held<'a, T> {
 
 impl<T> Lock<T> {
     /// An open lock around `value`.
-    pub const fn new(value: T) -> Lock<T> {
+    pub(crate) const fn new(value: T) -> Lock<T> {
         Lock {
             word: Word(AtomicUsize::new(OPEN)),
             value,
@@ -143,7 +143,7 @@ impl<T> Lock<T> {
 
     /// Waits for the lock and takes it.
     #[inline]
-    pub fn lock(&self) -> Held<'_, T> {
+    pub(crate) fn lock(&self) -> Held<'_, T> {
         let lender = if self.word.take() {
             NOBODYS
         } else {
@@ -153,7 +153,7 @@ impl<T> Lock<T> {
     }
 
     /// Takes the lock if nobody holds it.
-    pub fn try_lock(&self) -> Option<Held<'_, T>> {
+    pub(crate) fn try_lock(&self) -> Option<Held<'_, T>> {
         // Not `then_some`: made and dropped in any case, it would open another's lock.
         self.word.take().then(|| Held {
             lock: self,
@@ -162,12 +162,12 @@ impl<T> Lock<T> {
     }
 
     /// The word, for forks.
-    pub fn word(&self) -> &Word {
+    pub(crate) fn word(&self) -> &Word {
         &self.word
     }
 
     /// What is in it, if this thread's fork holds the lock.
-    pub fn of_fork(&self) -> Option<&T> {
+    pub(crate) fn of_fork(&self) -> Option<&T> {
         self.word.is_of_my_fork().then_some(&self.value)
     }
 }
@@ -295,7 +295,7 @@ impl Word {
     }
 
     /// Whether this thread holds the lock, and not by its fork.
-    pub fn is_mine(&self) -> bool {
+    pub(crate) fn is_mine(&self) -> bool {
         let word = self.0.load(Relaxed);
         owner(word) == this_thread() && (word & FORK == 0 || word & LENT != 0)
     }
@@ -306,7 +306,7 @@ impl Word {
 
     /// Takes the lock for this thread's fork, unless the thread holds it already, and waits
     /// for it until `until` (nanoseconds of the clock). False if it could not be had.
-    pub fn take_for_fork(&self, until: u64) -> bool {
+    pub(crate) fn take_for_fork(&self, until: u64) -> bool {
         let me = this_thread();
         for looks in 0.. {
             let word = self.0.load(Relaxed);
@@ -335,7 +335,7 @@ impl Word {
 
     /// Opens the lock if this thread's fork holds it, after the fork or where it gives up.
     /// Who has borrowed it opens it later.
-    pub fn unlock_after_fork(&self) {
+    pub(crate) fn unlock_after_fork(&self) {
         let me = this_thread();
         self.change(|word| match word & (FORK | LENT) {
             FORK if owner(word) == me => Some(OPEN),
@@ -345,7 +345,7 @@ impl Word {
     }
 
     /// In a forked child: what other threads held is poisoned.
-    pub fn forked(&self) {
+    pub(crate) fn forked(&self) {
         let word = self.0.load(Relaxed);
         let now = match owner(word) {
             0 => OPEN,

@@ -41,33 +41,33 @@ fn request(_: usize, _: [usize; 4]) -> usize {
 }
 
 /// Whether the process runs under memcheck: no other tool answers this one.
-pub fn is_there() -> bool {
+pub(crate) fn is_there() -> bool {
     let word = 0usize;
     let address = (&raw const word).addr();
     request(MAKE_DEFINED, [address, size_of_val(&word), 0, 0]) != 0
 }
 
 /// Whether the process runs under Valgrind, with whatever tool.
-pub fn is_valgrind() -> bool {
+pub(crate) fn is_valgrind() -> bool {
     request(RUNNING_ON_VALGRIND, [0; 4]) != 0
 }
 
 /// From now on `n` bytes at `address` are a block, without contents.
-pub fn block_begins(address: usize, n: usize) {
+pub(crate) fn block_begins(address: usize, n: usize) {
     request(BLOCK_BEGINS, [address, n, 0, 0]);
 }
 
 /// The block at `address` is free; memcheck says so if it is none.
-pub fn block_ends(address: usize) {
+pub(crate) fn block_ends(address: usize) {
     request(BLOCK_ENDS, [address, 0, 0, 0]);
 }
 
 /// Nobody may read or write these bytes.
-pub fn make_inaccessible(address: usize, n: usize) {
+pub(crate) fn make_inaccessible(address: usize, n: usize) {
     request(MAKE_INACCESSIBLE, [address, n, 0, 0]);
 }
 
 /// These bytes may be read and written, and have contents.
-pub fn make_defined(address: usize, n: usize) {
+pub(crate) fn make_defined(address: usize, n: usize) {
     request(MAKE_DEFINED, [address, n, 0, 0]);
 }

@@ -20,7 +20,7 @@ use super::sandbox;
 use crate::sync::{AtomicUsize, Ordering::Relaxed};
 
 /// Bytes in an OS page.
-pub fn page_size() -> usize {
+pub(crate) fn page_size() -> usize {
     static KNOWN: AtomicUsize = AtomicUsize::new(0);
     match KNOWN.load(Relaxed) {
         0 => {
@@ -36,7 +36,7 @@ pub fn page_size() -> usize {
 }
 
 /// Maps `size` bytes anywhere. `None` if the kernel has no more to give.
-pub fn map(size: usize) -> Option<NonNull<u8>> {
+pub(crate) fn map(size: usize) -> Option<NonNull<u8>> {
     #[cfg(feature = "model")]
     if faults::MAP.strikes() {
         return None;
@@ -61,7 +61,7 @@ fn anonymous(size: usize, access: c_int, more: c_int) -> Option<NonNull<u8>> {
 /// Maps `size` bytes between two pages that nobody can access: what runs beyond the end of a
 /// neighbour, on either side, faults before it comes here. For what the library itself keeps; the
 /// kernel need not set memory aside for it. To be given back by [`unmap_fenced`].
-pub fn map_fenced(size: usize) -> Option<NonNull<u8>> {
+pub(crate) fn map_fenced(size: usize) -> Option<NonNull<u8>> {
     #[cfg(feature = "model")]
     if faults::MAP.strikes() {
         return None;
@@ -79,7 +79,7 @@ pub fn map_fenced(size: usize) -> Option<NonNull<u8>> {
 /// Reserves `size` bytes, rounded up to OS pages, between two more, and has `fill` put a mapping in
 /// the place of those bytes. `None`, and nothing is mapped, if the kernel refuses either.
 #[cfg(not(any(miri, all(test, loom))))]
-pub fn fenced(size: usize, fill: impl FnOnce(NonNull<u8>) -> bool) -> Option<NonNull<u8>> {
+pub(crate) fn fenced(size: usize, fill: impl FnOnce(NonNull<u8>) -> bool) -> Option<NonNull<u8>> {
     let page = page_size();
     let whole = size.checked_next_multiple_of(page)?.checked_add(2 * page)?;
     let fence = errno::kept(|| reserve(whole))?;
@@ -97,7 +97,7 @@ pub fn fenced(size: usize, fill: impl FnOnce(NonNull<u8>) -> bool) -> Option<Non
 /// Under Miri, which knows no pages that cannot be accessed, and in the models, which map anew for
 /// every order of events, more than a process may have mappings: without fences.
 #[cfg(any(miri, all(test, loom)))]
-pub fn fenced(size: usize, _: impl FnOnce(NonNull<u8>) -> bool) -> Option<NonNull<u8>> {
+pub(crate) fn fenced(size: usize, _: impl FnOnce(NonNull<u8>) -> bool) -> Option<NonNull<u8>> {
     anonymous(size, libc::PROT_READ | libc::PROT_WRITE, 0)
 }
 
@@ -105,7 +105,7 @@ pub fn fenced(size: usize, _: impl FnOnce(NonNull<u8>) -> bool) -> Option<NonNul
 ///
 /// # Safety
 /// `size` is the size that was mapped, and nothing points there any more.
-pub unsafe fn unmap_fenced(start: NonNull<u8>, size: usize) {
+pub(crate) unsafe fn unmap_fenced(start: NonNull<u8>, size: usize) {
     let page = page_size();
     if cfg!(any(miri, all(test, loom))) {
         // SAFETY: mapped by `fenced`, and given up by the caller.
@@ -124,7 +124,7 @@ core::arch::global_asm!(".hidden _end");
 /// Where the pages end that hold the library's own data: its statics, and with the archive those of
 /// the program it is linked into.
 #[cfg(not(any(test, miri)))]
-pub fn end_of_data() -> usize {
+pub(crate) fn end_of_data() -> usize {
     unsafe extern "C" {
         /// The linker's: the first byte behind the data.
         static _end: u8;
@@ -135,12 +135,12 @@ pub fn end_of_data() -> usize {
 
 /// In tests: nowhere.
 #[cfg(any(test, miri))]
-pub fn end_of_data() -> usize {
+pub(crate) fn end_of_data() -> usize {
     0
 }
 
 /// Bytes of addresses that the process may have, if there is a limit to that.
-pub fn address_limit() -> Option<usize> {
+pub(crate) fn address_limit() -> Option<usize> {
     let mut limit = libc::rlimit {
         rlim_cur: libc::RLIM_INFINITY,
         rlim_max: libc::RLIM_INFINITY,
@@ -156,12 +156,12 @@ pub fn address_limit() -> Option<usize> {
 
 /// Takes `size` bytes of addresses that nobody can read or write until they are
 /// [`open`]ed. No memory is set aside for them. `None` if the kernel refuses.
-pub fn reserve(size: usize) -> Option<NonNull<u8>> {
+pub(crate) fn reserve(size: usize) -> Option<NonNull<u8>> {
     anonymous(size, libc::PROT_NONE, libc::MAP_NORESERVE)
 }
 
 /// As [`map_fenced`], for what will mostly never be touched: no huge page backs it.
-pub fn map_sparse(size: usize) -> Option<NonNull<u8>> {
+pub(crate) fn map_sparse(size: usize) -> Option<NonNull<u8>> {
     let base = map_fenced(size)?;
     advise_small_pages(base, size);
     Some(base)
@@ -172,7 +172,7 @@ pub fn map_sparse(size: usize) -> Option<NonNull<u8>> {
 ///
 /// # Safety
 /// Whole OS pages of a private mapping of the caller's.
-pub unsafe fn open(address: usize, size: usize) -> bool {
+pub(crate) unsafe fn open(address: usize, size: usize) -> bool {
     // SAFETY: the caller's promise.
     unsafe { protect(address, size, libc::PROT_READ | libc::PROT_WRITE) }
 }
@@ -183,7 +183,7 @@ pub unsafe fn open(address: usize, size: usize) -> bool {
 ///
 /// # Safety
 /// As for [`open`], and nothing lives there.
-pub unsafe fn close(address: usize, size: usize) -> bool {
+pub(crate) unsafe fn close(address: usize, size: usize) -> bool {
     // SAFETY: the caller's promise.
     let closed = unsafe { protect(address, size, libc::PROT_NONE) };
     if closed {
@@ -204,7 +204,7 @@ unsafe fn protect(address: usize, size: usize, access: c_int) -> bool {
 /// Maps an OS page that is zero again in each child that gets a copy of the
 /// memory, whoever makes it. `None` if there is none, or the kernel has no such
 /// (before 4.14).
-pub fn map_wiped_in_children() -> Option<NonNull<u8>> {
+pub(crate) fn map_wiped_in_children() -> Option<NonNull<u8>> {
     let (size, advice) = (page_size(), libc::MADV_WIPEONFORK);
     let page = if sandbox::allows() {
         map_fenced(size)
@@ -224,7 +224,7 @@ pub fn map_wiped_in_children() -> Option<NonNull<u8>> {
 ///
 /// # Safety
 /// They were mapped here, and nothing points into them any more.
-pub unsafe fn unmap(base: NonNull<u8>, size: usize) {
+pub(crate) unsafe fn unmap(base: NonNull<u8>, size: usize) {
     #[cfg(all(test, loom))]
     crate::sync::execution::forget(base.addr().get(), size);
     #[cfg(feature = "model")]
@@ -241,7 +241,7 @@ pub unsafe fn unmap(base: NonNull<u8>, size: usize) {
 ///
 /// Neighbouring mappings are mostly laid one below the other, so the plain
 /// way is tried first: after one aligned arena the next is aligned too.
-pub fn map_aligned(size: usize) -> Option<NonNull<u8>> {
+pub(crate) fn map_aligned(size: usize) -> Option<NonNull<u8>> {
     let plain = map(size)?;
     if plain.addr().get().is_multiple_of(size) {
         return Some(plain);
@@ -285,14 +285,14 @@ unsafe fn advise(start: *mut c_void, size: usize, advice: c_int) -> bool {
 ///
 /// # Safety
 /// Whole OS pages of a private mapping, on which nothing lives.
-pub unsafe fn purge(address: usize, size: usize) -> bool {
+pub(crate) unsafe fn purge(address: usize, size: usize) -> bool {
     let start = ptr::with_exposed_provenance_mut(address);
     // SAFETY: the caller's promise.
     unsafe { advise(start, size, libc::MADV_DONTNEED) }
 }
 
 /// Whether nothing is mapped at `address`, as far as the kernel says so, and may be asked.
-pub fn is_unmapped(address: usize) -> bool {
+pub(crate) fn is_unmapped(address: usize) -> bool {
     if !sandbox::allows() {
         return false;
     }
@@ -309,7 +309,7 @@ pub fn is_unmapped(address: usize) -> bool {
 /// Brings the memory of `size` bytes at `address` in at once, as writing to each page
 /// would one by one. False where the kernel cannot (before 5.14, or when memory is
 /// short): then writing does it.
-pub fn populate(address: usize, size: usize) -> bool {
+pub(crate) fn populate(address: usize, size: usize) -> bool {
     let start = ptr::with_exposed_provenance_mut(address);
     // SAFETY: changes no content, whatever is mapped there.
     unsafe { advise(start, size, libc::MADV_POPULATE_WRITE) }
@@ -319,7 +319,7 @@ pub fn populate(address: usize, size: usize) -> bool {
 ///
 /// Where huge pages are always on, the first byte touched in an arena would
 /// otherwise cost 2 MiB.
-pub fn advise_small_pages(base: NonNull<u8>, size: usize) {
+pub(crate) fn advise_small_pages(base: NonNull<u8>, size: usize) {
     // SAFETY: advice changes no content, whatever is mapped there. A kernel
     // built without huge pages says EINVAL, which is as good.
     unsafe { advise(base.as_ptr().cast(), size, libc::MADV_NOHUGEPAGE) };
@@ -327,7 +327,7 @@ pub fn advise_small_pages(base: NonNull<u8>, size: usize) {
 
 /// Asks for huge pages in `size` bytes at `base`, where the system's setting
 /// allows that. False if the kernel has none, or may not be asked.
-pub fn advise_huge_pages(base: NonNull<u8>, size: usize) -> bool {
+pub(crate) fn advise_huge_pages(base: NonNull<u8>, size: usize) -> bool {
     // SAFETY: advice changes no content, whatever is mapped there.
     unsafe { advise(base.as_ptr().cast(), size, libc::MADV_HUGEPAGE) }
 }

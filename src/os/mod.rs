@@ -7,58 +7,58 @@ pub mod faults;
 #[cfg(miri)]
 pub mod interpreted;
 
-pub mod errno;
+pub(crate) mod errno;
 
-pub mod cancel;
+pub(crate) mod cancel;
 
-pub mod sandbox;
+pub(crate) mod sandbox;
 
-pub mod memory;
+pub(crate) mod memory;
 
-pub mod clock;
+pub(crate) mod clock;
 
-pub mod quiet;
+pub(crate) mod quiet;
 
-pub mod descriptor;
+pub(crate) mod descriptor;
 
-pub mod text;
+pub(crate) mod text;
 
-pub mod weak;
+pub(crate) mod weak;
 
-pub mod wait;
+pub(crate) mod wait;
 
-pub mod roster;
+pub(crate) mod roster;
 
-pub mod loader;
+pub(crate) mod loader;
 
-pub mod thread;
+pub(crate) mod thread;
 
-pub mod once;
+pub(crate) mod once;
 
-pub mod memcheck;
+pub(crate) mod memcheck;
 
-pub mod apart;
+pub(crate) mod apart;
 
-pub mod file;
+pub(crate) mod file;
 
-pub mod forker;
+pub(crate) mod forker;
 
-pub mod lock;
+pub(crate) mod lock;
 
-pub mod helper;
+pub(crate) mod helper;
 
-pub mod thread_word;
+pub(crate) mod thread_word;
 
-pub mod environment;
+pub(crate) mod environment;
 
-pub mod thp;
+pub(crate) mod thp;
 
-pub mod target;
+pub(crate) mod target;
 
-pub mod output;
+pub(crate) mod output;
 
-pub mod shared;
+pub(crate) mod shared;
 
-pub mod process;
+pub(crate) mod process;
 
-pub mod cgroup;
+pub(crate) mod cgroup;

@@ -23,7 +23,7 @@ use crate::sync::{
 };
 
 /// Whether something is done.
-pub struct Once {
+pub(crate) struct Once {
     /// Release says that it is done; pairs with the Acquire of who goes on.
     state: AtomicU64,
     /// Grows when it is done: what waiting threads sleep on.
@@ -51,11 +51,7 @@ fn is_there(name: u64) -> bool {
 
 impl Once {
     /// Not done yet.
-    #[expect(
-        clippy::new_without_default,
-        reason = "made in constants, where Default cannot be"
-    )]
-    pub const fn new() -> Once {
+    pub(crate) const fn new() -> Once {
         Once {
             state: AtomicU64::new(NOT_YET),
             done: AtomicU32::new(0),
@@ -65,7 +61,7 @@ impl Once {
     /// Has `work` done, if it is not; it is when this returns, whoever did it. (Not where
     /// this thread is in the midst of it already.)
     #[inline]
-    pub fn call(&self, work: impl FnOnce()) {
+    pub(crate) fn call(&self, work: impl FnOnce()) {
         if self.state.load(Acquire) != DONE && self.begin() {
             work();
             self.end();
@@ -74,7 +70,7 @@ impl Once {
 
     /// Whether it is done.
     #[inline]
-    pub fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.state.load(Acquire) == DONE
     }
 
@@ -107,14 +103,14 @@ impl Once {
 
     /// Says that it is done, in a forked child that has it from its parent, or before there
     /// are several threads.
-    pub fn set_done(&self) {
+    pub(crate) fn set_done(&self) {
         self.state.store(DONE, Relaxed);
     }
 
     /// As one finds it whose thread is gone, for tests: a thread of another process, which
     /// this one was forked from.
     #[cfg(test)]
-    pub fn of_another_process() -> Once {
+    pub(crate) fn of_another_process() -> Once {
         Once {
             state: AtomicU64::new(me() + (1 << 32)),
             done: AtomicU32::new(0),
@@ -123,7 +119,7 @@ impl Once {
 }
 
 /// A place for what is made once, when somebody first needs it.
-pub struct Made<T: Copy> {
+pub(crate) struct Made<T: Copy> {
     value: UnsafeCell<T>,
     once: Once,
 }
@@ -134,7 +130,7 @@ unsafe impl<T: Copy> Sync for Made<T> {}
 
 impl<T: Copy> Made<T> {
     /// A place that holds `before` until the value is made.
-    pub const fn new(before: T) -> Made<T> {
+    pub(crate) const fn new(before: T) -> Made<T> {
         Made {
             value: UnsafeCell::new(before),
             once: Once::new(),
@@ -143,7 +139,7 @@ impl<T: Copy> Made<T> {
 
     /// The value, if it is made.
     #[inline]
-    pub fn made(&self) -> Option<&T> {
+    pub(crate) fn made(&self) -> Option<&T> {
         // SAFETY: once it is made, the value is only read.
         self.once.is_done().then(|| unsafe { &*self.value.get() })
     }
@@ -152,7 +148,7 @@ impl<T: Copy> Made<T> {
     /// call `make`, and one result is kept: `make` may wait for the loader, whose lock another
     /// thread may hold that comes here.
     #[inline]
-    pub fn or_make(&self, make: impl FnOnce() -> T) -> &T {
+    pub(crate) fn or_make(&self, make: impl FnOnce() -> T) -> &T {
         if !self.once.is_done() {
             let value = make();
             // SAFETY: `once` lets one thread come here, and no thread reads the value yet.

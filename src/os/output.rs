@@ -49,7 +49,7 @@ enum How {
 }
 
 /// A file that is being written.
-pub struct Output {
+pub(crate) struct Output {
     room: NonNull<Room>,
     fd: c_int,
     how: How,
@@ -67,7 +67,7 @@ impl Output {
     /// Begins a file at the path that `fill` makes; if there is none yet, it will have this
     /// mode.
     #[cold]
-    pub fn create(
+    pub(crate) fn create(
         mode: u32,
         fill: impl FnOnce(&mut Name) -> Result<(), c_int>,
     ) -> Result<Output, c_int> {
@@ -179,7 +179,7 @@ impl Output {
     }
 
     /// Whether parts of it can be written in any order.
-    pub fn has_places(&self) -> bool {
+    pub(crate) fn has_places(&self) -> bool {
         match self.how {
             How::Own => false,
             How::Stream => self.kind == libc::S_IFCHR,
@@ -188,12 +188,12 @@ impl Output {
     }
 
     /// Writes `bytes` at this distance from the beginning. Not together with `write_str`.
-    pub fn put(&self, at: u64, bytes: &[u8]) -> Result<(), c_int> {
+    pub(crate) fn put(&self, at: u64, bytes: &[u8]) -> Result<(), c_int> {
         quiet::write_all_at(self.fd, at, bytes)
     }
 
     /// The error that it failed by.
-    pub fn error(&self) -> Option<c_int> {
+    pub(crate) fn error(&self) -> Option<c_int> {
         self.failed
     }
 
@@ -208,7 +208,7 @@ impl Output {
 
     /// Ends the file, which is whole then.
     #[cold]
-    pub fn finish(mut self) -> Result<(), c_int> {
+    pub(crate) fn finish(mut self) -> Result<(), c_int> {
         self.send()?;
         match self.how {
             How::Own => Ok(()),
@@ -350,7 +350,7 @@ fn unlink(path: &CStr) {
 }
 
 /// Why a file cannot be written, for people.
-pub fn reason(error: c_int) -> &'static str {
+pub(crate) fn reason(error: c_int) -> &'static str {
     match error {
         libc::EACCES | libc::EROFS => "permission denied",
         libc::EBADF => "the descriptor is not what it was at start",

@@ -16,7 +16,7 @@ use super::sandbox;
 use super::weak::{function, weak_symbol};
 
 /// The process that this one's parent is now, if a sandbox lets us know.
-pub fn parent() -> Option<i32> {
+pub(crate) fn parent() -> Option<i32> {
     // SAFETY: `getppid` has no conditions, and never fails.
     sandbox::allows().then(|| unsafe { libc::getppid() })
 }
@@ -24,7 +24,7 @@ pub fn parent() -> Option<i32> {
 /// Whether a filter of system calls (seccomp) is on, as `/proc` says; `None` if it does not.
 /// Opens a file: only for the start, while the process has one thread.
 #[cold]
-pub fn is_filtered() -> Option<bool> {
+pub(crate) fn is_filtered() -> Option<bool> {
     let mut buffer = [0; 4096];
     let text = read(c"/proc/self/status", &mut buffer)?;
     let mode = text
@@ -34,7 +34,7 @@ pub fn is_filtered() -> Option<bool> {
 }
 
 /// Bytes of the process that are in memory; `None` without `/proc`.
-pub fn resident() -> Option<usize> {
+pub(crate) fn resident() -> Option<usize> {
     let mut buffer = [0; 128];
     let text = read(c"/proc/self/statm", &mut buffer)?;
     let pages = text.split(' ').nth(1)?;
@@ -43,7 +43,7 @@ pub fn resident() -> Option<usize> {
 
 /// The most that the process ever had in memory, in bytes, as far as the kernel says so: one
 /// system call, without a file. It may be the program's before this one (`execve` keeps it).
-pub fn peak() -> Option<usize> {
+pub(crate) fn peak() -> Option<usize> {
     let mut usage = core::mem::MaybeUninit::<libc::rusage>::uninit();
     let which = libc::RUSAGE_SELF;
     let known = errno::kept(|| {
@@ -57,7 +57,7 @@ pub fn peak() -> Option<usize> {
 
 /// What the C library's malloc has.
 #[derive(Clone, Copy)]
-pub struct LibcMemory {
+pub(crate) struct LibcMemory {
     /// Bytes of blocks that are in use.
     pub in_use: usize,
     /// Bytes that it has from the kernel and keeps for later.
@@ -65,7 +65,7 @@ pub struct LibcMemory {
 }
 
 /// What the C library's malloc has, if it can say (glibc 2.33 and later).
-pub fn libc_memory() -> Option<LibcMemory> {
+pub(crate) fn libc_memory() -> Option<LibcMemory> {
     type MallInfo2 = unsafe extern "C" fn() -> libc::mallinfo2;
     let ask = weak_symbol!("mallinfo2")?;
     // SAFETY: its type.
@@ -83,7 +83,7 @@ static NAMELESS: AtomicBool = AtomicBool::new(false);
 
 /// Gives `size` bytes at `start` a name in the process's list of mappings, where
 /// the kernel has such (5.17, if it was built so).
-pub fn name_mapping(start: ptr::NonNull<u8>, size: usize, name: &'static CStr) {
+pub(crate) fn name_mapping(start: ptr::NonNull<u8>, size: usize, name: &'static CStr) {
     const PR_SET_VMA: i32 = 0x5356_4d41;
     const PR_SET_VMA_ANON_NAME: usize = 0;
     if NAMELESS.load(Relaxed) || !sandbox::allows() {

@@ -30,7 +30,7 @@ const fn bit(signal: c_int) -> u64 {
 }
 
 /// The calling thread gets none of `SIGNALS` by a write, until this is dropped.
-pub struct Quiet {
+pub(crate) struct Quiet {
     /// What was blocked before.
     blocked: u64,
     /// Of [`SIGNALS`], what was pending before: not by a write of ours.
@@ -41,7 +41,7 @@ pub struct Quiet {
 
 impl Quiet {
     /// Blocks them.
-    pub fn begin() -> Quiet {
+    pub(crate) fn begin() -> Quiet {
         let (mut blocked, mut pending) = (0u64, 0u64);
         mask(libc::SIG_BLOCK, &SIGNALS, &mut blocked);
         if blocked & SIGNALS != 0 {
@@ -58,7 +58,7 @@ impl Quiet {
     }
 
     /// Makes a call that writes, and notes whether it may have raised a signal.
-    pub fn call(&mut self, call: impl FnOnce() -> c_long) -> Result<usize, c_int> {
+    pub(crate) fn call(&mut self, call: impl FnOnce() -> c_long) -> Result<usize, c_int> {
         let result = errno::checked(call);
         self.raised |= matches!(result, Err(libc::EPIPE | libc::EFBIG));
         result
@@ -109,7 +109,12 @@ fn may_wait(mode: u32) -> bool {
 
 /// Writes all of `bytes` to `fd`, a file of this mode; the error number if it takes no
 /// more, ETIMEDOUT if it has taken nothing for so many milliseconds.
-pub fn write_all(fd: c_int, mode: u32, mut bytes: &[u8], patience: u64) -> Result<(), c_int> {
+pub(crate) fn write_all(
+    fd: c_int,
+    mode: u32,
+    mut bytes: &[u8],
+    patience: u64,
+) -> Result<(), c_int> {
     let mut quiet = Quiet::begin();
     let waits = may_wait(mode);
     let mut until = None;
@@ -147,7 +152,7 @@ pub fn write_all(fd: c_int, mode: u32, mut bytes: &[u8], patience: u64) -> Resul
 }
 
 /// Writes all of `bytes` to the file `fd` at this distance from its beginning.
-pub fn write_all_at(fd: c_int, mut at: u64, mut bytes: &[u8]) -> Result<(), c_int> {
+pub(crate) fn write_all_at(fd: c_int, mut at: u64, mut bytes: &[u8]) -> Result<(), c_int> {
     let mut quiet = Quiet::begin();
     while !bytes.is_empty() {
         let (start, len) = (bytes.as_ptr(), bytes.len());

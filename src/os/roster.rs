@@ -17,15 +17,11 @@ use crate::sync::{
 const PAUSE: u64 = 200;
 
 /// Up to `N` threads, by [`this_thread`]; 0 for an empty entry.
-pub struct Roster<const N: usize>([AtomicUsize; N]);
+pub(crate) struct Roster<const N: usize>([AtomicUsize; N]);
 
 impl<const N: usize> Roster<N> {
     /// An empty table.
-    #[expect(
-        clippy::new_without_default,
-        reason = "made in constants, where Default cannot be"
-    )]
-    pub const fn new() -> Roster<N> {
+    pub(crate) const fn new() -> Roster<N> {
         Roster([const { AtomicUsize::new(0) }; N])
     }
 
@@ -33,7 +29,7 @@ impl<const N: usize> Roster<N> {
     ///
     /// Of two threads that each enter one table and then look into the table that the other one
     /// has entered, at least one finds the other: a `SeqCst` fence follows the store.
-    pub fn enter(&self) -> bool {
+    pub(crate) fn enter(&self) -> bool {
         let me = this_thread();
         let is_entered = self
             .0
@@ -44,7 +40,7 @@ impl<const N: usize> Roster<N> {
     }
 
     /// Removes this thread, if it is there.
-    pub fn leave(&self) {
+    pub(crate) fn leave(&self) {
         let me = this_thread();
         for entry in &self.0 {
             if entry.load(Relaxed) == me {
@@ -55,13 +51,13 @@ impl<const N: usize> Roster<N> {
     }
 
     /// Whether this thread is in the table.
-    pub fn has_this_thread(&self) -> bool {
+    pub(crate) fn has_this_thread(&self) -> bool {
         let me = this_thread();
         self.0.iter().any(|entry| entry.load(Relaxed) == me)
     }
 
     /// Whether another thread is in the table.
-    pub fn has_others(&self) -> bool {
+    pub(crate) fn has_others(&self) -> bool {
         let me = this_thread();
         self.0
             .iter()
@@ -69,7 +65,7 @@ impl<const N: usize> Roster<N> {
     }
 
     /// Waits until no other thread is in the table, at most `patience` nanoseconds.
-    pub fn wait_for_others(&self, patience: u64) {
+    pub(crate) fn wait_for_others(&self, patience: u64) {
         if !self.has_others() {
             return;
         }
@@ -80,7 +76,7 @@ impl<const N: usize> Roster<N> {
     }
 
     /// In a forked child: removes the threads that the child does not have.
-    pub fn forked(&self) {
+    pub(crate) fn forked(&self) {
         let me = this_thread();
         for entry in &self.0 {
             if ![0, me].contains(&entry.load(Relaxed)) {

@@ -50,7 +50,7 @@ static STATE: AtomicU8 = AtomicU8::new(State::Unknown as u8);
 /// Says whether the process has a filter now, at start; `None`: the thread's mode says so.
 /// Once; what was decided stays.
 #[cold]
-pub fn begin(filtered: Option<bool>) {
+pub(crate) fn begin(filtered: Option<bool>) {
     let state = match filtered.unwrap_or_else(|| mode() != Some(0)) {
         true => State::Filtered,
         false => State::Watched,
@@ -60,18 +60,18 @@ pub fn begin(filtered: Option<bool>) {
 
 /// Allows only what CPython's own allocator calls, for good.
 #[cold]
-pub fn restrict() {
+pub(crate) fn restrict() {
     STATE.store(State::Restricted as u8, Relaxed);
 }
 
 /// Whether only these calls may be made, as far as is known: for what is not worth a look.
 #[inline]
-pub fn is_restricted() -> bool {
+pub(crate) fn is_restricted() -> bool {
     STATE.load(Relaxed) == State::Restricted as u8
 }
 
 /// Whether the calling thread may make other system calls now.
-pub fn allows() -> bool {
+pub(crate) fn allows() -> bool {
     let state = STATE.load(Relaxed);
     if state == State::Watched as u8 {
         look()

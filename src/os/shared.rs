@@ -39,7 +39,7 @@ const SPARE: u64 = 16;
 /// Such a file, by its descriptor and by what the kernel knows it by: the program may
 /// close the descriptor, and have another file under its number.
 #[derive(Clone, Copy)]
-pub struct Shared {
+pub(crate) struct Shared {
     fd: c_int,
     file: Identity,
 }
@@ -47,7 +47,7 @@ pub struct Shared {
 impl Shared {
     /// Makes a file of `size` bytes, all zero; `None` if there is none to be had.
     #[cold]
-    pub fn create(name: &CStr, size: u64) -> Option<Shared> {
+    pub(crate) fn create(name: &CStr, size: u64) -> Option<Shared> {
         if size > limit(libc::RLIMIT_FSIZE) {
             return None;
         }
@@ -70,7 +70,7 @@ impl Shared {
 
     /// Makes the file `size` bytes long, unless it is longer; what is new is zero.
     #[cold]
-    pub fn grow(&self, size: u64) -> Result<(), c_int> {
+    pub(crate) fn grow(&self, size: u64) -> Result<(), c_int> {
         // Of a second descriptor nobody knows, so it stays the file that is looked at.
         let fd = copy_above(self.fd).ok_or(libc::EBADF)?;
         let grown = match about(fd) {
@@ -84,13 +84,13 @@ impl Shared {
     }
 
     /// Whether the descriptor is there and is this file.
-    pub fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         identity(self.fd) == Some(self.file)
     }
 
     /// Closes the descriptor, if it is this file.
     #[cold]
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         if self.is_open() {
             close(self.fd);
         }
@@ -98,7 +98,7 @@ impl Shared {
 
     /// Maps the first `size` bytes between two pages that nobody can access.
     #[cold]
-    pub fn map(&self, size: usize) -> Option<NonNull<u8>> {
+    pub(crate) fn map(&self, size: usize) -> Option<NonNull<u8>> {
         let access = libc::PROT_READ | libc::PROT_WRITE;
         let kind = libc::MAP_SHARED | libc::MAP_FIXED;
         memory::fenced(size, |start| {
@@ -115,7 +115,7 @@ impl Shared {
 /// Maps `size` bytes of what `start` is a mapping of once more: without the descriptor,
 /// which may be another file's at any moment.
 #[cold]
-pub fn map_again(start: NonNull<u8>, size: usize) -> Option<NonNull<u8>> {
+pub(crate) fn map_again(start: NonNull<u8>, size: usize) -> Option<NonNull<u8>> {
     let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
     if !sandbox::allows() {
         return None;
@@ -136,7 +136,7 @@ pub fn map_again(start: NonNull<u8>, size: usize) -> Option<NonNull<u8>> {
 /// # Safety
 /// Nothing points into it any more.
 #[cold]
-pub unsafe fn unmap(start: NonNull<u8>, size: usize) {
+pub(crate) unsafe fn unmap(start: NonNull<u8>, size: usize) {
     // SAFETY: the caller's promise.
     unsafe { memory::unmap_fenced(start, size) };
 }
@@ -144,7 +144,7 @@ pub unsafe fn unmap(start: NonNull<u8>, size: usize) {
 /// Gives the memory of `size` bytes at `start`, in a mapping made here, back: they read as
 /// zero from now on, here and in every other mapping of the file.
 #[cold]
-pub fn empty(start: NonNull<u8>, size: usize) {
+pub(crate) fn empty(start: NonNull<u8>, size: usize) {
     if !sandbox::allows() {
         return;
     }
@@ -154,7 +154,7 @@ pub fn empty(start: NonNull<u8>, size: usize) {
 
 /// Sleeps while `word`, in memory that is shared with other processes, is `value`; for so
 /// many milliseconds at the most, if that is said. False if they are over.
-pub fn wait(word: &AtomicU32, value: u32, milliseconds: Option<u64>) -> bool {
+pub(crate) fn wait(word: &AtomicU32, value: u32, milliseconds: Option<u64>) -> bool {
     let time = milliseconds.map(|limit| libc::timespec {
         tv_sec: (limit / 1000).cast_signed(),
         tv_nsec: (limit % 1000 * 1_000_000).cast_signed(),
@@ -169,7 +169,7 @@ pub fn wait(word: &AtomicU32, value: u32, milliseconds: Option<u64>) -> bool {
 }
 
 /// Wakes all, of whatever process, that sleep on `word`.
-pub fn wake(word: &AtomicU32) {
+pub(crate) fn wake(word: &AtomicU32) {
     let what = libc::FUTEX_WAKE;
     let _ = checked(|| {
         // SAFETY: an atomic word that the borrow keeps alive.
@@ -213,7 +213,7 @@ fn lengthen(fd: c_int, size: u64) -> Result<(), c_int> {
 }
 
 /// Whether 0 to 2 are open: if not, the program may be about to open its own files there.
-pub fn standard_are_open() -> bool {
+pub(crate) fn standard_are_open() -> bool {
     (0..=2).all(|fd| about(fd).is_ok())
 }
 

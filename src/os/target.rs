@@ -23,42 +23,42 @@ use super::errno;
 use super::text;
 
 /// Bytes of a path, with its NUL.
-pub const PATH_MAX: usize = 4096;
+pub(crate) const PATH_MAX: usize = 4096;
 /// Symbolic links that are followed, as by the kernel.
 const LINKS_MAX: usize = 40;
 
 /// A path, with a NUL behind it; empty if all is zero.
-pub struct Name {
+pub(crate) struct Name {
     bytes: [u8; PATH_MAX],
 }
 
 impl Name {
     /// An empty one, for tests: it is large for a stack.
     #[cfg(test)]
-    pub fn empty() -> Name {
+    pub(crate) fn empty() -> Name {
         Name {
             bytes: [0; PATH_MAX],
         }
     }
 
     /// Its bytes, without the NUL.
-    pub fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         self.as_c().to_bytes()
     }
 
     /// For the kernel.
-    pub fn as_c(&self) -> &CStr {
+    pub(crate) fn as_c(&self) -> &CStr {
         CStr::from_bytes_until_nul(&self.bytes).unwrap_or_default()
     }
 
     /// Makes it these parts, one behind the other.
-    pub fn set(&mut self, parts: &[&[u8]]) -> Result<(), c_int> {
+    pub(crate) fn set(&mut self, parts: &[&[u8]]) -> Result<(), c_int> {
         self.bytes[0] = 0;
         parts.iter().try_for_each(|part| self.push(part))
     }
 
     /// Adds a part at its end.
-    pub fn push(&mut self, part: &[u8]) -> Result<(), c_int> {
+    pub(crate) fn push(&mut self, part: &[u8]) -> Result<(), c_int> {
         let len = self.bytes().len();
         let end = len + part.len();
         if end >= PATH_MAX {
@@ -70,7 +70,7 @@ impl Name {
     }
 
     /// The folder, with the slash behind it; empty for a name without one.
-    pub fn folder(&self) -> &[u8] {
+    pub(crate) fn folder(&self) -> &[u8] {
         let bytes = self.bytes();
         let end = bytes.iter().rposition(|&byte| byte == b'/');
         &bytes[..end.map_or(0, |at| at + 1)]
@@ -78,7 +78,7 @@ impl Name {
 }
 
 /// What a path leads to.
-pub enum Target {
+pub(crate) enum Target {
     /// A descriptor of this process.
     Own(c_int),
     /// What takes bytes one behind the other.
@@ -91,7 +91,7 @@ pub enum Target {
 }
 
 /// Follows the links of `path`, which is changed to what they lead to; `spare` is room.
-pub fn resolve(path: &mut Name, spare: &mut Name) -> Result<Target, c_int> {
+pub(crate) fn resolve(path: &mut Name, spare: &mut Name) -> Result<Target, c_int> {
     let privileged = is_privileged();
     if path.bytes().is_empty() {
         return Err(libc::ENOENT);
@@ -128,7 +128,7 @@ pub fn resolve(path: &mut Name, spare: &mut Name) -> Result<Target, c_int> {
 }
 
 /// Whether a privileged process may write to it: its own, and by this name only.
-pub fn is_trusted(about: &libc::stat) -> bool {
+pub(crate) fn is_trusted(about: &libc::stat) -> bool {
     about.st_uid == user() && about.st_nlink == 1
 }
 
@@ -194,7 +194,7 @@ fn user() -> u32 {
 }
 
 /// Whether this process has more rights than an ordinary user's.
-pub fn is_privileged() -> bool {
+pub(crate) fn is_privileged() -> bool {
     const VERSION_3: u32 = 0x2008_0522;
     let header = [VERSION_3, 0]; // of this thread
     // Two halves, each of what is effective, permitted and inheritable.

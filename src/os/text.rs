@@ -13,7 +13,7 @@ use super::errno;
 
 /// A line under construction; what does not fit is cut off, the end of the
 /// line excepted.
-pub struct Line {
+pub(crate) struct Line {
     bytes: [u8; 512],
     len: usize,
 }
@@ -44,20 +44,20 @@ impl Write for Line {
 }
 
 /// A buffer of the caller's: takes what fits, counts what there was.
-pub struct Buffer<'a> {
+pub(crate) struct Buffer<'a> {
     bytes: &'a mut [u8],
     len: usize,
 }
 
 impl<'a> Buffer<'a> {
     /// An empty text in `bytes`.
-    pub fn new(bytes: &'a mut [u8]) -> Buffer<'a> {
+    pub(crate) fn new(bytes: &'a mut [u8]) -> Buffer<'a> {
         Buffer { bytes, len: 0 }
     }
 
     /// Ends the text, with NUL if there is any room at all. Returns the
     /// length that the whole text has, without NUL.
-    pub fn end(self) -> usize {
+    pub(crate) fn end(self) -> usize {
         if let Some(last) = self.bytes.len().checked_sub(1) {
             self.bytes[self.len.min(last)] = 0;
         }
@@ -78,12 +78,12 @@ impl Write for Buffer<'_> {
 
 /// A file of the C library's, somebody else's. What is written to it may have to be sent to
 /// the kernel, which is a cancellation point unless the thread cannot be cancelled.
-pub struct CFile(*mut libc::FILE);
+pub(crate) struct CFile(*mut libc::FILE);
 
 impl CFile {
     /// # Safety
     /// An open file, for as long as this is used.
-    pub unsafe fn new(file: *mut libc::FILE) -> CFile {
+    pub(crate) unsafe fn new(file: *mut libc::FILE) -> CFile {
         CFile(file)
     }
 }
@@ -105,7 +105,7 @@ impl Write for CFile {
 
 /// Writes one line to the stderr that was there at start (`descriptor.rs`): `obmalloc: `
 /// and the text.
-pub fn say(text: fmt::Arguments<'_>) {
+pub(crate) fn say(text: fmt::Arguments<'_>) {
     let mut line = Line::new();
     let _ = line.write_str("obmalloc: ");
     let _ = line.write_fmt(text);
@@ -118,20 +118,20 @@ pub fn say(text: fmt::Arguments<'_>) {
 /// invariant seen broken. Going on would spread it.
 #[cold]
 #[inline(never)]
-pub fn fatal(text: fmt::Arguments<'_>) -> ! {
+pub(crate) fn fatal(text: fmt::Arguments<'_>) -> ! {
     say(text);
     // SAFETY: abort has no conditions.
     unsafe { libc::abort() }
 }
 
 /// This process's id.
-pub fn pid() -> i32 {
+pub(crate) fn pid() -> i32 {
     // SAFETY: a question without conditions.
     unsafe { libc::getpid() }
 }
 
 /// Bytes of a C string as text, as far as they are UTF-8.
-pub fn printable(bytes: &[u8]) -> &str {
+pub(crate) fn printable(bytes: &[u8]) -> &str {
     match core::str::from_utf8(bytes) {
         Ok(text) => text,
         Err(error) => core::str::from_utf8(&bytes[..error.valid_up_to()]).unwrap_or_default(),

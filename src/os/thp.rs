@@ -17,7 +17,7 @@ const SIZES: [&str; 9] = ["8", "16", "32", "64", "128", "256", "512", "1024", "2
 /// Whether the kernel may use huge pages without advice; it may where nobody can tell.
 /// Opens files: only for the start, while the process has one thread.
 #[cold]
-pub fn come_unasked() -> bool {
+pub(crate) fn come_unasked() -> bool {
     let of_size = |size| is_always(&["hugepages-", size, "kB/enabled"]);
     let [sizes @ .., largest] = SIZES;
     if is_always(&["enabled"]) != Some(false) {

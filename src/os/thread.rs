@@ -21,7 +21,8 @@ use crate::sync::{
 };
 
 /// What a thread does.
-pub type Run = extern "C" fn(*mut c_void) -> *mut c_void;
+#[cfg_attr(loom, allow(dead_code))]
+pub(crate) type Run = extern "C" fn(*mut c_void) -> *mut c_void;
 
 /// Bytes of its stack, beside what the C library takes of it.
 #[cfg_attr(loom, allow(dead_code))]
@@ -29,7 +30,7 @@ const STACK: usize = 128 * 1024;
 
 /// Runs `work` with all signals blocked: no handler of the program's interrupts it. (But not
 /// where a sandbox allows only the calls of CPython's own allocator.)
-pub fn without_signals<T>(work: impl FnOnce() -> T) -> T {
+pub(crate) fn without_signals<T>(work: impl FnOnce() -> T) -> T {
     if sandbox::is_restricted() {
         return work();
     }
@@ -51,7 +52,7 @@ pub fn without_signals<T>(work: impl FnOnce() -> T) -> T {
 /// # Safety
 /// `run` may be called with `argument`.
 #[cfg(not(all(test, loom)))]
-pub unsafe fn start(run: Run, argument: *mut c_void) -> bool {
+pub(crate) unsafe fn start(run: Run, argument: *mut c_void) -> bool {
     let mut attributes = MaybeUninit::uninit();
     let mut thread = MaybeUninit::uninit();
     // SAFETY: places for what each of these makes before the next reads it; the caller
@@ -72,7 +73,7 @@ pub unsafe fn start(run: Run, argument: *mut c_void) -> bool {
 /// For the thread itself: ends it without a call of the C library's, which would return the
 /// pages of its stack by `madvise`. The stack stays mapped.
 #[cfg(not(all(test, loom)))]
-pub fn end_at_once() {
+pub(crate) fn end_at_once() {
     // SAFETY: the thread is detached, holds no lock, and owns nothing but its stack.
     unsafe { libc::syscall(libc::SYS_exit, 0) };
 }
@@ -80,7 +81,7 @@ pub fn end_at_once() {
 /// For the thread itself, when it begins: gives it its name for who looks at the process's
 /// threads. Returns the kernel's number of it.
 #[cfg(not(all(test, loom)))]
-pub fn begun(name: &'static CStr) -> i32 {
+pub(crate) fn begun(name: &'static CStr) -> i32 {
     // SAFETY: a C string.
     errno::kept(|| unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) });
     number()
@@ -89,7 +90,7 @@ pub fn begun(name: &'static CStr) -> i32 {
 /// The kernel's number of the calling thread. (By number, as the C library's `gettid` is
 /// of 2.30 and the library is to load with older ones.)
 #[cfg(not(all(test, loom)))]
-pub fn number() -> i32 {
+pub(crate) fn number() -> i32 {
     // SAFETY: the call has no conditions, and cannot fail.
     unsafe { libc::syscall(libc::SYS_gettid) as i32 }
 }
@@ -97,7 +98,7 @@ pub fn number() -> i32 {
 /// Whether the kernel knows a thread of this number in the process: one that has ended is
 /// still going for a while.
 #[cfg(not(all(test, loom)))]
-pub fn is_there(number: i32) -> bool {
+pub(crate) fn is_there(number: i32) -> bool {
     // SAFETY: signal 0 is not sent; the kernel only looks whether it could be.
     let asked =
         errno::checked(|| unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), number, 0) });
@@ -108,7 +109,7 @@ pub fn is_there(number: i32) -> bool {
 /// is a real-time thread: else it could wait for ever for a processor that this one takes.
 /// Whether it is.
 #[cfg(not(all(test, loom)))]
-pub fn hurry(number: i32) -> bool {
+pub(crate) fn hurry(number: i32) -> bool {
     if !sandbox::allows() {
         return false;
     }
@@ -143,7 +144,7 @@ pub fn hurry(number: i32) -> bool {
 }
 
 #[cfg(all(test, loom))]
-pub use crate::sync::threads::{begun, hurry, is_there, number, start};
+pub(crate) use crate::sync::threads::{begun, hurry, is_there, number, start};
 
 /// The C library's function that says how much of a thread's stack it takes,
 /// for the thread-local storage of all that is loaded at start; or null.
@@ -152,7 +153,7 @@ static ASK: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 /// Looks for that function. The loader's lock is taken for it, which may not be
 /// waited for later on: who frees may hold other locks. (A weak symbol would
 /// bind the library to the C library's private version.)
-pub fn prepare() {
+pub(crate) fn prepare() {
     let look_up = || {
         // SAFETY: a C string.
         unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__pthread_get_minstack".as_ptr()) }

@@ -49,7 +49,7 @@ pub(crate) use start_at;
 
 /// The word of the calling thread.
 #[inline(always)]
-pub fn get() -> NonNull<()> {
+pub(crate) fn get() -> NonNull<()> {
     // Loom's threads have theirs elsewhere, once they have set it.
     #[cfg(all(test, loom))]
     if let Some(word) = crate::sync::execution::word() {
@@ -81,7 +81,7 @@ fn read() -> NonNull<()> {
 }
 
 /// Sets the word of the calling thread.
-pub fn set(word: NonNull<()>) {
+pub(crate) fn set(word: NonNull<()>) {
     #[cfg(all(test, loom))]
     return crate::sync::execution::set_word(word);
     #[cfg(miri)]

@@ -36,13 +36,13 @@ fn futex_wake(address: *const u32) {
 /// Sleeps while `word` is `value`, until [`wake`], for so many microseconds. Returns
 /// whenever it likes: the caller looks again.
 #[cfg(not(all(test, loom)))]
-pub fn wait_for(word: &AtomicU32, value: u32, microseconds: u64) {
+pub(crate) fn wait_for(word: &AtomicU32, value: u32, microseconds: u64) {
     futex_wait(word.as_ptr(), value, microseconds);
 }
 
 /// Wakes one thread that sleeps on `word`, if there is one.
 #[cfg(not(all(test, loom)))]
-pub fn wake(word: &AtomicU32) {
+pub(crate) fn wake(word: &AtomicU32) {
     futex_wake(word.as_ptr());
 }
 
@@ -56,19 +56,19 @@ fn half(word: &AtomicUsize) -> *const u32 {
 /// As [`wait_for`], on a whole word: of two values that differ in the high half only it may
 /// take one for the other, and sleep its time.
 #[cfg(not(all(test, loom)))]
-pub fn wait_word(word: &AtomicUsize, value: usize, microseconds: u64) {
+pub(crate) fn wait_word(word: &AtomicUsize, value: usize, microseconds: u64) {
     futex_wait(half(word), value as u32, microseconds);
 }
 
 /// Wakes one thread that sleeps on `word`, if there is one.
 #[cfg(not(all(test, loom)))]
-pub fn wake_word(word: &AtomicUsize) {
+pub(crate) fn wake_word(word: &AtomicUsize) {
     futex_wake(half(word));
 }
 
 /// Sleeps for so many microseconds. (Not by `nanosleep`, which is a cancellation point.)
 #[cfg(not(all(test, loom)))]
-pub fn pause(microseconds: u64) {
+pub(crate) fn pause(microseconds: u64) {
     wait_for(&AtomicU32::new(0), 0, microseconds);
 }
 
@@ -76,7 +76,7 @@ pub fn pause(microseconds: u64) {
 /// six lowest bits are 0. In a forked child the thread that forked has the same.
 #[cfg(not(any(all(test, loom), miri)))]
 #[inline(always)]
-pub fn this_thread() -> usize {
+pub(crate) fn this_thread() -> usize {
     let block: usize;
     // SAFETY: by the ABI of thread-local storage the first word of the block, which `fs`
     // points to, is its own address.
@@ -101,7 +101,7 @@ pub fn this_thread() -> usize {
 /// Returns when no thread is copying the process's memory for a fork: the kernel lets
 /// nobody ask about mappings (here about the page of `address`, which is mapped) meanwhile.
 #[cfg(not(all(test, loom)))]
-pub fn until_memory_is_not_copied(address: usize) {
+pub(crate) fn until_memory_is_not_copied(address: usize) {
     let page = address & !0xfff;
     let mut resident = [0u8; 1];
     let _ = errno::checked(|| {
@@ -112,37 +112,37 @@ pub fn until_memory_is_not_copied(address: usize) {
 
 /// See above.
 #[cfg(all(test, loom))]
-pub fn this_thread() -> usize {
+pub(crate) fn this_thread() -> usize {
     execution::this_thread() << 6
 }
 
 /// See above; time is up at once.
 #[cfg(all(test, loom))]
-pub fn wait_for(_: &AtomicU32, _: u32, _: u64) {
+pub(crate) fn wait_for(_: &AtomicU32, _: u32, _: u64) {
     execution::spin_loop();
 }
 
 /// See above.
 #[cfg(all(test, loom))]
-pub fn pause(_: u64) {
+pub(crate) fn pause(_: u64) {
     execution::spin_loop();
 }
 
 /// See above.
 #[cfg(all(test, loom))]
-pub fn wake(word: &AtomicU32) {
+pub(crate) fn wake(word: &AtomicU32) {
     execution::wake(word.as_ptr().addr());
 }
 
 /// See above; time is never up, so that a model finds who is not woken.
 #[cfg(all(test, loom))]
-pub fn wait_word(word: &AtomicUsize, value: usize, _: u64) {
+pub(crate) fn wait_word(word: &AtomicUsize, value: usize, _: u64) {
     let still = || word.load(crate::sync::Ordering::Relaxed) == value;
     execution::wait(word.as_ptr().addr(), still);
 }
 
 /// See above.
 #[cfg(all(test, loom))]
-pub fn wake_word(word: &AtomicUsize) {
+pub(crate) fn wake_word(word: &AtomicUsize) {
     execution::wake(word.as_ptr().addr());
 }

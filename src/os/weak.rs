@@ -36,7 +36,7 @@ macro_rules! weak_symbol {
 pub(crate) use weak_symbol;
 
 /// Whether the process has a debug build of CPython, which counts references.
-pub fn is_debug_build() -> bool {
+pub(crate) fn is_debug_build() -> bool {
     // The one up to 3.11, the other later.
     weak_symbol!("_Py_GetRefTotal").is_some() || weak_symbol!("_Py_GetLegacyRefTotal").is_some()
 }
@@ -45,7 +45,7 @@ pub fn is_debug_build() -> bool {
 ///
 /// # Safety
 /// `F` is the function's own type.
-pub unsafe fn function<F: Copy>(address: NonNull<c_void>) -> F {
+pub(crate) unsafe fn function<F: Copy>(address: NonNull<c_void>) -> F {
     const { assert!(size_of::<F>() == size_of::<NonNull<c_void>>()) };
     // SAFETY: the caller's promise; a function pointer is an address.
     unsafe { core::mem::transmute_copy(&address) }

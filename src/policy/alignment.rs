@@ -30,22 +30,22 @@ static MEM: AtomicBool = AtomicBool::new(false);
 static OBJ: AtomicBool = AtomicBool::new(false);
 
 /// Says which domains are packed.
-pub fn set(mem: bool, obj: bool) {
+pub(crate) fn set(mem: bool, obj: bool) {
     MEM.store(mem, Relaxed);
     OBJ.store(obj, Relaxed);
 }
 
 /// Whether any is.
-pub fn any() -> bool {
+pub(crate) fn any() -> bool {
     mem() || obj()
 }
 
 /// Whether the domain MEM is packed.
-pub fn mem() -> bool {
+pub(crate) fn mem() -> bool {
     MEM.load(Relaxed)
 }
 
 /// Whether the domain OBJ is packed.
-pub fn obj() -> bool {
+pub(crate) fn obj() -> bool {
     OBJ.load(Relaxed)
 }

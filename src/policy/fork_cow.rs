@@ -22,7 +22,7 @@ use crate::sync::{AtomicI32, AtomicU8, AtomicU32, Ordering::Relaxed};
 /// What a forked child does with inherited holes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Rule {
+pub(crate) enum Rule {
     /// Leaves them alone while the parent lives.
     Auto,
     /// Uses them like any other.
@@ -38,7 +38,7 @@ static GENERATION: AtomicU32 = AtomicU32::new(0);
 static PARENT: AtomicI32 = AtomicI32::new(0);
 
 /// Sets the rule.
-pub fn set_rule(rule: Rule) {
+pub(crate) fn set_rule(rule: Rule) {
     RULE.store(rule as u8, Relaxed);
 }
 
@@ -47,13 +47,13 @@ fn is(rule: Rule) -> bool {
 }
 
 /// The generation of pools that begin now.
-pub fn generation() -> u32 {
+pub(crate) fn generation() -> u32 {
     GENERATION.load(Relaxed)
 }
 
 /// To be called in a forked child; `parent` is its parent, if that may be asked. Returns the
 /// first generation whose pools are the child's own, if older ones are to be sealed.
-pub fn forked(parent: impl FnOnce() -> Option<i32>) -> Option<u32> {
+pub(crate) fn forked(parent: impl FnOnce() -> Option<i32>) -> Option<u32> {
     if is(Rule::Share) {
         return None;
     }
@@ -69,6 +69,6 @@ pub fn forked(parent: impl FnOnce() -> Option<i32>) -> Option<u32> {
 
 /// Whether inherited pools may be used after all; `parent` is the process's
 /// parent now. They may where nobody can tell.
-pub fn may_be_used(parent: impl FnOnce() -> Option<i32>) -> bool {
+pub(crate) fn may_be_used(parent: impl FnOnce() -> Option<i32>) -> bool {
     is(Rule::Share) || is(Rule::Auto) && parent() != Some(PARENT.load(Relaxed))
 }

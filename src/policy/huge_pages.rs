@@ -24,7 +24,7 @@ use crate::sync::{AtomicBool, Ordering::Relaxed};
 static WANTED: AtomicBool = AtomicBool::new(false);
 
 /// Has arenas that are added from now on ask for huge pages, or not.
-pub fn want(wanted: bool) {
+pub(crate) fn want(wanted: bool) {
     WANTED.store(wanted, Relaxed);
 }
 
@@ -32,16 +32,16 @@ pub fn want(wanted: bool) {
 static UNASKED: AtomicBool = AtomicBool::new(true);
 
 /// Says whether the kernel uses huge pages where nobody has asked for them.
-pub fn come_unasked(so: bool) {
+pub(crate) fn come_unasked(so: bool) {
     UNASKED.store(so, Relaxed);
 }
 
 /// Whether the kernel has to be told not to use them.
-pub fn are_to_be_refused() -> bool {
+pub(crate) fn are_to_be_refused() -> bool {
     UNASKED.load(Relaxed)
 }
 
 /// Whether the next arena is to ask for huge pages.
-pub fn are_wanted() -> bool {
+pub(crate) fn are_wanted() -> bool {
     WANTED.load(Relaxed)
 }

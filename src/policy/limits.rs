@@ -69,7 +69,7 @@ unsafe impl Sync for Place {}
 
 /// A limit as a user gives it.
 #[derive(Clone, Copy)]
-pub enum Limit {
+pub(crate) enum Limit {
     /// So many bytes.
     Bytes(usize),
     /// What the cgroup says.
@@ -78,13 +78,13 @@ pub enum Limit {
 
 /// Sets the soft limit. The cgroup's is where the kernel begins to reclaim, or
 /// a sixteenth before it kills.
-pub fn set_soft(limit: Limit) {
+pub(crate) fn set_soft(limit: Limit) {
     let of_group = |limits: cgroup::Limits| limits.high.min(limits.max - limits.max / 16);
     SOFT.store(bytes(limit, of_group), Relaxed);
 }
 
 /// Sets the hard limit. The cgroup's is a thirty-second before it kills.
-pub fn set_hard(limit: Limit) {
+pub(crate) fn set_hard(limit: Limit) {
     HARD.store(bytes(limit, |limits| limits.max - limits.max / 32), Relaxed);
 }
 
@@ -124,7 +124,7 @@ fn part_of(left: usize) -> usize {
 
 /// Checks the soft limit if a reading is due; `grown` is the size of an arena that was just
 /// added, or 0. Returns whether the process has come near the limit since the last reading.
-pub fn came_near(grown: usize) -> bool {
+pub(crate) fn came_near(grown: usize) -> bool {
     let soft = SOFT.load(Relaxed);
     if soft == 0 || !is_due(grown) {
         return false;
@@ -153,13 +153,13 @@ fn is_due(grown: usize) -> bool {
 }
 
 /// Whether the process was near the soft limit when it was looked at.
-pub fn is_near() -> bool {
+pub(crate) fn is_near() -> bool {
     NEAR.load(Relaxed)
 }
 
 /// Whether `n` bytes more would stay within the hard limit.
 #[inline]
-pub fn allow(n: usize) -> bool {
+pub(crate) fn allow(n: usize) -> bool {
     let hard = HARD.load(Relaxed);
     hard == 0 || allow_up_to(hard, n)
 }
@@ -185,13 +185,13 @@ fn allow_up_to(hard: usize, n: usize) -> bool {
 
 /// Whether the last request that was looked at would have gone beyond the hard
 /// limit.
-pub fn is_over() -> bool {
+pub(crate) fn is_over() -> bool {
     OVER.load(Relaxed)
 }
 
 /// To be told that the program gets null for a request.
 #[cold]
-pub fn refused() {
+pub(crate) fn refused() {
     let _ = GRACE.compare_exchange(0, GRACE_MAX, Relaxed, Relaxed);
 }
 

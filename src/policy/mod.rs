@@ -1,12 +1,12 @@
 //! What settings decide, as plain atomics that lower folders read: memory limits, up to which
 //! size pools serve, alignment, huge pages, and what a forked child does with inherited pools.
 
-pub mod limits;
+pub(crate) mod limits;
 
-pub mod size_policy;
+pub(crate) mod size_policy;
 
-pub mod alignment;
+pub(crate) mod alignment;
 
-pub mod fork_cow;
+pub(crate) mod fork_cow;
 
-pub mod huge_pages;
+pub(crate) mod huge_pages;

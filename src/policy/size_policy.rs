@@ -43,19 +43,19 @@ static RISEN: AtomicUsize = AtomicUsize::new(DEFAULT);
 static REFUSED: AtomicUsize = AtomicUsize::new(0);
 
 /// Sets the cutoff to `bytes`, for programs of any size.
-pub fn set(bytes: usize) {
+pub(crate) fn set(bytes: usize) {
     let bytes = bytes.clamp(SMALL_MAX, MEDIUM_MAX);
     RISEN.store(bytes, Relaxed);
     NOW.store(bytes, Relaxed);
 }
 
 /// The cutoff now, in bytes.
-pub fn now() -> usize {
+pub(crate) fn now() -> usize {
     NOW.load(Relaxed)
 }
 
 /// To be told that the heap's arenas have so many bytes.
-pub fn heap_has(bytes: usize) {
+pub(crate) fn heap_has(bytes: usize) {
     if bytes >= LARGE {
         rise();
     }
@@ -67,7 +67,7 @@ fn rise() {
 
 /// The class that serves `n` bytes, unless they are served below.
 #[inline]
-pub fn class_of(n: usize) -> Option<SizeClass> {
+pub(crate) fn class_of(n: usize) -> Option<SizeClass> {
     let class = SizeClass::of(n)?;
     if n > NOW.load(Relaxed) {
         refuse();

@@ -14,7 +14,7 @@ use crate::base::size_class::{BLOCKS_PER_WORD, ClassInfo};
 use crate::pool::pages::Pages;
 
 /// The numbers of the blocks that lie on a page of a pool, wholly or in part.
-pub fn of_page(info: &ClassInfo, page: usize) -> Range<usize> {
+pub(crate) fn of_page(info: &ClassInfo, page: usize) -> Range<usize> {
     let number = |offset: usize| offset.saturating_sub(info.first as usize) / info.size as usize;
     let blocks = info.blocks as usize;
     let (start, end) = (page * MIN_PAGE, (page + 1) * MIN_PAGE);
@@ -25,20 +25,20 @@ pub fn of_page(info: &ClassInfo, page: usize) -> Range<usize> {
 }
 
 /// The words in which these blocks have their bits.
-pub fn words(blocks: &Range<usize>) -> Range<usize> {
+pub(crate) fn words(blocks: &Range<usize>) -> Range<usize> {
     blocks.start / BLOCKS_PER_WORD..blocks.end.div_ceil(BLOCKS_PER_WORD)
 }
 
 /// `len` bits from bit `low` on: at least one, and no more than a word has.
 #[inline(always)]
-pub const fn run(low: usize, len: usize) -> u64 {
+pub(crate) const fn run(low: usize, len: usize) -> u64 {
     u64::MAX >> (BLOCKS_PER_WORD - len) << low
 }
 
 /// The lowest run of these bits, of which one is set: where it begins, how long it is, and
 /// the bits without it. (Added to at its start, a run carries to behind its end.)
 #[inline(always)]
-pub const fn lowest_run(bits: u64) -> (usize, usize, u64) {
+pub(crate) const fn lowest_run(bits: u64) -> (usize, usize, u64) {
     let low = bits.trailing_zeros();
     let beyond = bits.wrapping_add(bits & bits.wrapping_neg());
     let len = beyond.trailing_zeros() - low;
@@ -46,7 +46,7 @@ pub const fn lowest_run(bits: u64) -> (usize, usize, u64) {
 }
 
 /// The bits of word `n` that stand for these blocks.
-pub fn in_word(blocks: &Range<usize>, n: usize) -> u64 {
+pub(crate) fn in_word(blocks: &Range<usize>, n: usize) -> u64 {
     let first = n * BLOCKS_PER_WORD;
     let start = blocks.start.max(first);
     let end = blocks.end.min(first + BLOCKS_PER_WORD);
@@ -57,13 +57,13 @@ pub fn in_word(blocks: &Range<usize>, n: usize) -> u64 {
 }
 
 /// The bits of word `n` that stand for no block.
-pub fn of_no_block(info: &ClassInfo, n: usize) -> u64 {
+pub(crate) fn of_no_block(info: &ClassInfo, n: usize) -> u64 {
     !in_word(&(0..info.blocks as usize), n)
 }
 
 /// The bits of word `n` that stand for blocks which lie on these pages only.
 #[cold]
-pub fn on_pages(info: &ClassInfo, pages: Pages, n: usize) -> u64 {
+pub(crate) fn on_pages(info: &ClassInfo, pages: Pages, n: usize) -> u64 {
     let others = (0..POOL_SIZE / MIN_PAGE).filter(|&page| !pages.has(page));
     others.fold(u64::MAX, |bits, page| {
         bits & !in_word(&of_page(info, page), n)

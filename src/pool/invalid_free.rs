@@ -16,7 +16,7 @@ use crate::sync::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 /// Why a block cannot have been freed rightly.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum InvalidFree {
+pub(crate) enum InvalidFree {
     /// No block begins at this address.
     NotABlock,
     /// The block is free already.
@@ -46,7 +46,7 @@ static GO_ON: AtomicBool = AtomicBool::new(false);
 static LINES: AtomicU32 = AtomicU32::new(0);
 
 /// Says whether the program goes on after a misuse.
-pub fn set_go_on(go_on: bool) {
+pub(crate) fn set_go_on(go_on: bool) {
     GO_ON.store(go_on, Relaxed);
 }
 
@@ -54,7 +54,7 @@ pub fn set_go_on(go_on: bool) {
 /// leaves the call undone. `class` is `None` if nobody knows it any more.
 #[cold]
 #[inline(never)]
-pub fn report(class: Option<SizeClass>, block: *mut u8, invalid_free: InvalidFree) {
+pub(crate) fn report(class: Option<SizeClass>, block: *mut u8, invalid_free: InvalidFree) {
     let (what, pid) = (invalid_free.text(), text::pid());
     match class.map(SizeClass::size) {
         Some(size) => end_or_go_on(format_args!(
@@ -65,7 +65,7 @@ pub fn report(class: Option<SizeClass>, block: *mut u8, invalid_free: InvalidFre
 }
 
 /// Reports damage in one line, and ends the process unless the program is to go on.
-pub fn end_or_go_on(what: fmt::Arguments<'_>) {
+pub(crate) fn end_or_go_on(what: fmt::Arguments<'_>) {
     if !GO_ON.load(Relaxed) {
         text::fatal(what);
     }

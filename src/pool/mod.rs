@@ -69,13 +69,13 @@
 //! A pool with a class is accessed under that class's lock in its shard, an empty pool under
 //! the arenas' lock. It changes between the two under both.
 
-pub mod bitmap;
+pub(crate) mod bitmap;
 
-pub mod invalid_free;
+pub(crate) mod invalid_free;
 
-pub mod pages;
+pub(crate) mod pages;
 
-pub mod shard;
+pub(crate) mod shard;
 
 use core::hint::assert_unchecked;
 use core::ptr;
@@ -103,7 +103,7 @@ use crate::sync::Ordering::Relaxed;
 
 /// The descriptor of a pool. All zero is an empty pool without a place.
 #[repr(C, align(64))]
-pub struct Pool {
+pub(crate) struct Pool {
     links: Links<Pool>,
     /// Address of the pool; written when its arena gets chunk. Anyone may read
     /// it.
@@ -147,13 +147,13 @@ const _: () = assert!(TABLE_LEN <= 1 << 8 && SHARDS <= 1 << 8);
 impl Pool {
     /// Where the pool lies.
     #[inline]
-    pub fn base(&self) -> usize {
+    pub(crate) fn base(&self) -> usize {
         self.base.load(Relaxed)
     }
 
     /// Puts the descriptor in charge of the empty pool at `base`, of which these
     /// pages are resident.
-    pub fn place(&self, base: usize, resident: Pages) {
+    pub(crate) fn place(&self, base: usize, resident: Pages) {
         debug_assert_eq!(base, pool_base(base));
         self.base.store(base, Relaxed);
         self.home.store(0, Relaxed);
@@ -164,49 +164,49 @@ impl Pool {
 
     /// The class, unless the pool is empty.
     #[inline]
-    pub fn class(&self) -> Option<SizeClass> {
+    pub(crate) fn class(&self) -> Option<SizeClass> {
         SizeClass::from_index(usize::from(self.home.load(Relaxed) as u8))
     }
 
     /// Whether the pool belongs to `class`.
     #[inline]
-    pub fn is_of(&self, class: SizeClass) -> bool {
+    pub(crate) fn is_of(&self, class: SizeClass) -> bool {
         usize::from(self.home.load(Relaxed) as u8) == class.index()
     }
 
     /// Whose it is, unless it is empty. Anyone may ask, and learns which lock to take.
-    pub fn home(&self) -> Option<(Shard, SizeClass)> {
+    pub(crate) fn home(&self) -> Option<(Shard, SizeClass)> {
         let home = self.home.load(Relaxed);
         let class = SizeClass::from_index(usize::from(home as u8))?;
         Some((Shard::from_index((home >> 8) as u8), class))
     }
 
     /// Whether the class, whose lock is held, has the pool (POOL-7).
-    pub fn is_at(&self, shard: Shard, class: SizeClass) -> bool {
+    pub(crate) fn is_at(&self, shard: Shard, class: SizeClass) -> bool {
         self.home.load(Relaxed) == number(shard, class)
     }
 
     /// The shard whose class it belongs to, unless it is empty.
     #[inline]
-    pub fn shard(&self) -> Shard {
+    pub(crate) fn shard(&self) -> Shard {
         Shard::from_index((self.home.load(Relaxed) >> 8) as u8)
     }
 
     /// The generation of the process when the pool began.
     #[inline]
-    pub fn generation(&self) -> u32 {
+    pub(crate) fn generation(&self) -> u32 {
         self.generation.get()
     }
 
     /// Blocks that are free.
     #[inline]
-    pub fn free(&self) -> u32 {
+    pub(crate) fn free(&self) -> u32 {
         self.free.get()
     }
 
     /// Cuts the empty pool into blocks of `class`, all of them free, for `shard`. Not one
     /// byte of the pool itself is touched.
-    pub fn begin(&self, shard: Shard, class: SizeClass) {
+    pub(crate) fn begin(&self, shard: Shard, class: SizeClass) {
         let info = class.info();
         let words = info.words();
         self.home.store(number(shard, class), Relaxed);
@@ -217,7 +217,7 @@ impl Pool {
     }
 
     /// Makes the pool empty; all its blocks are free.
-    pub fn end(&self) {
+    pub(crate) fn end(&self) {
         if let Some(class) = self.class() {
             self.words[class.info().words() - 1].set(0);
         }
@@ -225,13 +225,13 @@ impl Pool {
     }
 
     /// The pages that may be in memory.
-    pub fn resident(&self) -> Pages {
+    pub(crate) fn resident(&self) -> Pages {
         self.resident.get()
     }
 
     /// Whether a block of the pool begins at this address in it and is taken.
-    #[cfg(any(test, feature = "model"))]
-    pub fn is_taken(&self, address: usize) -> bool {
+    #[cfg(feature = "model")]
+    pub(crate) fn is_taken(&self, address: usize) -> bool {
         let class = self.class().filter(|_| self.begins_block(address));
         let number = class.and_then(|class| class.info().number(address - self.base()));
         number.is_some_and(|n| self.words[n / 64].get() >> (n % 64) & 1 == 1)
@@ -239,7 +239,7 @@ impl Pool {
 
     /// Asserts the invariants of one pool, for tests.
     #[cfg(any(test, feature = "model"))]
-    pub fn check(&self) {
+    pub(crate) fn check(&self) {
         let Some(class) = self.class() else {
             return self.check_empty();
         };
@@ -261,7 +261,7 @@ impl Pool {
 
     /// Asserts that an empty pool has no bit set, for tests.
     #[cfg(any(test, feature = "model"))]
-    pub fn check_empty(&self) {
+    pub(crate) fn check_empty(&self) {
         assert!(self.words.iter().all(|word| word.get() == 0), "POOL-1");
     }
 
@@ -269,7 +269,7 @@ impl Pool {
     /// `out` is full or the pool is. Fills `out` from its end, so the lowest block is last.
     /// Returns the number of blocks.
     #[inline]
-    pub fn take(&self, class: SizeClass, out: &mut [*mut u8]) -> usize {
+    pub(crate) fn take(&self, class: SizeClass, out: &mut [*mut u8]) -> usize {
         let (info, wanted, resident) = (class.info(), out.len(), self.resident.get());
         let mut room = wanted;
         // If the resident pages are the pool's first, the lowest blocks are on them anyway.
@@ -359,7 +359,7 @@ impl Pool {
 
     /// Gives back one block of the pool, which is of this shape; as `give`, with less ado.
     #[inline(always)]
-    pub fn give_one(&self, info: &ClassInfo, block: *mut u8) -> Result<(), NotAllTaken> {
+    pub(crate) fn give_one(&self, info: &ClassInfo, block: *mut u8) -> Result<(), NotAllTaken> {
         let number = info.number(block.addr() - self.base());
         let number = number.filter(|&n| n < info.blocks as usize);
         let number = number.ok_or(NotAllTaken)?;
@@ -380,7 +380,7 @@ impl Pool {
     /// `class`. Returns their number. Fails, and leaves the pool unchanged, if one of them is
     /// not the address of a taken block.
     #[inline(never)]
-    pub fn give(&self, class: SizeClass, blocks: &[*mut u8]) -> Result<usize, NotAllTaken> {
+    pub(crate) fn give(&self, class: SizeClass, blocks: &[*mut u8]) -> Result<usize, NotAllTaken> {
         let info = class.info();
         let (size, reciprocal) = (info.size as usize, u64::from(info.reciprocal));
         let (span, span_of_word) = (info.blocks as usize * size, BLOCKS_PER_WORD * size);
@@ -431,7 +431,7 @@ impl Pool {
     }
 
     /// Whether a block of the pool's class begins at `address`, which is in the pool.
-    pub fn begins_block(&self, address: usize) -> bool {
+    pub(crate) fn begins_block(&self, address: usize) -> bool {
         let Some(class) = self.class() else {
             return false;
         };
@@ -455,7 +455,7 @@ impl Pool {
     /// many entries are in the pool.
     #[cold]
     #[inline(never)]
-    pub fn give_singly(
+    pub(crate) fn give_singly(
         &self,
         class: SizeClass,
         blocks: &[*mut u8],
@@ -479,7 +479,7 @@ impl Pool {
     }
 
     /// The pages without a taken block.
-    pub fn free_pages(&self) -> Pages {
+    pub(crate) fn free_pages(&self) -> Pages {
         let Some(class) = self.class() else {
             return Pages::ALL;
         };
@@ -494,7 +494,7 @@ impl Pool {
     /// Takes the pages that are due for purging out of the resident ones: those that are free
     /// and, unless `at_once`, were free at the last call too. `page` is the size of an OS page
     /// in bytes.
-    pub fn take_purgeable(&self, page: usize, at_once: bool) -> Pages {
+    pub(crate) fn take_purgeable(&self, page: usize, at_once: bool) -> Pages {
         let free = (self.free_pages() & self.resident.get()).whole(page);
         let due = if at_once {
             free
@@ -511,7 +511,7 @@ impl Pool {
     /// ones and which lie in an arena of the kernel's, back to it. From the first one on that
     /// stays, as it is locked or a sandbox does not know the call, all are resident again.
     /// Returns how many bytes went back.
-    pub fn give_back(&self, due: Pages) -> usize {
+    pub(crate) fn give_back(&self, due: Pages) -> usize {
         let mut stay = Pages::NONE;
         for (offset, len) in due.runs() {
             // SAFETY: no taken block is on a page outside of `resident` (POOL-5), and the lock
@@ -530,7 +530,7 @@ impl Pool {
 
     /// Faults all pages with blocks in at once, which is cheaper than one by one. The pool was
     /// assigned to `class` just now, and its arena is the kernel's.
-    pub fn bring(&self, class: SizeClass) {
+    pub(crate) fn bring(&self, class: SizeClass) {
         let info = class.info();
         let len = info.offset(info.blocks as usize);
         let len = len.next_multiple_of(memory::page_size()).min(POOL_SIZE);
@@ -544,7 +544,7 @@ const _: () = assert!(WORDS == 32, "words_free has a bit for each word");
 
 /// Of blocks that were to go back to a pool, at least one is no taken block of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct NotAllTaken;
+pub(crate) struct NotAllTaken;
 
 #[cfg(test)]
 pub(crate) mod tests {

@@ -13,7 +13,7 @@ const MIN_PAGE_BITS: u32 = MIN_PAGE.ilog2();
 static RETURNED: AtomicUsize = AtomicUsize::new(0);
 
 /// Resident bytes that have gone back to the kernel so far.
-pub fn returned() -> usize {
+pub(crate) fn returned() -> usize {
     RETURNED.load(Relaxed)
 }
 
@@ -22,12 +22,12 @@ static REFUSED: AtomicBool = AtomicBool::new(false);
 
 /// Whether the kernel has kept pages that were to go back, the last time: those of locked
 /// memory it does.
-pub fn were_refused() -> bool {
+pub(crate) fn were_refused() -> bool {
     REFUSED.load(Relaxed)
 }
 
 /// Counts resident bytes that went back to the kernel, and notes whether some were `refused`.
-pub fn count_returned(bytes: usize, refused: bool) {
+pub(crate) fn count_returned(bytes: usize, refused: bool) {
     RETURNED.fetch_add(bytes, Relaxed);
     if were_refused() != refused {
         REFUSED.store(refused, Relaxed);
@@ -37,36 +37,36 @@ pub fn count_returned(bytes: usize, refused: bool) {
 /// A set of pieces, the lowest bit the first piece of the pool.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(transparent)]
-pub struct Pages(u16);
+pub(crate) struct Pages(u16);
 
 impl Pages {
     /// No piece.
-    pub const NONE: Pages = Pages(0);
+    pub(crate) const NONE: Pages = Pages(0);
     /// All of the pool.
-    pub const ALL: Pages = Pages(u16::MAX);
+    pub(crate) const ALL: Pages = Pages(u16::MAX);
 
     /// The pieces in which the bytes from offset `first` to `last`, inclusive,
     /// lie. Both are in the pool.
     #[inline]
-    pub fn spanning(first: usize, last: usize) -> Pages {
+    pub(crate) fn spanning(first: usize, last: usize) -> Pages {
         let (first, last) = (first >> MIN_PAGE_BITS, last >> MIN_PAGE_BITS);
         Pages(((2u32 << last) - (1u32 << first)) as u16)
     }
 
     /// Whether there is none.
     #[inline]
-    pub fn is_empty(self) -> bool {
+    pub(crate) fn is_empty(self) -> bool {
         self.0 == 0
     }
 
     /// Bytes in the set.
-    pub fn bytes(self) -> usize {
+    pub(crate) fn bytes(self) -> usize {
         self.0.count_ones() as usize * MIN_PAGE
     }
 
     /// What of it makes whole OS pages of `page` bytes. Of a page larger than
     /// a pool, nothing.
-    pub fn whole(self, page: usize) -> Pages {
+    pub(crate) fn whole(self, page: usize) -> Pages {
         let pieces = page / MIN_PAGE;
         if pieces <= 1 {
             return self;
@@ -86,7 +86,7 @@ impl Pages {
     /// when something on these pieces was touched. Of a page larger than a
     /// pool, all of the pool.
     #[inline]
-    pub fn in_os_pages(self, page: usize) -> Pages {
+    pub(crate) fn in_os_pages(self, page: usize) -> Pages {
         let pieces = (page / MIN_PAGE).min(POOL_SIZE / MIN_PAGE);
         if pieces <= 1 {
             return self;
@@ -104,23 +104,23 @@ impl Pages {
 
     /// Whether it is the first pieces of the pool, as many as there are, or none.
     #[inline]
-    pub fn are_the_first(self) -> bool {
+    pub(crate) fn are_the_first(self) -> bool {
         self.0 & self.0.wrapping_add(1) == 0
     }
 
     /// Whether this piece is in it.
-    pub fn has(self, piece: usize) -> bool {
+    pub(crate) fn has(self, piece: usize) -> bool {
         self.0 >> piece & 1 == 1
     }
 
     /// The pieces of which something is so.
-    pub fn where_all(is_so: impl Fn(usize) -> bool) -> Pages {
+    pub(crate) fn where_all(is_so: impl Fn(usize) -> bool) -> Pages {
         let bits = (0..POOL_SIZE / MIN_PAGE).filter(|&piece| is_so(piece));
         Pages(bits.fold(0, |all, piece| all | 1 << piece))
     }
 
     /// Its runs of neighbours: the offset and the length of each, in bytes.
-    pub fn runs(self) -> impl Iterator<Item = (usize, usize)> {
+    pub(crate) fn runs(self) -> impl Iterator<Item = (usize, usize)> {
         let mut rest = u32::from(self.0);
         core::iter::from_fn(move || {
             if rest == 0 {

@@ -30,7 +30,7 @@ use crate::os::{clock, lock};
 use crate::sync::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// Lanes that there are at the most; more threads share.
-pub const SHARDS: usize = 16;
+pub(crate) const SHARDS: usize = 16;
 
 /// Locks that requests found held by each other's, within [`WITHIN`], by which it shows
 /// that threads do not take turns: two interpreters that do nothing but allocate come to
@@ -48,16 +48,16 @@ static OPEN: AtomicUsize = AtomicUsize::new(1);
 
 /// The index of a shard, below [`SHARDS`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Shard(u8);
+pub(crate) struct Shard(u8);
 
 impl Shard {
     /// The one that is always open.
-    pub const FIRST: Shard = Shard(0);
+    pub(crate) const FIRST: Shard = Shard(0);
 
     /// The shard of the thread that was the `number`th to come, from 0. It and those before it are
     /// open then, if `open` has what belongs to each; else the thread shares the first. To be
     /// asked under the threads' lock (SHARD-1).
-    pub fn of_thread(number: usize, open: impl Fn(Shard) -> bool) -> Shard {
+    pub(crate) fn of_thread(number: usize, open: impl Fn(Shard) -> bool) -> Shard {
         if TURNS.load(Relaxed) {
             return Shard::FIRST;
         }
@@ -70,42 +70,42 @@ impl Shard {
     }
 
     /// The shard with this index.
-    pub fn from_index(index: u8) -> Shard {
+    pub(crate) fn from_index(index: u8) -> Shard {
         Shard(index % SHARDS as u8)
     }
 
     /// The index.
     #[inline(always)]
-    pub fn index(self) -> usize {
+    pub(crate) fn index(self) -> usize {
         usize::from(self.0) % SHARDS
     }
 
     /// All that are open.
-    pub fn open() -> impl DoubleEndedIterator<Item = Shard> {
+    pub(crate) fn open() -> impl DoubleEndedIterator<Item = Shard> {
         (0..OPEN.load(Relaxed)).map(|index| Shard(index as u8))
     }
 
     /// Whether there is only the first.
     #[inline]
-    pub fn is_one() -> bool {
+    pub(crate) fn is_one() -> bool {
         OPEN.load(Relaxed) == 1
     }
 }
 
 /// Says that the process's threads take turns: those that come from now on share
 /// the first shard.
-pub fn assume_gil() {
+pub(crate) fn assume_gil() {
     TURNS.store(true, Relaxed);
 }
 
 /// Says that they run at once.
-pub fn assume_parallel() {
+pub(crate) fn assume_parallel() {
     TURNS.store(false, Relaxed);
 }
 
 /// Whether threads that are said to take turns do not.
 #[inline]
-pub fn is_contended() -> bool {
+pub(crate) fn is_contended() -> bool {
     lock::waits() >= CROWD && TURNS.load(Relaxed) && contended_recently()
 }
 

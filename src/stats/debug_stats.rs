@@ -29,7 +29,7 @@ const LABEL: usize = 35;
 const VALUE: usize = 21;
 
 /// Writes the table. `calls` are those of the debug hooks, where they count.
-pub fn write(out: &mut dyn Write, calls: Option<usize>) -> fmt::Result {
+pub(crate) fn write(out: &mut dyn Write, calls: Option<usize>) -> fmt::Result {
     let now = Snapshot::now().ok_or(fmt::Error)?;
     let threshold = size_policy::now();
     let classes = SizeClass::of(threshold).map_or(0, |class| class.number() + 1);
@@ -109,7 +109,12 @@ pub fn write(out: &mut dyn Write, calls: Option<usize>) -> fmt::Result {
 }
 
 /// The line of one of CPython's free lists: so many objects, in bytes.
-pub fn free_list(out: &mut dyn Write, name: &[u8], objects: i32, size: usize) -> fmt::Result {
+pub(crate) fn free_list(
+    out: &mut dyn Write,
+    name: &[u8],
+    objects: i32,
+    size: usize,
+) -> fmt::Result {
     let mut bytes = [0; 128];
     let mut text = Buffer::new(&mut bytes);
     write!(text, "{objects} {}s * {size} bytes each", printable(name))?;
@@ -123,7 +128,7 @@ pub fn free_list(out: &mut dyn Write, name: &[u8], objects: i32, size: usize) ->
 }
 
 /// Writes the table to stderr.
-pub fn to_stderr() {
+pub(crate) fn to_stderr() {
     struct Stderr;
     impl Write for Stderr {
         fn write_str(&mut self, text: &str) -> fmt::Result {

@@ -13,7 +13,7 @@ const SCHEMA: u32 = 1;
 
 /// Writes the statistics as JSON, in the form that docs/metrics.md describes. Nothing is
 /// written where there is no memory for them.
-pub fn write(out: &mut dyn Write, host: Option<&str>) -> fmt::Result {
+pub(crate) fn write(out: &mut dyn Write, host: Option<&str>) -> fmt::Result {
     let now = Snapshot::now().ok_or(fmt::Error)?;
     write!(
         out,

@@ -9,11 +9,11 @@
 //! place among the library's own data, which one call at a time uses; another one, at the
 //! same time, maps memory.
 
-pub mod json;
+pub(crate) mod json;
 
-pub mod report;
+pub(crate) mod report;
 
-pub mod debug_stats;
+pub(crate) mod debug_stats;
 
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
@@ -37,7 +37,7 @@ use crate::tcache::counters::CounterSums;
 use crate::tcache::registry::{self, ThreadTotals};
 
 /// One class: all in blocks, but for the pools.
-pub struct Class {
+pub(crate) struct Class {
     /// Which.
     pub class: SizeClass,
     /// What the heap says.
@@ -48,31 +48,31 @@ pub struct Class {
 
 impl Class {
     /// Blocks that are the program's.
-    pub fn live(&self) -> usize {
+    pub(crate) fn live(&self) -> usize {
         self.counts.taken.saturating_sub(self.in_magazines)
     }
 
     /// Blocks that are free in their pools.
-    pub fn free(&self) -> usize {
+    pub(crate) fn free(&self) -> usize {
         self.counts.pools * self.class.info().blocks as usize - self.counts.taken
     }
 
     /// Bytes that the program asked for of its live blocks, by estimate: nothing
     /// is counted on the hit path, but each miss looks at one request.
-    pub fn requested(&self) -> usize {
+    pub(crate) fn requested(&self) -> usize {
         let sampled = self.counts.sampled.max(1) as u128;
         (self.counts.requested as u128 * self.live() as u128 / sampled) as usize
     }
 
     /// So many blocks in bytes.
-    pub fn bytes(&self, blocks: usize) -> usize {
+    pub(crate) fn bytes(&self, blocks: usize) -> usize {
         blocks * self.class.size()
     }
 }
 
 /// All classes together.
 #[derive(Default)]
-pub struct ClassSums {
+pub(crate) struct ClassSums {
     /// Their pools, used and full.
     pub pools: usize,
     /// Of these, how many are full.
@@ -84,7 +84,7 @@ pub struct ClassSums {
 }
 
 /// What the heap holds. All zero is one of an empty heap.
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     /// Its arenas.
     pub arenas: Counts,
     threads: ThreadTotals,
@@ -108,7 +108,7 @@ static PLACE: Place = Place {
 };
 
 /// A snapshot, where it lies until this is dropped.
-pub struct Taken {
+pub(crate) struct Taken {
     snapshot: NonNull<Snapshot>,
     is_mapped: bool,
 }
@@ -157,7 +157,7 @@ impl Snapshot {
     /// What it holds now. `None` if another call makes one, and there is no memory for this.
     #[cold]
     #[inline(never)]
-    pub fn now() -> Option<Taken> {
+    pub(crate) fn now() -> Option<Taken> {
         let mut taken = place()?;
         // SAFETY: zero, or what an earlier call has left, which is a valid one; this call's
         // alone.
@@ -173,7 +173,7 @@ impl Snapshot {
     }
 
     /// The classes that have pools.
-    pub fn classes(&self) -> impl Iterator<Item = Class> {
+    pub(crate) fn classes(&self) -> impl Iterator<Item = Class> {
         SizeClass::all().filter_map(|class| {
             let counts = self.classes[class.index()];
             let in_magazines = self.threads.in_magazines[class.index()] + counts.in_depot;
@@ -187,7 +187,7 @@ impl Snapshot {
     }
 
     /// All classes together.
-    pub fn sums(&self) -> ClassSums {
+    pub(crate) fn sums(&self) -> ClassSums {
         let mut sums = ClassSums::default();
         for class in self.classes() {
             sums.pools += class.counts.pools;
@@ -199,17 +199,17 @@ impl Snapshot {
     }
 
     /// Threads that have magazines, or had them until they ended.
-    pub fn threads(&self) -> usize {
+    pub(crate) fn threads(&self) -> usize {
         self.threads.records
     }
 
     /// Bytes of records: those of arenas with their pools, and threads'.
-    pub fn records(&self) -> usize {
+    pub(crate) fn records(&self) -> usize {
         self.threads.record_bytes + self.arenas.record_bytes
     }
 
     /// Bytes of address space that are mapped for metadata: records, depots, the address map.
-    pub fn metadata(&self) -> usize {
+    pub(crate) fn metadata(&self) -> usize {
         metadata::mapped() + page_map::near_table_bytes()
     }
 
@@ -220,18 +220,18 @@ impl Snapshot {
     }
 
     /// What went below.
-    pub fn below(&self) -> &CounterSums {
+    pub(crate) fn below(&self) -> &CounterSums {
         &self.threads.below
     }
 
     /// Bytes that we have from the kernel, in memory or not.
-    pub fn os_bytes(&self) -> usize {
+    pub(crate) fn os_bytes(&self) -> usize {
         self.arenas.bytes + self.metadata()
     }
 }
 
 /// What the bytes in memory are for. Those that are ours make up `ours`.
-pub struct Ledger {
+pub(crate) struct Ledger {
     /// Blocks of pools that are the program's.
     pub live: usize,
     /// What of that was asked for, by estimate; the rest is rounding.
@@ -256,7 +256,7 @@ pub struct Ledger {
 
 impl Ledger {
     /// What there is now.
-    pub fn of(now: &Snapshot) -> Ledger {
+    pub(crate) fn of(now: &Snapshot) -> Ledger {
         Ledger {
             libc: process::libc_memory(),
             process: process::resident(),
@@ -265,7 +265,7 @@ impl Ledger {
     }
 
     /// What there is of ours; of the rest, nothing.
-    pub fn of_ours(now: &Snapshot) -> Ledger {
+    pub(crate) fn of_ours(now: &Snapshot) -> Ledger {
         let (mut live, mut requested, mut in_magazines, mut in_pools) = (0, 0, 0, 0);
         for class in now.classes() {
             live += class.bytes(class.live());
@@ -292,12 +292,12 @@ impl Ledger {
 }
 
 /// Blocks of pools that are the program's.
-pub fn live_blocks() -> usize {
+pub(crate) fn live_blocks() -> usize {
     live_and_below().0
 }
 
 /// Blocks that are the program's, those that came from below too.
-pub fn allocated_blocks() -> isize {
+pub(crate) fn allocated_blocks() -> isize {
     let (live, below) = live_and_below();
     live.cast_signed() + below
 }

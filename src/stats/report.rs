@@ -5,7 +5,7 @@ use crate::os::text;
 use crate::stats::{Ledger, Snapshot};
 
 /// Says the statistics on stderr, for people.
-pub fn say() {
+pub(crate) fn say() {
     let pid = text::pid();
     let Some(now) = Snapshot::now() else {
         text::say(format_args!("no memory for the statistics of pid {pid}"));

@@ -14,7 +14,7 @@ static ANSWERER: Helper = Helper::called(c"obmalloc-live", work, kick);
 /// Looks after the page and the thread: makes what is not there, and answers here and now
 /// where there can be no thread. With no lock held.
 #[cold]
-pub fn heed(may_start: bool) {
+pub(crate) fn heed(may_start: bool) {
     match page::look() {
         Look::Good => {}
         Look::Leave => return,
@@ -61,13 +61,13 @@ fn kick() {
 }
 
 /// The lock under which the thread starts and stops, for forks.
-pub fn word() -> &'static Word {
+pub(crate) fn word() -> &'static Word {
     ANSWERER.word()
 }
 
 /// Before a fork that holds the lock: tells the thread to stop. Whether somebody had asked.
 #[cold]
-pub fn stop_for_fork() -> bool {
+pub(crate) fn stop_for_fork() -> bool {
     let was_asked = Words::now().is_some_and(|words| words.is_asked());
     ANSWERER.stop_for_fork();
     was_asked
@@ -75,12 +75,12 @@ pub fn stop_for_fork() -> bool {
 
 /// Waits for the end of the thread, for `patience` nanoseconds.
 #[cold]
-pub fn wait_until_gone(patience: u64) {
+pub(crate) fn wait_until_gone(patience: u64) {
     ANSWERER.wait_until_gone(patience);
 }
 
 /// In a forked child: there is no thread.
 #[cold]
-pub fn forked() {
+pub(crate) fn forked() {
     ANSWERER.forked();
 }

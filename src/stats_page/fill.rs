@@ -15,7 +15,7 @@ const _: () = assert!(CLASSES == LAST, "an entry for each class");
 /// make it.
 #[cold]
 #[inline(never)]
-pub fn fill(to: &mut Statistics, libc: &dyn Fn() -> Option<LibcMemory>) {
+pub(crate) fn fill(to: &mut Statistics, libc: &dyn Fn() -> Option<LibcMemory>) {
     let Some(now) = Snapshot::now() else {
         return;
     };

@@ -43,30 +43,31 @@
 
 /// Where the descriptor of a page leads, and what the page is called in `/proc/PID/maps`:
 /// the end is the kernel's.
-pub const LINK: &str = "/memfd:obmalloc-live (deleted)";
+#[allow(dead_code, reason = "the command's")]
+pub(crate) const LINK: &str = "/memfd:obmalloc-live (deleted)";
 /// Begins the page.
-pub const LIVE_MAGIC: [u8; 8] = *b"OBMALIVE";
+pub(crate) const LIVE_MAGIC: [u8; 8] = *b"OBMALIVE";
 /// Begins a snapshot.
-pub const MAP_MAGIC: [u8; 8] = *b"OBMALMAP";
+pub(crate) const MAP_MAGIC: [u8; 8] = *b"OBMALMAP";
 /// The version of all that stands here.
-pub const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 1;
 /// Bytes of the page; a snapshot lies behind them.
-pub const PAGE_BYTES: usize = 8192;
+pub(crate) const PAGE_BYTES: usize = 8192;
 
 /// Size classes: entry `i` of a table is the class with index `i + 1`.
-pub const CLASSES: usize = 112;
+pub(crate) const CLASSES: usize = 112;
 /// What stands where a number is not known.
-pub const UNKNOWN: u64 = u64::MAX;
+pub(crate) const UNKNOWN: u64 = u64::MAX;
 
 /// In `wanted`: a snapshot, too.
-pub const WANT_SNAPSHOT: u32 = 1;
+pub(crate) const WANT_SNAPSHOT: u32 = 1;
 /// In `wanted`: the snapshot has been read and may go.
-pub const DROP_SNAPSHOT: u32 = 2;
+pub(crate) const DROP_SNAPSHOT: u32 = 2;
 
 /// The words that the process and its readers share.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct Control {
+pub(crate) struct Control {
     /// [`LIVE_MAGIC`].
     pub magic: [u8; 8],
     /// [`VERSION`].
@@ -99,7 +100,7 @@ pub struct Control {
 /// `obmalloc_stats_json`.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct Statistics {
+pub(crate) struct Statistics {
     /// When they were made, in milliseconds of CLOCK_MONOTONIC.
     pub made_ms: u64,
     /// The process, in its own pid namespace.
@@ -129,7 +130,7 @@ pub struct Statistics {
 /// Arenas, in numbers of them but for `size`.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct Arenas {
+pub(crate) struct Arenas {
     /// Bytes of one that comes from the kernel.
     pub size: u64,
     pub in_use: u64,
@@ -142,7 +143,7 @@ pub struct Arenas {
 /// Pools, in numbers of them but for `size`.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct Pools {
+pub(crate) struct Pools {
     /// Bytes of one.
     pub size: u64,
     pub used: u64,
@@ -155,7 +156,7 @@ pub struct Pools {
 /// Address space, in bytes.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct Bytes {
+pub(crate) struct Bytes {
     pub from_os: u64,
     pub metadata: u64,
     pub live: u64,
@@ -167,7 +168,7 @@ pub struct Bytes {
 /// Memory that is with us, in bytes: `total` is the sum of the five that follow it.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct Resident {
+pub(crate) struct Resident {
     pub total: u64,
     pub live: u64,
     pub in_magazines: u64,
@@ -181,7 +182,7 @@ pub struct Resident {
 /// What the C library serves for us.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct Large {
+pub(crate) struct Large {
     pub served_below_total: u64,
     pub blocks_live: i64,
 }
@@ -189,7 +190,7 @@ pub struct Large {
 /// A size class, in numbers of blocks but for `size`, `resident` and the pools.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct Class {
+pub(crate) struct Class {
     /// Bytes of a block.
     pub size: u64,
     /// Pools of the class, and how many of them are full.
@@ -206,7 +207,7 @@ pub struct Class {
 /// Begins a snapshot.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct Header {
+pub(crate) struct Header {
     /// [`MAP_MAGIC`].
     pub magic: [u8; 8],
     /// [`VERSION`].
@@ -230,7 +231,7 @@ pub struct Header {
 /// An arena; they stand in the order of their addresses.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct Arena {
+pub(crate) struct Arena {
     /// Where its first pool begins. (A program's own arena may begin before that.)
     pub address: u64,
     /// Bytes of its land.
@@ -243,14 +244,14 @@ pub struct Arena {
 }
 
 /// The arena came from an allocator that the program has set.
-pub const ARENA_PROGRAMS: u32 = 1;
+pub(crate) const ARENA_PROGRAMS: u32 = 1;
 /// The arena went back while the snapshot was made: its pools look empty.
-pub const ARENA_GONE: u32 = 2;
+pub(crate) const ARENA_GONE: u32 = 2;
 
 /// A pool.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct Pool {
+pub(crate) struct Pool {
     pub address: u64,
     /// The index of its first page.
     pub first_page: u64,
@@ -270,12 +271,12 @@ pub struct Pool {
 }
 
 /// The class of a pool that is empty.
-pub const NO_CLASS: u16 = u16::MAX;
+pub(crate) const NO_CLASS: u16 = u16::MAX;
 
 /// A page of 4 KiB.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct Page {
+pub(crate) struct Page {
     /// Its bytes that lie in blocks that are taken.
     pub taken_bytes: u16,
     /// Blocks that are taken and touch it.
@@ -286,19 +287,19 @@ pub struct Page {
 }
 
 /// Bytes of such a page.
-pub const SNAPSHOT_PAGE: usize = 4096;
+pub(crate) const SNAPSHOT_PAGE: usize = 4096;
 /// The page is with us.
-pub const PAGE_RESIDENT: u8 = 1;
+pub(crate) const PAGE_RESIDENT: u8 = 1;
 /// The page was given back to the kernel, and nothing has come to it since. (One that is
 /// neither this nor resident was never touched.)
-pub const PAGE_RETURNED: u8 = 2;
+pub(crate) const PAGE_RETURNED: u8 = 2;
 /// The page was free when it was looked at last: next time it goes back.
-pub const PAGE_IDLE: u8 = 4;
+pub(crate) const PAGE_IDLE: u8 = 4;
 
 /// Memory of the library's own, beside the arenas.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct Mapping {
+pub(crate) struct Mapping {
     pub address: u64,
     pub bytes: u64,
     /// See `MAPPING_...`.
@@ -307,17 +308,17 @@ pub struct Mapping {
 }
 
 /// The record of an arena and its pools.
-pub const MAPPING_RECORD: u32 = 1;
+pub(crate) const MAPPING_RECORD: u32 = 1;
 /// A thread's magazines.
-pub const MAPPING_MAGAZINES: u32 = 2;
+pub(crate) const MAPPING_MAGAZINES: u32 = 2;
 /// Part of the address map.
-pub const MAPPING_MAP: u32 = 3;
+pub(crate) const MAPPING_MAP: u32 = 3;
 /// The part of the address map that lies among the library's own data, in its file's mapping.
-pub const MAPPING_STATIC: u32 = 4;
+pub(crate) const MAPPING_STATIC: u32 = 4;
 
 /// A mapping of metadata as a whole: records, magazines and parts of the address map lie in it, and
 /// what has no kind of its own. So its bytes are not to be added to theirs.
-pub const MAPPING_METADATA: u32 = 5;
+pub(crate) const MAPPING_METADATA: u32 = 5;
 
 const _: () = assert!(size_of::<Control>() + size_of::<Statistics>() <= PAGE_BYTES);
 const _: () = assert!(size_of::<Control>() == 120);

@@ -36,17 +36,17 @@ use crate::os::lock::Word;
 use crate::os::sandbox;
 use crate::sync::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-pub mod layout;
+pub(crate) mod layout;
 
-pub mod fill;
+pub(crate) mod fill;
 
-pub mod sink;
+pub(crate) mod sink;
 
-pub mod snapshot;
+pub(crate) mod snapshot;
 
-pub mod page;
+pub(crate) mod page;
 
-pub mod answerer;
+pub(crate) mod answerer;
 
 /// Whether a page is wanted.
 static WANTED: AtomicBool = AtomicBool::new(false);
@@ -64,17 +64,17 @@ const BETWEEN: u64 = 250;
 const AFTER_FORK: u64 = 250;
 
 /// Wants a page, or not. To be called before the first block is asked for.
-pub fn want(wanted: bool) {
+pub(crate) fn want(wanted: bool) {
     WANTED.store(wanted, Relaxed);
 }
 
 /// Allows a thread, or not.
-pub fn allow_thread(allowed: bool) {
+pub(crate) fn allow_thread(allowed: bool) {
     THREAD.store(allowed, Relaxed);
 }
 
 /// Says who knows the host's version.
-pub fn ask_for_host(host: fn() -> Option<&'static str>) {
+pub(crate) fn ask_for_host(host: fn() -> Option<&'static str>) {
     HOST.set(host);
 }
 
@@ -91,7 +91,7 @@ fn is_wanted() -> bool {
 
 /// At the first block that is asked for, with no lock held: makes the page, and has it
 /// answered.
-pub fn begin() {
+pub(crate) fn begin() {
     if is_wanted() {
         look(clock::now());
     }
@@ -99,7 +99,7 @@ pub fn begin() {
 
 /// To be called now and then when blocks came back, with no lock held.
 #[inline]
-pub fn tick() {
+pub(crate) fn tick() {
     if is_wanted() {
         tick_now();
     }
@@ -125,7 +125,7 @@ fn look(now: u64) {
 }
 
 /// The locks, in their order, for forks.
-pub fn each_lock(see: &mut dyn FnMut(&'static Word)) {
+pub(crate) fn each_lock(see: &mut dyn FnMut(&'static Word)) {
     if is_wanted() {
         see(answerer::word());
         see(page::word());
@@ -133,7 +133,7 @@ pub fn each_lock(see: &mut dyn FnMut(&'static Word)) {
 }
 
 /// Of these, the one under which the thread starts.
-pub fn lock_of_helper(see: &mut dyn FnMut(&'static Word)) {
+pub(crate) fn lock_of_helper(see: &mut dyn FnMut(&'static Word)) {
     if is_wanted() {
         see(answerer::word());
     }
@@ -141,26 +141,26 @@ pub fn lock_of_helper(see: &mut dyn FnMut(&'static Word)) {
 
 /// Before a fork that holds that one: tells the thread to stop, which cannot be
 /// started before that lock is open. Whether a reader had asked.
-pub fn stop_for_fork() -> bool {
+pub(crate) fn stop_for_fork() -> bool {
     is_wanted() && answerer::stop_for_fork()
 }
 
 /// Waits for the thread's end, for `patience` nanoseconds.
-pub fn wait_until_gone(patience: u64) {
+pub(crate) fn wait_until_gone(patience: u64) {
     if is_wanted() {
         answerer::wait_until_gone(patience);
     }
 }
 
 /// Before a fork that holds all locks: the page is written.
-pub fn write_before_fork(was_asked: bool) {
+pub(crate) fn write_before_fork(was_asked: bool) {
     if is_wanted() {
         page::write_before_fork(was_asked);
     }
 }
 
 /// After a fork, on both sides.
-pub fn go_on_after_fork() {
+pub(crate) fn go_on_after_fork() {
     if is_wanted() {
         NEXT.store(clock::now() + AFTER_FORK, Relaxed);
     }
@@ -168,7 +168,7 @@ pub fn go_on_after_fork() {
 
 /// In a forked child, under the locks: there is no thread; and if all locks are held, the
 /// parent's page makes place for one of the child's own.
-pub fn forked(all_held: bool) {
+pub(crate) fn forked(all_held: bool) {
     if is_wanted() {
         answerer::forked();
         if all_held {

@@ -53,7 +53,7 @@ const LIBC_AGAIN: u64 = 900;
 const LIBC_SHARE: u64 = 200;
 
 /// What is known of the page.
-pub struct Published {
+pub(crate) struct Published {
     page: Cell<Option<NonNull<Page>>>,
     file: Cell<Option<Shared>>,
     /// Bytes that the file has, at least.
@@ -88,11 +88,11 @@ static WORDS: AtomicPtr<Page> = AtomicPtr::new(ptr::null_mut());
 
 /// The words of the page that readers write, or wait for.
 #[derive(Clone, Copy)]
-pub struct Words(NonNull<Page>);
+pub(crate) struct Words(NonNull<Page>);
 
 impl Words {
     /// The page's, if there is one.
-    pub fn now() -> Option<Words> {
+    pub(crate) fn now() -> Option<Words> {
         NonNull::new(WORDS.load(Acquire)).map(Words)
     }
 
@@ -102,28 +102,28 @@ impl Words {
     }
 
     /// What readers have asked so far.
-    pub fn request(&self) -> &AtomicU32 {
+    pub(crate) fn request(&self) -> &AtomicU32 {
         self.word(offset_of!(Control, request))
     }
 
     /// Up to which request all is answered.
-    pub fn answered(&self) -> &AtomicU32 {
+    pub(crate) fn answered(&self) -> &AtomicU32 {
         self.word(offset_of!(Control, answered))
     }
 
     /// Whether somebody waits.
-    pub fn is_asked(&self) -> bool {
+    pub(crate) fn is_asked(&self) -> bool {
         self.request().load(Acquire) != self.answered().load(Relaxed)
     }
 
     /// Says whether a thread is there that answers.
-    pub fn has_thread(&self, so: bool) {
+    pub(crate) fn has_thread(&self, so: bool) {
         self.word(offset_of!(Control, thread))
             .store(so.into(), Relaxed);
     }
 
     /// Whether a snapshot lies behind the page.
-    pub fn has_snapshot(&self) -> bool {
+    pub(crate) fn has_snapshot(&self) -> bool {
         self.snapshot_bytes().load(Relaxed) > 0
     }
 
@@ -152,7 +152,7 @@ impl Words {
 
 /// What follows for a look at the page.
 #[derive(PartialEq, Eq)]
-pub enum Look {
+pub(crate) enum Look {
     /// It is there, and can be opened.
     Good,
     /// There is none, or it cannot be opened any more.
@@ -164,13 +164,13 @@ pub enum Look {
 
 /// Looks at the page.
 #[cold]
-pub fn look() -> Look {
+pub(crate) fn look() -> Look {
     PAGE.lock().look()
 }
 
 /// Makes a page in place of one that cannot be opened. The answerer is stopped.
 #[cold]
-pub fn renew() {
+pub(crate) fn renew() {
     let published = PAGE.lock();
     if published.look() == Look::Missing {
         published.leave();
@@ -180,7 +180,7 @@ pub fn renew() {
 
 /// In a forked child whose thread holds all locks: makes a page in place of the parent's.
 #[cold]
-pub fn forked() {
+pub(crate) fn forked() {
     let Some(published) = PAGE.of_fork() else {
         return;
     };
@@ -194,7 +194,7 @@ pub fn forked() {
 /// Answers what was asked up to `request`. A snapshot ends early when `goes_on` says no:
 /// then nothing is answered, and it is still asked for.
 #[cold]
-pub fn answer(words: Words, request: u32, goes_on: &dyn Fn() -> bool) {
+pub(crate) fn answer(words: Words, request: u32, goes_on: &dyn Fn() -> bool) {
     let published = PAGE.lock();
     let wanted = words.wanted().swap(0, Acquire);
     published.write(true);
@@ -211,19 +211,19 @@ pub fn answer(words: Words, request: u32, goes_on: &dyn Fn() -> bool) {
 
 /// Gives the memory of a snapshot back that was there to be read long enough.
 #[cold]
-pub fn drop_snapshot() {
+pub(crate) fn drop_snapshot() {
     PAGE.lock().drop_snapshot();
 }
 
 /// The lock, for forks.
-pub fn word() -> &'static Word {
+pub(crate) fn word() -> &'static Word {
     PAGE.word()
 }
 
 /// Before a fork that holds all locks: writes the page. Who waits is answered, but not who
 /// waits for a snapshot: that is made after the fork.
 #[cold]
-pub fn write_before_fork(was_asked: bool) {
+pub(crate) fn write_before_fork(was_asked: bool) {
     let Some(published) = PAGE.of_fork() else {
         return;
     };

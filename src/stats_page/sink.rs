@@ -7,7 +7,7 @@ use core::slice;
 use crate::os::output::Output;
 
 /// Where a snapshot goes.
-pub enum Sink<'a> {
+pub(crate) enum Sink<'a> {
     /// To a file.
     File(&'a Output),
     /// To so many bytes of memory.
@@ -16,7 +16,7 @@ pub enum Sink<'a> {
 
 impl Sink<'_> {
     /// Writes `what` at this distance from the beginning.
-    pub fn put<T: Copy>(&self, at: u64, what: &[T]) -> Result<(), c_int> {
+    pub(crate) fn put<T: Copy>(&self, at: u64, what: &[T]) -> Result<(), c_int> {
         // SAFETY: the structs of `layout.rs` have no gaps.
         let bytes = unsafe { slice::from_raw_parts(what.as_ptr().cast(), size_of_val(what)) };
         match self {

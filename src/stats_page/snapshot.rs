@@ -50,7 +50,7 @@ const TRIES: usize = 8;
 /// Writes a snapshot to the file at `path`, which is made, or made anew: whole, or not at
 /// all.
 #[cold]
-pub fn write_to(path: &CStr) -> Result<(), c_int> {
+pub(crate) fn write_to(path: &CStr) -> Result<(), c_int> {
     let plan = Plan::make()?;
     let file = Output::create(0o600, |name| name.push(path.to_bytes()))?;
     if !file.has_places() {
@@ -70,7 +70,7 @@ struct Work {
 }
 
 /// What will be in a snapshot, and the memory that it is made in.
-pub struct Plan {
+pub(crate) struct Plan {
     work: NonNull<Work>,
     size: usize,
     /// The arenas lie behind `work`.
@@ -81,7 +81,7 @@ pub struct Plan {
 impl Plan {
     /// Counts what there is.
     #[cold]
-    pub fn make() -> Result<Plan, c_int> {
+    pub(crate) fn make() -> Result<Plan, c_int> {
         let most = HEAP.arena_counts().mapped + SPARE;
         let size = size_of::<Work>() + most * size_of::<Arena>();
         let size = size.next_multiple_of(memory::page_size());
@@ -110,7 +110,7 @@ impl Plan {
     }
 
     /// Bytes that it will have, at the most.
-    pub fn longest(&self) -> u64 {
+    pub(crate) fn longest(&self) -> u64 {
         let (_, _, _, mappings) = self.places();
         mappings + (self.mappings * size_of::<Mapping>()) as u64
     }
@@ -166,7 +166,7 @@ impl Plan {
 
     /// Writes the snapshot, as far as `goes_on` says yes. Returns its bytes.
     #[cold]
-    pub fn write(mut self, sink: &Sink, goes_on: &dyn Fn() -> bool) -> Result<u64, c_int> {
+    pub(crate) fn write(mut self, sink: &Sink, goes_on: &dyn Fn() -> bool) -> Result<u64, c_int> {
         let (at_arenas, at_pools, at_pages, at_mappings) = self.places();
         // SAFETY: mapped zero, which is a valid one; nobody else has it.
         let work = unsafe { &mut *self.work.as_ptr() };

@@ -29,7 +29,7 @@ const SPARES: usize = 1024;
 
 /// What is known of an atomic.
 #[derive(Clone)]
-pub struct Known {
+pub(crate) struct Known {
     /// Loom's: the difference to `start`.
     pub atomic: Rc<LoomAtomic>,
     /// What it was at the start.
@@ -42,7 +42,7 @@ pub struct Known {
 
 impl Known {
     /// Before a load.
-    pub fn take_turn(&self) {
+    pub(crate) fn take_turn(&self) {
         self.turns.fetch_add(1, Relaxed);
     }
 }
@@ -81,7 +81,7 @@ fn new_cell() -> LoomCell<()> {
     LoomCell::new(())
 }
 
-pub fn known(address: usize, start: u64) -> Option<Known> {
+pub(crate) fn known(address: usize, start: u64) -> Option<Known> {
     with(|now| {
         if let Some(known) = now.atomics.get(&address) {
             return known.clone();
@@ -98,7 +98,7 @@ pub fn known(address: usize, start: u64) -> Option<Known> {
     })
 }
 
-pub fn cell(address: usize) -> Option<Rc<LoomCell<()>>> {
+pub(crate) fn cell(address: usize) -> Option<Rc<LoomCell<()>>> {
     with(|now| {
         if let Some(cell) = now.cells.get(&address) {
             return Rc::clone(cell);
@@ -111,7 +111,7 @@ pub fn cell(address: usize) -> Option<Rc<LoomCell<()>>> {
 
 /// Runs `f` in every order that loom finds, with `preemptions` at the most where there
 /// would be too many; with `MODELS=short` one at the most. Returns how many orders.
-pub fn model(preemptions: Option<usize>, f: impl Fn() + Sync + Send + 'static) -> usize {
+pub(crate) fn model(preemptions: Option<usize>, f: impl Fn() + Sync + Send + 'static) -> usize {
     let orders = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&orders);
     let mut builder = loom::model::Builder::new();
@@ -134,7 +134,7 @@ pub fn model(preemptions: Option<usize>, f: impl Fn() + Sync + Send + 'static) -
 }
 
 /// Starts a thread of the model.
-pub fn spawn<T: 'static>(f: impl FnOnce() -> T + 'static) -> loom::thread::JoinHandle<T> {
+pub(crate) fn spawn<T: 'static>(f: impl FnOnce() -> T + 'static) -> loom::thread::JoinHandle<T> {
     with(|now| {
         now.has_threads = true;
         while now.spare_atomics.len() < SPARES {
@@ -148,7 +148,7 @@ pub fn spawn<T: 'static>(f: impl FnOnce() -> T + 'static) -> loom::thread::JoinH
 }
 
 /// Forgets what lies in some memory: it is unmapped, or somebody else's from now on.
-pub fn forget(start: usize, size: usize) {
+pub(crate) fn forget(start: usize, size: usize) {
     with(|now| {
         now.atomics
             .retain(|at, _| !(start..start + size).contains(at));
@@ -158,14 +158,14 @@ pub fn forget(start: usize, size: usize) {
 }
 
 /// A look at a word that another thread is to change.
-pub fn spin_loop() {
+pub(crate) fn spin_loop() {
     if with(|_| ()).is_some() {
         loom::thread::yield_now();
     }
 }
 
 /// The number of this thread, never 0.
-pub fn this_thread() -> usize {
+pub(crate) fn this_thread() -> usize {
     with(|_| ()).map_or(1, |()| {
         let id = std::format!("{:?}", loom::thread::current().id());
         let digits: std::string::String = id.chars().filter(char::is_ascii_digit).collect();
@@ -174,13 +174,13 @@ pub fn this_thread() -> usize {
 }
 
 /// This thread's word, if it was set.
-pub fn word() -> Option<NonNull<()>> {
+pub(crate) fn word() -> Option<NonNull<()>> {
     let id = with(|_| ()).map(|()| loom::thread::current().id())?;
     with(|now| now.words.get(&id).copied())?
 }
 
 /// Sets this thread's word.
-pub fn set_word(word: NonNull<()>) {
+pub(crate) fn set_word(word: NonNull<()>) {
     let id = loom::thread::current().id();
     with(|now| now.words.insert(id, word));
 }
@@ -196,7 +196,7 @@ struct Futex {
 }
 
 /// Sleeps on the word at `address` while it is what it `still` is, until it is woken.
-pub fn wait(address: usize, still: impl Fn() -> bool) {
+pub(crate) fn wait(address: usize, still: impl Fn() -> bool) {
     let futex = with(|now| now.futex.clone()).flatten().unwrap();
     let mut sleepers = futex.sleepers.lock().unwrap();
     if !still() {
@@ -210,7 +210,7 @@ pub fn wait(address: usize, still: impl Fn() -> bool) {
 }
 
 /// Wakes one that sleeps on the word at `address`.
-pub fn wake(address: usize) {
+pub(crate) fn wake(address: usize) {
     let futex = with(|now| now.futex.clone()).flatten().unwrap();
     let mut sleepers = futex.sleepers.lock().unwrap();
     let first = sleepers.iter().position(|(at, _)| *at == address);

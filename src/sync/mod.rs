@@ -13,7 +13,7 @@
 //! ```
 
 #[cfg(not(all(test, loom)))]
-pub use core::{
+pub(crate) use core::{
     cell::Cell,
     hint::spin_loop,
     sync::atomic::{
@@ -22,10 +22,10 @@ pub use core::{
     },
 };
 
-pub use core::sync::atomic::{Ordering, compiler_fence, fence};
+pub(crate) use core::sync::atomic::{Ordering, compiler_fence, fence};
 
 #[cfg(all(test, loom))]
-pub use {
+pub(crate) use {
     execution::spin_loop,
     modelled::{
         AtomicBool, AtomicI32, AtomicI64, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64,
@@ -35,12 +35,12 @@ pub use {
 
 #[cfg(all(test, loom))]
 #[allow(missing_docs, reason = "as the language's own")]
-pub mod execution;
+pub(crate) mod execution;
 
 #[cfg(all(test, loom))]
 #[allow(missing_docs, reason = "as the language's own")]
-pub mod modelled;
+pub(crate) mod modelled;
 
 #[cfg(all(test, loom))]
 #[allow(missing_docs, reason = "for the models")]
-pub mod threads;
+pub(crate) mod threads;

@@ -10,7 +10,7 @@ use core::sync::atomic::Ordering::{self, Relaxed};
 use super::execution::{Known, cell, known};
 
 /// What an atomic can hold.
-pub trait Word: Copy + PartialEq {
+pub(crate) trait Word: Copy + PartialEq {
     /// As a number.
     fn to(self) -> u64;
     /// From that number.
@@ -52,7 +52,7 @@ impl<T> Word for *mut T {
 /// An atomic. (Its functions are those of the language's own.)
 #[repr(transparent)]
 #[derive(Debug)]
-pub struct Atomic<T>(UnsafeCell<T>);
+pub(crate) struct Atomic<T>(UnsafeCell<T>);
 
 // SAFETY: loom's threads all run on one thread.
 unsafe impl<T> Sync for Atomic<T> {}
@@ -60,22 +60,22 @@ unsafe impl<T> Sync for Atomic<T> {}
 unsafe impl<T> Send for Atomic<T> {}
 
 // The names of the language's own.
-pub type AtomicBool = Atomic<bool>;
-pub type AtomicU8 = Atomic<u8>;
-pub type AtomicU16 = Atomic<u16>;
-pub type AtomicU32 = Atomic<u32>;
-pub type AtomicU64 = Atomic<u64>;
-pub type AtomicUsize = Atomic<usize>;
-pub type AtomicI32 = Atomic<i32>;
-pub type AtomicI64 = Atomic<i64>;
-pub type AtomicPtr<T> = Atomic<*mut T>;
+pub(crate) type AtomicBool = Atomic<bool>;
+pub(crate) type AtomicU8 = Atomic<u8>;
+pub(crate) type AtomicU16 = Atomic<u16>;
+pub(crate) type AtomicU32 = Atomic<u32>;
+pub(crate) type AtomicU64 = Atomic<u64>;
+pub(crate) type AtomicUsize = Atomic<usize>;
+pub(crate) type AtomicI32 = Atomic<i32>;
+pub(crate) type AtomicI64 = Atomic<i64>;
+pub(crate) type AtomicPtr<T> = Atomic<*mut T>;
 
 impl<T: Word> Atomic<T> {
-    pub const fn new(value: T) -> Atomic<T> {
+    pub(crate) const fn new(value: T) -> Atomic<T> {
         Atomic(UnsafeCell::new(value))
     }
 
-    pub fn as_ptr(&self) -> *mut T {
+    pub(crate) fn as_ptr(&self) -> *mut T {
         self.0.get()
     }
 
@@ -90,7 +90,7 @@ impl<T: Word> Atomic<T> {
     }
 
     #[track_caller]
-    pub fn load(&self, order: Ordering) -> T {
+    pub(crate) fn load(&self, order: Ordering) -> T {
         match self.known() {
             Some(known) => {
                 known.take_turn();
@@ -101,7 +101,7 @@ impl<T: Word> Atomic<T> {
     }
 
     #[track_caller]
-    pub fn store(&self, value: T, order: Ordering) {
+    pub(crate) fn store(&self, value: T, order: Ordering) {
         match self.known() {
             Some(Known { atomic, start, .. }) => atomic.store(value.to() ^ start, order),
             // SAFETY: one thread.
@@ -110,7 +110,7 @@ impl<T: Word> Atomic<T> {
     }
 
     #[track_caller]
-    pub fn swap(&self, value: T, order: Ordering) -> T {
+    pub(crate) fn swap(&self, value: T, order: Ordering) -> T {
         match self.known() {
             Some(Known { atomic, start, .. }) => {
                 T::from(atomic.swap(value.to() ^ start, order) ^ start)
@@ -121,7 +121,7 @@ impl<T: Word> Atomic<T> {
     }
 
     #[track_caller]
-    pub fn compare_exchange(
+    pub(crate) fn compare_exchange(
         &self,
         expected: T,
         value: T,
@@ -143,7 +143,7 @@ impl<T: Word> Atomic<T> {
     }
 
     #[track_caller]
-    pub fn fetch_update(
+    pub(crate) fn fetch_update(
         &self,
         success: Ordering,
         failure: Ordering,
@@ -172,55 +172,26 @@ impl<T: Word> Atomic<T> {
     }
 
     #[track_caller]
-    pub fn fetch_add(&self, n: T, order: Ordering) -> T {
+    pub(crate) fn fetch_add(&self, n: T, order: Ordering) -> T {
         self.fetch(order, |value| value.wrapping_add(n.to()))
     }
 
     #[track_caller]
-    pub fn fetch_sub(&self, n: T, order: Ordering) -> T {
+    pub(crate) fn fetch_sub(&self, n: T, order: Ordering) -> T {
         self.fetch(order, |value| value.wrapping_sub(n.to()))
     }
 
     #[track_caller]
-    pub fn fetch_and(&self, n: T, order: Ordering) -> T {
-        self.fetch(order, |value| value & n.to())
-    }
-
-    #[track_caller]
-    pub fn fetch_or(&self, n: T, order: Ordering) -> T {
-        self.fetch(order, |value| value | n.to())
-    }
-
-    #[track_caller]
-    pub fn fetch_xor(&self, n: T, order: Ordering) -> T {
+    pub(crate) fn fetch_xor(&self, n: T, order: Ordering) -> T {
         self.fetch(order, |value| value ^ n.to())
     }
 
     #[track_caller]
-    pub fn fetch_max(&self, n: T, order: Ordering) -> T
+    pub(crate) fn fetch_max(&self, n: T, order: Ordering) -> T
     where
         T: Ord,
     {
         self.fetch_by(order, |value| value.max(n))
-    }
-
-    #[track_caller]
-    pub fn fetch_min(&self, n: T, order: Ordering) -> T
-    where
-        T: Ord,
-    {
-        self.fetch_by(order, |value| value.min(n))
-    }
-
-    #[track_caller]
-    pub fn compare_exchange_weak(
-        &self,
-        expected: T,
-        value: T,
-        success: Ordering,
-        failure: Ordering,
-    ) -> Result<T, T> {
-        self.compare_exchange(expected, value, success, failure)
     }
 }
 
@@ -228,10 +199,10 @@ impl<T: Word> Atomic<T> {
 /// that no ordering keeps apart.
 #[repr(transparent)]
 #[derive(Default)]
-pub struct Cell<T>(core::cell::Cell<T>);
+pub(crate) struct Cell<T>(core::cell::Cell<T>);
 
 impl<T> Cell<T> {
-    pub const fn new(value: T) -> Cell<T> {
+    pub(crate) const fn new(value: T) -> Cell<T> {
         Cell(core::cell::Cell::new(value))
     }
 
@@ -250,7 +221,7 @@ impl<T> Cell<T> {
     }
 
     #[track_caller]
-    pub fn get(&self) -> T
+    pub(crate) fn get(&self) -> T
     where
         T: Copy,
     {
@@ -259,19 +230,19 @@ impl<T> Cell<T> {
     }
 
     #[track_caller]
-    pub fn set(&self, value: T) {
+    pub(crate) fn set(&self, value: T) {
         self.is_written();
         self.0.set(value);
     }
 
     #[track_caller]
-    pub fn replace(&self, value: T) -> T {
+    pub(crate) fn replace(&self, value: T) -> T {
         self.is_written();
         self.0.replace(value)
     }
 
     #[track_caller]
-    pub fn take(&self) -> T
+    pub(crate) fn take(&self) -> T
     where
         T: Default,
     {

@@ -16,12 +16,12 @@ std::thread_local! {
 }
 
 /// None was started yet: for the start of a model.
-pub fn forget_all() {
+pub(crate) fn forget_all() {
     STARTED.with_borrow_mut(Vec::clear);
 }
 
 /// How many run.
-pub fn running() -> usize {
+pub(crate) fn running() -> usize {
     STARTED.with_borrow(|all| all.iter().filter(|(ended, _)| !ended.get()).count())
 }
 
@@ -29,7 +29,10 @@ pub fn running() -> usize {
 ///
 /// # Safety
 /// `run` may be called with `argument`.
-pub unsafe fn start(run: extern "C" fn(*mut c_void) -> *mut c_void, argument: *mut c_void) -> bool {
+pub(crate) unsafe fn start(
+    run: extern "C" fn(*mut c_void) -> *mut c_void,
+    argument: *mut c_void,
+) -> bool {
     let (ended, number) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(0)));
     STARTED.with_borrow_mut(|all| all.push((Rc::clone(&ended), Rc::clone(&number))));
     drop(spawn(move || {
@@ -41,22 +44,22 @@ pub unsafe fn start(run: extern "C" fn(*mut c_void) -> *mut c_void, argument: *m
 }
 
 /// The number of the thread that asks.
-pub fn begun(_: &'static CStr) -> i32 {
+pub(crate) fn begun(_: &'static CStr) -> i32 {
     number()
 }
 
 /// See above.
-pub fn number() -> i32 {
+pub(crate) fn number() -> i32 {
     this_thread() as i32
 }
 
 /// Nothing is preferred here.
-pub fn hurry(_: i32) -> bool {
+pub(crate) fn hurry(_: i32) -> bool {
     false
 }
 
 /// Whether a thread of this number has not ended.
-pub fn is_there(id: i32) -> bool {
+pub(crate) fn is_there(id: i32) -> bool {
     STARTED.with_borrow(|all| {
         let is_it = |(ended, number): &Started| number.get() == id && !ended.get();
         all.iter().any(is_it)

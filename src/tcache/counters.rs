@@ -12,7 +12,7 @@ use crate::sync::{AtomicUsize, Ordering::Relaxed};
 
 /// What is counted.
 #[derive(Clone, Copy)]
-pub enum Event {
+pub(crate) enum Event {
     /// A request went below, whatever became of it.
     Asked,
     /// A block came from below that was not there before.
@@ -22,11 +22,11 @@ pub enum Event {
 }
 
 /// How often each has happened.
-pub struct Counters([AtomicUsize; 3]);
+pub(crate) struct Counters([AtomicUsize; 3]);
 
 /// The sums.
 #[derive(Clone, Copy, Default)]
-pub struct CounterSums {
+pub(crate) struct CounterSums {
     /// Requests that went below.
     pub asked: usize,
     /// Blocks that came from below.
@@ -37,29 +37,25 @@ pub struct CounterSums {
 
 impl Counters {
     /// Nothing has happened. (All zero is the same.)
-    #[expect(
-        clippy::new_without_default,
-        reason = "made in constants, where Default cannot be"
-    )]
-    pub const fn new() -> Counters {
+    pub(crate) const fn new() -> Counters {
         Counters([const { AtomicUsize::new(0) }; 3])
     }
 
     /// Counts, for the one thread that the counters belongs to.
     #[inline]
-    pub fn add(&self, event: Event) {
+    pub(crate) fn add(&self, event: Event) {
         let count = &self.0[event as usize];
         count.store(count.load(Relaxed).wrapping_add(1), Relaxed);
     }
 
     /// Counts, in a counters that belongs to no thread.
     #[cold]
-    pub fn add_shared(&self, event: Event) {
+    pub(crate) fn add_shared(&self, event: Event) {
         self.0[event as usize].fetch_add(1, Relaxed);
     }
 
     /// Adds what was counted so far to `sums`.
-    pub fn sum(&self, sums: &mut CounterSums) {
+    pub(crate) fn sum(&self, sums: &mut CounterSums) {
         let [asked, made, freed] = &self.0;
         sums.asked += asked.load(Relaxed);
         sums.made += made.load(Relaxed);
@@ -70,7 +66,7 @@ impl Counters {
 impl CounterSums {
     /// Blocks from below that are still there, if none was given back that
     /// came from elsewhere. As CPython counts them, it may be negative.
-    pub fn live(&self) -> isize {
+    pub(crate) fn live(&self) -> isize {
         self.made.wrapping_sub(self.freed).cast_signed()
     }
 }

@@ -26,32 +26,32 @@ thread_word::start_at!(UNUSED);
 
 /// The calling thread's magazines.
 #[inline(always)]
-pub fn magazines() -> &'static Magazines {
+pub(crate) fn magazines() -> &'static Magazines {
     // SAFETY: the word starts as UNUSED and is only set by `set`.
     unsafe { thread_word::get().cast::<Magazines>().as_ref() }
 }
 
 /// Gives the calling thread these magazines. They must be no other thread's.
-pub fn set(magazines: &'static Magazines) {
+pub(crate) fn set(magazines: &'static Magazines) {
     thread_word::set(NonNull::from(magazines).cast());
 }
 
 /// What a thread is to get that is to have none. (Each call writes the same again, which
 /// those that have it do not notice.)
 #[cold]
-pub fn ended() -> &'static Magazines {
+pub(crate) fn ended() -> &'static Magazines {
     ENDED.make_slotless();
     &ENDED
 }
 
 /// Whether these are what a thread has before its first miss.
 #[inline]
-pub fn is_unused(magazines: &Magazines) -> bool {
+pub(crate) fn is_unused(magazines: &Magazines) -> bool {
     ptr::eq(magazines, &raw const UNUSED)
 }
 
 /// Whether these are what [`ended`] gave.
 #[inline]
-pub fn is_ended(magazines: &Magazines) -> bool {
+pub(crate) fn is_ended(magazines: &Magazines) -> bool {
     ptr::eq(magazines, &raw const ENDED)
 }

@@ -11,11 +11,11 @@ use crate::sync::{
 };
 
 /// A place for a free block.
-pub type Slot = *mut u8;
+pub(crate) type Slot = *mut u8;
 
 /// What the hit path needs of a class.
 #[repr(C)]
-pub struct Magazine {
+pub(crate) struct Magazine {
     /// The slot on top. Read by others, too, for statistics.
     pub top: AtomicPtr<Slot>,
     /// The last slot there is.
@@ -25,7 +25,7 @@ pub struct Magazine {
 impl Magazine {
     /// Takes the block on top; null if there is none.
     #[inline(always)]
-    pub fn pop(&self) -> *mut u8 {
+    pub(crate) fn pop(&self) -> *mut u8 {
         let top = self.top.load(Relaxed);
         // SAFETY: MAGAZINE-1.
         let block = unsafe { top.read() };
@@ -38,7 +38,7 @@ impl Magazine {
 
     /// Puts a block on top. False if there is no slot for it.
     #[inline(always)]
-    pub fn push(&self, block: Slot) -> bool {
+    pub(crate) fn push(&self, block: Slot) -> bool {
         let above = self.top.load(Relaxed).wrapping_add(1);
         if above > self.limit.get() {
             return false;

@@ -57,7 +57,7 @@ use crate::tcache::magazine::{Magazine, Slot};
 /// The tables of a thread's magazines; the slots they point to lie behind
 /// them, in the thread's record.
 #[repr(C, align(64))]
-pub struct Magazines {
+pub(crate) struct Magazines {
     /// By class index; the address map knows the offsets in it.
     table: [Magazine; TABLE_LEN],
     /// The bottom of each; null if the class has no slots. Written before another thread
@@ -91,7 +91,7 @@ const fn room(run: usize) -> usize {
 }
 
 /// Slots of all classes, with their bottoms.
-pub const SLOTS: usize = {
+pub(crate) const SLOTS: usize = {
     let (mut sum, mut index) = (0, 1);
     while index < TABLE_LEN {
         sum += room(CLASS_INFO[index].run as usize);
@@ -102,7 +102,7 @@ pub const SLOTS: usize = {
 
 impl Magazines {
     /// Magazines that are all zero, which nobody may use yet.
-    pub const fn zero() -> Magazines {
+    pub(crate) const fn zero() -> Magazines {
         Magazines {
             table: [const {
                 Magazine {
@@ -118,7 +118,7 @@ impl Magazines {
     }
 
     /// Magazines without slots: every pop finds null, every push the limit (MAGAZINE-3).
-    pub const fn slotless() -> Magazines {
+    pub(crate) const fn slotless() -> Magazines {
         let mut magazines = Magazines::zero();
         let mut index = 0;
         while index < TABLE_LEN {
@@ -129,19 +129,19 @@ impl Magazines {
     }
 
     /// Makes such of what is all zero, or is such already.
-    pub fn make_slotless(&self) {
+    pub(crate) fn make_slotless(&self) {
         for magazine in &self.table {
             magazine.top.store(NO_SLOTS, Relaxed);
         }
     }
 
     /// Whose pools the thread's blocks come from.
-    pub fn shard(&self) -> Shard {
+    pub(crate) fn shard(&self) -> Shard {
         Shard::from_index(self.shard.load(Relaxed))
     }
 
     /// Has them come from these pools from now on. Under the threads' lock (SHARD-1).
-    pub fn set_shard(&self, shard: Shard) {
+    pub(crate) fn set_shard(&self, shard: Shard) {
         self.shard.store(shard.index() as u8, Relaxed);
     }
 
@@ -159,7 +159,7 @@ impl Magazines {
     /// # Safety
     /// [`SLOTS`] null slots that live as long as the process and are nobody
     /// else's.
-    pub unsafe fn lay_out(&self, slots: NonNull<Slot>, shard: Shard, shorter: u32) {
+    pub(crate) unsafe fn lay_out(&self, slots: NonNull<Slot>, shard: Shard, shorter: u32) {
         self.set_shard(shard);
         self.shorter.set(shorter);
         self.make_slotless();
@@ -188,7 +188,7 @@ impl Magazines {
 
     /// Takes the block of `class` that was freed last; null if there is none.
     #[inline(always)]
-    pub fn pop(&self, class: SizeClass) -> *mut u8 {
+    pub(crate) fn pop(&self, class: SizeClass) -> *mut u8 {
         self.table[class.index()].pop()
     }
 
@@ -196,7 +196,7 @@ impl Magazines {
     /// a multiple of `ALIGN`, for the hit path. A request for nothing finds class 0,
     /// so null.
     #[inline(always)]
-    pub fn pop_small<const ALIGN: usize>(&self, n: usize) -> *mut u8 {
+    pub(crate) fn pop_small<const ALIGN: usize>(&self, n: usize) -> *mut u8 {
         debug_assert!(n <= SMALL_MAX);
         let rounded = (n + (ALIGN - 1)) & !(ALIGN - 1);
         let offset = rounded * (size_of::<Magazine>() / PACKED_ALIGNMENT);
@@ -219,13 +219,13 @@ impl Magazines {
     /// Puts `block`, free and of the class that was found, on top. False, and
     /// nothing done, if the magazine is full or `found` is no class.
     #[inline(always)]
-    pub fn push(&self, found: Entry, block: Slot) -> bool {
+    pub(crate) fn push(&self, found: Entry, block: Slot) -> bool {
         // SAFETY: what an address map finds is such an offset.
         unsafe { self.at(found.offset()) }.push(block)
     }
 
     /// Blocks in the magazine of `class`. Anyone may ask.
-    pub fn held(&self, class: SizeClass) -> usize {
+    pub(crate) fn held(&self, class: SizeClass) -> usize {
         let bottom = self.bottoms[class.index()].get();
         let top = self.table[class.index()].top.load(Relaxed);
         if bottom.is_null() {
@@ -239,7 +239,7 @@ impl Magazines {
     /// neighbours in time are neighbours in space.
     #[inline(never)]
     #[unsafe(link_section = ".text.hot.rest")]
-    pub fn refill(&self, heap: &Heap, class: SizeClass, request: usize) -> *mut u8 {
+    pub(crate) fn refill(&self, heap: &Heap, class: SizeClass, request: usize) -> *mut u8 {
         let Some(bottom) = self.bottom(class) else {
             return heap.take_one(self.shard(), class, request);
         };
@@ -264,7 +264,7 @@ impl Magazines {
     /// Returns how many blocks that is; none if the class has no slots.
     #[inline(never)]
     #[unsafe(link_section = ".text.hot.rest")]
-    pub fn flush(&self, heap: &Heap, class: SizeClass) -> usize {
+    pub(crate) fn flush(&self, heap: &Heap, class: SizeClass) -> usize {
         let Some(bottom) = self.bottom(class) else {
             return 0;
         };
@@ -290,7 +290,7 @@ impl Magazines {
     }
 
     /// Gives every block of every class back to its pool. Returns their bytes.
-    pub fn empty(&self, heap: &Heap) -> usize {
+    pub(crate) fn empty(&self, heap: &Heap) -> usize {
         let mut bytes = 0;
         for class in SizeClass::all() {
             let (held, Some(bottom)) = (self.held(class), self.bottom(class)) else {
@@ -311,8 +311,8 @@ impl Magazines {
     }
 
     /// Asserts the invariants, for tests, and says which blocks there are.
-    #[cfg(any(test, feature = "model"))]
-    pub fn check(&self, class: SizeClass) -> std::vec::Vec<Slot> {
+    #[cfg(feature = "model")]
+    pub(crate) fn check(&self, class: SizeClass) -> std::vec::Vec<Slot> {
         let Magazine { top, limit } = &self.table[class.index()];
         let Some(bottom) = self.bottom(class) else {
             assert!(

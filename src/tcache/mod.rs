@@ -9,12 +9,12 @@
 //! `magazine` is the hit path, `magazines` fills and empties it, `current` is the calling
 //! thread's, `registry` has all of them, `counters` counts what the fallback allocator served.
 
-pub mod counters;
+pub(crate) mod counters;
 
-pub mod magazine;
+pub(crate) mod magazine;
 
-pub mod magazines;
+pub(crate) mod magazines;
 
-pub mod current;
+pub(crate) mod current;
 
-pub mod registry;
+pub(crate) mod registry;

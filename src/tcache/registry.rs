@@ -88,7 +88,7 @@ static THREADS: Lock<Threads> = Lock::new(Threads {
 /// The calling thread's magazines, if it has any. A thread at its first miss
 /// gets some here; `None` if it is ending or there is no memory for them.
 #[inline]
-pub fn mine() -> Option<&'static Magazines> {
+pub(crate) fn mine() -> Option<&'static Magazines> {
     let magazines = current::magazines();
     if current::is_unused(magazines) {
         begin()
@@ -100,7 +100,7 @@ pub fn mine() -> Option<&'static Magazines> {
 }
 
 /// Whether the calling thread has not missed yet.
-pub fn is_new() -> bool {
+pub(crate) fn is_new() -> bool {
     current::is_unused(current::magazines())
 }
 
@@ -132,7 +132,7 @@ static TELL: Callback<fn(usize)> = Callback::unset();
 
 /// Has `tell` called after each end of a thread that had magazines, on that thread, with
 /// no lock held.
-pub fn after_each_end(tell: fn(usize)) {
+pub(crate) fn after_each_end(tell: fn(usize)) {
     TELL.set(tell);
 }
 
@@ -263,7 +263,7 @@ fn from(newest: Option<&'static Record>) -> impl Iterator<Item = &'static Record
 const _: () = assert!(align_of::<Record>() <= metadata::ALIGNMENT);
 
 /// What all threads together hold and have done.
-pub struct ThreadTotals {
+pub(crate) struct ThreadTotals {
     /// Blocks in magazines, by class index.
     pub in_magazines: [usize; TABLE_LEN],
     /// The records there are.
@@ -276,7 +276,7 @@ pub struct ThreadTotals {
 
 /// Writes what all threads together hold and have done to `total`: a caller may have little
 /// of its stack left.
-pub fn total(total: &mut ThreadTotals) {
+pub(crate) fn total(total: &mut ThreadTotals) {
     total.in_magazines.fill(0);
     (total.records, total.record_bytes) = (0, 0);
     total.below = CounterSums::default();
@@ -295,15 +295,15 @@ pub fn total(total: &mut ThreadTotals) {
 /// needed for that one only: a record is never unmapped, nor what it says of the one
 /// before it changed.)
 #[cold]
-pub fn mappings() -> impl Iterator<Item = (usize, usize)> {
+pub(crate) fn mappings() -> impl Iterator<Item = (usize, usize)> {
     let newest = THREADS.lock().all.get();
     from(newest).map(|record| (ptr::from_ref(record).addr(), size_of::<Record>()))
 }
 
 /// Asserts the invariants, for tests, and shows all magazines there are, with whether
 /// they are idle.
-#[cfg(any(test, feature = "model"))]
-pub fn check(mut see: impl FnMut(&'static Magazines, bool)) {
+#[cfg(feature = "model")]
+pub(crate) fn check(mut see: impl FnMut(&'static Magazines, bool)) {
     let threads = THREADS.lock();
     let is_idle = |record: &Record| record.generation.get() == 0;
     assert!(threads.idle.iter().all(is_idle), "REGISTRY-1");
@@ -320,7 +320,7 @@ pub fn check(mut see: impl FnMut(&'static Magazines, bool)) {
 
 /// Gives the threads shards of their own: it has shown that they do not take turns.
 #[cold]
-pub fn part() {
+pub(crate) fn part() {
     let threads = THREADS.lock();
     shard::assume_parallel();
     let last = threads.records().count().saturating_sub(1);
@@ -333,21 +333,21 @@ pub fn part() {
 
 /// Counts what a thread that has no magazines has asked of what is below.
 #[cold]
-pub fn count_without_magazines(event: Event) {
+pub(crate) fn count_without_magazines(event: Event) {
     WITHOUT_MAGAZINES.add_shared(event);
 }
 
 static WITHOUT_MAGAZINES: Counters = Counters::new();
 
 /// The lock, for forks.
-pub fn word() -> &'static Word {
+pub(crate) fn word() -> &'static Word {
     THREADS.word()
 }
 
 /// In a forked child, under the lock that the fork holds: all records but this thread's are
 /// of an earlier generation now. (Where the fork came in the midst of `begin` or `end`, by a
 /// signal handler, they stay of this one, and lie idle until the next fork.)
-pub fn forked() {
+pub(crate) fn forked() {
     let Some(threads) = THREADS.of_fork() else {
         return;
     };

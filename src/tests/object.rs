@@ -142,7 +142,7 @@ proptest! {
     #[test]
     fn random_programs_keep_their_contents(acts in acts()) {
         perform(&acts);
-        crate::check::heap(&crate::heap::HEAP);
+        crate::model::check_heap(&crate::heap::HEAP);
     }
 }
 
@@ -161,7 +161,7 @@ fn blocks_may_be_freed_by_another_thread() {
         drop(send);
         scope.spawn(move || receive.into_iter().for_each(Owned::free));
     });
-    crate::check::heap(&crate::heap::HEAP);
+    crate::model::check_heap(&crate::heap::HEAP);
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn threads_come_and_go() {
             }
         });
     }
-    crate::check::heap(&crate::heap::HEAP);
+    crate::model::check_heap(&crate::heap::HEAP);
 }
 
 #[test]

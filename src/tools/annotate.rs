@@ -22,7 +22,7 @@ enum Tool {
 static TOOL: AtomicU8 = AtomicU8::new(Tool::None as u8);
 
 /// Looks for a tool, at start; unless `wanted`, none is seen.
-pub fn look(wanted: bool) {
+pub(crate) fn look(wanted: bool) {
     let tool = if !wanted {
         Tool::None
     } else if memcheck::is_there() {
@@ -36,7 +36,7 @@ pub fn look(wanted: bool) {
 }
 
 /// Whether there is one.
-pub fn any() -> bool {
+pub(crate) fn any() -> bool {
     TOOL.load(Relaxed) != Tool::None as u8
 }
 
@@ -63,7 +63,7 @@ fn mark(how: Option<Mark>, address: usize, n: usize) {
 
 /// Of the `size` bytes at `address` the first `n` are a block from now on, the others
 /// nobody's, nor the `before` bytes before it.
-pub fn block_begins(address: usize, n: usize, size: usize, before: usize) {
+pub(crate) fn block_begins(address: usize, n: usize, size: usize, before: usize) {
     if is(Tool::Memcheck) {
         memcheck::make_inaccessible(address - before, before);
         memcheck::make_inaccessible(address + n, size - n);
@@ -77,7 +77,7 @@ pub fn block_begins(address: usize, n: usize, size: usize, before: usize) {
 
 /// The block at `address`, of `size` bytes in all, is nobody's. Memcheck says so if none
 /// is live there.
-pub fn block_ends(address: usize, size: usize) {
+pub(crate) fn block_ends(address: usize, size: usize) {
     if is(Tool::Memcheck) {
         memcheck::block_ends(address);
     } else {
@@ -86,7 +86,7 @@ pub fn block_ends(address: usize, size: usize) {
 }
 
 /// What `look` does in a word of ours that is nobody's: the tool looks away.
-pub fn unseen<T>(address: usize, look: impl FnOnce() -> T) -> T {
+pub(crate) fn unseen<T>(address: usize, look: impl FnOnce() -> T) -> T {
     if is(Tool::Memcheck) {
         memcheck::make_defined(address, size_of::<usize>());
     }

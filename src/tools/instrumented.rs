@@ -71,7 +71,7 @@ fn class_of(p: *mut c_void) -> Option<SizeClass> {
 ///
 /// # Safety
 /// The same.
-pub unsafe fn malloc(below: &Allocator, n: usize) -> *mut c_void {
+pub(crate) unsafe fn malloc(below: &Allocator, n: usize) -> *mut c_void {
     let wide = n.saturating_add(BEHIND);
     if wide > SMALL_MAX && size_policy::class_of(wide).is_none() {
         if n > REQUEST_MAX {
@@ -95,7 +95,7 @@ pub unsafe fn malloc(below: &Allocator, n: usize) -> *mut c_void {
 ///
 /// # Safety
 /// The same.
-pub unsafe fn calloc(below: &Allocator, nelem: usize, elsize: usize) -> *mut c_void {
+pub(crate) unsafe fn calloc(below: &Allocator, nelem: usize, elsize: usize) -> *mut c_void {
     let n = nelem.checked_mul(elsize).filter(|&n| n <= REQUEST_MAX);
     let Some(n) = n else {
         return errno::no_memory();
@@ -114,7 +114,7 @@ pub unsafe fn calloc(below: &Allocator, nelem: usize, elsize: usize) -> *mut c_v
 ///
 /// # Safety
 /// The same.
-pub unsafe fn realloc(below: &Allocator, p: *mut c_void, n: usize) -> *mut c_void {
+pub(crate) unsafe fn realloc(below: &Allocator, p: *mut c_void, n: usize) -> *mut c_void {
     if p.is_null() {
         // SAFETY: the caller's promise, as in all that follow.
         return unsafe { malloc(below, n) };
@@ -137,7 +137,7 @@ pub unsafe fn realloc(below: &Allocator, p: *mut c_void, n: usize) -> *mut c_voi
 ///
 /// # Safety
 /// The same.
-pub unsafe fn free(below: &Allocator, p: *mut c_void) {
+pub(crate) unsafe fn free(below: &Allocator, p: *mut c_void) {
     let Some(class) = class_of(p) else {
         // SAFETY: the caller's promise.
         return unsafe { object::free(below, p) };

@@ -16,9 +16,9 @@
 use core::ffi::c_void;
 use core::ptr;
 
-pub mod annotate;
+pub(crate) mod annotate;
 
-pub mod instrumented;
+pub(crate) mod instrumented;
 
 use crate::background::init;
 use crate::base::layout::{ALIGNMENT, REQUEST_MAX};
@@ -28,7 +28,7 @@ use crate::object;
 use crate::object::realloc as plain;
 
 /// Whether these functions are to be in the tables.
-pub fn is_wanted() -> bool {
+pub(crate) fn is_wanted() -> bool {
     guard::is_on() || annotate::any()
 }
 
@@ -42,7 +42,7 @@ fn guarded(n: usize) -> *mut c_void {
 ///
 /// # Safety
 /// The same.
-pub unsafe fn malloc<const ALIGN: usize>(below: &Allocator, n: usize) -> *mut c_void {
+pub(crate) unsafe fn malloc<const ALIGN: usize>(below: &Allocator, n: usize) -> *mut c_void {
     let block = guarded(n);
     if !block.is_null() {
         return block;
@@ -59,7 +59,7 @@ pub unsafe fn malloc<const ALIGN: usize>(below: &Allocator, n: usize) -> *mut c_
 ///
 /// # Safety
 /// The same.
-pub unsafe fn calloc<const ALIGN: usize>(
+pub(crate) unsafe fn calloc<const ALIGN: usize>(
     below: &Allocator,
     nelem: usize,
     elsize: usize,
@@ -81,7 +81,7 @@ pub unsafe fn calloc<const ALIGN: usize>(
 ///
 /// # Safety
 /// The same.
-pub unsafe fn realloc<const ALIGN: usize>(
+pub(crate) unsafe fn realloc<const ALIGN: usize>(
     below: &Allocator,
     p: *mut c_void,
     n: usize,
@@ -112,7 +112,7 @@ pub unsafe fn realloc<const ALIGN: usize>(
 ///
 /// # Safety
 /// The same.
-pub unsafe fn free(below: &Allocator, p: *mut c_void) {
+pub(crate) unsafe fn free(below: &Allocator, p: *mut c_void) {
     if guard::owns(p.addr()) {
         // SAFETY: the caller's promise.
         unsafe { guard::free(p.cast()) };
@@ -126,7 +126,7 @@ pub unsafe fn free(below: &Allocator, p: *mut c_void) {
 }
 
 /// These functions as a table, but for its context, which is the table below.
-pub const TABLE: Allocator = Allocator {
+pub(crate) const TABLE: Allocator = Allocator {
     ctx: ptr::null_mut(),
     malloc: table_malloc,
     calloc: table_calloc,

@@ -7,20 +7,20 @@ use super::super::era::{self, DebugStyle};
 
 /// Bytes of a size as it is written, of the pad behind a block, and of a
 /// serial number.
-pub const WORD: usize = size_of::<usize>();
+pub(crate) const WORD: usize = size_of::<usize>();
 /// Bytes before a block.
-pub const BEFORE: usize = 2 * WORD;
+pub(crate) const BEFORE: usize = 2 * WORD;
 
 /// A block under the debug hooks, by the address that the program has.
 #[derive(Clone, Copy)]
-pub struct Block {
+pub(crate) struct Block {
     data: *mut u8,
     style: DebugStyle,
 }
 
 /// What is wrong with a block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Damage {
+pub(crate) enum Damage {
     /// It was allocated by another domain, with this id.
     OtherId(u8),
     /// The bytes before it were changed.
@@ -30,75 +30,75 @@ pub enum Damage {
 }
 
 /// Bytes around a block, in all.
-pub fn overhead(style: DebugStyle) -> usize {
+pub(crate) fn overhead(style: DebugStyle) -> usize {
     BEFORE + WORD + if style.serial { WORD } else { 0 }
 }
 
 impl Block {
     /// The block that the program knows as `data`.
-    pub fn at(data: *mut u8) -> Block {
+    pub(crate) fn at(data: *mut u8) -> Block {
         let style = era::debug_style();
         Block { data, style }
     }
 
     /// The block in `raw`, which the table below handed out.
-    pub fn within(raw: *mut u8) -> Block {
+    pub(crate) fn within(raw: *mut u8) -> Block {
         Block::at(raw.wrapping_add(BEFORE))
     }
 
     /// Its address, as the program knows it.
-    pub fn data(self) -> *mut u8 {
+    pub(crate) fn data(self) -> *mut u8 {
         self.data
     }
 
     /// What the table below handed out.
-    pub fn raw(self) -> *mut u8 {
+    pub(crate) fn raw(self) -> *mut u8 {
         self.data.wrapping_sub(BEFORE)
     }
 
     /// The bytes of this version.
-    pub fn style(self) -> DebugStyle {
+    pub(crate) fn style(self) -> DebugStyle {
         self.style
     }
 
     /// The bytes asked for, as they are written before it.
-    pub fn size(self) -> usize {
+    pub(crate) fn size(self) -> usize {
         // SAFETY: a block under the hooks has its size there. Unaligned: the
         // pointer may be anything.
         usize::from_be(unsafe { self.raw().cast::<usize>().read_unaligned() })
     }
 
     /// The byte at `offset` from it.
-    pub fn byte(self, offset: isize) -> u8 {
+    pub(crate) fn byte(self, offset: isize) -> u8 {
         // SAFETY: within the block and its surroundings, as its size says.
         unsafe { self.data.offset(offset).read() }
     }
 
     /// The serial number behind it.
-    pub fn serial(self) -> usize {
+    pub(crate) fn serial(self) -> usize {
         let place = self.data.wrapping_add(self.size() + WORD).cast::<usize>();
         // SAFETY: written there, in versions that have it.
         usize::from_be(unsafe { place.read_unaligned() })
     }
 
     /// The id of the domain that allocated it.
-    pub fn id(self) -> u8 {
+    pub(crate) fn id(self) -> u8 {
         self.byte(-(WORD as isize))
     }
 
     /// Whether the bytes before it are as they must be.
-    pub fn leading_is_whole(self) -> bool {
+    pub(crate) fn leading_is_whole(self) -> bool {
         (1..WORD).all(|i| self.byte(-(i as isize)) == self.style.forbidden)
     }
 
     /// Whether the bytes behind it are as they must be.
-    pub fn trailing_is_whole(self) -> bool {
+    pub(crate) fn trailing_is_whole(self) -> bool {
         let n = self.size();
         (n..n + WORD).all(|i| self.byte(i as isize) == self.style.forbidden)
     }
 
     /// What is wrong with it, for the domain with this id.
-    pub fn damage(self, id: u8) -> Option<Damage> {
+    pub(crate) fn damage(self, id: u8) -> Option<Damage> {
         if self.id() != id {
             Some(Damage::OtherId(self.id()))
         } else if !self.leading_is_whole() {
@@ -114,7 +114,7 @@ impl Block {
     ///
     /// # Safety
     /// There is room for them around it, and nobody else has it.
-    pub unsafe fn surround(self, id: u8, n: usize, serial: usize) {
+    pub(crate) unsafe fn surround(self, id: u8, n: usize, serial: usize) {
         // SAFETY: the caller's promise, as in all that follow.
         unsafe { self.raw().cast::<usize>().write_unaligned(n.to_be()) };
         // SAFETY: as above.
@@ -138,7 +138,7 @@ impl Block {
     ///
     /// # Safety
     /// They are its own.
-    pub unsafe fn clean(self, start: usize, end: usize) {
+    pub(crate) unsafe fn clean(self, start: usize, end: usize) {
         // SAFETY: the caller's promise.
         unsafe {
             self.data
@@ -151,7 +151,7 @@ impl Block {
     ///
     /// # Safety
     /// It is whole, and nobody uses it any more.
-    pub unsafe fn kill(self) {
+    pub(crate) unsafe fn kill(self) {
         let n = self.size() + overhead(self.style);
         // SAFETY: the caller's promise.
         unsafe { self.raw().write_bytes(self.style.dead, n) };
@@ -163,7 +163,7 @@ const ENDS: usize = 64;
 
 /// Both ends of a block that is being reallocated: in the meantime the block
 /// itself is filled with DEAD there, so that who still uses it is noticed.
-pub struct Ends {
+pub(crate) struct Ends {
     bytes: [u8; 2 * ENDS],
     size: usize,
 }
@@ -173,7 +173,7 @@ impl Ends {
     ///
     /// # Safety
     /// It is whole.
-    pub unsafe fn put_aside(block: Block) -> Ends {
+    pub(crate) unsafe fn put_aside(block: Block) -> Ends {
         let size = block.size();
         let mut ends = Ends {
             bytes: [0; 2 * ENDS],
@@ -204,7 +204,7 @@ impl Ends {
     ///
     /// # Safety
     /// It has, and nobody else has it.
-    pub unsafe fn put_back(&self, block: Block, n: usize) {
+    pub(crate) unsafe fn put_back(&self, block: Block, n: usize) {
         let start = self.bytes.as_ptr();
         if self.size <= 2 * ENDS {
             // SAFETY: the caller's promise.

@@ -19,7 +19,7 @@ impl Write for Stderr {
 }
 
 /// Describes `block`.
-pub fn describe(block: Block) {
+pub(crate) fn describe(block: Block) {
     let _ = write(block, &mut Stderr);
     python::dump_traceback(block.data().addr());
 }

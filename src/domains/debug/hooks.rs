@@ -50,7 +50,7 @@ impl Hooked {
 }
 
 /// Puts the hooks over what is in the domain's table, unless they stand there.
-pub fn put_over(domain: Domain) {
+pub(crate) fn put_over(domain: Domain) {
     let (inner, hooked) = (domain.get(), &HOOKED[domain as usize]);
     if is_hooked(&inner) {
         return;
@@ -69,7 +69,7 @@ pub fn put_over(domain: Domain) {
 }
 
 /// What is in the domain's table, or under the hooks that are.
-pub fn under(domain: Domain) -> (Allocator, bool) {
+pub(crate) fn under(domain: Domain) -> (Allocator, bool) {
     let table = domain.get();
     if is_hooked(&table) {
         (HOOKED[domain as usize].inner(), true)
@@ -86,7 +86,7 @@ fn is_hooked(table: &Allocator) -> bool {
 }
 
 /// For the domain RAW.
-pub const FREELY: Allocator = Allocator {
+pub(crate) const FREELY: Allocator = Allocator {
     ctx: ptr::null_mut(),
     malloc: raw_malloc,
     calloc: raw_calloc,
@@ -95,7 +95,7 @@ pub const FREELY: Allocator = Allocator {
 };
 
 /// For the domains MEM and OBJ.
-pub const WITH_THE_GIL: Allocator = Allocator {
+pub(crate) const WITH_THE_GIL: Allocator = Allocator {
     ctx: ptr::null_mut(),
     malloc,
     calloc,
@@ -109,7 +109,7 @@ static SERIAL: AtomicUsize = AtomicUsize::new(0);
 
 /// So many calls have made or changed a block; `None` in a version that does
 /// not number them, or without the hooks.
-pub fn calls() -> Option<usize> {
+pub(crate) fn calls() -> Option<usize> {
     let counted = era::debug_style().serial && under(Domain::Obj).1;
     counted.then(|| SERIAL.load(Relaxed))
 }
@@ -142,7 +142,7 @@ fn address(block: Option<Block>) -> *mut c_void {
 
 /// # Safety
 /// Called by a table that has the hooks' context; else as C's function.
-pub unsafe extern "C" fn raw_malloc(ctx: *mut c_void, n: usize) -> *mut c_void {
+pub(crate) unsafe extern "C" fn raw_malloc(ctx: *mut c_void, n: usize) -> *mut c_void {
     // SAFETY: our context; VTABLE-1.
     let block = unsafe { allocate(ctx, n, |inner, all| (inner.malloc)(inner.ctx, all)) };
     if let Some(block) = block {
@@ -154,7 +154,11 @@ pub unsafe extern "C" fn raw_malloc(ctx: *mut c_void, n: usize) -> *mut c_void {
 
 /// # Safety
 /// Called by a table that has the hooks' context; else as C's function.
-pub unsafe extern "C" fn raw_calloc(ctx: *mut c_void, nelem: usize, elsize: usize) -> *mut c_void {
+pub(crate) unsafe extern "C" fn raw_calloc(
+    ctx: *mut c_void,
+    nelem: usize,
+    elsize: usize,
+) -> *mut c_void {
     // A product that is too large does not get here by the exported names.
     let Some(n) = nelem.checked_mul(elsize) else {
         return errno::no_memory();
@@ -165,7 +169,7 @@ pub unsafe extern "C" fn raw_calloc(ctx: *mut c_void, nelem: usize, elsize: usiz
 
 /// # Safety
 /// Called by a table that has the hooks' context; else as C's function.
-pub unsafe extern "C" fn raw_free(ctx: *mut c_void, p: *mut c_void) {
+pub(crate) unsafe extern "C" fn raw_free(ctx: *mut c_void, p: *mut c_void) {
     if p.is_null() {
         return;
     }
@@ -182,7 +186,11 @@ pub unsafe extern "C" fn raw_free(ctx: *mut c_void, p: *mut c_void) {
 
 /// # Safety
 /// Called by a table that has the hooks' context; else as C's function.
-pub unsafe extern "C" fn raw_realloc(ctx: *mut c_void, p: *mut c_void, n: usize) -> *mut c_void {
+pub(crate) unsafe extern "C" fn raw_realloc(
+    ctx: *mut c_void,
+    p: *mut c_void,
+    n: usize,
+) -> *mut c_void {
     if p.is_null() {
         // SAFETY: the caller's own promises.
         return unsafe { raw_malloc(ctx, n) };
@@ -224,7 +232,7 @@ pub unsafe extern "C" fn raw_realloc(ctx: *mut c_void, p: *mut c_void, n: usize)
 
 /// # Safety
 /// Called by a table that has the hooks' context; else as C's function.
-pub unsafe extern "C" fn malloc(ctx: *mut c_void, n: usize) -> *mut c_void {
+pub(crate) unsafe extern "C" fn malloc(ctx: *mut c_void, n: usize) -> *mut c_void {
     check_gil(c"_PyMem_DebugMalloc");
     // SAFETY: the caller's own promises, as in the three that follow.
     unsafe { raw_malloc(ctx, n) }
@@ -232,7 +240,11 @@ pub unsafe extern "C" fn malloc(ctx: *mut c_void, n: usize) -> *mut c_void {
 
 /// # Safety
 /// Called by a table that has the hooks' context; else as C's function.
-pub unsafe extern "C" fn calloc(ctx: *mut c_void, nelem: usize, elsize: usize) -> *mut c_void {
+pub(crate) unsafe extern "C" fn calloc(
+    ctx: *mut c_void,
+    nelem: usize,
+    elsize: usize,
+) -> *mut c_void {
     check_gil(c"_PyMem_DebugCalloc");
     // SAFETY: as above.
     unsafe { raw_calloc(ctx, nelem, elsize) }
@@ -240,7 +252,7 @@ pub unsafe extern "C" fn calloc(ctx: *mut c_void, nelem: usize, elsize: usize) -
 
 /// # Safety
 /// Called by a table that has the hooks' context; else as C's function.
-pub unsafe extern "C" fn realloc(ctx: *mut c_void, p: *mut c_void, n: usize) -> *mut c_void {
+pub(crate) unsafe extern "C" fn realloc(ctx: *mut c_void, p: *mut c_void, n: usize) -> *mut c_void {
     check_gil(c"_PyMem_DebugRealloc");
     // SAFETY: as above.
     unsafe { raw_realloc(ctx, p, n) }
@@ -248,7 +260,7 @@ pub unsafe extern "C" fn realloc(ctx: *mut c_void, p: *mut c_void, n: usize) -> 
 
 /// # Safety
 /// Called by a table that has the hooks' context; else as C's function.
-pub unsafe extern "C" fn free(ctx: *mut c_void, p: *mut c_void) {
+pub(crate) unsafe extern "C" fn free(ctx: *mut c_void, p: *mut c_void) {
     check_gil(c"_PyMem_DebugFree");
     // SAFETY: as above.
     unsafe { raw_free(ctx, p) };

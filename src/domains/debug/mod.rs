@@ -22,8 +22,8 @@
 //! - `dump`: the description
 //! - `hooks`: the tables
 
-pub mod block;
+pub(crate) mod block;
 
-pub mod dump;
+pub(crate) mod dump;
 
-pub mod hooks;
+pub(crate) mod hooks;

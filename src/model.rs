@@ -1,6 +1,7 @@
-//! The invariants of everything at once, for tests and for the model (`fuzz/`). What
-//! one structure owes, its own file asserts; here is what they owe each other. It is in
-//! no library that is released.
+//! The one door for code outside the library that tests it: the model and the fuzzers
+//! (`fuzz/`), and the tests beside the sources. No library that is released has it.
+//!
+//! Each structure asserts its own invariants; here is what the structures owe each other.
 
 use std::vec::Vec;
 
@@ -8,6 +9,7 @@ use crate::arena::page_map::MAP;
 use crate::base::size_class::{SizeClass, TABLE_LEN};
 use crate::heap::Heap;
 use crate::pool::shard::{SHARDS, Shard};
+#[cfg(feature = "model")]
 use crate::tcache::registry;
 
 /// What the pools of a class in a shard hold.
@@ -21,7 +23,7 @@ struct Sum {
 
 /// Asserts the invariants of the heap. Holds all locks, in the order of HEAP-2, as fork
 /// does: other threads may use the heap meanwhile.
-pub fn heap(heap: &Heap) {
+pub(crate) fn check_heap(heap: &Heap) {
     // A shard's classes for packed domains last: so its locks are in order.
     let of_lane = |shard| {
         let those = |packed| SizeClass::all().filter(move |class| class.is_packed() == packed);
@@ -76,7 +78,8 @@ pub fn heap(heap: &Heap) {
 /// Asserts what holds of the free blocks that no pool knows as free (HEAP-1), and
 /// returns them, in order. To be called on the process's heap, while no other thread
 /// is in the midst of a call.
-pub fn at_hand(heap: &Heap) -> Vec<usize> {
+#[cfg(feature = "model")]
+pub(crate) fn at_hand(heap: &Heap) -> Vec<usize> {
     let mut at_hand = Vec::new();
     let mut add = |class: SizeClass, blocks: Vec<*mut u8>| {
         for block in &blocks {
@@ -101,3 +104,74 @@ pub fn at_hand(heap: &Heap) -> Vec<usize> {
     assert!(at_hand.windows(2).all(|pair| pair[0] < pair[1]), "HEAP-1");
     at_hand
 }
+
+/// What the model and the fuzzers use.
+#[cfg(feature = "model")]
+mod facade {
+    use super::*;
+    use crate::arena::chunk::STANDARD;
+    use crate::domains::outside::PyObjectArenaAllocator;
+    use crate::heap::HEAP;
+    use crate::os::clock;
+    use crate::stats::{Ledger, Snapshot};
+    use core::sync::atomic::Ordering::Relaxed;
+
+    pub use crate::os::faults;
+
+    /// Asserts the invariants of the process's heap.
+    pub fn check() {
+        super::check_heap(&HEAP);
+    }
+
+    /// The addresses of the blocks in all magazines and depots, sorted.
+    pub fn cached_blocks() -> Vec<usize> {
+        super::at_hand(&HEAP)
+    }
+
+    /// The size class of the pool that an address is in, in bytes.
+    pub fn size_of_class_at(address: usize) -> Option<usize> {
+        MAP.find(address).class().map(|class| class.size())
+    }
+
+    /// Asserts that the statistics add up: `Err` has the sum, and two totals. All are 0
+    /// if there is no memory for a snapshot.
+    pub fn check_statistics() -> Result<(), (usize, usize, usize)> {
+        let Some(now) = Snapshot::now() else {
+            return Err((0, 0, 0));
+        };
+        let of_classes: usize = now.classes().map(|class| class.counts.pools).sum();
+        if of_classes + now.arenas.free_pools != now.arenas.pools {
+            return Err((of_classes, now.arenas.free_pools, now.arenas.pools));
+        }
+        let it = Ledger::of(&now);
+        let sum = it.live + it.in_magazines + it.free_in_pools + it.empty_pools + it.metadata;
+        if sum != it.ours {
+            return Err((sum, it.ours, 0));
+        }
+        Ok(())
+    }
+
+    /// Arenas that are mapped, and pools in use.
+    pub fn arenas_and_pools() -> (usize, usize) {
+        let counts = HEAP.arena_counts();
+        (counts.mapped, counts.pools - counts.free_pools)
+    }
+
+    /// Makes `milliseconds` of the library's clock pass.
+    pub fn pass_time(milliseconds: u64) {
+        clock::AHEAD.fetch_add(milliseconds, Relaxed);
+    }
+
+    /// Sets the version 3.`minor`.`patch` of CPython whose arena size holds.
+    pub fn set_era(minor: u32, patch: u32) {
+        crate::domains::era::set(minor, patch);
+    }
+
+    /// The arena allocator of the library itself.
+    pub fn standard_arenas() -> PyObjectArenaAllocator {
+        STANDARD.into()
+    }
+}
+
+#[cfg(feature = "model")]
+pub use facade::*;
