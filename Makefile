@@ -153,10 +153,10 @@ test-recipes: command ## what docs/recipes.md says, with real servers from PyPI
 	$(PYTHON3) c_tests/recipes.py
 
 test-cpython-slice: all ## a part of CPython's own suites, without and with us
-	$(PYTHON3) c_tests/cpython/compare.py --slice --jobs 4
+	tests/run tests/cpython -k preloaded -n 2
 
-test-cpython: all ## all of them, on every interpreter; writes the table
-	$(PYTHON3) c_tests/cpython/compare.py --table c_tests/cpython/RESULTS.md
+test-cpython: all ## all of them, on every interpreter; writes docs/evidence.md
+	tests/run tests/cpython -k preloaded --all-pythons --record -n 2
 
 OPS ?= 1e9
 PARANOID_OPS ?= 1e6
@@ -167,16 +167,16 @@ fuzz: ## the model at length: OPS= and PARANOID_OPS= operations, then MINUTES= o
 	  --jobs $(JOBS)
 
 test-relinked-slice: all ## a part of them, on interpreters linked with the archive
-	$(PYTHON3) c_tests/cpython/compare.py --relinked --slice --jobs 4 --pythons $(RELINKED)
+	tests/run tests/cpython -k relinked --pythons $(RELINKED) -n 2
 
 test-relinked: all ## CPython's memory tests, on interpreters linked with the archive
-	$(PYTHON3) c_tests/cpython/compare.py --relinked --memory --pythons $(RELINKED)
+	tests/run tests/cpython -k relinked --all-pythons --pythons $(RELINKED) -n 2
 
-test-relinked-all: all ## whole suites, on all relinked interpreters; writes the table
-	$(PYTHON3) c_tests/cpython/compare.py --relinked --memory \
-	  --pythons 3.6,3.7,3.9,3.10,distribution --table c_tests/cpython/RELINKED_MEMORY.md
-	$(PYTHON3) c_tests/cpython/compare.py --relinked --all --pythons 2.7,3.8,3.11,3.12,3.13 \
-	  --table c_tests/cpython/RELINKED.md
+test-relinked-all: all ## whole suites, on all relinked interpreters; writes docs/evidence.md
+	tests/run tests/cpython -k relinked --all-pythons --record -n 2 \
+	  --pythons 3.6,3.7,3.9,3.10,distribution
+	tests/run tests/cpython -k relinked --all-pythons --record -n 2 \
+	  --pythons 2.7,3.8,3.11,3.12,3.13 --modules all
 
 test-extensions: all ## packages from PyPI, built for the original, on relinked interpreters
 	$(PYTHON3) c_tests/relinked/extensions.py 3.8 3.11 3.13

@@ -1,7 +1,7 @@
 """Where the measurements take place: the interpreters, and the library in them.
 
 The interpreters are found the way the comparison of CPython's own test suite finds
-them (c_tests/cpython/interpreters.py); here is only the choice among them, what each
+them (interpreters.py); here is only the choice among them, what each
 one is called in the tables (its version, and whether libpython is a shared library or
 inside the executable: the two reach the library by different ways), and the proof that
 the library is active before anything is measured. Without that proof a library that
@@ -26,10 +26,15 @@ BUILD = os.path.join(ROOT, "target", "bench")
 RELEASE = os.path.join(os.environ.get("CARGO_TARGET_DIR") or os.path.join(ROOT, "target"),
                        os.environ.get("CARGO_BUILD_TARGET", ""), "release")
 LIBRARY = os.path.join(RELEASE, "libobmalloc.so")
-sys.path.append(os.path.join(ROOT, "c_tests", "cpython"))
 
 import interpreters  # noqa: E402
-from runner import clean_environment  # noqa: E402
+
+
+def clean_environment():
+    """This process's environment without anything that steers either side."""
+    return {name: value for name, value in os.environ.items()
+            if not name.startswith(("PYTHON", "OBMALLOC_")) and name != "LD_PRELOAD"}
+
 
 ASK = """
 import json, os, sys

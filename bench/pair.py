@@ -9,7 +9,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 RELINK = os.path.join(ROOT, "relink")
 sys.path.append(RELINK)
 

@@ -20,7 +20,6 @@ import hosts
 import instructions
 import pairs
 
-sys.path.append(os.path.join(hosts.ROOT, "c_tests", "relinked"))
 
 import pair  # noqa: E402
 

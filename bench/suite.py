@@ -31,7 +31,6 @@ import suite_benchmarks
 from suite_benchmarks import ALLOCATION, ASYNC_TREE, CONTROLS
 from suite_runs import Place, Side, calibrate, check, measure
 
-sys.path.append(os.path.join(hosts.ROOT, "c_tests", "relinked"))
 
 import pair  # noqa: E402
 

@@ -10,14 +10,30 @@ Not for use by hand.
 
 import os
 import re
+import subprocess
 import sys
 from dataclasses import dataclass
 
 import hosts
 
-sys.path.append(os.path.join(hosts.ROOT, "c_tests", "relinked"))
 
-from extensions import last_line, run  # noqa: E402
+
+def run(command, folder, timeout, **settings):
+    """(exit status, all output) of a command; None for the status when time was up."""
+    environment = dict(hosts.clean_environment(), PYTHONDONTWRITEBYTECODE="1", **settings)
+    try:
+        result = subprocess.run(command, env=environment, cwd=folder, timeout=timeout,
+                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT, universal_newlines=True,
+                                errors="replace")
+        return result.returncode, result.stdout
+    except subprocess.TimeoutExpired:
+        return None, ""
+
+
+def last_line(text):
+    return (text.strip().splitlines() or ["nothing was said"])[-1]
+
 
 ASYNC_TREE, ALLOCATION, CONTROLS = PARTS = ("async_tree", "allocation", "controls")
 SUITE = "pyperformance==1.14.0"         # brings pyperf; for 3.10 and later

@@ -8,6 +8,8 @@ pytest.register_assert_rewrite('support')
 
 from support import build, child, failure, interpreters     # noqa: E402
 
+pytest_plugins = ['support.long_runs']
+
 
 def pytest_addoption(parser):
     group = parser.getgroup('obmalloc')

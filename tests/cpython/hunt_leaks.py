@@ -1,10 +1,9 @@
 """Run the interpreter's own leak hunt (regrtest -R): python hunt_leaks.py ARGUMENTS
 
-The arguments are regrtest's.  Its hunt refuses builds without a total reference
-count, which are all but debug builds, though most of what it does is to compare
-sys.getallocatedblocks() between repetitions.  Here it is told that the total of the
-references never changes, so memory blocks and file descriptors are what it judges.
-Only the hunt's own view of `sys` is changed; the tests see a release build.
+The arguments are regrtest's. Its hunt refuses builds without a total reference count, which
+are all but debug builds, though it mostly compares sys.getallocatedblocks() between
+repetitions. Here the total is constant, so the hunt judges memory blocks and file
+descriptors. Only the hunt's own view of `sys` is changed; the tests see a release build.
 """
 
 import sys

@@ -1,6 +1,6 @@
-"""The selections of test modules.  "a|b": the first one that the interpreter has."""
+"""The selections of CPython's test modules. "a|b" means the first that the interpreter has."""
 
-# What `compare.py` runs when nothing else is asked for.
+# Preloaded, every interpreter.
 USUAL = (
     "test_list", "test_dict", "test_set", "test_tuple", "test_str|test_unicode",
     "test_bytes", "test_gc", "test_thread", "test_threading", "test_weakref",
@@ -10,14 +10,14 @@ USUAL = (
     "test_interpreters|test__xxsubinterpreters",
 )
 
-# Chosen by measuring: see the times that the full run prints.
+# The short form, chosen by time.
 SLICE = (
     "test_list", "test_gc", "test_capi", "test_tracemalloc", "test_sys", "test_dict",
     "test_tuple", "test_str|test_unicode", "test_thread", "test_generators",
     "test_fork1",
 )
 
-# Those that look at the allocator, its hooks and its statistics, or that make and
+# Relinked: modules that test the allocator, its hooks and its statistics, that create and
 # drop many objects, or that start and end threads, interpreters and processes.
 MEMORY = (
     "test_list", "test_dict", "test_set", "test_tuple", "test_str|test_unicode",

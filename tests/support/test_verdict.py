@@ -1,134 +1,141 @@
-"""Checks that the verdict finds what it must find: python3 test_verdict.py"""
+"""The verdict on made-up runs, and the recorder on a small module of tests."""
+import sys
 
-import unittest
+import pytest
 
-from known import RELINKED
-from runner import OUT_OF_TIME, Run
-from sides import check_marks
-from verdict import MODULE, judge
+from support import outcomes
+from support.outcomes import OUT_OF_TIME, Run
+from support.verdict import MODULE, check_allocators, judge
+
+PYMALLOC = ' (env_var=None, name="pymalloc")'
+KNOWN = [('test_x', '.test_known', 'a reason'), ('test_x', '.test_known' + PYMALLOC, 'a reason')]
 
 
-def run(state="passed", ending="", last_test="", **outcomes):
-    return Run(outcomes={name: (outcome,) for name, outcome in outcomes.items()},
+def run(state='passed', ending='', last_test='', **found):
+    return Run(outcomes={name: (outcome,) for name, outcome in found.items()},
                state=state, ending=ending, last_test=last_test)
 
 
-def ids(findings):
-    return [finding.test_id for finding in findings]
+def differences(stock, ours, known=()):
+    return [one.test_id for one in judge('test_x', stock, ours, known).differences]
 
 
-class VerdictTests(unittest.TestCase):
-
-    def test_equal_results_with_a_shared_failure(self):
-        side = [run("failed", a="ok", b="FAIL", c="skipped")]
-        verdict = judge("test_x", side, side)
-        self.assertTrue(verdict.equal)
-        self.assertEqual((verdict.tests, verdict.skipped), (2, 1))
-
-    def test_failure_only_with_the_library(self):
-        verdict = judge("test_x", [run(a="ok")], [run("failed", a="FAIL")])
-        self.assertEqual(ids(verdict.differences), ["a"])
-
-    def test_success_only_with_the_library_is_a_difference_too(self):
-        verdict = judge("test_x", [run("failed", a="FAIL")], [run(a="ok")])
-        self.assertEqual(ids(verdict.differences), ["a"])
-
-    def test_test_that_disappears(self):
-        verdict = judge("test_x", [run(a="ok", b="ok")], [run(a="ok")])
-        self.assertEqual(ids(verdict.differences), ["b"])
-
-    def test_flaky_without_the_library(self):
-        verdict = judge("test_x", [run(a="ok"), run("failed", a="FAIL")],
-                        [run("failed", a="FAIL"), run(a="ok")])
-        self.assertEqual(ids(verdict.flaky), ["a"])
-        self.assertTrue(verdict.equal)
-
-    def test_flaky_baseline_does_not_excuse_a_new_outcome(self):
-        verdict = judge("test_x", [run(a="ok"), run("failed", a="FAIL")],
-                        [run("failed", a="ERROR"), run("failed", a="ERROR")])
-        self.assertEqual(ids(verdict.differences), ["a"])
-
-    def test_one_failure_in_three_is_shown_and_two_are_a_difference(self):
-        good, bad = run(a="ok"), run("failed", a="FAIL")
-        verdict = judge("test_x", [good] * 3, [bad, good, good])
-        self.assertEqual(ids(verdict.sometimes), ["a"])
-        verdict = judge("test_x", [good] * 3, [bad, good, bad])
-        self.assertEqual(ids(verdict.differences), ["a"])
-
-    def test_one_crash_in_three_is_a_difference(self):
-        crash = run("", "killed by SIGSEGV", "b", a="ok")
-        good = run(a="ok", b="ok")
-        verdict = judge("test_x", [good] * 3, [crash, good, good])
-        self.assertEqual(ids(verdict.differences), [MODULE])
-
-    def test_crash_at_the_same_place_on_both_sides(self):
-        crash = run("", "killed by SIGSEGV", "b", a="ok")
-        other = run("", "killed by SIGSEGV", "c", a="ok", b="ok")
-        self.assertTrue(judge("test_x", [crash], [crash]).equal)
-        self.assertFalse(judge("test_x", [other], [crash]).equal)
-
-    def test_modules_that_take_too_long_are_compared_as_far_as_they_came(self):
-        slow = OUT_OF_TIME + " 5 s"
-        base = run("", slow, "c", a="ok", b="FAIL")
-        verdict = judge("test_x", [base], [run("", slow, "b", a="ok")])
-        self.assertTrue(verdict.equal)
-        self.assertEqual(verdict.tests, 1)
-        self.assertFalse(judge("test_x", [base], [run("", slow, "b", a="FAIL")]).equal)
-
-    def test_failures_on_both_sides_are_counted(self):
-        side = [run("failed", a="ok", b="FAIL", c="ERROR")]
-        self.assertEqual(judge("test_x", side, side).failing, ["b", "c"])
-        side[0].state = "passed"
-        self.assertEqual(judge("test_x", side, side).failing, [])
-
-    def test_module_that_only_the_library_breaks(self):
-        verdict = judge("test_x", [run()], [run("crashed: ImportError: x")])
-        self.assertEqual(ids(verdict.differences), [MODULE])
-
-    def test_known_difference_and_stale_entry(self):
-        name = "test.test_sys.SysModuleTest.test_debugmallocstats"
-        good, bad = run(**{name: "ok"}), run("failed", **{name: "FAIL"})
-        verdict = judge("test_sys", [good], [bad])
-        self.assertEqual(ids(verdict.known), [name])
-        self.assertTrue(verdict.equal)
-        self.assertEqual(judge("test_sys", [good], [good]).stale, [name])
-        self.assertEqual(ids(judge("test_gc", [good], [bad]).differences), [name])
-
-    def test_known_entries_hold_for_one_way_of_comparing(self):
-        name = "test.test_sys.SysModuleTest.test_debugmallocstats"
-        good, bad = run(**{name: "ok"}), run("failed", **{name: "FAIL"})
-        verdict = judge("test_sys", [good], [bad], RELINKED)
-        self.assertEqual(ids(verdict.differences), [name])
-
-    def test_each_side_must_have_had_its_allocator(self):
-        def marks(one):
-            return one.linked == "yes"
-
-        def linked(*words):
-            return [Run(linked=word) for word in words]
-
-        self.assertEqual(check_marks(linked("no"), linked("yes", "yes"), marks), [])
-        for sides in ((linked("no"), linked("no")), (linked("yes"), linked("yes")),
-                      (linked("no"), linked("yes", "no"))):
-            self.assertEqual(ids(check_marks(*sides, marks)), ["(library)"])
-
-    def test_known_difference_does_not_excuse_another_one(self):
-        name = "test.test_sys.SysModuleTest.test_debugmallocstats"
-        verdict = judge("test_sys", [run(a="ok", **{name: "ok"})],
-                        [run("failed", a="FAIL", **{name: "FAIL"})])
-        self.assertEqual(ids(verdict.differences), ["a"])
-
-    def test_known_sub_test_does_not_excuse_its_neighbours(self):
-        name = "test.test_cmd_line.CmdLineTest.test_pythonmalloc"
-        known = name + " (env_var=None, name='pymalloc')"
-        other = name + " (env_var='malloc', name='malloc')"
-        good = run(**{name: "ok"})
-        one = judge("test_cmd_line", [good], [run("failed", **{known: "FAIL"})])
-        self.assertEqual((ids(one.known), one.equal), ([name, known], True))
-        two = judge("test_cmd_line", [good],
-                    [run("failed", **{known: "FAIL", other: "FAIL"})])
-        self.assertEqual(ids(two.differences), [other])
+GOOD, BAD, CRASH = run(a='ok'), run('failed', a='FAIL'), run('', 'killed by SIGSEGV', 'b', a='ok')
 
 
-if __name__ == "__main__":
-    unittest.main()
+def test_equal_results_with_a_shared_failure():
+    side = [run('failed', a='ok', b='FAIL', c='skipped', d='ERROR')]
+    found = judge('test_x', side, side)
+    assert found.equal and not found.nothing_ran
+    assert (found.tests, found.skipped, found.failing) == (3, 1, ['b', 'd'])
+    side[0].state = 'passed'        # a test of a test framework
+    assert judge('test_x', side, side).failing == []
+
+
+@pytest.mark.parametrize('stock, ours, ids', [
+    ([GOOD], [BAD], ['a']),
+    ([BAD], [GOOD], ['a']),         # a success with the library only is a difference, too
+    ([run(a='ok', b='ok')], [GOOD], ['b']),
+    ([run()], [run('crashed: ImportError: x')], [MODULE]),
+    ([GOOD, BAD], [run('failed', a='ERROR')] * 2, ['a']),      # flaky, and a new outcome
+    ([GOOD] * 3, [BAD, GOOD, BAD], ['a']),
+    ([run(a='ok', b='ok')] * 3, [CRASH] + [run(a='ok', b='ok')] * 2, [MODULE]),
+    ([CRASH], [CRASH], []),
+    ([run('', 'killed by SIGSEGV', 'c', a='ok', b='ok')], [CRASH], [MODULE])])
+def test_differences(stock, ours, ids):
+    assert differences(stock, ours) == ids
+
+
+def test_flaky_without_the_library():
+    found = judge('test_x', [GOOD, BAD], [BAD, GOOD])
+    assert found.equal and [one.test_id for one in found.flaky] == ['a']
+
+
+def test_one_failure_in_three_is_listed():
+    found = judge('test_x', [GOOD] * 3, [BAD, GOOD, GOOD])
+    assert found.equal and [one.test_id for one in found.sometimes] == ['a']
+
+
+def test_modules_that_take_too_long_are_compared_as_far_as_they_ran():
+    slow = OUT_OF_TIME + ' 5 s'
+    base = run('', slow, 'c', a='ok', b='FAIL')
+    found = judge('test_x', [base], [run('', slow, 'b', a='ok')])
+    assert found.equal and found.tests == 1
+    assert differences([base], [run('', slow, 'b', a='FAIL')]) == ['a']
+
+
+def test_known_differences_and_stale_entries():
+    good, bad = run(**{'x.test_known': 'ok'}), run('failed', **{'x.test_known': 'FAIL'})
+    found = judge('test_x', [good], [bad], KNOWN)
+    assert found.equal and [one.test_id for one in found.known] == ['x.test_known']
+    assert judge('test_x', [good], [good], KNOWN).stale == ['x.test_known']
+    assert not judge('test_y', [good], [bad], KNOWN).equal
+    assert not judge('test_x', [good], [bad], ()).equal
+
+
+def test_a_known_difference_excuses_no_other_test():
+    good = run(a='ok', **{'x.test_known': 'ok'})
+    known = {'x.test_known' + PYMALLOC: 'FAIL'}
+    neighbour = 'x.test_known (env_var="malloc")'
+    assert differences([good], [run('failed', a='ok', **known)], KNOWN) == []
+    assert differences([good], [run('failed', a='FAIL', **known)], KNOWN) == ['a']
+    assert differences([good], [run('failed', a='ok', **known, **{neighbour: 'FAIL'})],
+                       KNOWN) == [neighbour]
+
+
+@pytest.mark.parametrize('stock, ours, right', [
+    (['no'], ['yes', 'yes'], True), (['no'], ['no'], False), (['yes'], ['yes'], False),
+    (['no'], ['yes', 'no'], False)])
+def test_each_side_must_have_its_allocator(stock, ours, right):
+    sides = [[Run(linked=word) for word in words] for words in (stock, ours)]
+    found = check_allocators(*sides, lambda one: one.linked == 'yes')
+    assert [one.test_id for one in found] == ([] if right else ['(library)'])
+
+
+SMALL = '''
+import os, signal, unittest
+class Case(unittest.TestCase):
+    def test_a_passes(self): pass
+    def test_b_fails(self): self.fail("no")
+    def test_c_breaks(self): raise ValueError("at 0x7f0011223344")
+    @unittest.skip("why not")
+    def test_d_skipped(self): pass
+    def test_e_parts(self):
+        for part in (1, 2):
+            with self.subTest(part=part): self.assertEqual(part, 1)
+    def test_f_forks(self):
+        child = os.fork()
+        if child == 0: raise SystemExit(7)
+        os.waitpid(child, 0)
+    @unittest.expectedFailure
+    def test_g_expected(self): self.fail("as it should")
+    def test_z_crashes(self):
+        if os.environ.get("CRASH"): os.kill(os.getpid(), signal.SIGSEGV)
+'''
+
+
+def recorded(folder, **settings):
+    """A run of SMALL under the recorder for unittest."""
+    (folder / 'small.py').write_text(SMALL)
+    return outcomes.run(
+        lambda outfile: [sys.executable, '-B', outcomes.INSIDE / 'obmalloc_unittest.py',
+                         'modules', 'small'],
+        lambda run: dict(settings, PYTHONPATH=str(folder),
+                         RECORD_OUTCOMES=str(run / 'outcomes')), 60, 30)
+
+
+def test_every_outcome_is_recorded(tmp_path):
+    found = recorded(tmp_path)
+    assert {name.rsplit('.', 1)[1]: words for name, words in found.outcomes.items()} == {
+        'test_a_passes': ('ok',), 'test_b_fails': ('FAIL',), 'test_c_breaks': ('ERROR',),
+        'test_d_skipped': ('skipped',), 'test_e_parts (part=2)': ('FAIL',),
+        'test_f_forks': ('ok',), 'test_g_expected': ('expected failure',),
+        'test_z_crashes': ('ok',)}
+    assert (found.state, found.ending) == ('failed', 'exit status 1')
+    assert 'ValueError: at 0x7f0011223344' in found.log and found.pid > 0
+
+
+def test_a_crash_leaves_the_outcomes_before_it(tmp_path):
+    found = recorded(tmp_path, CRASH='1')
+    assert found.ending == 'killed by SIGSEGV' and found.last_test.endswith('test_z_crashes')
+    assert len(found.outcomes) == 7 and found.state == ''

@@ -2,27 +2,15 @@
 
     python run_module.py MODULE OUTFILE [LEFT_OUT_ID ...]
 
-This file runs inside the interpreter under test, so it must work unchanged on
-2.7 and on every 3.x from 3.6.  It does not rebuild regrtest: it calls the
-interpreter's own regrtest in this process (which chooses resources, working
-directory, warnings, fault handler and test_main() or unittest loading as that
-version does) and listens on the two places every test of every version passes
-through: unittest.TestResult, and test.support.run_doctest for the modules whose
-docstring tests never become unittest cases.
+Runs inside the interpreter under test: 2.7 and every 3.x from 3.6. It calls the
+interpreter's own regrtest in this process, which chooses resources, working directory,
+warnings, fault handler and test_main() or unittest loading as that version does, and
+records at the two places that every test of every version passes: unittest.TestResult,
+and test.support.run_doctest for modules whose docstring tests never become unittest cases.
+MODULE may be alternatives, "a|b": the first that the interpreter has.
 
-OUTFILE receives, as the tests run, one line for each outcome
-
-    ok | FAIL | ERROR | skipped | expected failure | unexpected success <TAB> id
-
-and, after the interpreter's regrtest has returned, one line `module<TAB>state`.
-A file without that last line belongs to a run which did not reach its end.
-`#<TAB>mapped<TAB>names` says which of the files in LD_PRELOAD are really mapped,
-`#<TAB>linked<TAB>yes` that the library is linked into the interpreter's executable,
-`#<TAB>running<TAB>id` that a test has started, so that the last test of a run that
-crashed or hung is known; a test whose id is given as LEFT_OUT_ID is not run, which
-`#<TAB>left out<TAB>id` records.
-OUTFILE.log receives everything the run printed and the traceback of each failure
-after a line `### OUTCOME id`.
+obmalloc_recorder.py describes OUTFILE. OUTFILE.log also receives all output of the run. A test
+whose id is given as LEFT_OUT_ID does not run.
 """
 
 import os
@@ -30,130 +18,17 @@ import re
 import shutil
 import sys
 import tempfile
-import traceback
 import unittest
 
-MAIN_PROCESS = os.getpid()
-SEED = 20230101         # regrtest's own default seed differs from run to run
+writes_bytecode, sys.dont_write_bytecode = not sys.dont_write_bytecode, True
+from obmalloc_recorder import Recorder, listen_to_unittest, normalise, test_name  # noqa: E402
+sys.dont_write_bytecode = not writes_bytecode
 
-# Tests replace functions of `os` and lower the limit of open files; the recorder
-# keeps its own references and holds no file open between two records.
-_open, _write, _close, _getpid = os.open, os.write, os.close, os.getpid
-
-VOLATILE = (
-    (re.compile(re.escape(sys.prefix) + r"(?![\w.-])"), "PREFIX"),
-    (re.compile(r"0x[0-9a-fA-F]{4,}"), "0xADDRESS"),
-    (re.compile(r"@test_\d+_tmp"), "@test_PID_tmp"),
-    (re.compile(r"test_python_(worker_)?\d+"), "test_python_PID"),
-    (re.compile(r"(?:/[\w.+-]+)*/tmp[\w.+-]*(?:/[\w.+-]+)*"), "TEMP"),
-    (re.compile(r"\btmp[a-zA-Z0-9_]{6,8}\b"), "TEMP"),
-    (re.compile(r"\bpid[ =:]+\d+", re.IGNORECASE), "pid PID"),
-    (re.compile(r"\b\d+\.\d+ ?(?:s|sec|seconds)\b"), "TIME"),
-)
-
-
-def normalise(text):
-    """Remove what differs between two runs of the same test, keep one line."""
-    for pattern, name in VOLATILE:
-        text = pattern.sub(name, text)
-    return " ".join(text.split())
-
-
-def append(path, text):
-    if not isinstance(text, bytes):
-        text = text.encode("utf-8", "backslashreplace")
-    descriptor = _open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    try:
-        _write(descriptor, text)
-    finally:
-        _close(descriptor)
-
-
-class Recorder(object):
-    """Writes outcome lines; repeated ones are numbered so that none gets lost."""
-
-    def __init__(self, outfile):
-        self.outfile = outfile
-        self.log = outfile + ".log"
-        self.seen = {}
-        self.count = 0
-
-    def note(self, kind, name):
-        if _getpid() == MAIN_PROCESS:
-            append(self.outfile, "#\t%s\t%s\n" % (kind, normalise(name)))
-
-    def record(self, outcome, name, failure=None):
-        if _getpid() != MAIN_PROCESS:
-            return              # a forked child that fell back into the runner
-        line = "%s\t%s" % (outcome, normalise(name))
-        self.seen[line] = self.seen.get(line, 0) + 1
-        if self.seen[line] > 1:
-            line += " #%d" % self.seen[line]
-        self.count += 1
-        append(self.outfile, line + "\n")
-        if failure is not None:
-            text = "### %s\n%s\n" % (line.replace("\t", " "), failure)
-            append(self.log, text)
-
-
-def error_text(err):
-    try:
-        return "".join(traceback.format_exception(*err))
-    except Exception as problem:
-        return "(traceback not printable: %s)" % type(problem).__name__
-
-
-def test_name(test):
-    try:
-        return test.id()
-    except Exception:
-        return str(test)
-
-
-def listen_to_unittest(recorder):
-    """Wrap the base class's methods: every result class of regrtest calls them."""
-    base = unittest.TestResult
-
-    def wrap(method, outcome, keeps_error):
-        original = getattr(base, method)
-
-        def wrapper(self, test, *args, **kwargs):
-            failure = error_text(args[0]) if keeps_error and args else None
-            recorder.record(outcome, test_name(test), failure)
-            return original(self, test, *args, **kwargs)
-
-        setattr(base, method, wrapper)
-
-    original_start = base.startTest
-
-    def start_test(self, test):
-        recorder.note("running", test_name(test))
-        return original_start(self, test)
-
-    base.startTest = start_test
-    wrap("addSuccess", "ok", False)
-    wrap("addFailure", "FAIL", True)
-    wrap("addError", "ERROR", True)
-    wrap("addSkip", "skipped", False)
-    wrap("addExpectedFailure", "expected failure", False)
-    wrap("addUnexpectedSuccess", "unexpected success", False)
-
-    original_subtest = getattr(base, "addSubTest", None)
-    if original_subtest is None:
-        return                  # 2.7 has no sub-tests
-
-    def add_subtest(self, test, subtest, err):
-        if err is not None:
-            failed = issubclass(err[0], test.failureException)
-            recorder.record("FAIL" if failed else "ERROR", test_name(subtest),
-                            error_text(err))
-        return original_subtest(self, test, subtest, err)
-
-    base.addSubTest = add_subtest
+SEED = 20230101         # the default seed of regrtest differs from run to run
 
 
 def leave_out(recorder, ids):
-    """Do not run the tests in which the run breaks off even without the library."""
+    """Exclude the tests in which the run breaks off even without the library."""
     original = unittest.TestCase.run
 
     def run(self, result=None):
@@ -166,7 +41,7 @@ def leave_out(recorder, ids):
 
 
 def listen_to_doctest(recorder, support):
-    """Record run_doctest()'s docstring tests; those never reach unittest."""
+    """Record the docstring tests of run_doctest()."""
     original = getattr(support, "run_doctest", None)
     if original is None:
         return
@@ -177,8 +52,7 @@ def listen_to_doctest(recorder, support):
 
         def run(self, test, *run_args, **run_kwargs):
             result = original_run(self, test, *run_args, **run_kwargs)
-            outcome = "FAIL" if result.failed else "ok"
-            recorder.record(outcome, "doctest %s (%d examples)"
+            recorder.record("FAIL" if result.failed else "ok", "doctest %s (%d examples)"
                             % (test.name, result.attempted))
             return result
 
@@ -207,7 +81,7 @@ def installed(module):
 
 
 def run_regrtest(module):
-    """Call the interpreter's regrtest as `python -m test MODULE` would."""
+    """Call regrtest as `python -m test MODULE` would."""
     sys.argv = ["regrtest.py", "--randseed", str(SEED), module]
     import random
     random.seed(SEED)
@@ -219,7 +93,7 @@ def run_regrtest(module):
     try:
         entry()
     except SystemExit:
-        pass                    # regrtest's status; the lines say more than it does
+        pass                    # the recorded lines say more than regrtest's status
 
 
 def first_group(pattern, text):
@@ -227,20 +101,13 @@ def first_group(pattern, text):
     return found and found.group(1)
 
 
-def printed(recorder):
+def module_state(recorder, module):
+    """The state that regrtest printed for the module; its wording is old and stable."""
     with open(recorder.log, "rb") as stream:
-        return stream.read().decode("utf-8", "replace")
-
-
-def record_whole_module(recorder, module):
-    """Some old modules hold no test cases: they are one test, which passes or fails."""
-    if not recorder.count and first_group(r"^(1 test OK\.)", printed(recorder)):
+        text = stream.read().decode("utf-8", "replace")
+    # Some old modules contain no test cases: each is one test, which passes or fails.
+    if not recorder.count and first_group(r"^(1 test OK\.)", text):
         recorder.record("ok", module + " as a whole")
-
-
-def module_state(recorder):
-    """Read the state regrtest printed for the module; its wording is old and stable."""
-    text = printed(recorder)
     reason = first_group(r"^\S+ skipped -- (.*)$", text)
     if reason is not None and not recorder.count:
         return "skipped: " + normalise(reason)
@@ -256,37 +123,8 @@ def module_state(recorder):
     return "passed" if recorder.count else "no tests ran"
 
 
-def mapped_preloads():
-    """Base names of the LD_PRELOAD files that are mapped into this process."""
-    wanted = os.environ.get("LD_PRELOAD", "").replace(":", " ").split()
-    try:
-        with open("/proc/self/maps") as stream:
-            mapped = stream.read()
-    except IOError:
-        return []
-    return [os.path.basename(path) for path in wanted if path in mapped]
-
-
-def linked_in():
-    """Whether the executable of this process has the library's mark in it.
-
-    Read in small pieces: a large block would move the C library's thresholds.
-    """
-    mark, piece, tail = b"obmalloc" + b"_version", b"start", b""
-    descriptor = os.open("/proc/self/exe", os.O_RDONLY)
-    try:
-        while piece:
-            piece = os.read(descriptor, 1 << 16)
-            if mark in tail + piece:
-                return "yes"
-            tail = piece[-len(mark):]
-    finally:
-        os.close(descriptor)
-    return "no"
-
-
 def redirect_output(log):
-    """Send file descriptors 1 and 2 to the log, so that children write there too."""
+    """Redirect file descriptors 1 and 2 to the log, for children as well."""
     sys.stdout.flush()
     sys.stderr.flush()
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
@@ -298,18 +136,15 @@ def redirect_output(log):
 def main():
     if len(sys.argv) < 3:
         sys.exit("usage: python run_module.py MODULE OUTFILE [LEFT_OUT_ID ...]")
-    module, outfile = sys.argv[1], os.path.abspath(sys.argv[2])
-    left_out_ids = sys.argv[3:]
+    names, outfile, left_out = sys.argv[1], os.path.abspath(sys.argv[2]), sys.argv[3:]
     for old in (outfile, outfile + ".log"):
         if os.path.exists(old):
             os.remove(old)
     recorder = Recorder(outfile)
-    recorder.note("mapped", " ".join(mapped_preloads()))
-    recorder.note("linked", linked_in())
     del sys.path[0]             # this folder: its modules are not the interpreter's
-    if not installed(module):
-        append(outfile, "module\tnot installed\n")
-        return
+    module = ([name for name in names.split("|") if installed(name)] + [""])[0]
+    if not module:
+        return recorder.end("not installed")
 
     redirect_output(recorder.log)
     work = tempfile.mkdtemp()
@@ -322,18 +157,17 @@ def main():
         else:
             from test import support
         listen_to_unittest(recorder)
-        leave_out(recorder, left_out_ids)
+        leave_out(recorder, left_out)
         listen_to_doctest(recorder, support)
         run_regrtest(module)
     finally:
-        if _getpid() == MAIN_PROCESS:
+        if os.getpid() == recorder.pid:
             sys.stdout.flush()
             sys.stderr.flush()
             os.chdir("/")
             shutil.rmtree(work, ignore_errors=True)
-    if _getpid() == MAIN_PROCESS:
-        record_whole_module(recorder, module)
-        append(outfile, "module\t%s\n" % module_state(recorder))
+    if os.getpid() == recorder.pid:
+        recorder.end(module_state(recorder, module))
 
 
 if __name__ == "__main__":

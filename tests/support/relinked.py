@@ -1,0 +1,22 @@
+"""The two interpreters of a comparison: the same objects linked with CPython's own obmalloc.o
+and with libobmalloc.a."""
+import fcntl
+import functools
+
+import pytest
+
+from support import build, interpreters
+
+
+@functools.lru_cache(maxsize=None)
+def pair(python):
+    """(path with CPython's own, path with obmalloc); skips if the interpreter cannot be
+    linked again."""
+    build.TARGET.mkdir(exist_ok=True)
+    with open(build.TARGET / 'relink.lock', 'w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)        # workers link one after the other
+        try:
+            stock = interpreters.relink(python, stock=True)
+        except RuntimeError as refusal:
+            pytest.skip(str(refusal).splitlines()[0])
+        return stock.path, interpreters.relink(python).path
