@@ -179,12 +179,10 @@ test-relinked-all: all ## whole suites, on all relinked interpreters; writes doc
 	  --pythons 2.7,3.8,3.11,3.12,3.13 --modules all
 
 test-extensions: all ## packages from PyPI, built for the original, on relinked interpreters
-	$(PYTHON3) c_tests/relinked/extensions.py 3.8 3.11 3.13
+	tests/run tests/compat/test_relinked.py --all-pythons --record
 
 compat: all ## other people's packages and environments, with and without us
-	$(PYTHON3) c_tests/compat/test_packages.py
-	$(PYTHON3) c_tests/compat/packages.py --record
-	$(PYTHON3) c_tests/compat/environments.py --record
+	tests/run tests/compat --ignore tests/compat/test_relinked.py --all-pythons --record
 
 test-soak: all ## twenty seconds of what soak does; SEED= draws others
 	$(PYTHON3) c_tests/soak/run.py --seconds 20 --seed $(or $(SEED),1)

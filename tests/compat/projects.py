@@ -1,25 +1,26 @@
-"""The projects: which versions, where their own tests come from, and how they are run.
+"""The projects: their versions, where their own tests come from, and how these run.
 
 A suite that would take longer than some minutes is cut by folder or file, never by test;
-`part` says what was taken, and "" stands for all of it. Versions are those with wheels for
-all interpreters of INTERPRETERS.
+`part` names the part that runs, "" means all of it. The versions have wheels for all
+interpreters of INTERPRETERS.
 """
 
 from dataclasses import dataclass, field
 
-# As c_tests/preload/pythons.py calls them: (minor version or None, shared or static).
+# (minor version or None, shared or static)
 INTERPRETERS = (("3.11", "shared"), (None, "static"), ("3.13", "shared"))
 
 PYTEST = ["pytest==8.4.2"]
 
 
-@dataclass
+@dataclass(eq=False)
 class Project:
-    name: str                   # as pip knows it
-    version: str
-    what: list                  # what the runner is given, as it says
-    runner: str = "pytest"      # by paths; "unittest" by modules; "script": its own runner
+    name: str                   # on PyPI
+    version: str                # "2.0.1", or a condition: "<7"; "" for any
+    what: list                  # the runner's arguments
+    runner: str = "pytest"      # of paths; "unittest": of modules; "script": its own runner
     part: str = ""              # which part of the suite that is; "": all of it
+    tools: list = field(default_factory=lambda: PYTEST)
     needs: list = field(default_factory=list)       # packages beside it
     unbuilt: list = field(default_factory=list)     # more of them, that have no wheel
     keep: list = field(default_factory=list)        # of the source archive; []: none needed
@@ -27,22 +28,23 @@ class Project:
     options: list = field(default_factory=list)     # more words for pytest
     settings: dict = field(default_factory=dict)    # more of the environment
     build: list = field(default_factory=list)       # commands that make test extensions
-    root: str = "{PACKAGES}"    # where the paths are: {PACKAGES}, {TESTS} or {BUILD}
-    title: str = ""             # where one package stands here twice
+    root: str = "{PACKAGES}"    # of the paths: {PACKAGES}, {TESTS}, {BUILD}, {EXTENSIONS}
+    title: str = ""             # of a package that is listed twice
     packed: bool = False        # run with OBMALLOC_ALIGN=8 as well
     minutes: int = 30           # the longest that one run may take
 
     @property
     def label(self):
-        return "%s-%s" % ((self.title or self.name).lower(), self.version)
+        return "%s-%s" % ((self.title or self.name).lower(), self.version.strip("<=>"))
 
     @property
     def requirement(self):
-        return "%s==%s" % (self.name, self.version)
+        exact = "==" if self.version[:1].isdigit() else ""
+        return self.name + exact + self.version
 
     @property
     def requirements(self):
-        return [self.requirement] + PYTEST + self.needs + self.unbuilt
+        return [self.requirement] + self.tools + self.needs + self.unbuilt
 
 
 HYPOTHESIS = ["--hypothesis-seed=0"]
@@ -123,7 +125,16 @@ PROJECTS = [
                    ["ninja", "-C", "{BUILD}", "-j2"]]),
 ]
 
-QUICK = ["greenlet"]
-
-# What differs and has to: (project, end of the test's id, reason).
-KNOWN = ()
+# On relinked interpreters; any version, since no version supports all of these interpreters.
+EXTENSIONS = [
+    Project("numpy", "", ["numpy/{CORE}/tests/test_%s.py" % name for name in
+                          ("dtype", "indexing", "item_selection", "numeric", "records",
+                           "regression", "scalarmath")],
+            tools=["pytest"], needs=["hypothesis"], options=["-m", "not slow"] + HYPOTHESIS),
+    Project("psutil", "<7", ["psutil/tests/test_%s.py" % name for name in
+                             ("connections", "contracts", "misc", "posix", "process")],
+            tools=["pytest"]),
+    Project("lxml", "", ["lxml_suite.py"], root="{EXTENSIONS}", tools=["pytest"]),
+    Project("pydantic", ">=2", ["pydantic_suite.py"], root="{EXTENSIONS}", tools=["pytest"]),
+    Project("cffi", "", ["cffi_suite.py"], root="{EXTENSIONS}", tools=["pytest"]),
+]

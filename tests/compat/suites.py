@@ -1,165 +1,227 @@
-"""Bring a project here: an environment with its wheel, and its tests.
+"""A project's own tests: the environment with its wheel, its test files, and runs of them.
 
-Each project has a virtual environment of its own with each interpreter, since they do not
-agree on what they need. pip runs in the interpreter that runs this file, and installs into
-the other (`pip --python`), so an interpreter without ensurepip will do. Tests that are not
-in the wheel come from the source archive of the same version, of which nothing is built,
-and nothing kept but what the tests need: the sources of the package beside them would be
-imported in place of the wheel.
+Each project has a virtual environment of its own with each interpreter, since their
+requirements conflict. pip runs in the interpreter that runs this file and installs into the
+other (`pip --python`), so an interpreter without ensurepip will do. Tests that are not in the
+wheel come from the source archive of the same version, of which nothing is built and only the
+tests are kept: the package's sources beside them would be imported in place of the wheel.
 
-Where all of it lies: FOLDER/env/PROJECT-VERSION/PYTHON, FOLDER/tests/PROJECT-VERSION. It
-is made once, and made again when what was asked for is another thing now.
+All of it is under target/compat: env/PROJECT-VERSION/PYTHON, tests/PROJECT-VERSION,
+build/PROJECT-VERSION/PYTHON. It is made once, and again if the request has changed.
 """
-
+import contextlib
+import dataclasses
+import fcntl
 import glob
-import importlib.util
 import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tarfile
 import tempfile
+from pathlib import Path
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.append(os.path.join(HERE, "..", "cpython"))
+import pytest
+from compat.environment import FOLDER, HERE, last_line
 
-from runner import clean_environment  # noqa: E402
+from support import child, outcomes, verdict
 
-
-# What an archive may not do, where tarfile knows the word.
-SAFELY = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
-
-
-class Missing(Exception):
-    """It cannot be had here; the text says why."""
-
-
-def last_line(text):
-    return (text.strip().splitlines() or ["nothing was said"])[-1]
+RERUNS = 3
+# tarfile extracts nothing outside of the folder, where it has this option.
+SAFELY = {'filter': 'data'} if hasattr(tarfile, 'data_filter') else {}
 
 
 def run(command, what, timeout=900, cwd=None, **settings):
-    """The output of a command that has to succeed; raises Missing with its last words."""
-    try:
-        done = subprocess.run(command, env=dict(clean_environment(), **settings), cwd=cwd,
-                              timeout=timeout, stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                              universal_newlines=True, errors="replace")
-    except subprocess.TimeoutExpired:
-        raise Missing("%s: no end within %d s" % (what, timeout))
-    if done.returncode != 0:
-        raise Missing("%s: %s" % (what, last_line(done.stdout)))
-    return done.stdout
+    """The output of a command; skips the check if it fails, with its last line."""
+    done = child.run(command, child.clean_environment(**settings), timeout, cwd)
+    if done.status != 0:
+        pytest.skip(f'{what}: {done.status}: {last_line(done.out + done.err)}')
+    return done.out
 
 
 def pip(words, what, **settings):
-    if importlib.util.find_spec("pip") is None:
-        raise Missing("%s has no pip" % os.path.basename(sys.executable))
-    return run([sys.executable, "-m", "pip", "--disable-pip-version-check"] + words, what,
-               **settings)
+    run([sys.executable, '-m', 'pip', '--disable-pip-version-check', *words], what, **settings)
 
 
+@contextlib.contextmanager
 def made(folder, wish):
-    """Whether the folder has been made to its end, of the same wish."""
-    try:
-        with open(os.path.join(folder, "made.json"), encoding="utf-8") as stream:
-            return json.load(stream) == wish
-    except (OSError, ValueError):
-        return False
+    """Yields whether the folder must be made; it is empty then, and one worker makes it. At the
+    end it is marked as made of this wish."""
+    mark, wish = folder / 'made.json', json.dumps(wish)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(f'{folder}.lock', 'w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if mark.exists() and mark.read_text() == wish:
+            yield False
+            return
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        yield True
+        mark.write_text(wish)
 
 
-def mark(folder, wish):
-    with open(os.path.join(folder, "made.json"), "w", encoding="utf-8") as stream:
-        json.dump(wish, stream)
-
-
-def environment(project, python, folder):
+def environment(project, python):
     """The python of a virtual environment with the project's wheel and its tools."""
-    place = os.path.join(folder, "env", project.label, python.label.replace(" ", "-"))
-    inside = os.path.join(place, "bin", "python")
-    wish = [os.path.realpath(python.path), project.requirements]
-    if not made(place, wish):
-        shutil.rmtree(place, ignore_errors=True)
-        run([python.path, "-m", "venv", "--without-pip", place], "venv")
-        built = ["--no-binary", ",".join(re.split("[<>=~]", one)[0] for one in project.unbuilt)]
-        pip(["--python", inside, "install", "--quiet", "--only-binary", ":all:"]
-            + built * bool(project.unbuilt) + project.requirements, "pip install")
-        mark(place, wish)
+    folder = FOLDER / 'env' / project.label / python.name
+    inside = folder / 'bin/python'
+    with made(folder, [python.executable, project.requirements]) as missing:
+        if missing:
+            run([python.path, '-m', 'venv', '--without-pip', folder], 'venv')
+            names = ','.join(re.split('[<>=~]', one)[0] for one in project.unbuilt)
+            pip(['--python', inside, 'install', '--quiet', '--only-binary', ':all:',
+                 *(['--no-binary', names] if names else []), *project.requirements],
+                'pip install')
     return inside
 
 
-def site_packages(inside):
-    """Where the environment's packages lie."""
-    return run([inside, "-c", "import sysconfig; print(sysconfig.get_path('platlib'))"],
-               "site-packages").strip()
-
-
-def unpack(archive, keep, place):
-    """Of a source archive, the files under the paths in `keep`."""
+def unpack(archive, keep, folder):
+    """Extracts the files of a source archive under the paths in `keep`."""
     with tarfile.open(archive) as stream:
         for member in stream.getmembers():
-            parts = member.name.split("/", 1)
-            if len(parts) < 2 or not any(parts[1] == path or parts[1].startswith(path + "/")
-                                         for path in keep):
-                continue
-            member.name = parts[1]
-            stream.extract(member, place, **SAFELY)
+            member.name = member.name.partition('/')[2]
+            if any(f'{member.name}/'.startswith(f'{path}/') for path in keep):
+                stream.extract(member, folder, **SAFELY)
 
 
-def tests(project, folder):
-    """The folder with what the project's source archive has for its tests."""
-    place = os.path.join(folder, "tests", project.label)
-    wish = [project.requirement, sorted(project.keep)]
-    if not made(place, wish):
-        shutil.rmtree(place, ignore_errors=True)
-        os.makedirs(place)
-        with tempfile.TemporaryDirectory(prefix="obmalloc-compat-") as scratch:
-            pip(["download", "--quiet", "--no-deps", "--no-binary", ":all:", "--use-pep517",
-                 "--no-build-isolation", "--dest", scratch, project.requirement],
-                "pip download", PYTHONPATH=os.path.join(HERE, "backends"))
-            [archive] = glob.glob(os.path.join(scratch, "*.tar.gz"))
-            unpack(archive, project.keep, place)
-        mark(place, wish)
-    return place
+def tests(project):
+    """The folder with the tests of the project's source archive."""
+    folder = FOLDER / 'tests' / project.label
+    with made(folder, [project.requirement, sorted(project.keep)]) as missing, \
+            tempfile.TemporaryDirectory() as scratch:
+        if missing:
+            pip(['download', '--quiet', '--no-deps', '--no-binary', ':all:', '--use-pep517',
+                 '--no-build-isolation', '--dest', scratch, project.requirement],
+                'pip download', PYTHONPATH=str(HERE / 'backends'))
+            [archive] = glob.glob(f'{scratch}/*.tar.gz')
+            unpack(archive, project.keep, folder)
+    return folder
 
 
-def graft(project, inside, folder):
-    """Puts tests that import their package relatively where the package is."""
-    packages = site_packages(inside)
-    for source, target in project.graft.items():
-        path = os.path.join(packages, target)
-        shutil.rmtree(path, ignore_errors=True)
-        shutil.copytree(os.path.join(tests(project, folder), source), path)
+class Suite:
+    """A project's tests in one environment."""
+
+    def __init__(self, project, python):
+        self.project, self.version = project, python.version
+        self.inside = environment(project, python)
+        packages = run([self.inside, '-c', 'import sysconfig; print(sysconfig.get_path("platlib"))'],
+                       'site-packages').strip()
+        core = '_core' if os.path.isdir(f'{packages}/numpy/_core/tests') else 'core'
+        self.places = dict(PACKAGES=packages, PYTHON=self.inside, CORE=core,
+                           EXTENSIONS=HERE / 'extensions')
+        if project.keep:
+            self.places['TESTS'] = tests(project)
+        for source, target in project.graft.items():
+            # Tests that import their package relatively must be beside it.
+            path = Path(packages, target)
+            shutil.rmtree(path, ignore_errors=True)
+            shutil.copytree(self.places['TESTS'] / source, path)
+        if project.build:
+            self.places['BUILD'] = self.build(python)
+        self.places['ROOT'] = self.root = self.at(project.root)
+
+    def at(self, text):
+        """The text with the names of places replaced by their paths."""
+        for name, path in self.places.items():
+            text = text.replace('{%s}' % name, str(path))
+        return text
+
+    def build(self, python):
+        """The folder in which the project's test extensions are built for this interpreter:
+        cmake and ninja come as wheels, the compiler is the system's."""
+        folder = FOLDER / 'build' / self.project.label / python.name
+        self.places['BUILD'] = folder
+        if not shutil.which('g++'):
+            pytest.skip('no g++')
+        tools = self.inside.parent
+        with made(folder, [python.executable, self.project.requirements,
+                           self.project.build]) as missing:
+            for command in self.project.build if missing else ():
+                run([self.at(word) for word in command], f'building: {command[0]}', 3600, folder,
+                    PATH=f'{tools}{os.pathsep}{os.environ["PATH"]}', VIRTUAL_ENV=str(tools.parent))
+        return folder
+
+    def words(self, path, part):
+        """The command with an interpreter; of the whole suite, or of some files or modules."""
+        what = [self.at(word) for word in self.project.what]
+        script = [path, outcomes.INSIDE / 'obmalloc_unittest.py']
+        if self.project.runner == 'unittest':
+            return [*script, 'modules', *(part or what)]
+        if self.project.runner == 'script':
+            return [*script, 'script', os.path.join(self.root, what[0]), *what[1:]]
+        settings = [file for file in (os.path.join(self.root, name) for name in
+                                      ('pytest.ini', 'pyproject.toml', 'setup.cfg'))
+                    if self.project.root == '{TESTS}' and os.path.exists(file)]
+        return [path, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-p', 'obmalloc_pytest',
+                '-c', (settings + [os.devnull])[0], '--rootdir', self.root, '--confcutdir',
+                self.root, *map(self.at, self.project.options),
+                *(os.path.join(self.root, file) for file in part or what)]
+
+    def run(self, side, part=()):
+        """One run of the whole, or of a part; a side is (interpreter, settings)."""
+        path, more = side
+
+        def settings(folder):
+            chosen = dict(PYTHONHASHSEED='0', PYTHONPATH=str(outcomes.INSIDE),
+                          PATH=f'{self.inside.parent}{os.pathsep}{os.environ["PATH"]}',
+                          RECORD_OUTCOMES=str(folder / 'outcomes'))
+            for name, value in self.project.settings.items():
+                chosen[name] = os.pathsep.join(filter(None, (chosen.get(name), self.at(value))))
+            if 'LD_PRELOAD' in more:
+                chosen['OBMALLOC_STATS'] = str(folder / 'stats-%p.json')
+            return chosen | more
+
+        def command(outfile):
+            work = str(outfile.parent / 't/work')
+            return [str(word).replace('{WORK}', work) for word in self.words(path, part)]
+        done = outcomes.run(command, settings, self.project.minutes * 60, stall=300)
+        if done.state and done.ending == 'exit status 1':
+            done.ending = ''        # a test failed; the run reached its end
+        return done
+
+    def compare(self, stock_side, stock, side, known=()):
+        """(Verdict, runs with the library) of a side and a run without the library. Files whose
+        outcomes differ run three more times on each side."""
+        ours = self.run(side)
+        base, other = [with_state(stock)], [with_state(ours)]
+        part = differing(stock, ours)
+        for _ in range(RERUNS if part else 0):
+            base.append(merged(base[0], self.run(stock_side, part)))
+            other.append(merged(other[0], self.run(side, part)))
+        return verdict.judge(self.project.name, base, other, known), other
 
 
-def at(text, places):
-    """The text, in which the names of places are replaced by their paths."""
-    for name, path in places.items():
-        text = text.replace("{%s}" % name, path)
-    return text
+def why_inactive(run, version):
+    """Why the run does not prove that the library served it; '' if it does."""
+    if run.ending:
+        return ''               # without statistics; the way it ended is judged
+    if 'libobmalloc.so' not in run.mapped:
+        return 'the library is not mapped'
+    try:
+        stats = json.loads(run.stats)
+    except ValueError:
+        return 'no statistics of the process that ran the tests'
+    if stats['host'] != version or stats['pid'] != run.pid:
+        return 'statistics of another process'
+    return '' if stats['pools']['used'] else 'no pool is in use'
 
 
-def build(project, python, inside, places, folder):
-    """The folder in which the project's test extensions are built for this interpreter.
+def differing(one, other):
+    """The files, or modules, whose tests ended differently in two runs."""
+    names = [name for name in {*one.outcomes, *other.outcomes}
+             if one.outcomes.get(name) != other.outcomes.get(name)]
+    names += [run.last_test for run in (one, other) if run.last_test]
+    return sorted({name.split('::')[0] for name in names})
 
-    The tools come with the environment: cmake and ninja as wheels; the compiler is the
-    system's. Optimised code would take longer to make than to run.
-    """
-    place = os.path.join(folder, "build", project.label, python.label.replace(" ", "-"))
-    wish = [os.path.realpath(python.path), project.requirements, project.build]
-    names = dict(places, BUILD=place, PYTHON=inside)
-    if made(place, wish):
-        return place
-    if shutil.which("g++") is None:
-        raise Missing("no g++ here")
-    shutil.rmtree(place, ignore_errors=True)
-    os.makedirs(place)
-    tools = os.path.dirname(inside)
-    for command in project.build:
-        words = [at(word, names) for word in command]
-        run(words, "building: " + words[0], timeout=3600, cwd=place,
-            PATH=tools + os.pathsep + os.environ["PATH"], VIRTUAL_ENV=os.path.dirname(tools))
-    mark(place, wish)
-    return place
+
+def merged(first, again):
+    """The whole run with the outcomes of a part that ran again."""
+    return with_state(dataclasses.replace(
+        first, outcomes={**first.outcomes, **again.outcomes}, ending=again.ending,
+        last_test=again.last_test))
+
+
+def with_state(run):
+    """The state that follows from the outcomes, so that runs of parts can be compared."""
+    bad = any(verdict.BAD & set(found) for found in run.outcomes.values())
+    return dataclasses.replace(run, state=run.state and ('failed' if bad else 'passed'))

@@ -2,12 +2,14 @@
 import http.client
 import json
 import os
-import shutil
 import signal
 import socket
 
-from base import (PROGRAMS, Fails, Running, active, at_once, comes, demand, environment,
-                  kinds_of_lines, ran, same, sides, since, support, virtual)
+import pytest
+from compat.environment import (ACTIVE, PROGRAMS, Running, assert_active, in_threads,
+                                kinds_of_lines, run_both, sides, virtual)
+
+from support import child
 
 REQUESTS, WORKERS, LIFE = 2000, 3, 300
 
@@ -18,12 +20,12 @@ def free_port():
         return one.getsockname()[1]
 
 
-def ask(port, number):
+def get(port, number):
     link = http.client.HTTPConnection('127.0.0.1', port, timeout=30)
     try:
-        link.request('GET', '/%d' % number)
+        link.request('GET', f'/{number}')
         answer = link.getresponse()
-        demand(answer.status == 200, 'status', answer.status)
+        assert answer.status == 200
         return json.loads(answer.read())
     finally:
         link.close()
@@ -37,96 +39,90 @@ def is_open(port):
         return False
 
 
-def serve(programs, env, worker):
-    """(answers by number, what was logged, the server's pid)."""
+def serve(programs, env, worker, folder):
+    """(answers by number, log, the server's pid)."""
     port, answers = free_port(), {}
-    command = [os.path.join(programs, 'gunicorn'), '--preload', '-w', str(WORKERS), '-k', worker,
-               '--max-requests', str(LIFE), '--max-requests-jitter', '40', '--threads',
-               '4' if worker == 'gthread' else '1', '-b', '127.0.0.1:%d' % port, 'web:app']
-    env = dict(env, HOME=support.scratch())     # where it has its control socket
-    with Running(command, env, PROGRAMS) as server:
-        demand(comes(lambda: is_open(port) or server.child.poll() is not None)
-               and server.child.poll() is None, 'it does not serve', server.said())
+    command = [programs / 'gunicorn', '--preload', '-w', WORKERS, '-k', worker, '--max-requests',
+               LIFE, '--max-requests-jitter', 40, '--threads', 4 if worker == 'gthread' else 1,
+               '-b', f'127.0.0.1:{port}', 'web:app']
+    # gunicorn creates its control socket in HOME.
+    with Running(command, env | {'HOME': str(folder)}, folder, PROGRAMS) as server:
+        server.wait_until(lambda: is_open(port))
 
         def client(first):
             for number in range(first, REQUESTS, 4):
-                for again in range(20):     # a worker that ends may reset a connection
+                for _ in range(20):     # a worker that ends may reset a connection
                     try:
-                        answers[number] = ask(port, number)
+                        answers[number] = get(port, number)
                         break
                     except (OSError, http.client.HTTPException) as error:
-                        complaint = error
+                        problem = error
                 else:
-                    raise Fails('request %d: %r' % (number, complaint))
-        at_once(4, client)
-        status, out, err = server.end(signal.SIGTERM)
-        demand(status == 0, 'exit status', status, err[-2000:])
-        demand(not is_open(port), 'somebody serves after the end')
+                    pytest.fail(f'request {number}: {problem!r}')
+        in_threads(4, client)
+        log = ''.join(server.end(signal.SIGTERM))
+        assert not is_open(port), 'a process serves after the end'
         left = [pid for pid in {each[2] for each in answers.values()}
-                if os.path.exists('/proc/%d' % pid)]
-        demand(not left, 'workers that are still there:', left)
-        return answers, out + err, server.pid
+                if os.path.exists(f'/proc/{pid}')]
+        assert not left, 'workers that still exist'
+        return answers, log, server.pid
 
 
-@environment('gunicorn', since(3, 10))
-def gunicorn(python):
+@pytest.mark.network
+@pytest.mark.since(3, 10)
+def test_gunicorn(python, tmp_path, found):
     programs = virtual(python, 'gunicorn')
     words = []
     for worker in 'sync', 'gthread':
-        ours, stock = (serve(programs, env, worker) for env in sides(OBMALLOC_DECAY_MS='200'))
+        ours, stock = (serve(programs, env, worker, tmp_path)
+                       for env in sides(OBMALLOC_DECAY_MS='200'))
         for answers, _, pid in ours, stock:
-            demand(len(answers) == REQUESTS, len(answers), 'answers')
-            demand({each[3] for each in answers.values()} == {pid}, 'workers of others')
-        same({n: each[:2] for n, each in ours[0].items()},
-             {n: each[:2] for n, each in stock[0].items()}, 'answers')
-        demand(min(each[4] for each in ours[0].values()) > 30000, 'not ours in a worker')
-        demand(max(each[4] for each in stock[0].values()) == -1, 'ours in the other side')
-        demand('obmalloc: ' not in ours[1], 'we said something', ours[1][-1000:])
-        # A worker that is not yet up when the end comes is one more kind of line.
-        logs = [[line for line in kinds_of_lines(side[1]) if 'was sent SIGTERM' not in line]
-                for side in (ours, stock)]
-        same(*logs, worker + ': log')
-        pids = len({each[2] for each in ours[0].values()})
-        demand(pids > WORKERS + 1, 'no worker was recycled')
-        words.append('%s: %d requests by %d workers' % (worker, REQUESTS, pids))
-    return ', '.join(words)
+            assert len(answers) == REQUESTS
+            assert {each[3] for each in answers.values()} == {pid}, 'workers of another parent'
+        assert ({n: each[:2] for n, each in ours[0].items()}
+                == {n: each[:2] for n, each in stock[0].items()})
+        assert min(each[4] for each in ours[0].values()) > 30000, 'live blocks in a worker'
+        assert max(each[4] for each in stock[0].values()) == -1, 'the library without preload'
+        assert 'obmalloc: ' not in ours[1], ours[1][-1000:]
+        # A worker that has not started yet when SIGTERM comes logs one more kind of line.
+        logs = [[line for line in kinds_of_lines(log) if 'was sent SIGTERM' not in line]
+                for _, log, _ in (ours, stock)]
+        assert logs[0] == logs[1], worker
+        pids = {each[2] for each in ours[0].values()}
+        assert len(pids) > WORKERS + 1, 'no worker was recycled'
+        words.append(f'{worker}: {REQUESTS} requests by {len(pids)} workers')
+    found(', '.join(words))
 
 
 TASKS, CHILDREN = 500, 3
 
 
-def work(programs, env, name):
-    folder = support.scratch(name)
-    shutil.rmtree(folder, ignore_errors=True)
-    env = dict(env, TASKS_FOLDER=folder)
-    command = [os.path.join(programs, 'celery'), '-A', 'tasks', 'worker', '--pool', 'prefork',
-               '--concurrency', str(CHILDREN), '--loglevel', 'WARNING', '--without-gossip',
-               '--without-mingle', '--without-heartbeat']
-    os.makedirs(folder)
-    with Running(command, dict(env, C_FORCE_ROOT='1'), PROGRAMS) as worker:
-        client = support.run([os.path.join(programs, 'python'), os.path.join(PROGRAMS, 'tasks.py'),
-                              str(TASKS)], env, timeout=240)
-        if client.status != 0:
-            raise Fails(client.report + '\n'.join(worker.said()))
-        status, out, err = worker.end(signal.SIGTERM)
-        demand(status == 0, 'exit status', status, err[-2000:])
-        return support.said(client), out + err, worker.pid, client
+def work(programs, env, folder):
+    """([number, result, pid, live blocks] of each task, log)."""
+    folder.mkdir()
+    env = env | {'TASKS_FOLDER': str(folder)}
+    command = [programs / 'celery', '-A', 'tasks', 'worker', '--pool', 'prefork', '--concurrency',
+               CHILDREN, '--loglevel', 'WARNING', '--without-gossip', '--without-mingle',
+               '--without-heartbeat']
+    with Running(command, env | {'C_FORCE_ROOT': '1'}, folder, PROGRAMS) as worker:
+        client = child.run([programs / 'python', PROGRAMS / 'tasks.py', TASKS], env, timeout=240)
+        assert client.status == 0, client.report + '\n'.join(worker.output())
+        return client.said, ''.join(worker.end(signal.SIGTERM))
 
 
-@environment('celery', since(3, 10))
-def celery(python):
+@pytest.mark.network
+@pytest.mark.since(3, 10)
+def test_celery(python, tmp_path, found):
     programs = virtual(python, 'celery', 'gunicorn')
-    label = python.label.replace(' ', '-')
-    ours, stock = (work(programs, env, 'tasks-%s-%d' % (label, n))
-                   for n, env in enumerate(sides()))
-    same([each[:2] for each in ours[0]], [each[:2] for each in stock[0]], 'results')
-    demand(len(ours[0]) == TASKS, len(ours[0]), 'results')
-    demand(min(each[3] for each in ours[0]) > 30000, 'not ours in a child')
-    demand(max(each[3] for each in stock[0]) == -1, 'ours in the other side')
-    pids = len({each[2] for each in ours[0]})
-    demand(pids > CHILDREN + 2, 'no child was replaced', pids)
-    same(kinds_of_lines(ours[1]), kinds_of_lines(stock[1]), 'log')
-    return '%d tasks by %d children' % (TASKS, pids)
+    ours, stock = (work(programs, env, tmp_path / str(n)) for n, env in enumerate(sides()))
+    assert [each[:2] for each in ours[0]] == [each[:2] for each in stock[0]]
+    assert len(ours[0]) == TASKS
+    assert min(each[3] for each in ours[0]) > 30000, 'live blocks in a child'
+    assert max(each[3] for each in stock[0]) == -1, 'the library without preload'
+    pids = {each[2] for each in ours[0]}
+    assert len(pids) > CHILDREN + 2, 'no child was replaced'
+    assert kinds_of_lines(ours[1]) == kinds_of_lines(stock[1])
+    found(f'{TASKS} tasks by {len(pids)} children')
 
 
 POOL = '''
@@ -148,24 +144,21 @@ if __name__ == "__main__":
 '''
 
 
-@environment('multiprocessing', since(3, 6))
-def multiprocessing(python):
-    path = support.scratch('pool-%s.py' % python.label.replace(' ', '-'))
-    with open(path, 'w') as file:
-        file.write(POOL)
+@pytest.mark.since(3, 6)
+def test_multiprocessing(python, tmp_path, found):
+    path = tmp_path / 'pool.py'
+    path.write_text(POOL)
     words = []
     for method in 'fork', 'spawn', 'forkserver':
-        ours, stock = (ran(support.run([python.path, path, method], env, timeout=200))
-                       for env in sides())
-        (results, pids, least, _), (expected, _, _, most) = support.said(ours), support.said(stock)
-        same(results, expected, method)
-        demand(least > 5000 and most == -1, 'whose blocks:', least, most)
-        same(kinds_of_lines(ours.err), kinds_of_lines(stock.err), method + ': stderr')
-        demand(len(pids) > 6, 'no worker was replaced')
-        words.append('%s by %d' % (method, len(pids)))
-    loud = ran(support.run([python.path, path, 'spawn'], sides(OBMALLOC_VERBOSE='1')[0],
-                           timeout=200))
-    active(loud, python)
-    said = {int(line.group(1)) for line in loud.lines(support.ACTIVE)}
-    demand(set(support.said(loud)[1]) <= said, 'a spawned worker without its line')
-    return '70 pieces each: ' + ', '.join(words)
+        ours, stock = run_both([python.path, path, method], 200)
+        (results, pids, least, _), (expected, _, _, most) = ours.said, stock.said
+        assert results == expected, method
+        assert least > 5000 and most == -1, 'live blocks in the workers'
+        assert kinds_of_lines(ours.err) == kinds_of_lines(stock.err), method
+        assert len(pids) > 6, 'no worker was replaced'
+        words.append(f'{method} by {len(pids)} workers')
+    loud = child.run([python.path, path, 'spawn'], sides(OBMALLOC_VERBOSE='1')[0], 200, status=0)
+    assert_active(loud, python)
+    assert set(loud.said[1]) <= {int(line[1]) for line in loud.lines(ACTIVE)}, \
+        'a spawned worker without its status line'
+    found('70 pieces of work with each start method: ' + ', '.join(words))

@@ -1,20 +1,24 @@
-"""The system around the process: strict accounting of memory, a root without anything in
-it, and CPython's own tests beside another malloc."""
+"""The system around the process: strict accounting of memory, an empty root, and CPython's
+own tests beside another malloc."""
 import contextlib
+import glob
 import os
 import re
 import shutil
+from pathlib import Path
 
-from base import (Skip, active, demand, environment, last_line, need, ran, same, sides, since,
-                  support)
+import pytest
+from compat.environment import INSIDE, assert_active, last_line, need, run_both, sides
 
-OVERCOMMIT = '/proc/sys/vm/overcommit_memory'
-RATIO = '/proc/sys/vm/overcommit_ratio'
+from support import child
+
+OVERCOMMIT = Path('/proc/sys/vm/overcommit_memory')
+RATIO = Path('/proc/sys/vm/overcommit_ratio')
 
 FILL = '''
 import inside, json, resource, sys
 rows, sizes = [None] * 1000000, []
-resource.setrlimit(resource.RLIMIT_AS, (1 << 29, 1 << 29))      # what there is ends here
+resource.setrlimit(resource.RLIMIT_AS, (1 << 29, 1 << 29))
 for turn in range(3):
     count, reserve = 0, [[n] for n in range(100000, 101000)]
     try:
@@ -35,145 +39,124 @@ print(json.dumps(sizes))
 
 @contextlib.contextmanager
 def strict():
-    """The kernel promises no more memory than it has; as it was before, afterwards."""
-    with open(OVERCOMMIT) as file, open(RATIO) as other:
-        before, ratio = file.read(), other.read()
+    """The kernel commits no more memory than it has; restores the settings afterwards."""
+    before = {file: file.read_text() for file in (RATIO, OVERCOMMIT)}
     try:
-        with open(RATIO, 'w') as other:
-            other.write('95')
-        with open(OVERCOMMIT, 'w') as file:
-            file.write('2')
+        RATIO.write_text('95')
+        OVERCOMMIT.write_text('2')
     except OSError as error:
-        raise Skip('%s cannot be set: %s' % (OVERCOMMIT, error))
+        pytest.skip(f'{OVERCOMMIT} cannot be set: {error}')
     try:
         yield
     finally:
-        with open(OVERCOMMIT, 'w') as file:
-            file.write(before)
-        with open(RATIO, 'w') as other:
-            other.write(ratio)
+        for file, text in before.items():
+            file.write_text(text)
 
 
-def promised():
-    """(KiB that all processes were promised, KiB that may be)."""
-    with open('/proc/meminfo') as file:
-        text = file.read()
-    return [int(re.search('^%s: +(\\d+)' % name, text, re.M).group(1))
+def committed():
+    """(KiB that all processes have committed, KiB that they may commit)."""
+    text = Path('/proc/meminfo').read_text()
+    return [int(re.search(f'^{name}: +(\\d+)', text, re.M)[1])
             for name in ('Committed_AS', 'CommitLimit')]
 
 
-@environment('overcommit-off', since(3, 6), only_asked=True)
-def overcommit(python):
-    """For half a minute no process of the machine gets more than there is."""
-    ours, stock = [], []
-    try:
-        with strict():
-            now, most = promised()
-            if now > 0.7 * most:
-                raise Skip('others here were promised too much already: %d of %d MiB'
-                           % (now >> 10, most >> 10))
-            short = 'import inside; print(inside.workload(3))'
-            for env, into in zip(sides(OBMALLOC_VERBOSE='1'), (ours, stock)):
-                into.append(support.run([python.path, '-c', FILL], env, timeout=200))
-                into.append(support.run([python.path, '-c', short], env))
-    except OSError as error:
-        raise Skip(str(error))
-    for done in ours + stock:
-        ran(done)
-    for done in ours:
-        active(done, python)
-    same(ours[1].out, stock[1].out, 'output')
-    first, second = support.said(ours[0]), support.said(stock[0])
-    demand(min(first) > 0.9 * max(first), 'the room got less', first)
-    demand(first[0] > 0.85 * second[0], 'room', first, second)
-    return '%s things until MemoryError, three times; stock %s' % (first[0], second[0])
+@pytest.mark.root
+@pytest.mark.skipif(not os.environ.get('OVERCOMMIT_OFF'), reason='changes a setting of the whole '
+                    'machine for half a minute: OVERCOMMIT_OFF=1 runs it')
+@pytest.mark.since(3, 6)
+def test_overcommit_off(python, found):
+    with strict():
+        now, most = committed()
+        if now > 0.7 * most:
+            pytest.skip(f'other processes have committed {now >> 10} of {most >> 10} MiB')
+        fill, stock_fill = run_both([python.path, '-c', FILL], 200, OBMALLOC_VERBOSE='1')
+        short, stock_short = run_both(
+            [python.path, '-c', 'import inside; print(inside.workload(3))'], OBMALLOC_VERBOSE='1')
+    assert_active(fill, python)
+    assert_active(short, python)
+    assert short.out == stock_short.out
+    assert min(fill.said) > 0.9 * max(fill.said), 'less room after a MemoryError'
+    assert fill.said[0] > 0.85 * stock_fill.said[0]
+    found('objects until MemoryError, three times: '
+          f'{fill.said[0]}, stock {stock_fill.said[0]}')
 
 
-@environment('bare-root', lambda python: not python.shared)
-def bare_root(python):
-    """chroot into a folder that has an interpreter, its modules and libraries, and no
-    /proc, /sys, /dev, /etc, /tmp."""
+IN_A_BARE_ROOT = '''
+import sys; sys.path.insert(0, "/"); import os, inside, time
+assert not os.path.exists("/proc") and not os.path.exists("/dev/null")
+kept = [[n] for n in range(300000)]; del kept
+for n in range(100): work = [[n] for n in range(3000)]; time.sleep(0.003)
+pid = os.fork()
+if pid == 0: inside.workload(1); os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+print(inside.workload(2))
+'''
+
+
+@pytest.mark.root
+def test_bare_root(python, library, tmp_path, found):
+    """chroot into a folder that has an interpreter, its modules and libraries, and no /proc,
+    /sys, /dev, /etc, /tmp."""
     need('ldd')
+    if python.shared:
+        pytest.skip('for a static build')
     if os.geteuid() != 0:
-        raise Skip('only root may')
-    root = support.scratch('bare')
-    shutil.rmtree(root, ignore_errors=True)
-    asked = support.run([python.path, '-c', 'import json; print(json.__path__[0])'])
-    modules = os.path.dirname(last_line(asked.out))
-    dynamic = os.path.join(modules, 'lib-dynload')
-    wanted = [python.path, support.LIBRARY] + [
-        os.path.join(dynamic, name) for name in os.listdir(dynamic)
-        if re.match('_(json|ctypes|random|bisect|struct|heapq|math|posixsubprocess)|math', name)]
-    needed = set()
-    for each in wanted:
-        needed |= set(re.findall(r'(/\S+) \(0x', support.run(['ldd', each]).out))
-    for path in sorted(needed) + [python.path, support.LIBRARY]:
-        target = root + os.path.abspath(path)
-        os.makedirs(os.path.dirname(target), exist_ok=True)
+        pytest.skip('only root may')
+    modules = Path(last_line(child.run([python.path, '-c', 'import json; print(json.__path__[0])'],
+                                       status=0).out)).parent
+    dynamic = [file for file in (modules / 'lib-dynload').iterdir() if re.match(
+        '_(json|ctypes|random|bisect|struct|heapq|math|posixsubprocess)|math', file.name)]
+    libraries = {path for file in [python.path, library, *dynamic] for path in
+                 re.findall(r'(/\S+) \(0x', child.run(['ldd', file]).out)}
+    for path in sorted(libraries) + [python.path, str(library)]:
+        target = Path(f'{tmp_path}{os.path.abspath(path)}')
+        target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)
-    shutil.copytree(modules, root + modules, ignore=shutil.ignore_patterns(
-        '__pycache__', 'test', 'dist-packages', 'config-*', 'idlelib'), symlinks=False,
+    shutil.copytree(modules, f'{tmp_path}{modules}', ignore=shutil.ignore_patterns(
+        '__pycache__', 'test', 'dist-packages', 'config-*', 'idlelib'),
         ignore_dangling_symlinks=True)
-    for name in 'inside.py',:
-        shutil.copy(os.path.join(support.PROGRAMS, name), root)
-    code = ('import sys; sys.path.insert(0, "/"); import os, inside\n'
-            'assert not os.path.exists("/proc") and not os.path.exists("/dev/null")\n'
-            'import time\n'
-            'kept = [[n] for n in range(300000)]; del kept\n'
-            'for n in range(100): work = [[n] for n in range(3000)]; time.sleep(0.003)\n'
-            'pid = os.fork()\n'
-            'if pid == 0: inside.workload(1); os._exit(0)\n'
-            'assert os.waitpid(pid, 0)[1] == 0\n'
-            'print(inside.workload(2))')
+    shutil.copy(INSIDE / 'inside.py', tmp_path)
     runs = []
     for env in sides(OBMALLOC_VERBOSE='1', OBMALLOC_DECAY_MS='50', OBMALLOC_LIMIT='auto',
                      OBMALLOC_LIMIT_HARD='auto'):
-        preload = env.pop('LD_PRELOAD', None)
-        words = ['chroot', root, python.path, '-B', '-c', code]
-        if preload:     # chroot itself is to find it, too: by the same path
-            env['LD_PRELOAD'] = os.path.abspath(preload)
-        env.pop('PYTHONPATH')
-        runs.append(ran(support.run(words, env)))
-    active(runs[0], python)
-    same(runs[0].out, runs[1].out, 'output')
-    same(runs[1].err, '', 'stock stderr')
-    demand(runs[0].err.count('\n') == 1, runs[0].report)
-    return 'a root without proc, sys, dev and etc: the same output'
+        del env['PYTHONPATH']
+        if 'LD_PRELOAD' in env:     # chroot itself must find it by the same path
+            env['LD_PRELOAD'] = os.path.abspath(env['LD_PRELOAD'])
+        runs.append(child.run(['chroot', tmp_path, python.path, '-B', '-c', IN_A_BARE_ROOT], env,
+                              status=0))
+    assert_active(runs[0], python)
+    assert runs[0].out == runs[1].out
+    assert (runs[0].err.count('\n'), runs[1].err) == (1, ''), runs[0].report
+    found('a root without proc, sys, dev and etc')
 
 
 MODULES = ['test.test_' + name for name in ('gc', 'json', 'list', 'thread', 'queue')]
-LIBRARIES = {'jemalloc': 'libjemalloc.so.2', 'mimalloc': 'libmimalloc.so.2',
-             'tcmalloc': 'libtcmalloc_minimal.so.4'}
 
 
 def outcomes(python, env):
-    """{test: how it went} of CPython's modules."""
-    done = support.run([python.path, '-m', 'unittest', '-v'] + MODULES, env, timeout=400)
+    """{test: outcome} of CPython's modules."""
+    done = child.run([python.path, '-m', 'unittest', '-v', *MODULES], env, timeout=400)
     if 'No module named' in done.err:
-        raise Skip('CPython\'s tests are not installed: ' + last_line(done.err))
+        pytest.skip("CPython's tests are not installed: " + last_line(done.err))
     found = dict(re.findall(r'^(test\w+ \(\S+\))[^\n]*?(?:\n[^\n]*?)? \.\.\. (\w+)',
                             done.err, re.M))
-    demand(len(found) > 200, 'tests', len(found), done.report)
+    assert len(found) > 200, done.report
     return found
 
 
-@environment('other-mallocs', lambda python: python.shared and python.numbers >= (3, 8))
-def other_mallocs(python):
-    import test_other_allocators
-    words = []
-    for kind, name in LIBRARIES.items():
-        other = test_other_allocators.find(name)
-        if not other:
-            raise Skip('no %s here' % name)
-        _, plain = sides()
-        stock = outcomes(python, dict(plain, LD_PRELOAD=other))
-        for first in True, False:
-            order = [other, support.LIBRARY] if first else [support.LIBRARY, other]
-            env = dict(plain, LD_PRELOAD=':'.join(order))
-            ours = outcomes(python, env)
-            different = {test: (ours.get(test), stock.get(test)) for test in set(ours) | set(stock)
-                         if ours.get(test) != stock.get(test)}
-            demand(not different, kind, different)
-        words.append('%s %d' % (kind, len(stock)))
-    return 'equal outcomes in both orders: ' + ', '.join(words)
-
+@pytest.mark.since(3, 8)
+@pytest.mark.parametrize('name', ['libjemalloc.so.2', 'libmimalloc.so.2',
+                                  'libtcmalloc_minimal.so.4'])
+def test_other_mallocs(python, name, library, found):
+    """The other malloc preloaded before the library, and after it."""
+    other = next((path for folder in ('/usr/lib/*', '/usr/lib', '/usr/lib64', '/usr/local/lib')
+                  for path in glob.glob(f'{folder}/{name}')), None)
+    if not other:
+        pytest.skip(f'no {name}')
+    if not python.shared:
+        pytest.skip('for a shared build')
+    _, plain = sides()
+    stock = outcomes(python, plain | {'LD_PRELOAD': other})
+    for order in f'{other}:{library}', f'{library}:{other}':
+        assert outcomes(python, plain | {'LD_PRELOAD': order}) == stock, order
+    found(f'equal outcomes in both orders: {name.split(".")[0]} {len(stock)}')

@@ -1,221 +1,206 @@
 """Tools that look into a process, or stand between it and the allocator."""
+import functools
 import json
-import os
 import re
 import signal
 import subprocess
 
-from base import (PROGRAMS, Running, Skip, active, comes, demand, environment, kinds_of_lines,
-                  last_line, need, pythons, ran, same, sides, since, support, virtual)
+import pytest
+from compat.environment import (ACTIVE, ASIDE, PROGRAMS, Running, assert_active, eventually,
+                                kinds_of_lines, last_line, need, run_both, sides, virtual)
 
-LOAD, PEAK = (os.path.join(PROGRAMS, name) for name in ('load.py', 'peak.py'))
+from support import child, interpreters
 
-
-def ready(program):
-    demand(comes(lambda: 'ready' in program.said()[0] or program.child.poll() is not None),
-           'it does not start', program.said())
-    demand(program.child.poll() is None, 'it has ended', program.said())
+LOAD, PEAK = PROGRAMS / 'load.py', PROGRAMS / 'peak.py'
 
 
-def looked_into(python, env, look, seconds):
-    """Runs load.py; look(pid) meanwhile; it must go on to its end as if nobody had looked."""
-    with Running([python.path, LOAD, str(seconds)], env) as program:
-        ready(program)
-        found = look(program.pid)
-        status, out, err = program.end()
-        demand(status == 0, 'exit status', status, err)
-        return found, out, err
-
-
-def both(python, look, seconds=6):
-    """What look found with us and without; the programs said the same."""
-    ours, stock = (looked_into(python, env, look, seconds) for env in sides(OBMALLOC_VERBOSE='1'))
-    demand(len(re.findall('^obmalloc: active', ours[2], re.M)) == 1, 'not active:', ours[2])
-    same(ours[1], stock[1], 'output')
-    same(kinds_of_lines(ours[2]), kinds_of_lines(stock[2]), 'stderr')
-    return ours[0], stock[0]
+@pytest.fixture
+def both(tmp_path):
+    """Runs load.py on both sides and look(pid) meanwhile: the two results of `look`. The
+    programs must end as if no tool had been there."""
+    def both(path, look, seconds=6):
+        found, texts = [], []
+        for env in sides(OBMALLOC_VERBOSE='1'):
+            with Running([path, LOAD, seconds], env, tmp_path) as program:
+                program.wait_until(lambda: 'ready' in program.output()[0])
+                found.append(look(program.pid))
+                texts.append(program.end())
+        ours, stock = texts
+        assert len(re.findall('^obmalloc: active', ours[1], re.M)) == 1, ours[1]
+        assert ours[0] == stock[0]
+        assert kinds_of_lines(ours[1]) == kinds_of_lines(stock[1])
+        return found
+    return both
 
 
 # ---- gdb ----
 
+GDB = ['gdb', '-batch', '-nx']
+
+
 def call_into(pid):
-    """Whether gdb can call into the process, and what it said last."""
-    done = support.run(['gdb', '-batch', '-nx', '-p', str(pid), '-ex', 'call (int)getppid()'],
-                       timeout=100)
+    """Whether gdb can call a function in the process, and the last line of its errors."""
+    done = child.run([*GDB, '-p', pid, '-ex', 'call (int)getppid()'], timeout=100)
     return bool(re.search(r'^\$1 = \d+', done.out, re.M)), last_line(done.err)
 
 
+@functools.lru_cache(maxsize=None)
 def cannot_call():
-    """Why gdb can call into no process here, '' if it can. (An older gdb cannot restore the
-    registers of a newer processor, and leaves the process with wrong ones.)"""
+    """Why gdb can call a function in no process here, '' if it can. (An older gdb cannot restore
+    the registers of a newer processor, and leaves the process with wrong ones.)"""
     with subprocess.Popen(['sleep', '100'], stderr=subprocess.DEVNULL) as sleeper:
-        can, said = call_into(sleeper.pid)
+        can, error = call_into(sleeper.pid)
         sleeper.kill()
-    return '' if can else said
+    return '' if can else error
 
 
-@environment('gdb', since(3, 6))
-def gdb(python):
-    """Attaches, shows all threads, calls into the process, and lets it go."""
+@pytest.mark.since(3, 6)
+def test_gdb(python, both, found):
+    """Attaches, shows all threads, calls a function in the process, and detaches."""
     need('gdb')
     cannot = cannot_call()
 
     def look(pid):
-        done = support.run(['gdb', '-batch', '-nx', '-p', str(pid), '-ex',
-                            'thread apply all bt 30', '-ex', 'info sharedlibrary'], timeout=100)
+        done = child.run([*GDB, '-p', pid, '-ex', 'thread apply all bt 30', '-ex',
+                          'info sharedlibrary'], timeout=100)
         if 'ptrace' in done.err and 'not permitted' in done.err:
-            raise Skip('gdb may not attach here')
-        ran(done)
+            pytest.skip('gdb may not attach here')
+        assert done.status == 0, done.report
+        assert len(re.findall(r'^Thread \d+', done.out, re.M)) >= 3, done.report
         frames = set(re.findall(r'\b(_?PyEval_EvalFrame\w*|Py_RunMain)\b', done.out))
-        demand(len(re.findall(r'^Thread \d+', done.out, re.M)) >= 3, 'threads\n' + done.report)
         return frames, 'libobmalloc' in done.out, not cannot and call_into(pid)[0]
-    ours, stock = both(python, look)
-    same((ours[1], stock[1]), (True, False), 'gdb sees the library')
-    demand(cannot or ours[2] and stock[2], 'a call into the process', ours[2], stock[2])
-    call = 'no call (into any process here: %s)' % cannot if cannot else 'a call'
-    demand('_PyEval_EvalFrameDefault' in ours[0] & stock[0], 'frames:', ours[0], stock[0])
-    crash = []
+    ours, stock = both(python.path, look)
+    assert (ours[1], stock[1]) == (True, False), 'whether gdb shows the library'
+    assert cannot or ours[2] and stock[2], 'a call into the process'
+    assert '_PyEval_EvalFrameDefault' in ours[0] & stock[0]
+    crashes = []
     for env in sides():
-        done = ran(support.run(['gdb', '-batch', '-nx', '-ex', 'set startup-with-shell off',
-                                '-ex', 'set environment LD_PRELOAD ' + env.get('LD_PRELOAD', ''),
-                                '-ex', 'run', '-ex', 'bt', '--args', python.path, LOAD, '0',
-                                'crash'],
-                               {name: value for name, value in env.items() if name != 'LD_PRELOAD'},
-                               timeout=100))
-        demand('SIGSEGV' in done.out, done.report)
-        crash.append(bool(re.search(r'^#\d+ .*(PyEval|PyObject|_Py)', done.out, re.M)))
-    same(crash[0], crash[1], 'a backtrace of a crash')
-    demand(crash[0], 'no Python in the backtrace')
-    return 'attach, bt of all threads, %s, detach; run until SIGSEGV, bt' % call
+        preload = env.pop('LD_PRELOAD', '')
+        done = child.run([*GDB, '-ex', 'set startup-with-shell off', '-ex',
+                          f'set environment LD_PRELOAD {preload}', '-ex', 'run', '-ex', 'bt',
+                          '--args', python.path, LOAD, 0, 'crash'], env, timeout=100, status=0)
+        assert 'SIGSEGV' in done.out, done.report
+        crashes.append(bool(re.search(r'^#\d+ .*(PyEval|PyObject|_Py)', done.out, re.M)))
+    assert crashes == [True, True], 'Python in the backtrace of a crash'
+    call = f'no call (impossible for any process here: {cannot})' if cannot else 'a call'
+    found(f'attach, backtrace of all threads, {call}, detach; run until SIGSEGV, backtrace')
 
 
-@environment('gdb-preloaded')
-def gdb_preloaded():
+def test_gdb_preloaded(found):
     """gdb is a program with an interpreter in it: preloaded itself, it works."""
     need('gdb')
     code = ('python import json; kept = [{n: str(n)} for n in range(30000)];'
             ' print(len(json.dumps(kept)))')
-    ours, stock = (ran(support.run(['gdb', '-batch', '-nx', '-ex', code], env))
-                   for env in sides(OBMALLOC_VERBOSE='1'))
-    same(ours.out, stock.out, 'output')
-    lines = ours.lines(support.ACTIVE) + ours.lines(support.ASIDE)
-    demand(len(lines) == 1, 'status lines', ours.report)
-    return lines[0].group()[len('obmalloc: '):].replace('in pid %s' % lines[0].group(1), '')
+    ours, stock = run_both([*GDB, '-ex', code], OBMALLOC_VERBOSE='1')
+    assert ours.out == stock.out
+    lines = ours.lines(ACTIVE) + ours.lines(ASIDE)
+    assert len(lines) == 1, ours.report
+    found(re.sub(r' in pid \d+', '', lines[0][0].removeprefix('obmalloc: ')))
 
 
 # ---- py-spy ----
 
-@environment('py-spy', lambda python: (3, 6) <= python.numbers < (3, 14))
-def py_spy(python):
-    home = next((one for one in pythons.find()[0] if one.minor == '3.11'), None)
+@pytest.mark.network
+def test_py_spy(python, both, tmp_path, found):
+    if not (3, 6) <= python.numbers < (3, 14):
+        pytest.skip('py-spy reads 3.6 to 3.13')
+    home = next((one for one in interpreters.find() if one.minor == '3.11' and one.shared), None)
     if home is None:
-        raise Skip('no 3.11 to install it in')
-    spy = os.path.join(virtual(home, 'py-spy'), 'py-spy')
+        pytest.skip('no 3.11 to install py-spy in')
+    spy = virtual(home, 'py-spy') / 'py-spy'
 
     def look(pid):
         found = []
         for more in [], ['--native']:
-            done = support.run([spy, 'dump', '--pid', str(pid)] + more, timeout=60)
-            if done.status != 0:
-                found.append(last_line(done.err))
-                continue
-            names = re.findall(r'^ +(\w+) \(', done.out, re.M)
-            found.append(sorted({'inner_work', 'main'} & set(names)))
-        path = support.scratch('spy-%d.txt' % pid)
-        done = support.run([spy, 'record', '--pid', str(pid), '-d', '2', '-r', '50', '-f', 'raw',
-                            '-o', path], timeout=60)
+            done = child.run([spy, 'dump', '--pid', pid, *more])
+            names = set(re.findall(r'^ +(\w+) \(', done.out, re.M))
+            found.append(sorted({'inner_work', 'main'} & names) if done.status == 0
+                         else last_line(done.err))
+        path = tmp_path / f'spy-{pid}'
+        done = child.run([spy, 'record', '--pid', pid, '-d', 2, '-r', 50, '-f', 'raw', '-o', path])
         if done.status != 0:
             return found + [last_line(done.err)]
-        with open(path) as file:
-            samples = sum(int(line.split()[-1]) for line in file if 'inner_work' in line)
+        samples = sum(int(line.split()[-1]) for line in path.read_text().splitlines()
+                      if 'inner_work' in line)
         return found + ['recorded' if samples > 20 else samples]
-    ours, stock = both(python, look)
-    same(ours, stock, 'dump, dump --native, record')
-    demand(ours[0] == ['inner_work', 'main'] and ours[-1] == 'recorded', ours)
-    return 'dump %s, dump --native %s, %s' % tuple(ours)
+    ours, stock = both(python.path, look)
+    assert ours == stock
+    assert ours[0] == ['inner_work', 'main'] and ours[-1] == 'recorded'
+    found(f'dump {ours[0]}, dump --native {ours[1]}, {ours[2]}')
 
 
 # ---- memray ----
 
+def memray_stats(memray, path):
+    done = child.run([memray, 'stats', '--json', '--force', '-o', f'{path}.json', '-n', 20, path],
+                     timeout=300, status=0)
+    with open(f'{path}.json') as file:
+        return json.load(file), done
+
+
 def traced(memray, env, path, *options):
-    """(peak in bytes, allocations, the program's places in the report, the run)."""
-    for name in path, path + '.json':
-        if os.path.exists(name):
-            os.remove(name)
-    done = ran(support.run([memray, 'run', '--force', '-q', *options, '-o', path, PEAK], env,
-                           timeout=300))
-    ran(support.run([memray, 'stats', '--json', '--force', '-o', path + '.json', '-n', '20', path],
-                    support.clean_environment(), timeout=300))
-    with open(path + '.json') as file:
-        numbers = json.load(file)
-    peak = numbers['metadata']['peak_memory']
-    ours = [each['location'] for each in numbers['top_allocations_by_size']
-            if 'peak.py' in each['location']]
-    return peak, numbers['total_num_allocations'], ours, done
+    """(peak in bytes, allocations, places of the program in the report, the run)."""
+    done = child.run([memray, 'run', '--force', '-q', *options, '-o', path, PEAK], env,
+                     timeout=300, status=0)
+    numbers, _ = memray_stats(memray, path)
+    places = [each['location'] for each in numbers['top_allocations_by_size']
+              if 'peak.py' in each['location']]
+    return numbers['metadata']['peak_memory'], numbers['total_num_allocations'], places, done
 
 
-@environment('memray', lambda python: python.numbers >= (3, 8))
-def memray(python):
-    """Its own hooks, over malloc and mmap, and around our tables."""
-    memray = os.path.join(virtual(python, 'memray'), 'memray')
+@pytest.mark.network
+@pytest.mark.since(3, 8)
+def test_memray(python, tmp_path, found):
+    """Its own hooks, over malloc and mmap, and around the allocators of both sides."""
+    memray = virtual(python, 'memray') / 'memray'
     words = []
     for options in ([], ['--native'], ['--trace-python-allocators'],
                     ['--trace-python-allocators', '--native', '--follow-fork']):
         name = ' '.join(options) or 'plain'
-        ours, stock = (traced(memray, env, support.scratch('memray-%s-%d' % (
-            python.label.replace(' ', '-'), n)), *options) for n, env in enumerate(
-                sides(OBMALLOC_VERBOSE='1')))
-        active(ours[3], python)
-        same(ours[3].out, stock[3].out, name + ': output')
-        demand(kinds_of_lines(ours[3].err) == kinds_of_lines(stock[3].err), name, ours[3].report)
-        ratio = ours[0] / stock[0]
-        if '--trace-python-allocators' in options:  # every request, so they have to agree
-            demand(abs(ratio - 1) < 0.01, '%s: peak %d, stock %d' % (name, ours[0], stock[0]))
-            counts = ours[1] / stock[1]
-            demand(abs(counts - 1) < 0.01, '%s: allocations %d, %d' % (name, ours[1], stock[1]))
-        else:               # what layer 0 is asked: malloc, and arenas by mmap
-            demand(0.8 < ratio < 1.25, '%s: peak %d, stock %d' % (name, ours[0], stock[0]))
+        ours, stock = (traced(memray, env, tmp_path / 'trace', *options)
+                       for env in sides(OBMALLOC_VERBOSE='1'))
+        assert_active(ours[3], python)
+        assert ours[3].out == stock[3].out, name
+        assert kinds_of_lines(ours[3].err) == kinds_of_lines(stock[3].err), name
+        peak, count = ours[0] / stock[0], ours[1] / stock[1]
+        if '--trace-python-allocators' in options:  # every request, so both sides must agree
+            assert abs(peak - 1) < 0.01 and abs(count - 1) < 0.01, name
+        else:       # requests to layer 0: malloc, and arenas by mmap
+            assert 0.8 < peak < 1.25, name
         if '--native' not in options:   # with it, the places are those of C functions
-            demand(len(ours[2]) > 1 and len(stock[2]) > 1, name, 'places:', ours[2], stock[2])
-        words.append('%s: peak %.1f MiB, stock %.1f' % (name, ours[0] / 2**20, stock[0] / 2**20))
-    return '; '.join(words)
+            assert len(ours[2]) > 1 and len(stock[2]) > 1, name
+        words.append(f'{name}: peak {ours[0] / 2**20:.1f} MiB, stock {stock[0] / 2**20:.1f}')
+    found('; '.join(words))
 
 
-@environment('memray-attach', lambda python: python.numbers >= (3, 8))
-def memray_attach(python):
-    """Put into a process that runs, by gdb, which calls into it."""
+@pytest.mark.network
+@pytest.mark.since(3, 8)
+def test_memray_attach(python, both, tmp_path, found):
+    """Attached to a running process by gdb, which calls a function in it."""
     need('gdb')
-    memray = os.path.join(virtual(python, 'memray'), 'memray')
-    inside_of = pythons.probe(os.path.join(os.path.dirname(memray), 'python'))
-    cannot = cannot_call()
-    if cannot:
-        raise Skip('gdb can call into no process here: ' + cannot)
+    memray = virtual(python, 'memray') / 'memray'
+    if cannot_call():
+        pytest.skip('gdb can call a function in no process here: ' + cannot_call())
 
     def look(pid):
-        path = support.scratch('attached-%d' % pid)
-        done = support.run([memray, 'attach', '--method', 'gdb', '--duration', '2',
-                            '--trace-python-allocators', '-o', path, str(pid)], timeout=100)
+        path = tmp_path / f'attached-{pid}'
+        done = child.run([memray, 'attach', '--method', 'gdb', '--duration', 2,
+                          '--trace-python-allocators', '-o', path, pid], timeout=100)
         if done.status != 0:
             return 'refused: ' + last_line(done.err)
-        demand(comes(lambda: os.path.exists(path) and os.path.getsize(path) > 1000, 20),
-               'nothing was recorded')
-        return path
-    ours, stock = both(inside_of, look, 20)     # it takes its time to get in
+        assert eventually(lambda: path.exists() and path.stat().st_size > 1000, 20), 'no record'
+        return str(path)
+    ours, stock = both(memray.parent / 'python', look, 20)     # attaching takes long
     if stock.startswith('refused'):
-        same(ours, stock, 'attach')
-        raise Skip('without us, too: ' + stock)
-    sums = []
+        assert ours == stock
+        pytest.skip('without the library, too: ' + stock)
+    counts = []
     for path in ours, stock:
-        done = support.run([memray, 'stats', '--json', '--force', '-o', path + '.json', path],
-                           timeout=100)
-        ran(done)
-        with open(path + '.json') as file:
-            numbers = json.load(file)
-        demand(any('inner_work' in each['location'] for each in numbers['top_allocations_by_size']),
-               numbers['top_allocations_by_size'])
-        sums.append(numbers['total_num_allocations'])
-    demand(min(sums) > 10000, 'allocations', sums)
-    return 'allocations in 2 s: %d, stock %d' % tuple(sums)
+        numbers, _ = memray_stats(memray, path)
+        assert any('inner_work' in each['location'] for each in numbers['top_allocations_by_size'])
+        counts.append(numbers['total_num_allocations'])
+    assert min(counts) > 10000
+    found('allocations in 2 s: %d, stock %d' % tuple(counts))
 
 
 # ---- CPython's own ----
@@ -244,40 +229,39 @@ print(json.dumps([found, inside.workload(1)]))
 '''
 
 
-@environment('tracemalloc', since(3, 6))
-def tracemalloc(python):
+@pytest.mark.since(3, 6)
+def test_tracemalloc(python, found):
     """Snapshots while it starts and stops: to the byte what stock counts."""
-    ours, stock = (ran(support.run([python.path, '-c', SNAPSHOT], env))
-                   for env in sides(OBMALLOC_VERBOSE='1'))
-    active(ours, python)
-    same(ours.out, stock.out, 'snapshots')
-    lines = support.said(ours)[0][0][0]
-    demand(len(lines) >= 2, lines)
-    return '%d lines of source, %d KiB, equal to the byte' % (
-        len(lines), sum(each[1] for each in lines) // 1024)
+    ours, stock = run_both([python.path, '-c', SNAPSHOT], OBMALLOC_VERBOSE='1')
+    assert_active(ours, python)
+    assert ours.out == stock.out
+    lines = ours.said[0][0][0]
+    assert len(lines) >= 2
+    found(f'{len(lines)} lines of source, {sum(each[1] for each in lines) // 1024} KiB, '
+          'equal to the byte')
 
 
-@environment('faulthandler', since(3, 6))
-def faulthandler(python):
-    """A crash with threads at work: the same traceback, the same signal; one after a
-    fork, and one in a stack overflow, where the handler has a stack of its own."""
-    words = []
-    for code in ('import faulthandler, threading, inside, time; faulthandler.enable()\n'
-                 'go = threading.Event()\n'
-                 't = threading.Thread(target=go.wait, daemon=True); t.start()\n'
-                 'inside.workload(1); faulthandler._sigsegv()',
-                 'import faulthandler, os, inside; faulthandler.enable(); inside.workload(1)\n'
-                 'pid = os.fork()\n'
-                 'if pid == 0: faulthandler._sigsegv()\n'
-                 'print(os.waitpid(pid, 0)[1] & 127); faulthandler._sigabrt()',
-                 'import faulthandler, inside; faulthandler.enable(); inside.workload(1)\n'
-                 'faulthandler._stack_overflow()'):
-        ours, stock = (support.run([python.path, '-c', code], env)
-                       for env in sides(OBMALLOC_VERBOSE='1'))
-        active(ours, python)
-        demand(isinstance(ours.status, int) and ours.status < 0, ours.report)
-        same((ours.status, ours.out), (stock.status, stock.out), 'end')
-        same(kinds_of_lines(ours.err), kinds_of_lines(stock.err), 'traceback')
-        demand('most recent call first' in ours.err, ours.report)
-        words.append(signal.Signals(-ours.status).name)
-    return ', '.join(words)
+CRASHES = {
+    'beside a thread': 'import threading, time; go = threading.Event()\n'
+                       'threading.Thread(target=go.wait, daemon=True).start()\n'
+                       'inside.workload(1); faulthandler._sigsegv()',
+    'after a fork': 'import os; inside.workload(1)\n'
+                    'pid = os.fork()\n'
+                    'if pid == 0: faulthandler._sigsegv()\n'
+                    'print(os.waitpid(pid, 0)[1] & 127); faulthandler._sigabrt()',
+    # The handler has a stack of its own.
+    'stack overflow': 'inside.workload(1); faulthandler._stack_overflow()'}
+
+
+@pytest.mark.since(3, 6)
+@pytest.mark.parametrize('crash', CRASHES)
+def test_faulthandler(python, crash, found):
+    """The same traceback, the same signal."""
+    code = 'import faulthandler, inside; faulthandler.enable()\n' + CRASHES[crash]
+    ours, stock = run_both([python.path, '-c', code], status=None, OBMALLOC_VERBOSE='1')
+    assert_active(ours, python)
+    assert isinstance(ours.status, int) and ours.status < 0, ours.report
+    assert (ours.status, ours.out) == (stock.status, stock.out)
+    assert kinds_of_lines(ours.err) == kinds_of_lines(stock.err)
+    assert 'most recent call first' in ours.err, ours.report
+    found(f'{crash}: {signal.Signals(-ours.status).name}')

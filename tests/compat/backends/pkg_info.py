@@ -1,8 +1,8 @@
-"""A build backend that builds nothing: it hands pip the metadata that the archive brings.
+"""A build backend that builds nothing: it returns the metadata in the source archive.
 
-pip asks an archive's own backend for its metadata before it hands the archive over, and
-fetches that backend and all that it needs for it. Only the files within are wanted here,
-so `pip download` finds this module under the backends' names.
+`pip download` calls an archive's own backend for its metadata, and installs that backend and
+its requirements first. Only the files of the archive are needed here, so this module takes
+the backends' names.
 """
 
 import os

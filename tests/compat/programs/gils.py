@@ -1,9 +1,9 @@
 """Interpreters with a GIL each. gils.py SECONDS COUNT
 
-First two that live for the time, each with two threads that build and drop, side by
-side; then so many that come and go, two at once, each with threads. Prints
-[[rounds of each], [[interpreters so far, live blocks, MiB] ...], how many processors the
-first two had, lanes]."""
+First two interpreters run for SECONDS at the same time, each with two threads that allocate
+and free; then COUNT are created and destroyed, two at once, each with threads. Prints
+[[rounds of each], [[interpreters so far, live blocks, MiB] ...], processors used by the first
+two, shards]."""
 import json
 import sys
 import threading

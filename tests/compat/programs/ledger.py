@@ -1,4 +1,4 @@
-"""For programs under test: how many blocks we hold in this process, -1 without us."""
+"""For programs under test: the live blocks of this process, -1 without the library."""
 import ctypes
 import json
 
@@ -20,7 +20,7 @@ def live():
 
 
 def lanes():
-    """Sets of pools: more than one when interpreters were seen to allocate at once."""
+    """Shards: more than one after interpreters have allocated at the same time."""
     said = numbers()
     return said['pools']['lanes'] if said else -1
 

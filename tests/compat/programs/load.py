@@ -1,4 +1,4 @@
-"""What the tools look into: holds some memory, works for a while, says its checksum.
+"""The program that tools inspect: holds memory, works for a while, prints a checksum.
 load.py SECONDS [crash]"""
 import sys
 import threading

@@ -1,4 +1,4 @@
-"""A Celery application whose tasks say what they have made, and how much we hold."""
+"""A Celery application whose tasks return a checksum, their pid and the live blocks."""
 import os
 
 import ledger
@@ -16,7 +16,7 @@ def work(number):
 
 
 def ask(count):
-    """Sends so many tasks; prints what came back."""
+    """Sends `count` tasks and prints their results."""
     import json
     sent = [work.delay(n) for n in range(count)]
     print(json.dumps([each.get(timeout=120, interval=0.05) for each in sent]))

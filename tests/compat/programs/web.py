@@ -1,5 +1,5 @@
-"""A WSGI application: every answer is made of some thousand objects, and says who made
-it. What is made at import is the parent's when the server loads it before it forks."""
+"""A WSGI application: every answer takes some thousand objects and has the worker's pid. The
+table belongs to the parent if the server imports this module before it forks."""
 import json
 import os
 
