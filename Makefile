@@ -185,18 +185,19 @@ compat: all ## other people's packages and environments, with and without us
 	tests/run tests/compat --ignore tests/compat/test_relinked.py --all-pythons --record
 
 test-soak: all ## twenty seconds of what soak does; SEED= draws others
-	$(PYTHON3) c_tests/soak/run.py --seconds 20 --seed $(or $(SEED),1)
+	tests/run tests/soak/test_soak.py -n 2 --seed $(or $(SEED),1)
 
-# MINUTES=, or SECONDS= for a short one that leaves no record; SEED= replays one.
+# MINUTES=, or SECONDS= for a short one that is not in docs/evidence.md; SEED= replays one.
 soak: MINUTES = 60
+soak: SEED := $(or $(SEED),$(shell od -An -N3 -tu4 /dev/urandom))
 soak: all ## threads, forks, trims, sub-interpreters, refusals at once
-	$(PYTHON3) c_tests/soak/run.py $(if $(SEED),--seed $(SEED)) \
-	  $(if $(SECONDS),--seconds $(SECONDS),--minutes $(MINUTES) --record)
+	tests/run tests/soak/test_soak.py -n 2 --all-pythons --seed $(SEED) \
+	  --seconds $(if $(SECONDS),$(SECONDS),$$(($(MINUTES) * 60)) --record)
 
 FORKS ?= 20000
 WAYS ?= so,a,pre
 forks: all ## 20 000 forks under load in each of six settings
-	$(PYTHON3) c_tests/soak/forks.py --forks $(FORKS) --ways $(WAYS)
+	FORKS=$(FORKS) WAYS=$(WAYS) tests/run tests/soak/test_forks.py --all-pythons --record
 
 relink: all ## link the interpreter PYTHON=... again, with the archive for its obmalloc.o
 	$(if $(PYTHON),,$(error which interpreter? make relink PYTHON=3.11, or a path))

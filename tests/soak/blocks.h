@@ -1,5 +1,5 @@
-/* Blocks that know what they hold: each is written from its serial over its whole
- * length, and looked at before it is freed, grown or handed to the kernel's copy. */
+/* Blocks with a pattern: each is written from its serial number over its whole length, and
+ * compared before it is freed or resized. */
 #ifndef BLOCKS_H
 #define BLOCKS_H
 
@@ -14,7 +14,7 @@ struct block {
     uint64_t serial;
 };
 
-/* ---- what is counted: each thread for itself, the sums beyond forks ---- */
+/* ---- counts: per thread; the sums are shared with children ---- */
 
 enum { OPERATIONS, BYTES, REFUSED, THREADS, FORKS, EXECS, LIMITS, TRIMS, COUNTS };
 static const char *const count_names[COUNTS] = {
@@ -31,7 +31,7 @@ static void share_counts(void)
         abort();
 }
 
-/* To be called where a thread or a process ends. */
+/* Adds this thread's counts; called where a thread or a process ends. */
 static void add_counts(void)
 {
     for (int i = 0; i < COUNTS; i++)
@@ -39,7 +39,7 @@ static void add_counts(void)
     memset(my, 0, sizeof my);
 }
 
-/* ---- what a block holds ---- */
+/* ---- the pattern ---- */
 
 /* A word of the pattern: neighbours, and blocks of neighbouring serials, differ. */
 static inline uint64_t word_of(uint64_t serial, size_t i)
@@ -59,7 +59,7 @@ static void write_block(const struct block *block)
     my[BYTES] += block->size;
 }
 
-/* Whether its first n bytes are as they were written. */
+/* Whether the first n bytes are unchanged. */
 static bool is_whole_to(const struct block *block, size_t n)
 {
     uint64_t difference = 0;
@@ -90,7 +90,7 @@ static void look(const struct block *block)
 
 /* ---- taking and giving ---- */
 
-/* Bytes to which a block of a domain is aligned (RAW always to 16). */
+/* The alignment of a block of a domain; RAW is always aligned to 16. */
 static size_t alignment(const struct domain *domain, size_t size)
 {
     static const char *align;
@@ -102,7 +102,7 @@ static size_t alignment(const struct domain *domain, size_t size)
     return packed && domain != &raw && size <= SMALL_MAX ? 8 : 16;
 }
 
-/* As Python asks: most are small, one in a hundred is of up to 64 KiB. */
+/* Sizes as Python requests them: most are small, one in a hundred has up to 64 KiB. */
 static size_t pythons_size(uint64_t *random)
 {
     const size_t roll = random_below(random, 100);
@@ -153,8 +153,8 @@ static bool take_any(struct block *block, uint64_t *random)
                 atomic_fetch_add(&serials, 1) * 8 + roll % 8);
 }
 
-/* Looks at it over its whole length, and gives it back: MEM and OBJ are one
- * allocator, so now and then by the other one's name. */
+/* Compares it over its whole length and frees it: MEM and OBJ are one allocator, so one in
+ * eight is freed by the other domain's function. */
 static void give(struct block *block)
 {
     if (block->p == NULL)
@@ -168,7 +168,7 @@ static void give(struct block *block)
     block->p = NULL;
 }
 
-/* Grows or shrinks it some times; what it held stays in it. */
+/* Resizes it one to six times; its contents stay. */
 static void change(struct block *block, uint64_t *random)
 {
     for (size_t left = 1 + random_below(random, 6); left > 0; left--) {

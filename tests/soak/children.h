@@ -1,5 +1,5 @@
-/* What forked children do: they look at what they have inherited, allocate and free,
- * run into limits and refusals, start threads, fork again, and end in every way. */
+/* Forked children compare inherited blocks, allocate and free, meet memory limits and refused
+ * requests, start threads, fork again, and end in every way. */
 #ifndef CHILDREN_H
 #define CHILDREN_H
 
@@ -8,10 +8,10 @@
 
 enum { SURVIVORS = 4000, CHILD_DEADLINE = 60 };
 
-/* Blocks that nobody touches while roles run; all children look at them. */
+/* Blocks that stay unchanged while roles run; all children compare them. */
 static struct block survivors[SURVIVORS];
 
-/* Whether the child has ended well, and in time. */
+/* The child ends with status 0 before the deadline. */
 static void must_end_well(pid_t pid, const char *who)
 {
     int status = -1;
@@ -25,7 +25,7 @@ static void must_end_well(pid_t pid, const char *who)
     CHECK(pid > 0 && status == 0);
 }
 
-/* Blocks come, change and go. */
+/* Allocates, resizes and frees blocks. */
 static void come_and_go(uint64_t *random, size_t turns)
 {
     enum { FEW = 400 };
@@ -63,7 +63,7 @@ static void in_threads(int n, uint64_t *random)
         pthread_join(threads[i], NULL);
 }
 
-/* ---- little memory ---- */
+/* ---- memory limits ---- */
 
 static void limit_to(rlim_t bytes)
 {
@@ -73,7 +73,7 @@ static void limit_to(rlim_t bytes)
     CHECK(setrlimit(RLIMIT_AS, &limits) == 0);
 }
 
-/* Until no more is to be had; then what there is, is whole, goes, and comes again. */
+/* Allocates until a request is refused; then all blocks are compared and freed, three times. */
 static void run_into_limit(uint64_t *random)
 {
     enum { MOST = 20000 };
@@ -81,7 +81,7 @@ static void run_into_limit(uint64_t *random)
     const rlim_t mapped = strtoul(text_of("/proc/self/statm"), NULL, 10) *
                           (rlim_t)sysconf(_SC_PAGESIZE);
     may_fail = true;
-    for (int turn = 0; turn < 3; turn++) { /* raised and lowered */
+    for (int turn = 0; turn < 3; turn++) { /* limits of 0 to 7 MiB more than is mapped */
         limit_to(mapped + ((rlim_t)1 << 20) * random_below(random, 8));
         int n = 0;
         while (n < MOST && take_any(&blocks[n], random))
@@ -167,7 +167,7 @@ static void fork_once(uint64_t *random, int depth)
     must_end_well(pid, depth ? "a child's child" : "a child");
 }
 
-/* What an exec leads to: refusals from the first request on, in several threads. */
+/* After exec: requests are refused from the first one on, in several threads. */
 static void live_after_exec(uint64_t random)
 {
     alarm(CHILD_DEADLINE - 10);

@@ -1,13 +1,13 @@
-/* An arena allocator and a table of RAW that refuse at random, over those that are
- * there. */
+/* An arena allocator and an allocator of RAW that refuse requests at random and otherwise call
+ * the ones before them. */
 #ifndef FAILING_H
 #define FAILING_H
 
 #include "blocks.h"
 
-static PyObjectArenaAllocator arenas_below;
-static PyMemAllocatorEx raw_below;
-static atomic_int refusing; /* one request in so many; 0: none */
+static PyObjectArenaAllocator arenas_before;
+static PyMemAllocatorEx raw_before;
+static atomic_int refusing; /* one request in this many; 0: none */
 
 static bool refuses(int one_in)
 {
@@ -20,32 +20,32 @@ static bool refuses(int one_in)
 
 static void *failing_arena(void *ctx, size_t size)
 {
-    return refuses(1) ? NULL : arenas_below.alloc(ctx, size);
+    return refuses(1) ? NULL : arenas_before.alloc(ctx, size);
 }
 
 static void *failing_malloc(void *ctx, size_t n)
 {
-    return refuses(8) ? NULL : raw_below.malloc(ctx, n);
+    return refuses(8) ? NULL : raw_before.malloc(ctx, n);
 }
 
 static void *failing_calloc(void *ctx, size_t n, size_t of)
 {
-    return refuses(8) ? NULL : raw_below.calloc(ctx, n, of);
+    return refuses(8) ? NULL : raw_before.calloc(ctx, n, of);
 }
 
 static void *failing_realloc(void *ctx, void *p, size_t n)
 {
-    return refuses(8) ? NULL : raw_below.realloc(ctx, p, n);
+    return refuses(8) ? NULL : raw_before.realloc(ctx, p, n);
 }
 
-/* While no other thread allocates. */
+/* Must be called while no other thread allocates. */
 static void begin_to_fail(int one_in)
 {
-    PyObject_GetArenaAllocator(&arenas_below);
-    PyMem_GetAllocator(PYMEM_DOMAIN_RAW, &raw_below);
-    PyObjectArenaAllocator arenas = {arenas_below.ctx, failing_arena, arenas_below.free};
-    PyMemAllocatorEx table = {raw_below.ctx, failing_malloc, failing_calloc, failing_realloc,
-                              raw_below.free};
+    PyObject_GetArenaAllocator(&arenas_before);
+    PyMem_GetAllocator(PYMEM_DOMAIN_RAW, &raw_before);
+    PyObjectArenaAllocator arenas = {arenas_before.ctx, failing_arena, arenas_before.free};
+    PyMemAllocatorEx table = {raw_before.ctx, failing_malloc, failing_calloc, failing_realloc,
+                              raw_before.free};
     PyObject_SetArenaAllocator(&arenas);
     PyMem_SetAllocator(PYMEM_DOMAIN_RAW, &table);
     may_fail = true;

@@ -1,19 +1,18 @@
-/* Hours compressed into minutes: threads in many roles, forks, trims and refusals at
- * once, in cycles. Each block is written over its whole length and looked at before
- * it goes. At the end of a cycle all threads have ended, and then
+/* Hours compressed into minutes: threads in many roles, forks, trims and refused requests
+ * at once, in cycles. Each block is written over its whole length and compared before it is
+ * freed. At the end of a cycle all threads have ended, and then
  *
- *     what is live, by the library's ledger, is what this program holds
- *     so it is in a child, and in its threads that take lost threads' magazines
- *     all freed: nothing is live, here and below
- *     after a while pages went back, and there is no helper thread, and no child
- *     after a trim: nothing is free and resident; where arenas are held by a few
- *     blocks, what is in memory is what the ledger says
+ *     the live blocks, by the library's statistics, are those that this program holds,
+ *     also in a child, and in its threads that adopt the magazines of lost threads
+ *     all freed: no block is live, in pools and in the fallback
+ *     after a while free pages are purged, and no helper thread and no child is left
+ *     after a trim: no memory is free and resident; where a few blocks keep the arenas
+ *     mapped, the resident memory is what the statistics report
  *
- * A line of JSON for each cycle; c_tests/soak/run.py looks whether the figures of
- * all cycles are flat.
+ * Each cycle writes a line of JSON; test_soak.py checks that no figure grows.
  *
- *     soak SEED CYCLES SECONDS    so many cycles of so many seconds each
- *     soak exec SEED              what children become */
+ *     soak SEED CYCLES SECONDS    cycles of SECONDS each
+ *     soak exec SEED              the program of children that call exec */
 #include "children.h"
 #include "queue.h"
 #include <malloc.h>
@@ -33,7 +32,7 @@ static uint64_t seed_of(size_t role, size_t number)
 
 /* ---- the roles ---- */
 
-/* Has blocks of its own: many at a peak, few else. */
+/* Holds blocks of its own: many at a peak, few otherwise. */
 static void *churner(void *argument)
 {
     static struct block all[CHURNERS][SLOTS];
@@ -59,8 +58,8 @@ static void *churner(void *argument)
     return NULL;
 }
 
-/* At a peak, many small blocks at once; all but one in fifty go, then the rest: pages
- * go back, and are needed again. */
+/* At a peak, many small blocks at once; all but one in fifty are freed, then the rest: pages
+ * are purged and needed again. */
 static void *builder(void *unused)
 {
     static struct block blocks[CROWDED];
@@ -101,7 +100,7 @@ static void *producer(void *argument)
     return NULL;
 }
 
-/* Frees what another thread has made; by bursts, while the other sleeps, too. */
+/* Frees the blocks of another thread, in bursts, also while that thread sleeps. */
 static void *consumer(void *argument)
 {
     const uintptr_t number = (uintptr_t)argument;
@@ -122,8 +121,8 @@ static void *consumer(void *argument)
     return NULL;
 }
 
-/* A thread that lives shortly: what it has left goes to others, or with it: the
- * key's destructor runs before or after the library's. */
+/* A short-lived thread: other threads free its blocks, or its key's destructor does, which
+ * runs before or after the library's. */
 static pthread_key_t last_will;
 
 static void at_thread_end(void *block)
@@ -175,7 +174,7 @@ static void *forker(void *argument)
     return NULL;
 }
 
-/* Trims, and looks at statistics and survivors meanwhile. */
+/* Trims, and reads statistics and survivors meanwhile. */
 static void *trimmer(void *unused)
 {
     static char text[1 << 16];
@@ -227,7 +226,7 @@ static void run_roles(double length)
     CHECK(mailbox.count == 0);
 }
 
-/* ---- who survives ---- */
+/* ---- survivors ---- */
 
 enum { STRIPES = 8 };
 
@@ -248,7 +247,7 @@ static void *end_survivors(void *argument)
     return NULL;
 }
 
-/* In threads of their own; the first part in this one. */
+/* One thread per stripe; this thread runs the first. */
 static void by_stripes(void *(*body)(void *))
 {
     pthread_t threads[STRIPES];
@@ -259,7 +258,7 @@ static void by_stripes(void *(*body)(void *))
         pthread_join(threads[i], NULL);
 }
 
-/* ---- what is live ---- */
+/* ---- live blocks ---- */
 
 static long long live(void)
 {
@@ -267,9 +266,8 @@ static long long live(void)
     return total_of_classes("blocks_live") + stat_of("large", "blocks_live");
 }
 
-/* Whether the ledger's live blocks are the survivors, to the last one. (What the helper
- * thread carries from a depot to its pools is in neither, so counts as live, until it is
- * there; on a busy machine it may be put aside just then. What is lost stays lost.) */
+/* The live blocks of the statistics are exactly the survivors. (Waits for it: statistics are
+ * not of one moment. A lost block stays lost.) */
 static void must_be_live(const char *when)
 {
     long long held = 0;
@@ -288,7 +286,7 @@ static void must_be_live(const char *when)
 
 static pthread_barrier_t parked, released;
 
-/* Has blocks at hand, and waits. */
+/* Fills its magazines, and waits. */
 static void *park(void *argument)
 {
     uint64_t random = seed_of(8, (uintptr_t)argument);
@@ -306,7 +304,7 @@ static void count_in_child(void *unused)
     (void)unused;
     uint64_t random = seed;
     must_be_live("in a child");
-    in_threads(PARKED + 2, &random); /* they take what the lost threads had */
+    in_threads(PARKED + 2, &random); /* they adopt the magazines of the lost threads */
     must_be_live("in a child, after threads");
     by_stripes(end_survivors);
     must_be_live("in a child, at its end");
@@ -314,7 +312,7 @@ static void count_in_child(void *unused)
     add_counts();
 }
 
-/* A fork while nobody is in the midst of anything: all can be counted. */
+/* A fork while no thread is in an allocator call, so that all blocks can be counted. */
 static void fork_at_rest(void)
 {
     pthread_t threads[PARKED];
@@ -343,14 +341,14 @@ static long setting(const char *name, long by_default)
     return text ? atol(text) : by_default;
 }
 
-/* What the library keeps though it is free, if time has passed. */
+/* Free memory is purged after a while. */
 static void after_a_while(void)
 {
     const long decay = setting("OBMALLOC_DECAY_MS", 1000);
     const bool thread = setting("OBMALLOC_THREAD", 1) != 0;
     const double patience = 10 + 5 * (double)(decay > 0 ? decay : 0) / 1000;
     uint64_t random = seed;
-    /* Right after a fork no helper is started, and later only by who frees something. */
+    /* The helper starts some time after a fork, by a thread that frees a block. */
     usleep(300000);
     come_and_go(&random, 3000);
     if (decay >= 0 && thread && !COMES(free_and_resident() <= (long long)(4 * MIB), patience)) {
@@ -363,8 +361,8 @@ static void after_a_while(void)
     CHECK(waitpid(-1, NULL, WNOHANG) == -1 && errno == ECHILD);
 }
 
-/* Bytes in memory, exactly, that neither the library's ledger nor the C library's
- * explains; after a trim. */
+/* Resident bytes, exactly, that neither the statistics of the library nor those of the C
+ * library explain; after a trim. */
 static long long unexplained(void)
 {
     malloc_trim(0);
@@ -376,14 +374,14 @@ static long long unexplained(void)
            stat_of("libc", "in_use");
 }
 
-/* Of many small blocks one in a hundred stays, so that all arenas do: what is in memory
- * then must be what the ledger says, as it is when there are no blocks. */
+/* One in a hundred of many small blocks stays, and so do all arenas: the resident memory must
+ * then be what the statistics report, as it is without blocks. */
 static long long must_be_explained(void)
 {
     enum { SPREAD = 100000 };
     static struct block blocks[SPREAD];
     uint64_t random = seed_of(9, sums[OPERATIONS]);
-    for (int turn = 0; turn < 2; turn++) /* the second time, its own table is there */
+    for (int turn = 0; turn < 2; turn++) /* the second time, its own table is resident */
         for (int i = 0; i < SPREAD; i++) {
             give(&blocks[i]);
             take(&blocks[i], &obj, random_below(&random, 400), (uint64_t)i);
@@ -397,7 +395,7 @@ static long long must_be_explained(void)
     const long long more = spread - unexplained();
     if (more > (long long)MIB) {
         failures++;
-        fprintf(stderr, "%lld bytes are in memory, beyond what the ledger says\n", more);
+        fprintf(stderr, "%lld resident bytes are not in the statistics\n", more);
     }
     add_counts();
     return more;

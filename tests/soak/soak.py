@@ -1,12 +1,12 @@
-"""soak.py SEED CYCLES SECONDS: a Python that does everything at once, in cycles.
-soak.py interpreters N: what one sub-interpreter leaves behind, in bytes.
+"""soak.py SEED CYCLES SECONDS: a Python program that does everything at once, in cycles.
+soak.py interpreters N: bytes that one sub-interpreter does not free.
 
-Threads build trees with checksums, dicts, lists and strings, and look at them before
-they drop them; others fork children that look at what they inherited, start processes
-by multiprocessing, run sub-interpreters (from 3.12 on with a GIL of their own, several
-at a time), collect and trim. At the end of a cycle all of it has ended, what outlived
-the cycle is whole, no thread and no child is left; a line of JSON says what is in
-memory. Runs in every Python that the library serves.
+Threads build trees with checksums, dicts, lists and strings, and verify them before they
+drop them; others fork children that verify inherited trees, start processes by
+multiprocessing, run sub-interpreters (from 3.12 on with a GIL of their own, several at a
+time), collect and trim. At the end of a cycle all of it has ended, the trees that outlived
+the cycle are unchanged, no thread and no child is left; a line of JSON has the memory
+figures. Runs in every Python that the library serves.
 """
 from __future__ import print_function
 
@@ -32,7 +32,7 @@ kept = {}               # number: Tree; children look at it
 
 
 def now():
-    """Seconds that no one sets, in every version (a test of psutil sets the wall clock)."""
+    """A clock that cannot be set, in every version (a test of psutil sets the wall clock)."""
     return os.times()[4]
 
 
@@ -46,7 +46,7 @@ def failed():
     stop.append(True)
 
 
-# ---- things that know what they hold ----
+# ---- trees with checksums ----
 
 class Node(object):
     __slots__ = ('name', 'values', 'parts', 'sum')
@@ -69,7 +69,7 @@ class Node(object):
 
 
 class Ring(object):
-    """Goes only by the collector."""
+    """A cycle: only the collector frees it."""
     def __init__(self, node):
         self.node, self.me = node, self
 
@@ -121,7 +121,7 @@ def churner(rng):
 
 
 def starter(rng):
-    """Threads that live shortly; what they have made goes with another."""
+    """Short-lived threads, whose trees this thread drops."""
     def shortly(rng, left):
         left.append(Node(rng, 3))
         churn_containers(rng)
@@ -157,8 +157,8 @@ ENDS = (MemoryError, IndexError)
 
 
 def limit(bytes, hard):
-    """Lowers or raises RLIMIT_AS. Again, if need be: a 2.7 may have swallowed a
-    MemoryError before without forgetting it, and finds it here, also without us."""
+    """Sets RLIMIT_AS, again if it fails: 2.7 may raise an earlier MemoryError here that it
+    ignored without clearing it, also without the library."""
     try:
         resource.setrlimit(resource.RLIMIT_AS, (bytes, hard))
     except MemoryError:
@@ -166,7 +166,7 @@ def limit(bytes, hard):
 
 
 def memory_error():
-    """Until there is no more, three times."""
+    """Allocates until MemoryError, three times."""
     each = None
     with open('/proc/self/statm') as statm:
         mapped = int(statm.read().split()[0]) * resource.getpagesize()
@@ -222,7 +222,7 @@ def fork_once(rng, depth=0):
     seed = rng.random()
     pid = os.fork()
     if pid == 0:
-        # Locks of the parent's other threads may be held for ever here: no counting.
+        # Locks of the parent's other threads may be held for ever here, so nothing is counted.
         status = 1
         try:
             status = 7 if child(random.Random(seed), depth) else 0
@@ -324,7 +324,7 @@ def interpreter(rng):
 EVER = [(churner, 2), (starter, 1), (collector, 1)]
 PHASES = [EVER + [(forker, 1), (starter_of_processes, 1)]]
 if own_gil()[0] is not None:
-    # Not beside forks: CPython's own child then deletes interpreters that run.
+    # Not beside forks: CPython's child then deletes running interpreters.
     PHASES.append(EVER + [(interpreter, 3)])
 
 
@@ -380,7 +380,7 @@ def figures(lib, idle):
 
 
 def in_use():
-    """Bytes that the program holds: of the C library, and of ours if it is there."""
+    """Bytes that the program holds, of the C library and of obmalloc if it is loaded."""
     class Mallinfo2(ctypes.Structure):
         _fields_ = [(name, ctypes.c_size_t) for name in 'arena _0 _1 hblks mapped _2 _3 used _4 _5'
                     .split()]
@@ -392,8 +392,8 @@ def in_use():
 
 
 def what_interpreters_leave(number):
-    """CPython frees not all that a sub-interpreter had; with PYTHONMALLOC=malloc and
-    without the library that shows, too."""
+    """CPython does not free all memory of a sub-interpreter; PYTHONMALLOC=malloc shows it
+    without the library."""
     module, create = own_gil()
     def one():
         name = create()

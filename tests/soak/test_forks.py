@@ -1,47 +1,29 @@
-#!/usr/bin/env python3
-"""Many forks under load (c_tests/fork_storm.c), counted and recorded.
+"""Many forks under load: c_tests/fork_storm.c forks FORKS times in each of its parts, while four
+threads work. Forks of its children are not counted.
 
-    c_tests/soak/forks.py [--forks 20000] [--ways so,a,pre]
-
-So many in each of six settings and in each way of linking; those that children make
-are not counted.
+    FORKS=20000 WAYS=so,a,pre tests/run tests/soak/test_forks.py --all-pythons
 """
-
-import argparse
 import os
 import re
-import subprocess
 import sys
-import time
 
-TESTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, TESTS)
-import proven  # noqa: E402
+import pytest
 
-SETTINGS = 6        # parts of fork_storm.c
+from support import build, child
 
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--forks", type=int, default=20000)
-    parser.add_argument("--ways", default="so,a,pre")
-    options = parser.parse_args()
-    began, passed = time.monotonic(), 0
-    process = subprocess.Popen(
-        [sys.executable, os.path.join(TESTS, "run.py"), "--only", "fork_storm", "--timeout",
-         "18000", "--ways", options.ways], stdout=subprocess.PIPE, universal_newlines=True,
-        env=dict(os.environ, FORK_STORM=str(options.forks)))
-    for line in process.stdout:
-        print(line, end="", flush=True)
-        passed += bool(re.match(r"fork_storm +\w+ +ok", line))
-    if process.wait() != 0 or passed != len(options.ways.split(",")):
-        return 1
-    proven.keep("forks", "make forks FORKS=%d WAYS=%s" % (options.forks, options.ways),
-                "%d forks while four threads work: %d in each of %d settings, linked as %s" % (
-                    passed * SETTINGS * options.forks, options.forks, SETTINGS, options.ways),
-                time.monotonic() - began, "C", "no child hung or failed; nothing live at the end")
-    return 0
+FORKS = int(os.environ.get('FORKS', 200))
+WAYS = os.environ.get('WAYS', 'so,a,pre').split(',')
+PARTS = 6
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+@pytest.mark.slow
+@pytest.mark.parametrize('way', WAYS)
+def test_forks(way, library, evidence):
+    done = child.run([sys.executable, build.ROOT / 'c_tests/run.py', '--only', 'fork_storm',
+                      '--timeout', 18000, '--ways', way],
+                     child.clean_environment(FORK_STORM=str(FORKS)), 18000, status=0)
+    assert re.search(rf'^fork_storm +{way} +ok', done.out, re.M), done.report
+    evidence('forks under load', 'Threads and forks', {'forks while four threads work':
+                                                       PARTS * FORKS}, f'C, linked as {way}',
+             'no child hung or failed; no block is live at the end',
+             f'make forks FORKS={FORKS} WAYS={",".join(WAYS)}')
