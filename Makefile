@@ -130,7 +130,7 @@ test-c: all ## C programs, linked, preloaded, and against CPython's own function
 	$(PYTHON3) c_tests/run.py
 
 test-libc: all ## malloc tests of glibc (its source package is downloaded) and of musl's libc-test
-	$(PYTHON3) c_tests/libc/run.py $(if $(LIBC_TEST),--libc-test $(LIBC_TEST))
+	$(if $(LIBC_TEST),LIBC_TEST="$(LIBC_TEST)") tests/run tests/libc --all-pythons -n 2
 
 test-preload: all ## every way into a process
 	$(PYTHON3) c_tests/preload/run.py

@@ -1,5 +1,5 @@
-/* Included before each test of another C library: leads its malloc, calloc, realloc and free
- * to a domain of ours (-DDOMAIN=PyMem, PyObject or PyMem_Raw). */
+/* Included before each test of a C library: redirects its malloc, calloc, realloc and free to a
+ * domain of obmalloc (-DDOMAIN=PyMem_, PyObject_ or PyMem_Raw). */
 #define _GNU_SOURCE
 #include <malloc.h>
 #include <stdlib.h>
