@@ -55,47 +55,132 @@ pub struct ArenaAllocator {
     pub free: ArenaFree,
 }
 
-// SAFETY: VTABLE-1; a table is only numbers, and who writes one says when.
+// SAFETY: a table is five words that nobody writes once it is shared; VTABLE-1.
 unsafe impl Sync for Allocator {}
-// SAFETY: as above.
+// SAFETY: no word of a table belongs to a thread.
 unsafe impl Send for Allocator {}
 
-/// The C library's allocator, layer 0, as such a table.
+/// The four functions of an allocator, as a type. [`Allocator::of`] makes a table of them.
 ///
-/// As CPython's RAW domain has it: a request for nothing asks for one byte, so
-/// that the answer is a pointer like any other; sizes above `PY_SSIZE_T_MAX`
-/// never get here.
-pub(crate) static LIBC: Allocator = Allocator {
-    ctx: core::ptr::null_mut(),
-    malloc: libc_malloc,
-    calloc: libc_calloc,
-    realloc: libc_realloc,
-    free: libc_free,
-};
-
-unsafe extern "C" fn libc_malloc(_: *mut c_void, n: usize) -> *mut c_void {
-    // SAFETY: malloc takes any size.
-    unsafe { libc::malloc(n.max(1)) }
+/// # Safety
+///
+/// VTABLE-1 holds for the functions of one type. They are called with a context that the type
+/// works with, and with `p` NULL or a live block of the same allocator.
+pub(crate) trait Backend {
+    unsafe fn malloc(ctx: *mut c_void, n: usize) -> *mut c_void;
+    unsafe fn calloc(ctx: *mut c_void, nelem: usize, elsize: usize) -> *mut c_void;
+    unsafe fn realloc(ctx: *mut c_void, p: *mut c_void, n: usize) -> *mut c_void;
+    unsafe fn free(ctx: *mut c_void, p: *mut c_void);
 }
 
-unsafe extern "C" fn libc_calloc(_: *mut c_void, nelem: usize, elsize: usize) -> *mut c_void {
-    let (nelem, elsize) = if nelem == 0 || elsize == 0 {
-        (1, 1)
-    } else {
-        (nelem, elsize)
+/// The C functions of a [`Backend`], in a module, with the attribute that says where the linker
+/// puts them.
+macro_rules! c_functions {
+    ($(#[$place:meta])? $module:ident) => {
+        /// The C functions of a [`Backend`](super::Backend).
+        pub(crate) mod $module {
+            use super::Backend;
+            use core::ffi::c_void;
+
+            $(#[$place])?
+            pub(crate) unsafe extern "C" fn malloc<B: Backend>(
+                ctx: *mut c_void,
+                n: usize,
+            ) -> *mut c_void {
+                // SAFETY: the contract of `Backend` is that of the C function.
+                unsafe { B::malloc(ctx, n) }
+            }
+            $(#[$place])?
+            pub(crate) unsafe extern "C" fn calloc<B: Backend>(
+                ctx: *mut c_void,
+                nelem: usize,
+                elsize: usize,
+            ) -> *mut c_void {
+                // SAFETY: the contract of `Backend` is that of the C function.
+                unsafe { B::calloc(ctx, nelem, elsize) }
+            }
+            $(#[$place])?
+            pub(crate) unsafe extern "C" fn realloc<B: Backend>(
+                ctx: *mut c_void,
+                p: *mut c_void,
+                n: usize,
+            ) -> *mut c_void {
+                // SAFETY: the contract of `Backend` is that of the C function.
+                unsafe { B::realloc(ctx, p, n) }
+            }
+            $(#[$place])?
+            pub(crate) unsafe extern "C" fn free<B: Backend>(ctx: *mut c_void, p: *mut c_void) {
+                // SAFETY: the contract of `Backend` is that of the C function.
+                unsafe { B::free(ctx, p) }
+            }
+        }
     };
-    // SAFETY: calloc takes any sizes and sees an overflow itself.
-    unsafe { libc::calloc(nelem, elsize) }
+}
+c_functions!(
+    #[unsafe(link_section = ".text.hot.rest")]
+    hot
+);
+c_functions!(plain);
+
+impl Allocator {
+    /// The table of `B` with this context.
+    pub(crate) const fn of<B: Backend>(ctx: *mut c_void) -> Allocator {
+        Allocator {
+            ctx,
+            malloc: plain::malloc::<B>,
+            calloc: plain::calloc::<B>,
+            realloc: plain::realloc::<B>,
+            free: plain::free::<B>,
+        }
+    }
+
+    /// As [`of`](Allocator::of), with the functions among the code that programs call often
+    /// (`base/hot.rs`).
+    pub(crate) const fn hot_of<B: Backend>(ctx: *mut c_void) -> Allocator {
+        Allocator {
+            ctx,
+            malloc: hot::malloc::<B>,
+            calloc: hot::calloc::<B>,
+            realloc: hot::realloc::<B>,
+            free: hot::free::<B>,
+        }
+    }
 }
 
-unsafe extern "C" fn libc_realloc(_: *mut c_void, p: *mut c_void, n: usize) -> *mut c_void {
-    // SAFETY: the caller's pointer is NULL or the C library's.
-    unsafe { libc::realloc(p, n.max(1)) }
-}
+/// The C library's allocator, layer 0.
+///
+/// As in CPython's domain RAW, a request for nothing is one for one byte, so that the result is
+/// a pointer like any other. Callers refuse sizes above `PY_SSIZE_T_MAX`.
+pub(crate) struct Libc;
 
-unsafe extern "C" fn libc_free(_: *mut c_void, p: *mut c_void) {
-    // SAFETY: the caller's pointer is NULL or the C library's.
-    unsafe { libc::free(p) }
+/// Its table.
+pub(crate) static LIBC: Allocator = Allocator::of::<Libc>(core::ptr::null_mut());
+
+impl Backend for Libc {
+    unsafe fn malloc(_: *mut c_void, n: usize) -> *mut c_void {
+        // SAFETY: malloc takes any size.
+        unsafe { libc::malloc(n.max(1)) }
+    }
+
+    unsafe fn calloc(_: *mut c_void, nelem: usize, elsize: usize) -> *mut c_void {
+        let (nelem, elsize) = if nelem == 0 || elsize == 0 {
+            (1, 1)
+        } else {
+            (nelem, elsize)
+        };
+        // SAFETY: calloc takes any sizes and detects an overflow.
+        unsafe { libc::calloc(nelem, elsize) }
+    }
+
+    unsafe fn realloc(_: *mut c_void, p: *mut c_void, n: usize) -> *mut c_void {
+        // SAFETY: by the contract of `Backend`, `p` is NULL or the C library's.
+        unsafe { libc::realloc(p, n.max(1)) }
+    }
+
+    unsafe fn free(_: *mut c_void, p: *mut c_void) {
+        // SAFETY: by the contract of `Backend`, `p` is NULL or the C library's.
+        unsafe { libc::free(p) }
+    }
 }
 
 const _: () = assert!(size_of::<Allocator>() == 40);

@@ -13,18 +13,18 @@
 
 use core::arch::global_asm;
 use core::ffi::{CStr, c_char, c_int, c_void};
-use core::ptr;
 
 use crate::arena::chunk;
-use crate::base::layout::{ALIGNMENT, REQUEST_MAX};
-use crate::cpython::exports::{Functions, Malloc};
+use crate::base::vtable;
 use crate::cpython::route;
-use crate::domains::debug::hooks;
+use crate::domains::adapter::{self, Checked, Functions};
+use crate::domains::debug::hooks::{Freely, WithGil};
 use crate::domains::domain::Domain;
+use crate::domains::era;
 use crate::domains::names::{self, Name};
 use crate::domains::outside::PyMemAllocatorEx;
-use crate::domains::{era, pymalloc, raw};
-use crate::os::errno;
+use crate::domains::pymalloc::Pymalloc;
+use crate::domains::raw::Malloc;
 use crate::os::text::CFile;
 use crate::stats::debug_stats;
 
@@ -59,27 +59,27 @@ names! {
     "_PyInterpreterState_FinalizeAllocatedBlocks" => nothing;
     "_Py_FinalizeAllocatedBlocks" => nothing;
 
-    "_PyMem_RawMalloc" => raw_malloc;
-    "_PyMem_RawCalloc" => raw_calloc;
-    "_PyMem_RawRealloc" => raw::realloc;
-    "_PyMem_RawFree" => raw::free;
-    "_PyMem_DefaultRawMalloc" => default_raw_malloc;
-    "_PyMem_DefaultRawCalloc" => default_raw_calloc;
-    "_PyMem_DefaultRawRealloc" => default_raw_realloc;
-    "_PyMem_DefaultRawFree" => default_raw_free;
-    "_PyObject_Malloc" => pymalloc::malloc::<ALIGNMENT>;
-    "_PyObject_Calloc" => pymalloc::calloc::<ALIGNMENT>;
-    "_PyObject_Realloc" => pymalloc::realloc::<ALIGNMENT>;
-    "_PyObject_Free" => pymalloc::free;
+    "_PyMem_RawMalloc" => vtable::plain::malloc::<Malloc>;
+    "_PyMem_RawCalloc" => vtable::plain::calloc::<Malloc>;
+    "_PyMem_RawRealloc" => vtable::plain::realloc::<Malloc>;
+    "_PyMem_RawFree" => vtable::plain::free::<Malloc>;
+    "_PyMem_DefaultRawMalloc" => adapter::plain::malloc::<Checked<Malloc>>;
+    "_PyMem_DefaultRawCalloc" => adapter::plain::calloc::<Checked<Malloc>>;
+    "_PyMem_DefaultRawRealloc" => adapter::plain::realloc::<Checked<Malloc>>;
+    "_PyMem_DefaultRawFree" => adapter::plain::free::<Malloc>;
+    "_PyObject_Malloc" => vtable::hot::malloc::<Pymalloc>;
+    "_PyObject_Calloc" => vtable::hot::calloc::<Pymalloc>;
+    "_PyObject_Realloc" => vtable::hot::realloc::<Pymalloc>;
+    "_PyObject_Free" => vtable::hot::free::<Pymalloc>;
 
-    "_PyMem_DebugRawMalloc" => hooks::raw_malloc;
-    "_PyMem_DebugRawCalloc" => hooks::raw_calloc;
-    "_PyMem_DebugRawRealloc" => hooks::raw_realloc;
-    "_PyMem_DebugRawFree" => hooks::raw_free;
-    "_PyMem_DebugMalloc" => hooks::malloc;
-    "_PyMem_DebugCalloc" => hooks::calloc;
-    "_PyMem_DebugRealloc" => hooks::realloc;
-    "_PyMem_DebugFree" => hooks::free;
+    "_PyMem_DebugRawMalloc" => vtable::plain::malloc::<Freely>;
+    "_PyMem_DebugRawCalloc" => vtable::plain::calloc::<Freely>;
+    "_PyMem_DebugRawRealloc" => vtable::plain::realloc::<Freely>;
+    "_PyMem_DebugRawFree" => vtable::plain::free::<Freely>;
+    "_PyMem_DebugMalloc" => vtable::plain::malloc::<WithGil>;
+    "_PyMem_DebugCalloc" => vtable::plain::calloc::<WithGil>;
+    "_PyMem_DebugRealloc" => vtable::plain::realloc::<WithGil>;
+    "_PyMem_DebugFree" => vtable::plain::free::<WithGil>;
 
     "_PyMem_ArenaAlloc" => chunk::standard_alloc;
     "_PyMem_ArenaFree" => chunk::standard_free;
@@ -119,7 +119,7 @@ fn raw_domain() -> Functions {
 }
 
 /// `bytes` bytes at `from`, copied to a block of `malloc`'s.
-unsafe fn duplicate(malloc: Malloc, from: *const c_void, bytes: usize) -> *mut c_void {
+unsafe fn duplicate(malloc: adapter::Malloc, from: *const c_void, bytes: usize) -> *mut c_void {
     // SAFETY: the exported function's own contract.
     let copy = unsafe { malloc(bytes) };
     if !copy.is_null() {
@@ -150,7 +150,14 @@ unsafe extern "C" fn raw_wcsdup(text: *const libc::wchar_t) -> *mut libc::wchar_
 
 unsafe extern "C" fn default_raw_wcsdup(text: *const libc::wchar_t) -> *mut libc::wchar_t {
     // SAFETY: as above.
-    unsafe { duplicate(default_raw_malloc, text.cast(), wide_bytes(text)).cast() }
+    unsafe {
+        duplicate(
+            adapter::plain::malloc::<Checked<Malloc>>,
+            text.cast(),
+            wide_bytes(text),
+        )
+        .cast()
+    }
 }
 
 unsafe fn wide_bytes(text: *const libc::wchar_t) -> usize {
@@ -237,45 +244,6 @@ unsafe extern "C" fn mem_free(p: *mut c_void) {
 unsafe extern "C" fn object_free(p: *mut c_void) {
     // SAFETY: the caller's block.
     unsafe { (route::current().object.free)(p) };
-}
-
-unsafe extern "C" fn raw_malloc(_: *mut c_void, n: usize) -> *mut c_void {
-    // SAFETY: VTABLE-1.
-    unsafe { (raw::MALLOC.malloc)(ptr::null_mut(), n) }
-}
-
-unsafe extern "C" fn raw_calloc(_: *mut c_void, nelem: usize, elsize: usize) -> *mut c_void {
-    // SAFETY: VTABLE-1.
-    unsafe { (raw::MALLOC.calloc)(ptr::null_mut(), nelem, elsize) }
-}
-
-unsafe extern "C" fn default_raw_malloc(n: usize) -> *mut c_void {
-    if n > REQUEST_MAX {
-        return errno::no_memory();
-    }
-    // SAFETY: VTABLE-1, as in the three that follow.
-    unsafe { raw_malloc(ptr::null_mut(), n) }
-}
-
-unsafe extern "C" fn default_raw_calloc(nelem: usize, elsize: usize) -> *mut c_void {
-    match nelem.checked_mul(elsize) {
-        // SAFETY: as above.
-        Some(n) if n <= REQUEST_MAX => unsafe { raw_calloc(ptr::null_mut(), nelem, elsize) },
-        _ => errno::no_memory(),
-    }
-}
-
-unsafe extern "C" fn default_raw_realloc(p: *mut c_void, n: usize) -> *mut c_void {
-    if n > REQUEST_MAX {
-        return errno::no_memory();
-    }
-    // SAFETY: as above; the pointer's contract is the caller's.
-    unsafe { raw::realloc(ptr::null_mut(), p, n) }
-}
-
-unsafe extern "C" fn default_raw_free(p: *mut c_void) {
-    // SAFETY: as above.
-    unsafe { raw::free(ptr::null_mut(), p) };
 }
 
 /// 3.11 and later: memory for the frames of Python functions, from where

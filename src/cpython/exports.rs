@@ -12,18 +12,11 @@
 //! "Own tables" are those of `domains/`; a 2.7 that is linked with us uses
 //! that of the domain OBJ alone. The functions are in `own.rs` and `theirs.rs`.
 
-use core::ffi::{c_char, c_int, c_void};
+use core::ffi::{c_char, c_int};
 
+use crate::domains::adapter::Functions;
 use crate::domains::outside::{PyMemAllocatorEx, PyObjectArenaAllocator};
 
-/// `malloc(n)`
-pub(crate) type Malloc = unsafe extern "C" fn(usize) -> *mut c_void;
-/// `calloc(nelem, elsize)`
-pub(crate) type Calloc = unsafe extern "C" fn(usize, usize) -> *mut c_void;
-/// `realloc(p, n)`
-pub(crate) type Realloc = unsafe extern "C" fn(*mut c_void, usize) -> *mut c_void;
-/// `free(p)`
-pub(crate) type Free = unsafe extern "C" fn(*mut c_void);
 /// The argument is a name up to 3.7 and a number later.
 pub(crate) type Setup = unsafe extern "C" fn(usize) -> c_int;
 /// `PyMem_GetAllocator`
@@ -44,19 +37,6 @@ pub(crate) type AllocatedBlocks = unsafe extern "C" fn() -> isize;
 pub(crate) type AllocatorName = unsafe extern "C" fn() -> *const c_char;
 /// `_PyMem_PymallocEnabled`
 pub(crate) type PymallocEnabled = unsafe extern "C" fn() -> c_int;
-
-/// The four functions of a domain, without a context.
-#[derive(Clone, Copy)]
-pub(crate) struct Functions {
-    /// `malloc(n)`
-    pub malloc: Malloc,
-    /// `calloc(nelem, elsize)`
-    pub calloc: Calloc,
-    /// `realloc(p, n)`
-    pub realloc: Realloc,
-    /// `free(p)`
-    pub free: Free,
-}
 
 /// The functions that read and change the tables.
 #[derive(Clone, Copy)]
@@ -102,37 +82,3 @@ pub(crate) struct Exports {
     /// What there is.
     pub answers: Answers,
 }
-
-/// A domain's functions that lead straight to [`object`](crate::object), over
-/// a table below.
-macro_rules! straight_over {
-    ($object:ident, $below:expr, $align:expr) => {{
-        #[unsafe(link_section = ".text.hot.rest")]
-        unsafe extern "C" fn malloc(n: usize) -> *mut c_void {
-            // SAFETY: VTABLE-1 holds for this table.
-            unsafe { crate::$object::malloc::<{ $align }>($below, n) }
-        }
-        #[unsafe(link_section = ".text.hot.rest")]
-        unsafe extern "C" fn calloc(nelem: usize, elsize: usize) -> *mut c_void {
-            // SAFETY: as above.
-            unsafe { crate::$object::calloc::<{ $align }>($below, nelem, elsize) }
-        }
-        #[unsafe(link_section = ".text.hot.rest")]
-        unsafe extern "C" fn realloc(p: *mut c_void, n: usize) -> *mut c_void {
-            // SAFETY: as above; the pointer's contract is the caller's.
-            unsafe { crate::$object::realloc::<{ $align }>($below, p, n) }
-        }
-        #[unsafe(link_section = ".text.hot.rest")]
-        unsafe extern "C" fn free(p: *mut c_void) {
-            // SAFETY: as above.
-            unsafe { crate::$object::free($below, p) }
-        }
-        crate::cpython::exports::Functions {
-            malloc,
-            calloc,
-            realloc,
-            free,
-        }
-    }};
-}
-pub(super) use straight_over;

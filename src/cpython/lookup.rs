@@ -6,12 +6,12 @@ use core::ffi::{c_int, c_void};
 use core::mem;
 
 use super::exports::{
-    AllocatedBlocks, AllocatorName, Answers, Calloc, DebugMallocStats, Exports, Free, Functions,
-    GetAllocator, GetArenas, Malloc, PymallocEnabled, Realloc, SetAllocator, SetArenas, Setup,
-    SetupDebugHooks, Tables,
+    AllocatedBlocks, AllocatorName, Answers, DebugMallocStats, Exports, GetAllocator, GetArenas,
+    PymallocEnabled, SetAllocator, SetArenas, Setup, SetupDebugHooks, Tables,
 };
 use super::own::STRAIGHT;
 use super::symbols::Host;
+use crate::domains::adapter::{Calloc, Free, Functions, Malloc, Realloc};
 use crate::os::once::Made;
 
 /// A host's functions, each set looked up when it is first asked for.

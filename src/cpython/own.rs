@@ -1,84 +1,40 @@
 //! What the exported names do where the tables are ours (`domains/`): in a C
 //! program, and in a CPython that is linked with us.
 
-use core::ffi::{CStr, c_char, c_int, c_void};
+use core::ffi::{CStr, c_char, c_int};
 use core::ptr;
 
-use super::exports::{Answers, Exports, Functions, Tables, straight_over};
+use super::exports::{Answers, Exports, Tables};
 use crate::arena::chunk;
 use crate::base::callback::Callback;
-use crate::base::layout::{ALIGNMENT, REQUEST_MAX};
+use crate::domains::adapter::{Forward, Functions};
 use crate::domains::debug::hooks;
 use crate::domains::domain::{Domain, all_standard};
 use crate::domains::era;
 use crate::domains::names::{self, Name};
 use crate::domains::outside::{PyMemAllocatorEx, PyObjectArenaAllocator, no_table};
-use crate::domains::pymalloc::{MEM, OBJ};
-use crate::domains::raw::{self, RAW, WHATEVER_IS_IN_RAW};
-use crate::os::errno;
+use crate::domains::pymalloc::{Mem, Obj, Pymalloc};
+use crate::domains::raw::{Malloc, Raw};
 use crate::os::text::CFile;
 use crate::policy::alignment;
 use crate::stats;
 use crate::stats::debug_stats;
 use crate::tools;
 
-/// Functions that look into a table. Sizes that no domain is ever asked for
-/// do not get there.
-macro_rules! by_table {
-    ($table:ident) => {{
-        unsafe extern "C" fn malloc(n: usize) -> *mut c_void {
-            if n > REQUEST_MAX {
-                return errno::no_memory();
-            }
-            // SAFETY: VTABLE-1, as in the three that follow; the pointers' contract
-            // is the caller's.
-            unsafe { $table.malloc(n) }
-        }
-        unsafe extern "C" fn calloc(nelem: usize, elsize: usize) -> *mut c_void {
-            match nelem.checked_mul(elsize) {
-                // SAFETY: as above.
-                Some(n) if n <= REQUEST_MAX => unsafe { $table.calloc(nelem, elsize) },
-                _ => errno::no_memory(),
-            }
-        }
-        unsafe extern "C" fn realloc(p: *mut c_void, n: usize) -> *mut c_void {
-            if n > REQUEST_MAX {
-                return errno::no_memory();
-            }
-            // SAFETY: as above.
-            unsafe { $table.realloc(p, n) }
-        }
-        unsafe extern "C" fn free(p: *mut c_void) {
-            // SAFETY: as above.
-            unsafe { $table.free(p) }
-        }
-        Functions {
-            malloc,
-            calloc,
-            realloc,
-            free,
-        }
-    }};
-}
 /// While all tables are as at the start, and no domain is packed.
 pub(crate) const STRAIGHT: Exports = Exports {
-    raw: Functions {
-        malloc: raw_malloc,
-        calloc: raw_calloc,
-        realloc: raw_realloc,
-        free: raw_free,
-    },
-    mem: straight_over!(object, &WHATEVER_IS_IN_RAW, ALIGNMENT),
-    object: straight_over!(object, &WHATEVER_IS_IN_RAW, ALIGNMENT),
+    raw: Functions::checked::<Malloc>(),
+    mem: Functions::hot_of::<Pymalloc>(),
+    object: Functions::hot_of::<Pymalloc>(),
     tables: TABLES,
     answers: ANSWERS,
 };
 
 /// When they are not.
 const BY_TABLE: Exports = Exports {
-    raw: by_table!(RAW),
-    mem: by_table!(MEM),
-    object: by_table!(OBJ),
+    raw: Functions::checked::<Forward<Raw>>(),
+    mem: Functions::checked::<Forward<Mem>>(),
+    object: Functions::checked::<Forward<Obj>>(),
     tables: TABLES,
     answers: ANSWERS,
 };
@@ -119,37 +75,6 @@ pub(crate) fn current() -> &'static Exports {
 /// Whether these are what the exported names do where the tables are ours.
 pub(crate) fn are_own(exports: &Exports) -> bool {
     BOTH.iter().any(|own| ptr::eq(own, exports))
-}
-
-unsafe extern "C" fn raw_malloc(n: usize) -> *mut c_void {
-    if n > REQUEST_MAX {
-        return errno::no_memory();
-    }
-    // SAFETY: VTABLE-1.
-    unsafe { (raw::MALLOC.malloc)(ptr::null_mut(), n) }
-}
-
-unsafe extern "C" fn raw_calloc(nelem: usize, elsize: usize) -> *mut c_void {
-    match nelem.checked_mul(elsize) {
-        // SAFETY: VTABLE-1.
-        Some(n) if n <= REQUEST_MAX => unsafe {
-            (raw::MALLOC.calloc)(ptr::null_mut(), nelem, elsize)
-        },
-        _ => errno::no_memory(),
-    }
-}
-
-unsafe extern "C" fn raw_realloc(p: *mut c_void, n: usize) -> *mut c_void {
-    if n > REQUEST_MAX {
-        return errno::no_memory();
-    }
-    // SAFETY: the pointer's contract is the caller's.
-    unsafe { raw::realloc(ptr::null_mut(), p, n) }
-}
-
-unsafe extern "C" fn raw_free(p: *mut c_void) {
-    // SAFETY: as above.
-    unsafe { raw::free(ptr::null_mut(), p) }
 }
 
 unsafe extern "C" fn get(domain: c_int, table: *mut PyMemAllocatorEx) {

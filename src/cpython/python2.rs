@@ -17,7 +17,7 @@ use core::ptr;
 use super::reason::Reason;
 use super::symbols::{self, Host};
 use crate::base::layout::REQUEST_MAX;
-use crate::base::vtable::Allocator;
+use crate::base::vtable::{Allocator, Backend};
 
 /// The names that are taken over.
 const NAMES: [&CStr; 3] = [c"PyObject_Malloc", c"PyObject_Realloc", c"PyObject_Free"];
@@ -39,42 +39,41 @@ fn real() -> Option<&'static Real> {
     unsafe { (*REAL.0.get()).as_ref() }
 }
 
-/// The host's own functions as the table below us.
-pub(crate) static BELOW: Allocator = Allocator {
-    ctx: ptr::null_mut(),
-    malloc: below_malloc,
-    calloc: below_calloc,
-    realloc: below_realloc,
-    free: below_free,
-};
+/// The host's own functions.
+struct Python2;
 
-unsafe extern "C" fn below_malloc(_: *mut c_void, n: usize) -> *mut c_void {
-    // SAFETY: the host's malloc takes any size.
-    real().map_or(ptr::null_mut(), |real| unsafe { (real.malloc)(n) })
-}
+/// The host's own functions as a fallback allocator.
+pub(crate) static BELOW: Allocator = Allocator::of::<Python2>(ptr::null_mut());
 
-unsafe extern "C" fn below_calloc(ctx: *mut c_void, nelem: usize, elsize: usize) -> *mut c_void {
-    let Some(n) = nelem.checked_mul(elsize).filter(|&n| n <= REQUEST_MAX) else {
-        return ptr::null_mut();
-    };
-    // SAFETY: as in `below_malloc`.
-    let block = unsafe { below_malloc(ctx, n) };
-    if !block.is_null() {
-        // SAFETY: a block of `n` bytes that nobody else has.
-        unsafe { block.cast::<u8>().write_bytes(0, n) };
+impl Backend for Python2 {
+    unsafe fn malloc(_: *mut c_void, n: usize) -> *mut c_void {
+        // SAFETY: the host's malloc takes any size.
+        real().map_or(ptr::null_mut(), |real| unsafe { (real.malloc)(n) })
     }
-    block
-}
 
-unsafe extern "C" fn below_realloc(_: *mut c_void, p: *mut c_void, n: usize) -> *mut c_void {
-    // SAFETY: the caller's pointer is NULL or not ours, so the host's.
-    real().map_or(ptr::null_mut(), |real| unsafe { (real.realloc)(p, n) })
-}
+    unsafe fn calloc(ctx: *mut c_void, nelem: usize, elsize: usize) -> *mut c_void {
+        let Some(n) = nelem.checked_mul(elsize).filter(|&n| n <= REQUEST_MAX) else {
+            return ptr::null_mut();
+        };
+        // SAFETY: the host's malloc takes any size.
+        let block = unsafe { Python2::malloc(ctx, n) };
+        if !block.is_null() {
+            // SAFETY: a new block of `n` bytes.
+            unsafe { block.cast::<u8>().write_bytes(0, n) };
+        }
+        block
+    }
 
-unsafe extern "C" fn below_free(_: *mut c_void, p: *mut c_void) {
-    if let Some(real) = real() {
-        // SAFETY: as in `below_realloc`.
-        unsafe { (real.free)(p) };
+    unsafe fn realloc(_: *mut c_void, p: *mut c_void, n: usize) -> *mut c_void {
+        // SAFETY: `p` is NULL or not ours, so the host's.
+        real().map_or(ptr::null_mut(), |real| unsafe { (real.realloc)(p, n) })
+    }
+
+    unsafe fn free(_: *mut c_void, p: *mut c_void) {
+        if let Some(real) = real() {
+            // SAFETY: `p` is NULL or not ours, so the host's.
+            unsafe { (real.free)(p) };
+        }
     }
 }
 

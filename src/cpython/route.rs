@@ -32,10 +32,11 @@ use core::sync::atomic::{
 
 use super::attach;
 use super::company;
-use super::exports::{Answers, Exports, Functions, Tables};
+use super::exports::{Answers, Exports, Tables};
 use super::own;
 use super::reason::Reason;
 use super::several;
+use crate::domains::adapter::Functions;
 use crate::domains::outside::{PyMemAllocatorEx, PyObjectArenaAllocator};
 use crate::os::errno;
 use crate::os::loader;

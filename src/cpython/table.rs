@@ -21,6 +21,7 @@ use super::reason::Reason;
 use super::symbols::Host;
 use crate::base::layout::{ALIGNMENT, PACKED_ALIGNMENT};
 use crate::base::vtable::{Allocator, LIBC};
+use crate::domains::adapter::INSTRUMENTED;
 use crate::domains::outside::PyMemAllocatorEx;
 use crate::object;
 use crate::object::realloc;
@@ -134,7 +135,7 @@ impl Tables {
 /// Our table, but for its context.
 fn flavour(packed: bool) -> Allocator {
     if tools::is_wanted() {
-        tools::TABLE
+        INSTRUMENTED
     } else if packed {
         PACKED
     } else {
@@ -152,7 +153,7 @@ fn current(get: GetAllocator, domain: c_int) -> PyMemAllocatorEx {
 
 fn is_ours(table: &PyMemAllocatorEx) -> bool {
     table.malloc.is_some_and(|other| {
-        let mut ours = [PLAIN, PACKED, tools::TABLE]
+        let mut ours = [PLAIN, PACKED, INSTRUMENTED]
             .iter()
             .map(|table| table.malloc);
         ours.any(|malloc| other as *const () == malloc as *const ())

@@ -17,7 +17,7 @@
 use core::ffi::{c_char, c_int, c_void};
 use core::ptr;
 
-use super::exports::{Answers, Exports, Functions, Tables, straight_over};
+use super::exports::{Answers, Exports, Tables};
 use super::lookup::{self, Domains, Lookup};
 use super::own::STRAIGHT;
 use super::symbols::Host;
@@ -25,7 +25,8 @@ use super::{hooks, python2, table};
 use crate::arena::chunk;
 use crate::arena::page_map::MAP;
 use crate::base::layout::{ALIGNMENT, PACKED_ALIGNMENT};
-use crate::base::vtable::Allocator;
+use crate::base::vtable::{Allocator, Backend};
+use crate::domains::adapter::{Fallback, Functions, Instrumented, Object};
 use crate::domains::era;
 use crate::domains::outside::{PyMemAllocatorEx, PyObjectArenaAllocator};
 use crate::guard;
@@ -36,9 +37,18 @@ use crate::stats;
 use crate::stats::debug_stats;
 use crate::tools;
 
-static OVER_PYTHON_2: Functions = straight_over!(object, &python2::BELOW, ALIGNMENT);
-static PACKED_OVER_PYTHON_2: Functions = straight_over!(object, &python2::BELOW, PACKED_ALIGNMENT);
-static WATCHED_OVER_PYTHON_2: Functions = straight_over!(tools, &python2::BELOW, ALIGNMENT);
+/// The fallback is 2.7's own allocator.
+struct InPython2;
+
+impl Fallback for InPython2 {
+    unsafe fn of<'a>(_: *mut c_void) -> &'a Allocator {
+        &python2::BELOW
+    }
+}
+
+static OVER_PYTHON_2: Functions = Functions::hot_of::<Object<InPython2, ALIGNMENT>>();
+static PACKED_OVER_PYTHON_2: Functions = Functions::hot_of::<Object<InPython2, PACKED_ALIGNMENT>>();
+static WATCHED_OVER_PYTHON_2: Functions = Functions::hot_of::<Instrumented<InPython2>>();
 
 /// The functions of the host that we serve, or leave alone: of the first, if several are.
 fn lookup<const IS_SERVED: bool>() -> &'static Lookup {
@@ -71,61 +81,52 @@ fn is_ours(p: *mut c_void) -> bool {
 
 unsafe extern "C" fn raw_realloc<const IS_SERVED: bool>(p: *mut c_void, n: usize) -> *mut c_void {
     if is_ours(p) {
-        // SAFETY: VTABLE-1; the pointer's contract is the caller's.
+        // SAFETY: `p` is a block of a pool or a guarded block; VTABLE-1 holds for the host's RAW.
         unsafe { tools::realloc::<ALIGNMENT>(&raw_of_host::<IS_SERVED>(), p, n) }
     } else {
-        // SAFETY: the host's own contract.
+        // SAFETY: `p` is NULL or a block of the host's domain RAW.
         unsafe { (domains::<IS_SERVED>().raw.realloc)(p, n) }
     }
 }
 
 unsafe extern "C" fn raw_free<const IS_SERVED: bool>(p: *mut c_void) {
     if is_ours(p) {
-        // SAFETY: as in `raw_realloc`.
+        // SAFETY: `p` is a block of a pool or a guarded block; VTABLE-1 holds for the host's RAW.
         unsafe { tools::free(&raw_of_host::<IS_SERVED>(), p) }
     } else {
-        // SAFETY: the host's own contract.
+        // SAFETY: `p` is NULL or a block of the host's domain RAW.
         unsafe { (domains::<IS_SERVED>().raw.free)(p) }
     }
 }
 
-/// The host's RAW functions as a table below us.
-const fn raw_of_host<const IS_SERVED: bool>() -> Allocator {
-    Allocator {
-        ctx: ptr::null_mut(),
-        malloc: below_malloc::<IS_SERVED>,
-        calloc: below_calloc::<IS_SERVED>,
-        realloc: below_realloc::<IS_SERVED>,
-        free: below_free::<IS_SERVED>,
+/// The host's own functions of the domain RAW.
+struct HostRaw<const IS_SERVED: bool>;
+
+impl<const IS_SERVED: bool> Backend for HostRaw<IS_SERVED> {
+    unsafe fn malloc(_: *mut c_void, n: usize) -> *mut c_void {
+        // SAFETY: the host's malloc takes any size.
+        unsafe { (domains::<IS_SERVED>().raw.malloc)(n) }
+    }
+
+    unsafe fn calloc(_: *mut c_void, nelem: usize, elsize: usize) -> *mut c_void {
+        // SAFETY: the host's calloc takes any sizes.
+        unsafe { (domains::<IS_SERVED>().raw.calloc)(nelem, elsize) }
+    }
+
+    unsafe fn realloc(_: *mut c_void, p: *mut c_void, n: usize) -> *mut c_void {
+        // SAFETY: `p` is NULL or a block of the host's domain RAW.
+        unsafe { (domains::<IS_SERVED>().raw.realloc)(p, n) }
+    }
+
+    unsafe fn free(_: *mut c_void, p: *mut c_void) {
+        // SAFETY: `p` is NULL or a block of the host's domain RAW.
+        unsafe { (domains::<IS_SERVED>().raw.free)(p) }
     }
 }
 
-unsafe extern "C" fn below_malloc<const IS_SERVED: bool>(_: *mut c_void, n: usize) -> *mut c_void {
-    // SAFETY: the host's own contract, as in the three below.
-    unsafe { (domains::<IS_SERVED>().raw.malloc)(n) }
-}
-
-unsafe extern "C" fn below_calloc<const IS_SERVED: bool>(
-    _: *mut c_void,
-    nelem: usize,
-    elsize: usize,
-) -> *mut c_void {
-    // SAFETY: as above.
-    unsafe { (domains::<IS_SERVED>().raw.calloc)(nelem, elsize) }
-}
-
-unsafe extern "C" fn below_realloc<const IS_SERVED: bool>(
-    _: *mut c_void,
-    p: *mut c_void,
-    n: usize,
-) -> *mut c_void {
-    // SAFETY: as above.
-    unsafe { (domains::<IS_SERVED>().raw.realloc)(p, n) }
-}
-
-unsafe extern "C" fn below_free<const IS_SERVED: bool>(_: *mut c_void, p: *mut c_void) {
-    // SAFETY: as above.
-    unsafe { (domains::<IS_SERVED>().raw.free)(p) }
+/// The host's domain RAW as a fallback allocator.
+const fn raw_of_host<const IS_SERVED: bool>() -> Allocator {
+    Allocator::of::<HostRaw<IS_SERVED>>(ptr::null_mut())
 }
 
 unsafe extern "C" fn get<const IS_SERVED: bool>(domain: c_int, table: *mut PyMemAllocatorEx) {

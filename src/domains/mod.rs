@@ -23,6 +23,7 @@
 //!
 //! - `outside`: the tables' types as C has them; they may have holes
 //! - `table`: one domain's table, which anyone may read while it changes
+//! - `adapter`: allocators as types, from which tables and exported functions are made
 //! - `raw`: the C library, and the domain RAW
 //! - `pymalloc`: ours, and the domains MEM and OBJ
 //! - `domain`: the three by number; reading and writing tables
@@ -34,6 +35,8 @@
 pub(crate) mod outside;
 
 pub(crate) mod table;
+
+pub(crate) mod adapter;
 
 pub(crate) mod raw;
 

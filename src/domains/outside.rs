@@ -4,7 +4,7 @@
 
 use core::ffi::c_void;
 
-use crate::base::vtable::{Allocator, ArenaAllocator};
+use crate::base::vtable::{Allocator, ArenaAllocator, Backend};
 use crate::os::text;
 
 /// A domain's allocator: four functions, and what they get as their first
@@ -60,17 +60,17 @@ impl PyMemAllocatorEx {
     pub fn filled(&self) -> Allocator {
         Allocator {
             ctx: self.ctx,
-            malloc: self.malloc.unwrap_or(no_malloc),
-            calloc: self.calloc.unwrap_or(no_calloc),
-            realloc: self.realloc.unwrap_or(no_realloc),
-            free: self.free.unwrap_or(no_free),
+            malloc: self.malloc.unwrap_or(MISSING.malloc),
+            calloc: self.calloc.unwrap_or(MISSING.calloc),
+            realloc: self.realloc.unwrap_or(MISSING.realloc),
+            free: self.free.unwrap_or(MISSING.free),
         }
     }
 }
 
 /// A function of a table, unless it stands for a hole.
 macro_rules! unless_missing {
-    ($function:expr, $missing:path) => {
+    ($function:expr, $missing:expr) => {
         Some($function).filter(|&function| function as *const () != $missing as *const ())
     };
 }
@@ -79,10 +79,10 @@ impl From<Allocator> for PyMemAllocatorEx {
     fn from(table: Allocator) -> PyMemAllocatorEx {
         PyMemAllocatorEx {
             ctx: table.ctx,
-            malloc: unless_missing!(table.malloc, no_malloc),
-            calloc: unless_missing!(table.calloc, no_calloc),
-            realloc: unless_missing!(table.realloc, no_realloc),
-            free: unless_missing!(table.free, no_free),
+            malloc: unless_missing!(table.malloc, MISSING.malloc),
+            calloc: unless_missing!(table.calloc, MISSING.calloc),
+            realloc: unless_missing!(table.realloc, MISSING.realloc),
+            free: unless_missing!(table.free, MISSING.free),
         }
     }
 }
@@ -124,21 +124,28 @@ fn missing(table: &str, function: &str) -> ! {
 const SET: &str = "PyMem_SetAllocator";
 const SET_ARENA: &str = "PyObject_SetArenaAllocator";
 
-unsafe extern "C" fn no_malloc(_: *mut c_void, _: usize) -> *mut c_void {
-    missing(SET, "malloc")
+/// Stands for a function that a table does not have.
+struct Missing;
+
+impl Backend for Missing {
+    unsafe fn malloc(_: *mut c_void, _: usize) -> *mut c_void {
+        missing(SET, "malloc")
+    }
+
+    unsafe fn calloc(_: *mut c_void, _: usize, _: usize) -> *mut c_void {
+        missing(SET, "calloc")
+    }
+
+    unsafe fn realloc(_: *mut c_void, _: *mut c_void, _: usize) -> *mut c_void {
+        missing(SET, "realloc")
+    }
+
+    unsafe fn free(_: *mut c_void, _: *mut c_void) {
+        missing(SET, "free")
+    }
 }
 
-unsafe extern "C" fn no_calloc(_: *mut c_void, _: usize, _: usize) -> *mut c_void {
-    missing(SET, "calloc")
-}
-
-unsafe extern "C" fn no_realloc(_: *mut c_void, _: *mut c_void, _: usize) -> *mut c_void {
-    missing(SET, "realloc")
-}
-
-unsafe extern "C" fn no_free(_: *mut c_void, _: *mut c_void) {
-    missing(SET, "free")
-}
+const MISSING: Allocator = Allocator::of::<Missing>(core::ptr::null_mut());
 
 unsafe extern "C" fn no_arena_alloc(_: *mut c_void, _: usize) -> *mut c_void {
     missing(SET_ARENA, "alloc")

@@ -1,40 +1,32 @@
-//! Ours as a domain's allocator, under the names that CPython knows: pymalloc,
-//! and mimalloc for those who ask for that; and the domains MEM and OBJ, which
-//! start with it.
+//! The object allocator in the domains MEM and OBJ, which start with it: `pymalloc` to CPython,
+//! and `mimalloc` for those who ask for that.
 
 use core::ffi::c_void;
+use core::ptr;
 
-use super::raw::WHATEVER_IS_IN_RAW;
+use super::adapter::{INSTRUMENTED, Object, StaticTable};
+use super::raw::{InRaw, RAW_FORWARD};
 use super::table::Table;
 use crate::base::layout::{ALIGNMENT, PACKED_ALIGNMENT};
 use crate::base::vtable::Allocator;
-use crate::object;
 use crate::tools;
 
+/// The object allocator with the domain RAW as its fallback.
+pub(crate) type Pymalloc = Object<InRaw, ALIGNMENT>;
+
 /// `PYTHONMALLOC=pymalloc`, the default.
-pub(crate) const PYMALLOC: Allocator = aligned::<ALIGNMENT>();
-/// The same, packed.
-const PACKED: Allocator = aligned::<PACKED_ALIGNMENT>();
+pub(crate) const PYMALLOC: Allocator = Allocator::hot_of::<Pymalloc>(ptr::null_mut());
 
-const fn aligned<const ALIGN: usize>() -> Allocator {
-    Allocator {
-        ctx: core::ptr::null_mut(),
-        malloc: malloc::<ALIGN>,
-        calloc: calloc::<ALIGN>,
-        realloc: realloc::<ALIGN>,
-        free,
-    }
-}
+/// The same with blocks aligned to 8 bytes.
+const PACKED: Allocator = Allocator::hot_of::<Object<InRaw, PACKED_ALIGNMENT>>(ptr::null_mut());
 
-/// The same, where somebody watches single blocks.
+/// The instrumented one.
 const WATCHED: Allocator = Allocator {
-    ctx: (&raw const BELOW).cast::<c_void>().cast_mut(),
-    ..tools::TABLE
+    ctx: (&raw const RAW_FORWARD).cast::<c_void>().cast_mut(),
+    ..INSTRUMENTED
 };
 
-static BELOW: Allocator = WHATEVER_IS_IN_RAW;
-
-/// What serves a domain that is packed, or not, or watched.
+/// The table of a domain whose blocks are aligned to 8 bytes (`packed`) or 16.
 pub(crate) fn packed(packed: bool) -> Allocator {
     if tools::is_wanted() {
         WATCHED
@@ -45,7 +37,7 @@ pub(crate) fn packed(packed: bool) -> Allocator {
     }
 }
 
-/// `PYTHONMALLOC=mimalloc`: the same, told apart by its context.
+/// `PYTHONMALLOC=mimalloc`: the same functions; the context tells the two apart.
 pub(crate) const MIMALLOC: Allocator = Allocator {
     ctx: (&raw const MIMALLOC_MARK).cast::<c_void>().cast_mut(),
     ..PYMALLOC
@@ -58,52 +50,27 @@ pub(crate) static MEM: Table = Table::new(PYMALLOC);
 /// The domain OBJ.
 pub(crate) static OBJ: Table = Table::new(PYMALLOC);
 
-/// Whether `table` is ours, under whichever name.
+/// The domain MEM as a type.
+pub(crate) struct Mem;
+
+impl StaticTable for Mem {
+    fn table() -> &'static Table {
+        &MEM
+    }
+}
+
+/// The domain OBJ as a type.
+pub(crate) struct Obj;
+
+impl StaticTable for Obj {
+    fn table() -> &'static Table {
+        &OBJ
+    }
+}
+
+/// Whether `table` is the object allocator, under whichever name.
 pub(crate) fn is_ours(table: &Allocator) -> bool {
     [PYMALLOC, PACKED, WATCHED]
         .iter()
         .any(|ours| table.malloc as *const () == ours.malloc as *const ())
-}
-
-/// # Safety
-/// As [`object::malloc`], for any context; so the three that follow.
-#[unsafe(link_section = ".text.hot.rest")]
-pub(crate) unsafe extern "C" fn malloc<const ALIGN: usize>(
-    _: *mut c_void,
-    n: usize,
-) -> *mut c_void {
-    // SAFETY: VTABLE-1.
-    unsafe { object::malloc::<ALIGN>(&WHATEVER_IS_IN_RAW, n) }
-}
-
-/// # Safety
-/// As [`object::calloc`].
-#[unsafe(link_section = ".text.hot.rest")]
-pub(crate) unsafe extern "C" fn calloc<const ALIGN: usize>(
-    _: *mut c_void,
-    nelem: usize,
-    elsize: usize,
-) -> *mut c_void {
-    // SAFETY: VTABLE-1.
-    unsafe { object::calloc::<ALIGN>(&WHATEVER_IS_IN_RAW, nelem, elsize) }
-}
-
-/// # Safety
-/// As [`object::realloc()`].
-#[unsafe(link_section = ".text.hot.rest")]
-pub(crate) unsafe extern "C" fn realloc<const ALIGN: usize>(
-    _: *mut c_void,
-    p: *mut c_void,
-    n: usize,
-) -> *mut c_void {
-    // SAFETY: VTABLE-1; the pointer's contract is the caller's.
-    unsafe { object::realloc::<ALIGN>(&WHATEVER_IS_IN_RAW, p, n) }
-}
-
-/// # Safety
-/// As [`object::free`].
-#[unsafe(link_section = ".text.hot.rest")]
-pub(crate) unsafe extern "C" fn free(_: *mut c_void, p: *mut c_void) {
-    // SAFETY: VTABLE-1; the pointer's contract is the caller's.
-    unsafe { object::free(&WHATEVER_IS_IN_RAW, p) }
 }

@@ -1,83 +1,77 @@
-//! The C library as a domain's allocator, and the domain RAW, which starts
-//! with it.
+//! The C library as a domain's allocator, and the domain RAW, which starts with it.
 //!
-//! A block of ours that goes astray here is ours all the same. So a domain may
-//! be switched between the C library and us with blocks alive.
+//! A block of a pool that is given to this domain is freed to its pool. So a domain may be
+//! switched between the C library and the object allocator while blocks are live.
 
 use core::ffi::c_void;
+use core::ptr;
 
+use super::adapter::{Fallback, Forward, StaticTable};
 use super::table::Table;
 use crate::arena::page_map::MAP;
 use crate::base::layout::ALIGNMENT;
-use crate::base::vtable::{Allocator, LIBC};
+use crate::base::vtable::{Allocator, Backend, LIBC, Libc};
 use crate::object;
 
-/// `PYTHONMALLOC=malloc`: the C library's functions.
-pub(crate) const MALLOC: Allocator = Allocator {
-    ctx: core::ptr::null_mut(),
-    malloc: LIBC.malloc,
-    calloc: LIBC.calloc,
-    realloc,
-    free,
-};
+/// The C library, which takes blocks of pools back, too.
+pub(crate) struct Malloc;
+
+/// `PYTHONMALLOC=malloc`: its table.
+pub(crate) const MALLOC: Allocator = Allocator::of::<Malloc>(ptr::null_mut());
 
 /// The domain RAW.
 pub(crate) static RAW: Table = Table::new(MALLOC);
 
-/// Whatever is in the domain RAW when it is called. Below us it serves what
-/// pools do not: as in CPython, with whatever hooks are on RAW.
-pub(crate) const WHATEVER_IS_IN_RAW: Allocator = Allocator {
-    ctx: core::ptr::null_mut(),
-    malloc: current_malloc,
-    calloc: current_calloc,
-    realloc: current_realloc,
-    free: current_free,
-};
+/// The domain RAW as a type.
+pub(crate) struct Raw;
 
-/// Realloc of the C library, for any pointer.
-///
-/// # Safety
-/// `p` is NULL, a block of ours, or one of the C library's.
-pub(crate) unsafe extern "C" fn realloc(_: *mut c_void, p: *mut c_void, n: usize) -> *mut c_void {
-    if MAP.find(p.addr()).class().is_some() {
-        // SAFETY: VTABLE-1; the pointer is a block of ours.
-        unsafe { object::realloc::<ALIGNMENT>(&LIBC, p, n) }
-    } else {
-        // SAFETY: VTABLE-1; the pointer is NULL or the C library's.
-        unsafe { (LIBC.realloc)(LIBC.ctx, p, n) }
+impl StaticTable for Raw {
+    fn table() -> &'static Table {
+        &RAW
     }
 }
 
-/// Free of the C library, for any pointer.
-///
-/// # Safety
-/// As for [`realloc`](fn@realloc).
-pub(crate) unsafe extern "C" fn free(_: *mut c_void, p: *mut c_void) {
-    if MAP.find(p.addr()).class().is_some() {
-        // SAFETY: VTABLE-1; the pointer is a block of ours.
-        unsafe { object::free(&LIBC, p) }
-    } else {
-        // SAFETY: VTABLE-1; the pointer is NULL or the C library's.
-        unsafe { (LIBC.free)(LIBC.ctx, p) }
+/// Whatever is in the domain RAW at each call. As in CPython, it serves what pools do not, with
+/// whatever hooks are on RAW.
+pub(crate) static RAW_FORWARD: Allocator = Allocator::of::<Forward<Raw>>(ptr::null_mut());
+
+/// [`RAW_FORWARD`] is the fallback, whatever the context.
+pub(crate) struct InRaw;
+
+impl Fallback for InRaw {
+    unsafe fn of<'a>(_: *mut c_void) -> &'a Allocator {
+        &RAW_FORWARD
     }
 }
 
-unsafe extern "C" fn current_malloc(_: *mut c_void, n: usize) -> *mut c_void {
-    // SAFETY: VTABLE-1, as in the three that follow.
-    unsafe { RAW.malloc(n) }
-}
+impl Backend for Malloc {
+    unsafe fn malloc(ctx: *mut c_void, n: usize) -> *mut c_void {
+        // SAFETY: malloc takes any size.
+        unsafe { Libc::malloc(ctx, n) }
+    }
 
-unsafe extern "C" fn current_calloc(_: *mut c_void, nelem: usize, elsize: usize) -> *mut c_void {
-    // SAFETY: as above.
-    unsafe { RAW.calloc(nelem, elsize) }
-}
+    unsafe fn calloc(ctx: *mut c_void, nelem: usize, elsize: usize) -> *mut c_void {
+        // SAFETY: calloc takes any sizes.
+        unsafe { Libc::calloc(ctx, nelem, elsize) }
+    }
 
-unsafe extern "C" fn current_realloc(_: *mut c_void, p: *mut c_void, n: usize) -> *mut c_void {
-    // SAFETY: as above.
-    unsafe { RAW.realloc(p, n) }
-}
+    unsafe fn realloc(ctx: *mut c_void, p: *mut c_void, n: usize) -> *mut c_void {
+        if MAP.find(p.addr()).class().is_some() {
+            // SAFETY: `p` is a block of a pool (MAP-1).
+            unsafe { object::realloc::<ALIGNMENT>(&LIBC, p, n) }
+        } else {
+            // SAFETY: `p` is NULL or the C library's.
+            unsafe { Libc::realloc(ctx, p, n) }
+        }
+    }
 
-unsafe extern "C" fn current_free(_: *mut c_void, p: *mut c_void) {
-    // SAFETY: as above.
-    unsafe { RAW.free(p) }
+    unsafe fn free(ctx: *mut c_void, p: *mut c_void) {
+        if MAP.find(p.addr()).class().is_some() {
+            // SAFETY: `p` is a block of a pool (MAP-1).
+            unsafe { object::free(&LIBC, p) }
+        } else {
+            // SAFETY: `p` is NULL or the C library's.
+            unsafe { Libc::free(ctx, p) }
+        }
+    }
 }

@@ -21,7 +21,7 @@ pub(crate) mod annotate;
 pub(crate) mod instrumented;
 
 use crate::background::init;
-use crate::base::layout::{ALIGNMENT, REQUEST_MAX};
+use crate::base::layout::REQUEST_MAX;
 use crate::base::vtable::Allocator;
 use crate::guard;
 use crate::object;
@@ -123,34 +123,4 @@ pub(crate) unsafe fn free(below: &Allocator, p: *mut c_void) {
         // SAFETY: as above.
         unsafe { object::free(below, p) };
     }
-}
-
-/// These functions as a table, but for its context, which is the table below.
-pub(crate) const TABLE: Allocator = Allocator {
-    ctx: ptr::null_mut(),
-    malloc: table_malloc,
-    calloc: table_calloc,
-    realloc: table_realloc,
-    free: table_free,
-};
-
-unsafe extern "C" fn table_malloc(ctx: *mut c_void, n: usize) -> *mut c_void {
-    // SAFETY: the context; VTABLE-1. So in the three that follow; the pointers' contract is the
-    // caller's.
-    unsafe { malloc::<ALIGNMENT>(&*ctx.cast(), n) }
-}
-
-unsafe extern "C" fn table_calloc(ctx: *mut c_void, nelem: usize, elsize: usize) -> *mut c_void {
-    // SAFETY: as above.
-    unsafe { calloc::<ALIGNMENT>(&*ctx.cast(), nelem, elsize) }
-}
-
-unsafe extern "C" fn table_realloc(ctx: *mut c_void, p: *mut c_void, n: usize) -> *mut c_void {
-    // SAFETY: as above.
-    unsafe { realloc::<ALIGNMENT>(&*ctx.cast(), p, n) }
-}
-
-unsafe extern "C" fn table_free(ctx: *mut c_void, p: *mut c_void) {
-    // SAFETY: as above.
-    unsafe { free(&*ctx.cast(), p) }
 }

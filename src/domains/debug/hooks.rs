@@ -15,7 +15,7 @@ use super::super::{era, python};
 use super::block::{BEFORE, Block, Damage, Ends, overhead};
 use super::dump;
 use crate::base::layout::REQUEST_MAX;
-use crate::base::vtable::{Allocator, LIBC};
+use crate::base::vtable::{Allocator, Backend, LIBC};
 use crate::os::errno;
 
 /// A domain under the hooks. Its address is the hooks' context.
@@ -85,23 +85,13 @@ fn is_hooked(table: &Allocator) -> bool {
         .any(|hooks| table.malloc as *const () == hooks.malloc as *const ())
 }
 
-/// For the domain RAW.
-pub(crate) const FREELY: Allocator = Allocator {
-    ctx: ptr::null_mut(),
-    malloc: raw_malloc,
-    calloc: raw_calloc,
-    realloc: raw_realloc,
-    free: raw_free,
-};
+/// The hooks of the domain RAW.
+pub(crate) struct Freely;
+/// Those of the domains MEM and OBJ, which are called with the GIL.
+pub(crate) struct WithGil;
 
-/// For the domains MEM and OBJ.
-pub(crate) const WITH_THE_GIL: Allocator = Allocator {
-    ctx: ptr::null_mut(),
-    malloc,
-    calloc,
-    realloc,
-    free,
-};
+const FREELY: Allocator = Allocator::of::<Freely>(ptr::null_mut());
+const WITH_THE_GIL: Allocator = Allocator::of::<WithGil>(ptr::null_mut());
 
 /// Calls of the hooks that made or changed a block, in versions that number
 /// them.
@@ -140,130 +130,106 @@ fn address(block: Option<Block>) -> *mut c_void {
     block.map_or_else(errno::no_memory, |block| block.data().cast())
 }
 
-/// # Safety
-/// Called by a table that has the hooks' context; else as C's function.
-pub(crate) unsafe extern "C" fn raw_malloc(ctx: *mut c_void, n: usize) -> *mut c_void {
-    // SAFETY: our context; VTABLE-1.
-    let block = unsafe { allocate(ctx, n, |inner, all| (inner.malloc)(inner.ctx, all)) };
-    if let Some(block) = block {
-        // SAFETY: its own bytes.
-        unsafe { block.clean(0, n) };
+impl Backend for Freely {
+    unsafe fn malloc(ctx: *mut c_void, n: usize) -> *mut c_void {
+        // SAFETY: our context; VTABLE-1.
+        let block = unsafe { allocate(ctx, n, |inner, all| (inner.malloc)(inner.ctx, all)) };
+        if let Some(block) = block {
+            // SAFETY: its own bytes.
+            unsafe { block.clean(0, n) };
+        }
+        address(block)
     }
-    address(block)
-}
 
-/// # Safety
-/// Called by a table that has the hooks' context; else as C's function.
-pub(crate) unsafe extern "C" fn raw_calloc(
-    ctx: *mut c_void,
-    nelem: usize,
-    elsize: usize,
-) -> *mut c_void {
-    // A product that is too large does not get here by the exported names.
-    let Some(n) = nelem.checked_mul(elsize) else {
-        return errno::no_memory();
-    };
-    // SAFETY: our context; VTABLE-1.
-    address(unsafe { allocate(ctx, n, |inner, all| (inner.calloc)(inner.ctx, 1, all)) })
-}
-
-/// # Safety
-/// Called by a table that has the hooks' context; else as C's function.
-pub(crate) unsafe extern "C" fn raw_free(ctx: *mut c_void, p: *mut c_void) {
-    if p.is_null() {
-        return;
+    unsafe fn calloc(ctx: *mut c_void, nelem: usize, elsize: usize) -> *mut c_void {
+        // A product that is too large does not get here by the exported names.
+        let Some(n) = nelem.checked_mul(elsize) else {
+            return errno::no_memory();
+        };
+        // SAFETY: our context; VTABLE-1.
+        address(unsafe { allocate(ctx, n, |inner, all| (inner.calloc)(inner.ctx, 1, all)) })
     }
-    // SAFETY: our context.
-    let hooked = unsafe { Hooked::of(ctx) };
-    let block = Block::at(p.cast());
-    check(block, hooked.id, c"_PyMem_DebugRawFree");
-    // SAFETY: whole, as was just seen, and given up by the caller.
-    unsafe { block.kill() };
-    let inner = hooked.inner();
-    // SAFETY: VTABLE-1.
-    unsafe { (inner.free)(inner.ctx, block.raw().cast()) };
-}
 
-/// # Safety
-/// Called by a table that has the hooks' context; else as C's function.
-pub(crate) unsafe extern "C" fn raw_realloc(
-    ctx: *mut c_void,
-    p: *mut c_void,
-    n: usize,
-) -> *mut c_void {
-    if p.is_null() {
-        // SAFETY: the caller's own promises.
-        return unsafe { raw_malloc(ctx, n) };
+    unsafe fn realloc(ctx: *mut c_void, p: *mut c_void, n: usize) -> *mut c_void {
+        if p.is_null() {
+            // SAFETY: the caller's own promises.
+            return unsafe { Freely::malloc(ctx, n) };
+        }
+        // SAFETY: our context.
+        let hooked = unsafe { Hooked::of(ctx) };
+        let old = Block::at(p.cast());
+        check(old, hooked.id, c"_PyMem_DebugRawRealloc");
+        let overhead = overhead(old.style());
+        if n > REQUEST_MAX - overhead {
+            return errno::no_memory();
+        }
+        let size = old.size();
+        let old_serial = if old.style().serial { old.serial() } else { 0 };
+        // SAFETY: whole, as was just seen.
+        let ends = unsafe { Ends::put_aside(old) };
+        let inner = hooked.inner();
+        // SAFETY: VTABLE-1.
+        let raw = unsafe { (inner.realloc)(inner.ctx, old.raw().cast(), n + overhead) };
+        let (block, now, serial) = if raw.is_null() {
+            (old, size, old_serial)
+        } else {
+            let serial = SERIAL.fetch_add(1, Relaxed) + 1;
+            (Block::within(raw.cast()), n, serial)
+        };
+        // SAFETY: there is room for it, new or as it was.
+        unsafe { block.surround(hooked.id, now, serial) };
+        // SAFETY: as above.
+        unsafe { ends.put_back(block, now) };
+        if raw.is_null() {
+            return errno::no_memory();
+        }
+        if n > size {
+            // SAFETY: its own bytes.
+            unsafe { block.clean(size, n) };
+        }
+        block.data().cast()
     }
-    // SAFETY: our context.
-    let hooked = unsafe { Hooked::of(ctx) };
-    let old = Block::at(p.cast());
-    check(old, hooked.id, c"_PyMem_DebugRawRealloc");
-    let overhead = overhead(old.style());
-    if n > REQUEST_MAX - overhead {
-        return errno::no_memory();
+
+    unsafe fn free(ctx: *mut c_void, p: *mut c_void) {
+        if p.is_null() {
+            return;
+        }
+        // SAFETY: our context.
+        let hooked = unsafe { Hooked::of(ctx) };
+        let block = Block::at(p.cast());
+        check(block, hooked.id, c"_PyMem_DebugRawFree");
+        // SAFETY: whole, as was just seen, and given up by the caller.
+        unsafe { block.kill() };
+        let inner = hooked.inner();
+        // SAFETY: VTABLE-1.
+        unsafe { (inner.free)(inner.ctx, block.raw().cast()) };
     }
-    let size = old.size();
-    let old_serial = if old.style().serial { old.serial() } else { 0 };
-    // SAFETY: whole, as was just seen.
-    let ends = unsafe { Ends::put_aside(old) };
-    let inner = hooked.inner();
-    // SAFETY: VTABLE-1.
-    let raw = unsafe { (inner.realloc)(inner.ctx, old.raw().cast(), n + overhead) };
-    let (block, now, serial) = if raw.is_null() {
-        (old, size, old_serial)
-    } else {
-        let serial = SERIAL.fetch_add(1, Relaxed) + 1;
-        (Block::within(raw.cast()), n, serial)
-    };
-    // SAFETY: there is room for it, new or as it was.
-    unsafe { block.surround(hooked.id, now, serial) };
-    // SAFETY: as above.
-    unsafe { ends.put_back(block, now) };
-    if raw.is_null() {
-        return errno::no_memory();
+}
+
+impl Backend for WithGil {
+    unsafe fn malloc(ctx: *mut c_void, n: usize) -> *mut c_void {
+        check_gil(c"_PyMem_DebugMalloc");
+        // SAFETY: the contract of `Backend` is the same for both.
+        unsafe { Freely::malloc(ctx, n) }
     }
-    if n > size {
-        // SAFETY: its own bytes.
-        unsafe { block.clean(size, n) };
+
+    unsafe fn calloc(ctx: *mut c_void, nelem: usize, elsize: usize) -> *mut c_void {
+        check_gil(c"_PyMem_DebugCalloc");
+        // SAFETY: the contract of `Backend` is the same for both.
+        unsafe { Freely::calloc(ctx, nelem, elsize) }
     }
-    block.data().cast()
-}
 
-/// # Safety
-/// Called by a table that has the hooks' context; else as C's function.
-pub(crate) unsafe extern "C" fn malloc(ctx: *mut c_void, n: usize) -> *mut c_void {
-    check_gil(c"_PyMem_DebugMalloc");
-    // SAFETY: the caller's own promises, as in the three that follow.
-    unsafe { raw_malloc(ctx, n) }
-}
+    unsafe fn realloc(ctx: *mut c_void, p: *mut c_void, n: usize) -> *mut c_void {
+        check_gil(c"_PyMem_DebugRealloc");
+        // SAFETY: the contract of `Backend` is the same for both.
+        unsafe { Freely::realloc(ctx, p, n) }
+    }
 
-/// # Safety
-/// Called by a table that has the hooks' context; else as C's function.
-pub(crate) unsafe extern "C" fn calloc(
-    ctx: *mut c_void,
-    nelem: usize,
-    elsize: usize,
-) -> *mut c_void {
-    check_gil(c"_PyMem_DebugCalloc");
-    // SAFETY: as above.
-    unsafe { raw_calloc(ctx, nelem, elsize) }
-}
-
-/// # Safety
-/// Called by a table that has the hooks' context; else as C's function.
-pub(crate) unsafe extern "C" fn realloc(ctx: *mut c_void, p: *mut c_void, n: usize) -> *mut c_void {
-    check_gil(c"_PyMem_DebugRealloc");
-    // SAFETY: as above.
-    unsafe { raw_realloc(ctx, p, n) }
-}
-
-/// # Safety
-/// Called by a table that has the hooks' context; else as C's function.
-pub(crate) unsafe extern "C" fn free(ctx: *mut c_void, p: *mut c_void) {
-    check_gil(c"_PyMem_DebugFree");
-    // SAFETY: as above.
-    unsafe { raw_free(ctx, p) };
+    unsafe fn free(ctx: *mut c_void, p: *mut c_void) {
+        check_gil(c"_PyMem_DebugFree");
+        // SAFETY: the contract of `Backend` is the same for both.
+        unsafe { Freely::free(ctx, p) };
+    }
 }
 
 fn check_gil(function: &CStr) {
