@@ -140,11 +140,11 @@ test-preload-sample: all ## most of that with some of the interpreters only
 
 test-command: command ## the command: its unit tests, and all that it says and does
 	$(CARGO) test --quiet --profile command --features command --bin obmalloc
-	$(PYTHON3) c_tests/command/run.py
+	tests/run -n auto --all-pythons tests/cli
 
 test-command-sample: command ## most of that with some of the interpreters only
 	$(CARGO) test --quiet --profile command --features command --bin obmalloc
-	$(PYTHON3) c_tests/command/run.py --sample
+	tests/run -n auto tests/cli
 
 test-packaging: command ## what make install and make deb leave: CMake, packages
 	$(PYTHON3) c_tests/packaging/run.py

@@ -1,8 +1,11 @@
 """Where cargo puts the libraries and the command, and small C programs for the tests."""
+import fcntl
 import functools
 import os
 import re
 import shutil
+import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -40,3 +43,70 @@ def program(name, *arguments, folder):
         pytest.skip('no C compiler')
     return _compile(PROGRAMS / Path(folder).parent.name / name, tuple(map(str, arguments)),
                     Path(folder))
+
+
+@contextmanager
+def locked(name):
+    """One process at a time: workers of pytest share the folder target/."""
+    PROGRAMS.mkdir(parents=True, exist_ok=True)
+    with (PROGRAMS / f'{name}.lock').open('w') as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def virtual(name, *packages, python=sys.executable):
+    """A virtual environment with packages from PyPI, in target/tools/NAME, where it stays.
+    Skips where they cannot be installed."""
+    folder = TARGET / 'tools' / name
+    with locked('tools'):
+        if not (folder / 'complete').exists():
+            for words in ([python, '-m', 'venv', '--clear', folder],
+                          [folder / 'bin/python', '-m', 'pip', 'install', '--quiet', '--no-input',
+                           '--disable-pip-version-check', *packages]):
+                # With the user's settings of pip.
+                done = child.run(words, dict(os.environ), 600)
+                if done.status != 0:
+                    pytest.skip(f'no {" ".join(packages) or "virtual environments"}: {done.err[-200:]}')
+            (folder / 'complete').touch()
+    return folder
+
+
+def tool(program, package):
+    """The path of a program: on PATH, else in a virtual environment with this package."""
+    return shutil.which(program) or virtual(program, package) / 'bin' / program
+
+
+def make(*words, env=None):
+    """`make WORDS` in the tree, whose own library must be the one under test."""
+    for program in 'make', 'cargo':
+        if not shutil.which(program):
+            pytest.skip(f'no {program}')
+    if LIBRARY != RELEASE / 'libobmalloc.so':
+        pytest.skip("the library under test is not the tree's own")
+    with locked('make'):
+        return child.run(['make', '-s', '-C', ROOT, *words],
+                         child.clean_environment(MAKEFLAGS='') if env is None else env, 900, status=0)
+
+
+def files(folder):
+    """The files and links under a folder, relative to it."""
+    return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob('*')
+                  if path.is_symlink() or not path.is_dir())
+
+
+def version():
+    """The version in Cargo.toml."""
+    return re.search(r'^version = "(.*)"', (ROOT / 'Cargo.toml').read_text(), re.M).group(1)
+
+
+def wheel():
+    """The newest wheel if it is newer than what it was packed from, else a new one."""
+    packed = [COMMAND, LIBRARY, *(ROOT / 'python').rglob('*.py')]
+    with locked('wheel'):
+        made = [*TARGET.glob('wheels/*.whl'), *PROGRAMS.glob('wheels/*.whl')]
+        newest = max(made, key=os.path.getmtime, default=None)
+        if newest and os.path.getmtime(newest) > max(map(os.path.getmtime, packed)):
+            return newest
+        done = child.run([sys.executable, '-B', ROOT / 'python' / 'build_wheel.py', '--from',
+                          LIBRARY.parent, '--to', PROGRAMS / 'wheels'], status=0)
+        return Path(done.out.splitlines()[-1])

@@ -4,7 +4,6 @@ import functools
 import os
 import resource
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 
