@@ -71,7 +71,7 @@ fn main() {
         println!("cargo:rustc-cdylib-link-arg=-Wl,-z,separate-loadable-segments");
     }
     println!("cargo:rerun-if-changed=src/capi");
-    println!("cargo:rerun-if-changed=src/domains/outside.rs");
+    println!("cargo:rerun-if-changed=src/domains/ffi.rs");
     println!("cargo:rerun-if-changed=build.rs");
 
     let crate_dir = env::var("CARGO_MANIFEST_DIR").expect("cargo sets it");
@@ -103,13 +103,13 @@ fn main() {
     let functions = make(
         functions,
         &[
-            "capi/own.rs",
+            "capi/extension.rs",
             "capi/raw.rs",
             "capi/mem.rs",
             "capi/object.rs",
         ],
     );
-    let tables = make(config, &["domains/outside.rs", "capi/tables.rs"]);
+    let tables = make(config, &["domains/ffi.rs", "capi/tables.rs"]);
     let (contract, functions) = functions.split_at(CONTRACT.len());
     let guard = "OBMALLOC_H";
     let header = format!(

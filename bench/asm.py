@@ -19,7 +19,7 @@ import sys
 import hosts
 import pairs
 
-NAMES = ("cpython::table::PLAIN::malloc", "cpython::table::PACKED::malloc", "cpython::table::free")
+NAMES = ("cpython::install::PLAIN::malloc", "cpython::install::PACKED::malloc", "cpython::install::free")
 HASH = re.compile(r"::h[0-9a-f]{16}$")
 HEADING = re.compile(r"^([0-9a-f]+) <(.*)>:$")
 LINE = re.compile(r"^\s+([0-9a-f]+):\s+(.*?)\s*$")

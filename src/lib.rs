@@ -59,7 +59,7 @@
 //! *`PyObject_Malloc(48)` in a CPython that we serve:*
 //!
 //! 1. The host's `PyObject_Malloc` calls the function in its table (a debug hook or
-//!    tracemalloc may be there), in the end `cpython::table`'s malloc.
+//!    tracemalloc may be there), in the end `cpython::install`'s malloc.
 //! 2. [`object::malloc`]: 48 is small, a multiple of 16, and that is its class.
 //! 3. [`tcache::current::magazines`] reads the thread word;
 //!    [`Magazines::pop_small`](tcache::magazines::Magazines::pop_small) takes the block
@@ -106,7 +106,7 @@
 //! | `tcache::registry` `TELL` | `background::init` | a thread with magazines has ended |
 //! | `background::init` `TELL` | `cpython::attach` | the first block is allocated |
 //! | `stats_page` `HOST` | `cpython::state` | the host's version is written to the page |
-//! | `cpython::own` `CHANGED` | `cpython::route` | tables of our own were changed |
+//! | `cpython::builtin` `CHANGED` | `cpython::dispatch` | tables of our own were changed |
 //!
 //! # State
 //!

@@ -110,7 +110,7 @@ pub(crate) fn at_hand(heap: &Heap) -> Vec<usize> {
 mod facade {
     use super::*;
     use crate::arena::chunk::STANDARD;
-    use crate::domains::outside::PyObjectArenaAllocator;
+    use crate::domains::ffi::PyObjectArenaAllocator;
     use crate::heap::HEAP;
     use crate::os::clock;
     use crate::stats::{Ledger, Snapshot};
@@ -164,7 +164,7 @@ mod facade {
 
     /// Sets the version 3.`minor`.`patch` of CPython whose arena size holds.
     pub fn set_era(minor: u32, patch: u32) {
-        crate::domains::era::set(minor, patch);
+        crate::domains::compat::set(minor, patch);
     }
 
     /// The arena allocator of the library itself.

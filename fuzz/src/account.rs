@@ -4,13 +4,13 @@
 use core::ffi::c_char;
 use std::time::{Duration, Instant};
 
-use obmalloc::capi::{answers, own};
+use obmalloc::capi::{introspection, extension};
 use obmalloc::model;
 
 /// What `_Py_GetAllocatedBlocks` says.
 pub fn blocks() -> isize {
     // SAFETY: no conditions.
-    unsafe { answers::_Py_GetAllocatedBlocks() }
+    unsafe { introspection::_Py_GetAllocatedBlocks() }
 }
 
 /// Asserts that `says` comes to say so; where the helper thread is at work it may take a
@@ -37,7 +37,7 @@ pub fn settles<T: PartialEq + std::fmt::Debug>(
 pub fn json() -> String {
     let mut bytes = vec![0u8; 1 << 16];
     // SAFETY: the buffer and its size.
-    let len = unsafe { own::obmalloc_stats_json(bytes.as_mut_ptr().cast::<c_char>(), bytes.len()) };
+    let len = unsafe { extension::obmalloc_stats_json(bytes.as_mut_ptr().cast::<c_char>(), bytes.len()) };
     assert!(len < bytes.len(), "the buffer is large enough");
     assert_eq!(bytes[len], 0);
     bytes.truncate(len);

@@ -454,7 +454,7 @@ impl<S: Source> Engine<S> {
         }
         self.crew.end_all();
         refusals::unhook_all();
-        obmalloc::capi::own::obmalloc_trim(0);
+        obmalloc::capi::extension::obmalloc_trim(0);
         if refusals::arenas_are_programs() {
             // A program's arenas go back by the program's own frees only, when a pool
             // has become empty: this thread's, at its end.

@@ -1,7 +1,7 @@
 //! What happens beside malloc, calloc, realloc and free: the weather that they are drawn
 //! in, threads, forks, time, tables, refusals.
 
-use obmalloc::capi::{answers, own};
+use obmalloc::capi::{introspection, extension};
 
 use crate::account;
 use crate::block::Block;
@@ -199,7 +199,7 @@ impl<S: Source> Engine<S> {
             Rare::Trim => {
                 let keep = [0, 0, 64 << 10, 1 << 20, usize::MAX][self.source.draw(1) as usize % 5];
                 history::did(Did::Trim, keep, 0, 0);
-                own::obmalloc_trim(keep);
+                extension::obmalloc_trim(keep);
             }
             Rare::Fork => self.fork(),
             Rare::Pass => {
@@ -401,7 +401,7 @@ impl<S: Source> Engine<S> {
             return;
         }
         if bits.is_multiple_of(4) {
-            own::obmalloc_before_fork();
+            extension::obmalloc_before_fork();
         }
         let branch = self.source.branch();
         // SAFETY: the child goes on with what fork leaves it, and ends by `_exit`.
@@ -469,7 +469,7 @@ fn debug_malloc_stats() {
     unsafe {
         let null = libc::fopen(c"/dev/null".as_ptr(), c"w".as_ptr());
         if !null.is_null() {
-            answers::_PyObject_DebugMallocStats(null);
+            introspection::_PyObject_DebugMallocStats(null);
             libc::fclose(null);
         }
     }

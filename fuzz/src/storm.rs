@@ -3,7 +3,7 @@
 
 use std::sync::Mutex;
 
-use obmalloc::capi::own;
+use obmalloc::capi::extension;
 
 use crate::account;
 use crate::block::{Block, are_zero};
@@ -226,7 +226,7 @@ impl Thread<'_> {
     fn seldom(&mut self) {
         match self.random.below(16) {
             0 => {
-                own::obmalloc_trim(self.random.below(1 << 20));
+                extension::obmalloc_trim(self.random.below(1 << 20));
             }
             1 => obmalloc::model::check(),
             2 => {

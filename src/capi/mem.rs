@@ -2,7 +2,7 @@
 
 use core::ffi::c_void;
 
-use crate::cpython::route::jump;
+use crate::cpython::dispatch::jump;
 
 /// Allocates `n` bytes in the domain MEM. Aligned to 16 bytes; a request for
 /// nothing returns a block of its own. NULL if there is no memory, or `n`

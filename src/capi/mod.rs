@@ -1,5 +1,5 @@
 //! The C ABI: what the library exports, and nothing else. Each function does
-//! what [`route`](crate::cpython::route) says.
+//! what [`route`](crate::cpython::dispatch) says.
 //!
 //! Pointers given back to a function must be NULL or have come from the same
 //! domain; `PyMem_*` and `PyObject_*` accept each other's blocks and the C
@@ -19,10 +19,10 @@ pub mod object;
 
 pub mod tables;
 
-pub mod answers;
+pub mod introspection;
 
-pub mod own;
+pub mod extension;
 
-mod in_build;
+mod cpython_private;
 
 mod start;

@@ -2,7 +2,7 @@
 
 use core::ffi::c_void;
 
-use crate::cpython::route::jump;
+use crate::cpython::dispatch::jump;
 
 /// Allocates `n` bytes in the domain RAW, which is the C library's malloc
 /// unless a CPython host says otherwise. Aligned to 16 bytes; a request for

@@ -1,5 +1,5 @@
 //! What the loader calls: our constructor before `main`, and our destructor at
-//! exit. Neither is needed for a call to be right: see `route.rs`.
+//! exit. Neither is needed for a call to be right: see `dispatch.rs`.
 
 use core::ffi::{c_char, c_int};
 
@@ -7,11 +7,11 @@ use crate::background::at_exit;
 use crate::background::fork;
 use crate::config;
 use crate::cpython::state::host_version;
-use crate::cpython::{attach, route};
+use crate::cpython::{attach, dispatch};
 use crate::os::{descriptor, environment};
 
 /// What the `_init` of each object calls that is loaded, from before the first of our
-/// constructors on: see `route.rs`. (A program that is linked for gprof has a function of this
+/// constructors on: see `dispatch.rs`. (A program that is linked for gprof has a function of this
 /// name itself; then a second CPython goes unnoticed.) In the archive it is local.
 #[cfg(not(test))]
 #[unsafe(naked)]
@@ -26,7 +26,7 @@ unsafe extern "C" fn __gmon_start__() {
 
 #[cfg(not(test))]
 extern "C" fn object_loaded(address: usize) {
-    route::object_loaded(address);
+    dispatch::object_loaded(address);
 }
 
 /// glibc hands constructors what `main` gets.
@@ -35,7 +35,7 @@ unsafe extern "C" fn constructor(argc: c_int, argv: *mut *const c_char) {
     environment::keep_arguments(argc, argv);
     // Before those of other libraries, which then find no lock held when they prepare.
     fork::register_at_start();
-    route::start();
+    dispatch::start();
 }
 
 /// Unmaps and resets nothing: daemon threads and the host's own exit run on.

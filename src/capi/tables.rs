@@ -2,8 +2,8 @@
 
 use core::ffi::c_int;
 
-use crate::cpython::route::jump;
-pub use crate::domains::outside::{PyMemAllocatorEx, PyObjectArenaAllocator};
+use crate::cpython::dispatch::jump;
+pub use crate::domains::ffi::{PyMemAllocatorEx, PyObjectArenaAllocator};
 
 /// A domain, by CPython's number.
 pub type PyMemAllocatorDomain = c_int;

@@ -5,14 +5,14 @@
 //! installed: so it is true by construction. A host that replaces us before
 //! that is noticed at exit.
 
-use super::choice::{self, Choice, Settings};
 use super::exports::Exports;
 use super::gil::{self, Gil};
 use super::reason::Reason;
 use super::state::{State, host_version, is, is_served, keep_version, serve, set};
 use super::symbols::{self, Host};
+use super::user_choice::{self, Choice, Settings};
 use super::version::WayIn;
-use super::{company, hooks, own, python2, several, state, table, theirs, tracing};
+use super::{builtin, company, forward, hooks, install, python2, several, state, tracing};
 use crate::arena::chunk;
 use crate::background::init;
 use crate::config;
@@ -62,7 +62,7 @@ pub(crate) fn when_called() -> Option<&'static Exports> {
                 fill_own_tables();
             }
         }
-        return Some(own::current());
+        return Some(builtin::current());
     };
     if symbols::is_in_place(&host) {
         return Some(take_place(&host));
@@ -121,7 +121,7 @@ pub(crate) fn late() -> Result<Option<&'static Exports>, Reason> {
         // The host may have set its tables anew since.
         serve_late(&host).or_else(refused)?;
     }
-    let exports = theirs::in_host(&host, true);
+    let exports = forward::in_host(&host, true);
     if several {
         company::by_caller();
         return Ok(None);
@@ -146,7 +146,7 @@ fn serve_late(host: &Host) -> Result<(), Reason> {
             return Err(Reason::Tracing);
         }
     }
-    table::install(host)
+    install::install(host)
 }
 
 /// The host is linked with us in place of its `obmalloc.o`: its calls chunk here
@@ -161,7 +161,7 @@ fn take_place(host: &Host) -> &'static Exports {
         set(State::InPlace);
         init::then(say_active);
     }
-    own::current()
+    builtin::current()
 }
 
 /// Puts into tables of our own what the settings ask for.
@@ -177,21 +177,21 @@ fn fill_own_tables() {
 /// Whether `PYTHONMALLOCSTATS` wants a table at each new arena.
 fn statistics_wanted() -> bool {
     let wanted = environment::variable(c"PYTHONMALLOCSTATS").is_some_and(|value| !value.is_empty());
-    wanted && !choice::ignores_environment(environment::arguments())
+    wanted && !user_choice::ignores_environment(environment::arguments())
 }
 
 fn attach(host: &Host) {
     keep_version(host);
     let served = way_in(host).and_then(|way| match way {
         WayIn::Symbols => python2::serve(host).map(|()| State::Symbols),
-        WayIn::Table => table::install(host).map(|()| State::Table),
+        WayIn::Table => install::install(host).map(|()| State::Table),
     });
     if served.is_ok() {
         serve(host);
     }
     conclude(served);
     if is(State::Table) && config::debug() {
-        table::put_hooks_over(host);
+        install::put_hooks_over(host);
     }
 }
 
@@ -209,7 +209,7 @@ fn way_in(host: &Host) -> Result<WayIn, Reason> {
         python_malloc: environment::variable(c"PYTHONMALLOC"),
         dev_mode: environment::variable(c"PYTHONDEVMODE"),
     };
-    match choice::made(&host.version, settings) {
+    match user_choice::made(&host.version, settings) {
         Some(choice) => Err(Reason::Chosen(choice)),
         None => Ok(way),
     }

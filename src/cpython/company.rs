@@ -7,14 +7,14 @@ use super::elf::Loaded;
 use super::exports::Exports;
 use super::state::{State, is, is_served};
 use super::symbols::Host;
-use super::{lookup, own, several, theirs};
+use super::{builtin, forward, lookup, several};
 use crate::config;
 use crate::os::text::{pid, say};
 
 /// The exports for the host that was found first, which stays loaded from now on.
 pub(crate) fn exports_of_first(host: &Host) -> &'static Exports {
     host.keep();
-    theirs::in_host(host, is_served(host))
+    forward::in_host(host, is_served(host))
 }
 
 /// The names' calls go by their callers from now on. Who belongs to no host belongs to the
@@ -26,12 +26,12 @@ pub(crate) fn by_caller() {
             several::set_others(first);
             Some(first)
         } else if is_served(&host) {
-            Some(theirs::in_host(&host, true))
+            Some(forward::in_host(&host, true))
         } else {
             None
         };
         if !several::is_on() {
-            several::set_others(own::current());
+            several::set_others(builtin::current());
         }
         host.keep();
         let is_new = several::enter(&host, exports);

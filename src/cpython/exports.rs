@@ -10,12 +10,12 @@
 //! ```
 //!
 //! "Own tables" are those of `domains/`; a 2.7 that is linked with us uses
-//! that of the domain OBJ alone. The functions are in `own.rs` and `theirs.rs`.
+//! that of the domain OBJ alone. The functions are in `builtin.rs` and `forward.rs`.
 
 use core::ffi::{c_char, c_int};
 
 use crate::domains::adapter::Functions;
-use crate::domains::outside::{PyMemAllocatorEx, PyObjectArenaAllocator};
+use crate::domains::ffi::{PyMemAllocatorEx, PyObjectArenaAllocator};
 
 /// The argument is a name up to 3.7 and a number later.
 pub(crate) type Setup = unsafe extern "C" fn(usize) -> c_int;

@@ -25,7 +25,7 @@
 use core::cell::Cell;
 
 use super::symbols::Host;
-use crate::domains::outside::PyMemAllocatorEx;
+use crate::domains::ffi::PyMemAllocatorEx;
 use crate::os::weak::function;
 
 /// What was in the tables of MEM and OBJ right after the hooks came.

@@ -5,11 +5,11 @@
 use core::ffi::{c_int, c_void};
 use core::mem;
 
+use super::builtin::STRAIGHT;
 use super::exports::{
     AllocatedBlocks, AllocatorName, Answers, DebugMallocStats, Exports, GetAllocator, GetArenas,
     PymallocEnabled, SetAllocator, SetArenas, Setup, SetupDebugHooks, Tables,
 };
-use super::own::STRAIGHT;
 use super::symbols::Host;
 use crate::domains::adapter::{Calloc, Free, Functions, Malloc, Realloc};
 use crate::os::once::Made;

@@ -1,35 +1,34 @@
-//! The host: the CPython that we find in the process, and how we get in.
+//! The host: the CPython in the process, and how it is served.
 //!
 //! ```text
 //!    constructor, first call of an exported name, obmalloc_install()
 //!        |
 //!        v
-//!    route.rs       what the exported names do from now on
-//!    attach.rs      whether we serve this process, and the status line (state.rs)
+//!    dispatch       what the exported names do from now on
+//!    attach         decides whether the host is served; status line (state)
 //!        |
-//!        +-- elf.rs        which objects are loaded, and what do they define?
-//!        +-- symbols.rs    is there a CPython, and where?
-//!        +-- version.rs    which one, and is it one of ours?
-//!        +-- choice.rs     PYTHONMALLOC, -X dev: did the user choose?
-//!        +-- reason.rs     why we do not serve a process
-//!        +-- table.rs      3.6 and later: into its tables
-//!        +-- hooks.rs      OBMALLOC_DEBUG: the host's debug hooks over us
-//!        +-- python2.rs    2.7: before its symbols, once that is proved
-//!        +-- tracing.rs    is tracemalloc running? (late installation)
-//!        +-- exports.rs    what the exported names can do:
-//!              own.rs        by tables of our own (C programs; linked in)
-//!              theirs.rs     by the host's functions (lookup.rs)
-//!              several.rs    several hosts (company.rs): by those of the
-//!                            caller's, found by its address or GIL (gil.rs)
+//!        +-- elf          the loaded objects and their symbols
+//!        +-- symbols      finds a CPython among them
+//!        +-- version      its version, and whether it can be served
+//!        +-- user_choice  PYTHONMALLOC, -X dev: an allocator that the user chose
+//!        +-- reason       why a process is not served
+//!        +-- install      3.6 and later: puts our functions into its tables
+//!        +-- hooks        OBMALLOC_DEBUG: the host's debug hooks over our functions
+//!        +-- python2      2.7: takes its symbols over, once that is proved safe
+//!        +-- tracing      whether tracemalloc runs (late installation)
+//!        +-- exports      the functions behind the exported names:
+//!              builtin      tables of our own (C programs; a CPython linked with us)
+//!              forward      the host's functions (lookup)
+//!              several      several hosts (company): those of the caller's host, found by
+//!                           the return address or the GIL (gil)
 //! ```
 //!
-//! Either every call of a domain lands on us, or none does, and the status
-//! line says why. Whatever goes wrong here, the host runs as if we were not
-//! there.
+//! Either every call of a domain comes to us or none does, and the status line says why. After
+//! any failure here the host runs as if the library were not there.
 
 pub(crate) mod version;
 
-pub(crate) mod choice;
+pub(crate) mod user_choice;
 
 pub(crate) mod reason;
 
@@ -43,15 +42,15 @@ pub(crate) mod exports;
 
 pub(crate) mod hooks;
 
-pub(crate) mod table;
+pub(crate) mod install;
 
 pub(crate) mod python2;
 
-pub(crate) mod own;
+pub(crate) mod builtin;
 
 pub(crate) mod lookup;
 
-pub(crate) mod theirs;
+pub(crate) mod forward;
 
 pub(crate) mod gil;
 
@@ -63,4 +62,4 @@ pub(crate) mod company;
 
 pub(crate) mod attach;
 
-pub(crate) mod route;
+pub(crate) mod dispatch;

@@ -1,7 +1,7 @@
 //! Why a process is not served.
 #![forbid(unsafe_code)]
 
-use super::choice::Choice;
+use super::user_choice::Choice;
 
 /// Why we do not serve a process.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -14,9 +14,9 @@
 //! A process that used us before it had a CPython goes on to use us: calls from the program
 //! itself lead to our own tables, and so does what belongs to nobody.
 //!
-//! A host that we serve has what `theirs.rs` makes of it in place of its own functions; one
+//! A host that we serve has what `forward.rs` makes of it in place of its own functions; one
 //! process has at most one such host. Speed is of no matter here: with one host nothing of
-//! this runs. (`route.rs` says when it begins.)
+//! this runs. (`dispatch.rs` says when it begins.)
 //!
 //! # Threads
 //!
@@ -37,11 +37,11 @@ use core::sync::atomic::{
     Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
 
+use super::builtin;
 use super::elf::Loaded;
 use super::exports::Exports;
 use super::gil::{Gil, only_holder};
 use super::lookup;
-use super::own;
 use super::symbols::{Host, first_in_scope};
 use crate::os::{errno, memory};
 
@@ -184,10 +184,10 @@ pub(crate) extern "C" fn of_caller(address: usize) -> &'static Exports {
 #[cold]
 fn of_stranger(address: usize) -> &'static Exports {
     let Some(others) = others() else {
-        return own::current();
+        return builtin::current();
     };
     let [start, end] = [0, 1].map(|i| PROGRAM[i].load(Relaxed));
-    if own::are_own(others) && (start..end).contains(&address) {
+    if builtin::are_own(others) && (start..end).contains(&address) {
         return others;
     }
     let known = only_holder(all().map(|known| (known, known.gil)))

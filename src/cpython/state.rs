@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize, Ordering::Relaxed};
 use super::symbols::Host;
 use super::version::Version;
 use crate::background::decay;
-use crate::domains::era;
+use crate::domains::compat;
 use crate::pool::shard;
 use crate::stats_page;
 
@@ -81,7 +81,7 @@ pub(crate) fn serve(host: &Host) {
 pub(crate) fn keep_version(host: &Host) {
     let Version { minor, patch, .. } = host.version;
     if host.version.has_tables() {
-        era::set(minor, patch);
+        compat::set(minor, patch);
     }
     stats_page::ask_for_host(host_version);
     decay::host_counts_threads(host.version.has_tables() && minor >= 12);

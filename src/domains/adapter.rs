@@ -1,7 +1,7 @@
 //! Allocators as types ([`Backend`]), from which tables and exported functions are made: every
 //! quadruple of malloc, calloc, realloc and free that only passes a call on is here.
 //!
-//! CPython's tables on the hit path are written out in `cpython/table.rs`, because each of their
+//! CPython's tables on the hit path are written out in `cpython/install.rs`, because each of their
 //! functions has a section of its own (`base/hot.rs`).
 
 use core::ffi::c_void;

@@ -19,7 +19,7 @@
 //!
 //! While all three tables are as they were at the start, the exported
 //! functions lead straight to [`object`](crate::object); else they look into
-//! the tables (`cpython/route.rs`).
+//! the tables (`cpython/dispatch.rs`).
 //!
 //! - `outside`: the tables' types as C has them; they may have holes
 //! - `table`: one domain's table, which anyone may read while it changes
@@ -32,7 +32,7 @@
 //! - `debug`: the debug hooks
 //! - `names`: PYTHONMALLOC and its values
 
-pub(crate) mod outside;
+pub(crate) mod ffi;
 
 pub(crate) mod table;
 
@@ -44,7 +44,7 @@ pub(crate) mod pymalloc;
 
 pub(crate) mod domain;
 
-pub(crate) mod era;
+pub(crate) mod compat;
 
 pub(crate) mod python;
 

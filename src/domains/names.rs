@@ -13,9 +13,9 @@
 
 use core::ffi::{CStr, c_int};
 
+use super::compat;
 use super::debug::hooks;
 use super::domain::Domain;
-use super::era;
 use super::pymalloc::{MIMALLOC, is_ours};
 use super::raw::MALLOC;
 use super::table::same;
@@ -78,7 +78,7 @@ impl Name {
 
     fn known_here(self) -> Option<Name> {
         let is_new = matches!(self, Name::Mimalloc | Name::MimallocDebug);
-        (!is_new || era::knows_mimalloc()).then_some(self)
+        (!is_new || compat::knows_mimalloc()).then_some(self)
     }
 
     /// Puts it into the tables of all domains.
@@ -88,7 +88,7 @@ impl Name {
             Name::NotSet => return,
             Name::Default => (standard(), is_debug_build()),
             Name::Pymalloc => (standard(), false),
-            Name::Debug if era::debug_keeps_tables() => (None, true),
+            Name::Debug if compat::debug_keeps_tables() => (None, true),
             Name::Debug | Name::PymallocDebug => (standard(), true),
             Name::Malloc => (Some([MALLOC; 2]), false),
             Name::MallocDebug => (Some([MALLOC; 2]), true),

@@ -5,7 +5,7 @@
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::ptr;
 
-use super::era;
+use super::compat;
 use crate::os::descriptor;
 use crate::os::weak::{function, weak_symbol};
 
@@ -37,13 +37,13 @@ pub(crate) fn fatal(name: &CStr, message: &CStr) -> ! {
 /// Whether the calling thread may use the domains MEM and OBJ. Yes where there
 /// is nobody to ask.
 pub(crate) fn may_allocate() -> bool {
-    let ask = if era::asks_for_thread_state() {
+    let ask = if compat::asks_for_thread_state() {
         weak_symbol!("PyThreadState_GetUnchecked")
     } else {
         weak_symbol!("PyGILState_Check")
     };
     match ask {
-        Some(ask) if era::asks_for_thread_state() => {
+        Some(ask) if compat::asks_for_thread_state() => {
             // SAFETY: its type since 3.13.
             let ask = unsafe { function::<unsafe extern "C" fn() -> *mut c_void>(ask) };
             // SAFETY: may be asked at any time.

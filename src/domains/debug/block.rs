@@ -3,7 +3,7 @@
 
 use core::ptr;
 
-use super::super::era::{self, DebugStyle};
+use super::super::compat::{self, DebugStyle};
 
 /// Bytes of a size as it is written, of the pad behind a block, and of a
 /// serial number.
@@ -37,7 +37,7 @@ pub(crate) fn overhead(style: DebugStyle) -> usize {
 impl Block {
     /// The block that the program knows as `data`.
     pub(crate) fn at(data: *mut u8) -> Block {
-        let style = era::debug_style();
+        let style = compat::debug_style();
         Block { data, style }
     }
 

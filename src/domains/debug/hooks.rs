@@ -11,7 +11,7 @@ use core::ptr;
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use super::super::domain::Domain;
-use super::super::{era, python};
+use super::super::{compat, python};
 use super::block::{BEFORE, Block, Damage, Ends, overhead};
 use super::dump;
 use crate::base::layout::REQUEST_MAX;
@@ -100,7 +100,7 @@ static SERIAL: AtomicUsize = AtomicUsize::new(0);
 /// So many calls have made or changed a block; `None` in a version that does
 /// not number them, or without the hooks.
 pub(crate) fn calls() -> Option<usize> {
-    let counted = era::debug_style().serial && under(Domain::Obj).1;
+    let counted = compat::debug_style().serial && under(Domain::Obj).1;
     counted.then(|| SERIAL.load(Relaxed))
 }
 
@@ -112,7 +112,7 @@ unsafe fn allocate(
     // SAFETY: the context of a call of the hooks.
     let hooked = unsafe { Hooked::of(ctx) };
     let serial = SERIAL.fetch_add(1, Relaxed) + 1;
-    let overhead = overhead(era::debug_style());
+    let overhead = overhead(compat::debug_style());
     if n > REQUEST_MAX - overhead {
         return None;
     }

@@ -14,7 +14,7 @@
 //!
 //! New bytes are filled with CLEAN, but for calloc's; all of a block that is
 //! freed with DEAD, these surroundings too. What each version writes is in
-//! `era.rs`. A block that was changed where it must not be, or comes back by
+//! `compat.rs`. A block that was changed where it must not be, or comes back by
 //! another domain, is described on stderr (`dump`), and the process ends as
 //! CPython ends it.
 //!

@@ -4,8 +4,8 @@ use core::ffi::{CStr, c_char, c_int};
 use core::slice;
 
 use crate::background::decay;
+use crate::cpython::dispatch;
 use crate::cpython::reason::Reason;
-use crate::cpython::route;
 use crate::cpython::state::host_version;
 use crate::os::text::Buffer;
 use crate::stats::json;
@@ -56,7 +56,7 @@ pub extern "C" fn obmalloc_version() -> *const c_char {
 /// changed. May be called again.
 #[unsafe(no_mangle)]
 pub extern "C" fn obmalloc_install() -> c_int {
-    match route::install() {
+    match dispatch::install() {
         Ok(()) => OBMALLOC_ACTIVE,
         Err(Reason::NoHost) => OBMALLOC_NO_HOST,
         Err(Reason::Unsupported) => OBMALLOC_UNSUPPORTED,

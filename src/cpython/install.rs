@@ -22,7 +22,7 @@ use super::symbols::Host;
 use crate::base::layout::{ALIGNMENT, PACKED_ALIGNMENT};
 use crate::base::vtable::{Allocator, LIBC};
 use crate::domains::adapter::INSTRUMENTED;
-use crate::domains::outside::PyMemAllocatorEx;
+use crate::domains::ffi::PyMemAllocatorEx;
 use crate::object;
 use crate::object::realloc;
 use crate::os::weak::function;

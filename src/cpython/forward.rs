@@ -17,18 +17,18 @@
 use core::ffi::{c_char, c_int, c_void};
 use core::ptr;
 
+use super::builtin::STRAIGHT;
 use super::exports::{Answers, Exports, Tables};
 use super::lookup::{self, Domains, Lookup};
-use super::own::STRAIGHT;
 use super::symbols::Host;
-use super::{hooks, python2, table};
+use super::{hooks, install, python2};
 use crate::arena::chunk;
 use crate::arena::page_map::MAP;
 use crate::base::layout::{ALIGNMENT, PACKED_ALIGNMENT};
 use crate::base::vtable::{Allocator, Backend};
 use crate::domains::adapter::{Fallback, Functions, Instrumented, Object};
-use crate::domains::era;
-use crate::domains::outside::{PyMemAllocatorEx, PyObjectArenaAllocator};
+use crate::domains::compat;
+use crate::domains::ffi::{PyMemAllocatorEx, PyObjectArenaAllocator};
 use crate::guard;
 use crate::os::once::Made;
 use crate::os::text::CFile;
@@ -173,9 +173,9 @@ unsafe extern "C" fn setup_then_install(name: usize) -> c_int {
         .filter(|host| default && result == 0 && lookup::SERVED.lies_at(host.range()));
     if let Some(host) = host {
         // It was possible before, or nothing led here.
-        let _ = table::install(&host);
+        let _ = install::install(&host);
         if hooks::stand() {
-            table::put_hooks_over(&host);
+            install::put_hooks_over(&host);
         }
     }
     result
@@ -208,11 +208,11 @@ unsafe extern "C" fn set_arenas(table: *const PyObjectArenaAllocator) {
     let now = unsafe { *table }.filled();
     let is_back = now.ctx == before.ctx && now.alloc as *const () == before.alloc as *const ();
     let source = if is_back { chunk::STANDARD } else { now };
-    chunk::set(&source, era::arena_size());
+    chunk::set(&source, compat::arena_size());
 }
 
 fn we_are_in_place<const IS_SERVED: bool>() -> bool {
-    table::is_installed(tables::<IS_SERVED>().get)
+    install::is_installed(tables::<IS_SERVED>().get)
 }
 
 unsafe extern "C" fn debug_malloc_stats<const IS_SERVED: bool>(out: *mut libc::FILE) -> c_int {

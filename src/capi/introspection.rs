@@ -4,7 +4,7 @@
 
 use core::ffi::{c_char, c_int};
 
-use crate::cpython::route::jump;
+use crate::cpython::dispatch::jump;
 
 /// Sets the tables anew, from a name up to 3.7 and a number later. (3.6 does
 /// so from its `main`, and the library installs itself again behind it.)

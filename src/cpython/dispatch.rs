@@ -6,8 +6,8 @@
 //!
 //! ```text
 //!    ROUTE ->  UNDECIDED    decides, then as below
-//!              own.rs       no host, or linked into it
-//!              theirs.rs    one host: what it does
+//!              builtin.rs   no host, or linked into it
+//!              forward.rs   one host: what it does
 //!              BY_CALLER    several hosts: what the caller's host does (several.rs)
 //! ```
 //!
@@ -31,13 +31,13 @@ use core::sync::atomic::{
 };
 
 use super::attach;
+use super::builtin;
 use super::company;
 use super::exports::{Answers, Exports, Tables};
-use super::own;
 use super::reason::Reason;
 use super::several;
 use crate::domains::adapter::Functions;
-use crate::domains::outside::{PyMemAllocatorEx, PyObjectArenaAllocator};
+use crate::domains::ffi::{PyMemAllocatorEx, PyObjectArenaAllocator};
 use crate::os::errno;
 use crate::os::loader;
 
@@ -54,7 +54,7 @@ macro_rules! jump {
         core::arch::naked_asm!(
             "mov rax, qword ptr [rip + {route}]",
             "jmp qword ptr [rax + {offset}]",
-            route = sym $crate::cpython::route::ROUTE,
+            route = sym $crate::cpython::dispatch::ROUTE,
             offset = const core::mem::offset_of!($crate::cpython::exports::Exports, $($field).+),
         )
     };
@@ -210,7 +210,7 @@ pub(crate) fn current() -> &'static Exports {
 
 #[cold]
 extern "C" fn decide(caller: usize) -> &'static Exports {
-    own::CHANGED.set(tables_changed);
+    builtin::CHANGED.set(tables_changed);
     errno::kept(|| {
         loop {
             let loads = LOADS.load(SeqCst);
@@ -254,16 +254,16 @@ pub(crate) fn object_loaded(address: usize) {
 
 /// On demand: see `obmalloc_install`.
 pub(crate) fn install() -> Result<(), Reason> {
-    own::CHANGED.set(tables_changed);
+    builtin::CHANGED.set(tables_changed);
     attach::late().map(|exports| go(exports.unwrap_or(&BY_CALLER)))
 }
 
 /// To be called after anything that may have changed tables: where they are
 /// our own, the exported names look into them from now on, or need not.
 pub(crate) fn tables_changed() {
-    if own::are_own(current()) {
-        go(own::current());
-    } else if several::others().is_some_and(own::are_own) {
-        several::set_others(own::current());
+    if builtin::are_own(current()) {
+        go(builtin::current());
+    } else if several::others().is_some_and(builtin::are_own) {
+        several::set_others(builtin::current());
     }
 }

@@ -8,11 +8,11 @@ use super::exports::{Answers, Exports, Tables};
 use crate::arena::chunk;
 use crate::base::callback::Callback;
 use crate::domains::adapter::{Forward, Functions};
+use crate::domains::compat;
 use crate::domains::debug::hooks;
 use crate::domains::domain::{Domain, all_standard};
-use crate::domains::era;
+use crate::domains::ffi::{PyMemAllocatorEx, PyObjectArenaAllocator, no_table};
 use crate::domains::names::{self, Name};
-use crate::domains::outside::{PyMemAllocatorEx, PyObjectArenaAllocator, no_table};
 use crate::domains::pymalloc::{Mem, Obj, Pymalloc};
 use crate::domains::raw::{Malloc, Raw};
 use crate::os::text::CFile;
@@ -103,7 +103,7 @@ unsafe extern "C" fn setup_debug_hooks() {
 }
 
 unsafe extern "C" fn setup(name: usize) -> c_int {
-    let name = if era::setup_takes_text() {
+    let name = if compat::setup_takes_text() {
         let text = ptr::with_exposed_provenance::<c_char>(name);
         let text = if text.is_null() {
             c""
@@ -142,7 +142,7 @@ unsafe extern "C" fn set_arenas(table: *const PyObjectArenaAllocator) {
         no_table("PyObject_SetArenaAllocator");
     }
     // SAFETY: the caller's table.
-    chunk::set(&unsafe { *table }.filled(), era::arena_size());
+    chunk::set(&unsafe { *table }.filled(), compat::arena_size());
 }
 
 unsafe extern "C" fn debug_malloc_stats(out: *mut libc::FILE) -> c_int {

@@ -16,13 +16,13 @@ use core::ffi::{CStr, c_char, c_int, c_void};
 
 use crate::arena::chunk;
 use crate::base::vtable;
-use crate::cpython::route;
+use crate::cpython::dispatch;
 use crate::domains::adapter::{self, Checked, Functions};
+use crate::domains::compat;
 use crate::domains::debug::hooks::{Freely, WithGil};
 use crate::domains::domain::Domain;
-use crate::domains::era;
+use crate::domains::ffi::PyMemAllocatorEx;
 use crate::domains::names::{self, Name};
-use crate::domains::outside::PyMemAllocatorEx;
 use crate::domains::pymalloc::Pymalloc;
 use crate::domains::raw::Malloc;
 use crate::os::text::CFile;
@@ -115,7 +115,7 @@ global_asm!(
 );
 
 fn raw_domain() -> Functions {
-    route::current().raw
+    dispatch::current().raw
 }
 
 /// `bytes` bytes at `from`, copied to a block of `malloc`'s.
@@ -140,7 +140,7 @@ unsafe extern "C" fn mem_strdup(text: *const c_char) -> *mut c_char {
     // SAFETY: as above.
     let bytes = unsafe { CStr::from_ptr(text) }.to_bytes_with_nul().len();
     // SAFETY: as above.
-    unsafe { duplicate(route::current().mem.malloc, text.cast(), bytes).cast() }
+    unsafe { duplicate(dispatch::current().mem.malloc, text.cast(), bytes).cast() }
 }
 
 unsafe extern "C" fn raw_wcsdup(text: *const libc::wchar_t) -> *mut libc::wchar_t {
@@ -177,7 +177,7 @@ unsafe extern "C" fn set_default_allocator(domain: c_int, old: *mut PyMemAllocat
         unsafe { *old = domain.get().into() };
     }
     names::install_default(domain);
-    route::tables_changed();
+    dispatch::tables_changed();
     0
 }
 
@@ -201,7 +201,7 @@ unsafe extern "C" fn get_allocator_name(text: *const c_char, name: *mut c_int) -
 /// 3.6: whether the bytes are those of a block that the debug hooks have seen
 /// freed.
 unsafe extern "C" fn is_freed(p: *const u8, n: usize) -> c_int {
-    let dead = era::debug_style().dead;
+    let dead = compat::debug_style().dead;
     // SAFETY: the caller's bytes.
     let all = (0..n).all(|i| unsafe { p.add(i).read() } == dead);
     all.into()
@@ -222,7 +222,7 @@ unsafe extern "C" fn allocator_stats(
 
 unsafe extern "C" fn allocated_blocks() -> isize {
     // SAFETY: no conditions.
-    unsafe { (route::current().answers.allocated_blocks)() }
+    unsafe { (dispatch::current().answers.allocated_blocks)() }
 }
 
 /// All interpreters share the heap: what is there is not told apart.
@@ -238,12 +238,12 @@ unsafe extern "C" fn no() -> c_int {
 
 unsafe extern "C" fn mem_free(p: *mut c_void) {
     // SAFETY: the caller's block.
-    unsafe { (route::current().mem.free)(p) };
+    unsafe { (dispatch::current().mem.free)(p) };
 }
 
 unsafe extern "C" fn object_free(p: *mut c_void) {
     // SAFETY: the caller's block.
-    unsafe { (route::current().object.free)(p) };
+    unsafe { (dispatch::current().object.free)(p) };
 }
 
 /// 3.11 and later: memory for the frames of Python functions, from where
