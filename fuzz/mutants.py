@@ -104,8 +104,10 @@ SHORT = [
 
 def copy(to):
     ignored = shutil.ignore_patterns("target", "corpus", "artifacts", "mutants.py")
-    for name in ("src", "fuzz"):
+    for name in ("src", "format", "cli", "exec-scope", "fuzz"):
         shutil.copytree(ROOT / name, to / name, ignore=ignored)
+    for name in ("Cargo.toml", "Cargo.lock", "build.rs"):
+        shutil.copy2(ROOT / name, to / name)
 
 
 def said(text):

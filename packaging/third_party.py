@@ -26,20 +26,19 @@ MIT or Apache-2.0, at your choice: the two texts are those of LICENSE-MIT and LI
 
 
 def cargo(*words):
-    words = (os.environ.get('CARGO', 'cargo'),) + words + ('--locked', '--manifest-path', MANIFEST,
-                                                           '--features', 'command')
+    words = (os.environ.get('CARGO', 'cargo'),) + words + ('--locked', '--manifest-path', MANIFEST)
     return subprocess.run(words, check=True, stdout=subprocess.PIPE).stdout.decode()
 
 
 def crates():
-    """(name, version, licence) of all that is linked, but for obmalloc itself."""
-    rows = cargo('tree', '-e', 'normal,no-proc-macro', '--target', TARGET, '--prefix', 'none',
+    """(name, version, licence) of all that is linked, but for obmalloc's own."""
+    rows = cargo('tree', '--workspace', '-e', 'normal,no-proc-macro', '--target', TARGET, '--prefix', 'none',
                  '--no-dedupe', '-f', '{p}|{l}').splitlines()
     found = set()
-    for row in rows:
+    for row in filter(None, rows):
         package, licence = row.split('|')
         name, version = package.split()[:2]
-        if name != 'obmalloc':
+        if name.split('-')[0] != 'obmalloc':
             found.add((name, version[1:], licence))
     return sorted(found)
 

@@ -24,7 +24,7 @@ while [ $# -gt 0 ]; do
     case $1 in
     --profile) profile=$2; shift;;
     --target-dir) target=$2; shift;;
-    --manifest-path) pythons=yes; shift;;
+    -p) [ "$2" != obmalloc-exec-scope ] || pythons=yes; shift;;
     esac
     shift
 done

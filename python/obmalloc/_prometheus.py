@@ -1,5 +1,5 @@
 """The statistics in Prometheus's text form, which is OpenMetrics' form, too: the names, the texts and the numbers of
-`obmalloc stats PID --prometheus` (src/bin/obmalloc/stats/prometheus.rs; a check compares
+`obmalloc stats PID --prometheus` (cli/src/stats/prometheus.rs; a check compares
 them)."""
 import re
 

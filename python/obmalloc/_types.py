@@ -28,7 +28,7 @@ _PAGE = 4096
 _POOL = 65536
 _AT_ONCE = 8192                         # a list of this length is too large for a pool
 
-# Parts of a snapshot, in the form of src/stats_page/layout.rs.
+# Parts of a snapshot, in the form of format/src/layout.rs.
 _MAGIC = b"OBMALMAP"
 _VERSION = 1
 _HEAD = struct.Struct("<8sIIQQQQQQQ")   # ... counts, then where the types are
@@ -226,7 +226,7 @@ class _Walk:
 
 
 def _section(pools, names):
-    """The types in pieces of bytes: the form stands in src/bin/obmalloc/snapshot.rs. And how
+    """The types in pieces of bytes: the form stands in cli/src/snapshot.rs. And how
     many blocks have one."""
     text = b"".join(name.encode("utf-8", "replace").replace(b"\0", b"?") + b"\0"
                     for name in names)

@@ -1,7 +1,8 @@
 //! The statistics in the form that others read: the numbers of `stats/json.rs`.
 
+use format::layout::{Arenas, Bytes, CLASSES, Class, Large, Pools, Resident, Statistics, UNKNOWN};
+
 use super::host;
-use super::layout::{Arenas, Bytes, CLASSES, Class, Large, Pools, Resident, Statistics, UNKNOWN};
 use crate::base::layout::{ARENA_SIZE, POOL_SIZE};
 use crate::base::size_class::{LAST, SizeClass};
 use crate::os::process::{LibcMemory, resident};

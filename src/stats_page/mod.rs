@@ -18,7 +18,7 @@
 //! A forked child makes a page of its own. A program that closes all descriptors closes
 //! the page's, too; a tick finds that, and makes another. While such a program sleeps it
 //! does not tick, and no reader can ask: its page cannot be opened. But it is still mapped,
-//! under the name of [`layout::LINK`] in `/proc/PID/maps`; so a reader can tell such a
+//! under the name of [`LINK`](format::layout::LINK) in `/proc/PID/maps`; so a reader can tell such a
 //! program from one that was not started with a page.
 //!
 //! The same thread writes a snapshot of the heap behind the page, if that is asked for,
@@ -35,8 +35,6 @@ use crate::os::forker;
 use crate::os::lock::Word;
 use crate::os::sandbox;
 use crate::sync::{AtomicBool, AtomicU64, Ordering::Relaxed};
-
-pub(crate) mod layout;
 
 pub(crate) mod fill;
 

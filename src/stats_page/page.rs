@@ -24,9 +24,6 @@ use core::sync::atomic::{
 };
 
 use super::fill::fill;
-use super::layout::{
-    Control, DROP_SNAPSHOT, LIVE_MAGIC, PAGE_BYTES, Statistics, VERSION, WANT_SNAPSHOT,
-};
 use super::sink::Sink;
 use super::snapshot::Plan;
 use crate::os::lock::{Lock, Word};
@@ -34,6 +31,9 @@ use crate::os::process::{LibcMemory, libc_memory};
 use crate::os::shared::{self, Shared};
 use crate::os::{clock, text};
 use crate::sync::{AtomicPtr, Cell};
+use format::layout::{
+    Control, DROP_SNAPSHOT, LIVE_MAGIC, PAGE_BYTES, Statistics, VERSION, WANT_SNAPSHOT,
+};
 
 #[repr(C)]
 struct Page {

@@ -19,11 +19,6 @@ use core::ptr::NonNull;
 use core::slice;
 
 use super::fill::fill;
-use super::layout::{
-    ARENA_GONE, ARENA_PROGRAMS, Arena, Header, MAP_MAGIC, MAPPING_MAGAZINES, MAPPING_MAP,
-    MAPPING_METADATA, MAPPING_RECORD, MAPPING_STATIC, Mapping, NO_CLASS, PAGE_IDLE, PAGE_RESIDENT,
-    PAGE_RETURNED, Page, Pool, SNAPSHOT_PAGE, VERSION,
-};
 use super::sink::Sink;
 use crate::arena;
 use crate::arena::metadata;
@@ -37,6 +32,11 @@ use crate::os::process::libc_memory;
 use crate::pool;
 use crate::pool::bitmap;
 use crate::tcache::registry;
+use format::layout::{
+    ARENA_GONE, ARENA_PROGRAMS, Arena, Header, MAP_MAGIC, MAPPING_MAGAZINES, MAPPING_MAP,
+    MAPPING_METADATA, MAPPING_RECORD, MAPPING_STATIC, Mapping, NO_CLASS, PAGE_IDLE, PAGE_RESIDENT,
+    PAGE_RETURNED, Page, Pool, SNAPSHOT_PAGE, VERSION,
+};
 
 /// Pages of a pool.
 const PAGES: usize = POOL_SIZE / SNAPSHOT_PAGE;

@@ -139,8 +139,7 @@ fn every_file_belongs_to_a_module() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
-                // The command is a program of its own.
-                if path != source().join("tests") && path != source().join("bin") {
+                if path != source().join("tests") {
                     folders.push(path);
                 }
             } else if path != source().join("lib.rs") {

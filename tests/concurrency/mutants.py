@@ -177,7 +177,7 @@ def copy():
     TREE.mkdir(parents=True, exist_ok=True)
     for name in ("Cargo.toml", "Cargo.lock", "build.rs"):
         shutil.copy2(ROOT / name, TREE / name)
-    for name in ("src", "include", "c_tests", "relink"):
+    for name in ("src", "format", "cli", "exec-scope", "include", "c_tests", "relink"):
         shutil.rmtree(TREE / name, ignore_errors=True)
         shutil.copytree(ROOT / name, TREE / name)
 

@@ -33,12 +33,6 @@ mod bench;
 mod doctor;
 mod elf;
 mod failure;
-#[path = "../../stats_page/layout.rs"]
-#[allow(
-    dead_code,
-    reason = "the library's forms, of which readers need a part"
-)]
-mod layout;
 mod ledger;
 mod library;
 mod live;

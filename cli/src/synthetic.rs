@@ -2,10 +2,10 @@
 
 use std::mem::{offset_of, size_of};
 
-use crate::layout;
 use crate::snapshot::{PAGE, Page, Snapshot};
 use crate::source::Named;
 use crate::tally::Below;
+use format::layout;
 
 const POOL: u64 = 65536;
 

@@ -1,5 +1,5 @@
 //! The forms of the live page and of a snapshot, for the library that writes them and
-//! the command that reads them: both include this file, so it names nothing but core.
+//! the command that reads them.
 //!
 //! ```text
 //!    the live page: a memfd named "obmalloc-live"       a snapshot, in a file
@@ -35,7 +35,6 @@
 //!
 //! The file is as long as the page, or as the longest snapshot that it has held, rounded
 //! up; it never gets shorter, so what a reader has mapped stays there.
-#![forbid(unsafe_code)]
 #![allow(
     missing_docs,
     reason = "fields that say nothing have their names and meanings from obmalloc_stats_json"
@@ -43,31 +42,30 @@
 
 /// Where the descriptor of a page leads, and what the page is called in `/proc/PID/maps`:
 /// the end is the kernel's.
-#[allow(dead_code, reason = "the command's")]
-pub(crate) const LINK: &str = "/memfd:obmalloc-live (deleted)";
+pub const LINK: &str = "/memfd:obmalloc-live (deleted)";
 /// Begins the page.
-pub(crate) const LIVE_MAGIC: [u8; 8] = *b"OBMALIVE";
+pub const LIVE_MAGIC: [u8; 8] = *b"OBMALIVE";
 /// Begins a snapshot.
-pub(crate) const MAP_MAGIC: [u8; 8] = *b"OBMALMAP";
+pub const MAP_MAGIC: [u8; 8] = *b"OBMALMAP";
 /// The version of all that stands here.
-pub(crate) const VERSION: u32 = 1;
+pub const VERSION: u32 = 1;
 /// Bytes of the page; a snapshot lies behind them.
-pub(crate) const PAGE_BYTES: usize = 8192;
+pub const PAGE_BYTES: usize = 8192;
 
 /// Size classes: entry `i` of a table is the class with index `i + 1`.
-pub(crate) const CLASSES: usize = 112;
+pub const CLASSES: usize = 112;
 /// What stands where a number is not known.
-pub(crate) const UNKNOWN: u64 = u64::MAX;
+pub const UNKNOWN: u64 = u64::MAX;
 
 /// In `wanted`: a snapshot, too.
-pub(crate) const WANT_SNAPSHOT: u32 = 1;
+pub const WANT_SNAPSHOT: u32 = 1;
 /// In `wanted`: the snapshot has been read and may go.
-pub(crate) const DROP_SNAPSHOT: u32 = 2;
+pub const DROP_SNAPSHOT: u32 = 2;
 
 /// The words that the process and its readers share.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub(crate) struct Control {
+pub struct Control {
     /// [`LIVE_MAGIC`].
     pub magic: [u8; 8],
     /// [`VERSION`].
@@ -100,7 +98,7 @@ pub(crate) struct Control {
 /// `obmalloc_stats_json`.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub(crate) struct Statistics {
+pub struct Statistics {
     /// When they were made, in milliseconds of CLOCK_MONOTONIC.
     pub made_ms: u64,
     /// The process, in its own pid namespace.
@@ -130,7 +128,7 @@ pub(crate) struct Statistics {
 /// Arenas, in numbers of them but for `size`.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub(crate) struct Arenas {
+pub struct Arenas {
     /// Bytes of one that comes from the kernel.
     pub size: u64,
     pub in_use: u64,
@@ -143,7 +141,7 @@ pub(crate) struct Arenas {
 /// Pools, in numbers of them but for `size`.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub(crate) struct Pools {
+pub struct Pools {
     /// Bytes of one.
     pub size: u64,
     pub used: u64,
@@ -156,7 +154,7 @@ pub(crate) struct Pools {
 /// Address space, in bytes.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub(crate) struct Bytes {
+pub struct Bytes {
     pub from_os: u64,
     pub metadata: u64,
     pub live: u64,
@@ -168,7 +166,7 @@ pub(crate) struct Bytes {
 /// Memory that is with us, in bytes: `total` is the sum of the five that follow it.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub(crate) struct Resident {
+pub struct Resident {
     pub total: u64,
     pub live: u64,
     pub in_magazines: u64,
@@ -182,7 +180,7 @@ pub(crate) struct Resident {
 /// What the C library serves for us.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub(crate) struct Large {
+pub struct Large {
     pub served_below_total: u64,
     pub blocks_live: i64,
 }
@@ -190,7 +188,7 @@ pub(crate) struct Large {
 /// A size class, in numbers of blocks but for `size`, `resident` and the pools.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub(crate) struct Class {
+pub struct Class {
     /// Bytes of a block.
     pub size: u64,
     /// Pools of the class, and how many of them are full.
@@ -207,7 +205,7 @@ pub(crate) struct Class {
 /// Begins a snapshot.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub(crate) struct Header {
+pub struct Header {
     /// [`MAP_MAGIC`].
     pub magic: [u8; 8],
     /// [`VERSION`].
@@ -231,7 +229,7 @@ pub(crate) struct Header {
 /// An arena; they stand in the order of their addresses.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub(crate) struct Arena {
+pub struct Arena {
     /// Where its first pool begins. (A program's own arena may begin before that.)
     pub address: u64,
     /// Bytes of its land.
@@ -244,14 +242,14 @@ pub(crate) struct Arena {
 }
 
 /// The arena came from an allocator that the program has set.
-pub(crate) const ARENA_PROGRAMS: u32 = 1;
+pub const ARENA_PROGRAMS: u32 = 1;
 /// The arena went back while the snapshot was made: its pools look empty.
-pub(crate) const ARENA_GONE: u32 = 2;
+pub const ARENA_GONE: u32 = 2;
 
 /// A pool.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub(crate) struct Pool {
+pub struct Pool {
     pub address: u64,
     /// The index of its first page.
     pub first_page: u64,
@@ -271,12 +269,12 @@ pub(crate) struct Pool {
 }
 
 /// The class of a pool that is empty.
-pub(crate) const NO_CLASS: u16 = u16::MAX;
+pub const NO_CLASS: u16 = u16::MAX;
 
 /// A page of 4 KiB.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub(crate) struct Page {
+pub struct Page {
     /// Its bytes that lie in blocks that are taken.
     pub taken_bytes: u16,
     /// Blocks that are taken and touch it.
@@ -287,19 +285,19 @@ pub(crate) struct Page {
 }
 
 /// Bytes of such a page.
-pub(crate) const SNAPSHOT_PAGE: usize = 4096;
+pub const SNAPSHOT_PAGE: usize = 4096;
 /// The page is with us.
-pub(crate) const PAGE_RESIDENT: u8 = 1;
+pub const PAGE_RESIDENT: u8 = 1;
 /// The page was given back to the kernel, and nothing has come to it since. (One that is
 /// neither this nor resident was never touched.)
-pub(crate) const PAGE_RETURNED: u8 = 2;
+pub const PAGE_RETURNED: u8 = 2;
 /// The page was free when it was looked at last: next time it goes back.
-pub(crate) const PAGE_IDLE: u8 = 4;
+pub const PAGE_IDLE: u8 = 4;
 
 /// Memory of the library's own, beside the arenas.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub(crate) struct Mapping {
+pub struct Mapping {
     pub address: u64,
     pub bytes: u64,
     /// See `MAPPING_...`.
@@ -308,17 +306,17 @@ pub(crate) struct Mapping {
 }
 
 /// The record of an arena and its pools.
-pub(crate) const MAPPING_RECORD: u32 = 1;
+pub const MAPPING_RECORD: u32 = 1;
 /// A thread's magazines.
-pub(crate) const MAPPING_MAGAZINES: u32 = 2;
+pub const MAPPING_MAGAZINES: u32 = 2;
 /// Part of the address map.
-pub(crate) const MAPPING_MAP: u32 = 3;
+pub const MAPPING_MAP: u32 = 3;
 /// The part of the address map that lies among the library's own data, in its file's mapping.
-pub(crate) const MAPPING_STATIC: u32 = 4;
+pub const MAPPING_STATIC: u32 = 4;
 
 /// A mapping of metadata as a whole: records, magazines and parts of the address map lie in it, and
 /// what has no kind of its own. So its bytes are not to be added to theirs.
-pub(crate) const MAPPING_METADATA: u32 = 5;
+pub const MAPPING_METADATA: u32 = 5;
 
 const _: () = assert!(size_of::<Control>() + size_of::<Statistics>() <= PAGE_BYTES);
 const _: () = assert!(size_of::<Control>() == 120);

@@ -7,7 +7,7 @@ use core::ptr;
 use crate::scratch::{ENTRIES, Scratch, TEXT};
 
 /// A vector of C strings that ends with NULL.
-pub type Vector = *const *const c_char;
+pub(crate) type Vector = *const *const c_char;
 
 const PRELOAD: &[u8] = b"LD_PRELOAD=";
 /// What is to be put back.
@@ -18,7 +18,7 @@ unsafe extern "C" {
 }
 
 /// This process's environment.
-pub fn own() -> Vector {
+pub(crate) fn own() -> Vector {
     // SAFETY: the C library's own variable, read.
     unsafe { environ }.cast_const().cast()
 }
@@ -27,7 +27,7 @@ pub fn own() -> Vector {
 ///
 /// # Safety
 /// NULL, or a vector of C strings that ends with NULL and outlives the answer.
-pub unsafe fn entries<'a>(vector: Vector) -> impl Iterator<Item = &'a CStr> {
+pub(crate) unsafe fn entries<'a>(vector: Vector) -> impl Iterator<Item = &'a CStr> {
     let mut at = vector;
     core::iter::from_fn(move || {
         if at.is_null() {
@@ -50,7 +50,7 @@ pub unsafe fn entries<'a>(vector: Vector) -> impl Iterator<Item = &'a CStr> {
 ///
 /// # Safety
 /// As for `entries`.
-pub unsafe fn value<'a>(vector: Vector, name: &[u8]) -> Option<&'a [u8]> {
+pub(crate) unsafe fn value<'a>(vector: Vector, name: &[u8]) -> Option<&'a [u8]> {
     // SAFETY: the caller's promise.
     unsafe { entries(vector) }.find_map(|entry| entry.to_bytes().strip_prefix(name))
 }
@@ -65,7 +65,7 @@ fn is_ours(word: &[u8], ours: &[u8]) -> bool {
 }
 
 /// Whether a word means the runtime of a sanitizer, which has to come first (as in
-/// `src/bin/obmalloc/preload.rs`).
+/// `cli/src/preload.rs`).
 fn is_sanitizer(word: &[u8]) -> bool {
     const NAMES: [&[u8]; 11] = [
         b"libasan.so",
@@ -86,7 +86,7 @@ fn is_sanitizer(word: &[u8]) -> bool {
 
 /// Takes our words out of LD_PRELOAD in this process's environment. The entry is written
 /// over where it lies: it only becomes shorter.
-pub fn clean_own() {
+pub(crate) fn clean_own() {
     // SAFETY: the loader's environment, before the program has any thread.
     let Some(ours) = (unsafe { value(own(), PYTHONS) }) else {
         return;
@@ -140,7 +140,7 @@ impl Scratch {
     ///
     /// # Safety
     /// As for `entries`. The answer is good while both live.
-    pub unsafe fn restored(&mut self, vector: Vector) -> Vector {
+    pub(crate) unsafe fn restored(&mut self, vector: Vector) -> Vector {
         // SAFETY: the caller's promise, here and below.
         let Some(ours) = (unsafe { value(vector, PYTHONS) }) else {
             return vector;
@@ -184,7 +184,7 @@ impl Scratch {
 ///
 /// # Safety
 /// As for `entries`.
-pub unsafe fn is_marked(vector: Vector) -> bool {
+pub(crate) unsafe fn is_marked(vector: Vector) -> bool {
     // SAFETY: the caller's promise.
     unsafe { value(vector, PYTHONS) }.is_some()
 }

@@ -11,7 +11,7 @@ use crate::library;
 /// The variable's name.
 pub const VARIABLE: &str = "LD_PRELOAD";
 
-/// What `pythons/` puts back into the environment of Pythons.
+/// What `exec-scope/` puts back into the environment of Pythons.
 pub const PYTHONS_VARIABLE: &str = "LIBOBMALLOC_PYTHONS";
 
 /// Paths as one value.

@@ -20,12 +20,12 @@ const NAMES: [&[u8]; 4] = [
 ];
 
 /// Whether the file at this path is one.
-pub fn is_python(path: &CStr, scratch: &mut Scratch) -> bool {
+pub(crate) fn is_python(path: &CStr, scratch: &mut Scratch) -> bool {
     is_python_at(path, DEPTH, scratch)
 }
 
 /// Whether a name that is looked up in PATH is one.
-pub fn is_python_named(name: &CStr, scratch: &mut Scratch) -> bool {
+pub(crate) fn is_python_named(name: &CStr, scratch: &mut Scratch) -> bool {
     is_named(name.to_bytes(), DEPTH, scratch)
 }
 
@@ -49,7 +49,7 @@ fn is_python_if_open(fd: c_int, depth: u32, scratch: &mut Scratch) -> bool {
 }
 
 /// Whether the file that is open here is one.
-pub fn is_python_file(fd: c_int, scratch: &mut Scratch) -> bool {
+pub(crate) fn is_python_file(fd: c_int, scratch: &mut Scratch) -> bool {
     is_python_open(fd, DEPTH, scratch)
 }
 
@@ -201,7 +201,7 @@ fn read(fd: c_int, bytes: &mut [u8], at: u64) -> usize {
 ///
 /// # Safety
 /// NULL or a C string that outlives the answer.
-pub unsafe fn text<'a>(pointer: *const c_char) -> Option<&'a CStr> {
+pub(crate) unsafe fn text<'a>(pointer: *const c_char) -> Option<&'a CStr> {
     // SAFETY: the caller's promise.
     (!ptr::eq(pointer, ptr::null())).then(|| unsafe { CStr::from_ptr(pointer) })
 }

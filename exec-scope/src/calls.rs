@@ -64,7 +64,7 @@ static SPAWN: Next = Next::new(c"posix_spawn");
 static SPAWNP: Next = Next::new(c"posix_spawnp");
 
 /// Looks all of them up.
-pub fn find_next() {
+pub(crate) fn find_next() {
     for next in [&EXECVE, &EXECVPE, &FEXECVE, &SPAWN, &SPAWNP] {
         // SAFETY: a type that any address has.
         unsafe { next.get::<*mut c_void>() };
@@ -111,7 +111,7 @@ unsafe fn with_environment(
 /// # Safety
 /// The C library's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn execve(path: *const c_char, argv: Vector, envp: Vector) -> c_int {
+pub(crate) unsafe extern "C" fn execve(path: *const c_char, argv: Vector, envp: Vector) -> c_int {
     // SAFETY: its type.
     let Some(real) = (unsafe { EXECVE.get::<Exec>() }) else {
         return not_there();
@@ -131,7 +131,7 @@ pub unsafe extern "C" fn execve(path: *const c_char, argv: Vector, envp: Vector)
 /// # Safety
 /// The C library's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn execv(path: *const c_char, argv: Vector) -> c_int {
+pub(crate) unsafe extern "C" fn execv(path: *const c_char, argv: Vector) -> c_int {
     // SAFETY: the caller's, passed on.
     unsafe { execve(path, argv, environment::own()) }
 }
@@ -141,7 +141,7 @@ pub unsafe extern "C" fn execv(path: *const c_char, argv: Vector) -> c_int {
 /// # Safety
 /// The C library's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn execvpe(file: *const c_char, argv: Vector, envp: Vector) -> c_int {
+pub(crate) unsafe extern "C" fn execvpe(file: *const c_char, argv: Vector, envp: Vector) -> c_int {
     // SAFETY: its type.
     let Some(real) = (unsafe { EXECVPE.get::<Exec>() }) else {
         return not_there();
@@ -161,7 +161,7 @@ pub unsafe extern "C" fn execvpe(file: *const c_char, argv: Vector, envp: Vector
 /// # Safety
 /// The C library's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn execvp(file: *const c_char, argv: Vector) -> c_int {
+pub(crate) unsafe extern "C" fn execvp(file: *const c_char, argv: Vector) -> c_int {
     // SAFETY: the caller's, passed on.
     unsafe { execvpe(file, argv, environment::own()) }
 }
@@ -171,7 +171,7 @@ pub unsafe extern "C" fn execvp(file: *const c_char, argv: Vector) -> c_int {
 /// # Safety
 /// The C library's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn fexecve(fd: c_int, argv: Vector, envp: Vector) -> c_int {
+pub(crate) unsafe extern "C" fn fexecve(fd: c_int, argv: Vector, envp: Vector) -> c_int {
     // SAFETY: its type.
     let Some(real) = (unsafe { FEXECVE.get::<Fexec>() }) else {
         return not_there();
@@ -191,7 +191,7 @@ pub unsafe extern "C" fn fexecve(fd: c_int, argv: Vector, envp: Vector) -> c_int
 /// # Safety
 /// The C library's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn posix_spawn(
+pub(crate) unsafe extern "C" fn posix_spawn(
     pid: *mut libc::pid_t,
     path: *const c_char,
     actions: *const c_void,
@@ -218,7 +218,7 @@ pub unsafe extern "C" fn posix_spawn(
 /// # Safety
 /// The C library's.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn posix_spawnp(
+pub(crate) unsafe extern "C" fn posix_spawnp(
     pid: *mut libc::pid_t,
     file: *const c_char,
     actions: *const c_void,

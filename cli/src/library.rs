@@ -16,7 +16,7 @@ pub const VARIABLE: &str = "OBMALLOC_LIBRARY";
 /// package without headers has alone.
 pub const NAMES: [&str; 2] = ["libobmalloc.so", "libobmalloc.so.0"];
 
-/// The small library that keeps the preload among Pythons (`pythons/`).
+/// The small library that keeps the preload among Pythons (`exec-scope/`).
 pub const PYTHONS: &str = "libobmalloc_pythons.so";
 
 /// Another library, in the same folder; or in `obmalloc/` there, where a distribution puts

@@ -13,7 +13,7 @@ pub struct Setting {
 
 /// All settings, in the order of the table.
 pub fn all() -> Vec<Setting> {
-    const TABLE: &str = include_str!("../../config.rs");
+    const TABLE: &str = include_str!("../../src/config.rs");
     // Each field of the table stands on a line of its own: `name: "VERBOSE",`.
     let field = |line: &'static str, name: &str| {
         let text = line.trim().strip_prefix(name)?.strip_prefix(": \"")?;
@@ -66,7 +66,7 @@ mod tests {
     #[test]
     fn the_table_is_read_whole() {
         let settings = all();
-        let entries = include_str!("../../config.rs")
+        let entries = include_str!("../../src/config.rs")
             .matches("    Setting {\n")
             .count();
         assert_eq!(settings.len(), entries);

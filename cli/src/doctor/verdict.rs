@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn each_reason_of_the_library_has_its_advice() {
-        let source = include_str!("../../../cpython/attach.rs");
+        let source = include_str!("../../../src/cpython/attach.rs");
         let reasons = source.matches("Reason::").count();
         assert!(reasons > 10);
         for line in [

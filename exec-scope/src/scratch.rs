@@ -21,26 +21,26 @@ use core::sync::atomic::{
 };
 
 /// Entries of the largest environment that is restored, and NULL.
-pub const ENTRIES: usize = 2048;
+pub(crate) const ENTRIES: usize = 2048;
 /// Bytes of the longest LD_PRELOAD that is restored.
-pub const TEXT: usize = 4096;
+pub(crate) const TEXT: usize = 4096;
 /// Bytes of the longest path that is opened.
-pub const PATH: usize = 4096;
+pub(crate) const PATH: usize = 4096;
 /// Bytes that are read at a time.
-pub const CHUNK: usize = 4096;
+pub(crate) const CHUNK: usize = 4096;
 const SLOTS: usize = 64;
 
 /// What one call works in.
 #[repr(C)]
-pub struct Scratch {
+pub(crate) struct Scratch {
     /// An environment.
-    pub entries: [*const c_char; ENTRIES],
+    pub(crate) entries: [*const c_char; ENTRIES],
     /// Its LD_PRELOAD.
-    pub text: [u8; TEXT],
+    pub(crate) text: [u8; TEXT],
     /// A path.
-    pub path: [u8; PATH],
+    pub(crate) path: [u8; PATH],
     /// A part of a file.
-    pub chunk: [u8; CHUNK],
+    pub(crate) chunk: [u8; CHUNK],
 }
 
 struct Slot {
@@ -64,7 +64,7 @@ unsafe extern "C" fn note_process() {
 }
 
 /// Notes the process, and each forked one. The library's constructor calls it.
-pub fn begin() {
+pub(crate) fn begin() {
     // SAFETY: a function that is there as long as the process.
     unsafe {
         note_process();
@@ -73,13 +73,13 @@ pub fn begin() {
 }
 
 /// A slot that is taken: given back when it is dropped.
-pub struct Taken {
+pub(crate) struct Taken {
     slot: &'static Slot,
     by_kernel: bool,
 }
 
 /// Takes a slot.
-pub fn take() -> Option<Taken> {
+pub(crate) fn take() -> Option<Taken> {
     let own = process();
     let slot = TABLE.iter().find(|slot| {
         let owner = slot.owner.load(Acquire);
@@ -149,7 +149,7 @@ impl Slot {
 
 impl Taken {
     /// Its memory.
-    pub fn scratch(&mut self) -> &mut Scratch {
+    pub(crate) fn scratch(&mut self) -> &mut Scratch {
         // SAFETY: `has_memory` was true: a mapping of that size, of zeros or what an earlier
         // call wrote, which any bytes are good for; nobody else has the slot.
         unsafe { &mut *self.slot.memory.load(Acquire) }

@@ -12,7 +12,7 @@
 use std::mem::{offset_of, size_of};
 use std::ops::Range;
 
-use crate::layout;
+use format::layout;
 
 /// Bytes of a page.
 pub const PAGE: u32 = layout::SNAPSHOT_PAGE as u32;

@@ -17,10 +17,10 @@ use std::mem::size_of;
 use serde_json::Value;
 
 use crate::failure::Failure;
-use crate::layout::{self, CLASSES, Header, MAP_MAGIC, Statistics, UNKNOWN};
 use crate::live::Live;
 use crate::source;
 use crate::stale::Stale;
+use format::layout::{self, CLASSES, Header, MAP_MAGIC, Statistics, UNKNOWN};
 
 /// Statistics, and what the kernel says of the process if it runs.
 pub struct Ledger {

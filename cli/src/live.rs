@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use crate::failure::Failure;
-use crate::layout::{self, Control, Statistics};
 use crate::library::reason;
+use format::layout::{self, Control, Statistics};
 
 /// How long an answer may take. A large heap's snapshot takes a second or so.
 const PATIENCE: Duration = Duration::from_secs(20);

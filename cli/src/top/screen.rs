@@ -19,7 +19,7 @@ use ratatui::widgets::{Block, Paragraph, Row, Table};
 use super::watch::{Shown, Watch};
 use crate::amounts::{bytes, count, percent};
 use crate::failure::Failure;
-use crate::layout::Class;
+use format::layout::Class;
 
 /// What a part is called, its color, and its bytes.
 type Part = (&'static str, Color, u64);

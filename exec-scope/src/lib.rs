@@ -27,6 +27,7 @@ mod environment;
 mod kind;
 mod scratch;
 
+#[cfg(not(test))]
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     // SAFETY: abort has no conditions.
