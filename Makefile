@@ -48,9 +48,7 @@ LICENCES := LICENSE-MIT LICENSE-APACHE $(THIRD_PARTY)
 .PHONY: all run test test-all test-libc test-rust test-loom loom stepper tsan miri mutants \
         test-model test-c test-preload test-preload-sample test-cpython-slice test-cpython \
         fuzz test-relinked-slice test-relinked test-relinked-all test-extensions compat \
-        test-soak soak forks relink check header asm instructions footprint bench \
-        bench-suite bench-simulated bench-whole bench-quick bench-memory plot-memory \
-        figures settings install uninstall clean help command test-command \
+        test-soak soak forks relink check header asm bench settings install uninstall clean help command test-command \
         test-command-sample test-packaging test-recipes wheel deb
 
 # The archive's names are weak: a host that defines one of them itself (2.7
@@ -86,11 +84,14 @@ wheel: $(if $(GLIBC),,command) ## a wheel with both libraries, the command and t
 run: all ## run a real Python program with the library, and without
 	$(PYTHON3) bench/first_run.py
 
-test: test-rust test-loom test-model bench-quick test-c test-soak test-preload-sample test-command-sample test-cpython-slice test-relinked-slice ## the short form of all tests
+test: test-rust test-loom test-model test-bench test-c test-soak test-preload-sample test-command-sample test-cpython-slice test-relinked-slice ## the short form of all tests
 	@echo "left out of make test: what make test-preload, test-command, test-packaging,"
 	@echo "test-cpython, test-relinked and test-relinked-all run (make test-all does); long"
 	@echo "runs: make soak, forks, loom, stepper, tsan, miri, mutants, fuzz; packages: make"
 	@echo "test-extensions, compat"
+
+test-bench: all ## the benchmarks, tiny: their answers, not their times
+	PYTHON3=$(PYTHON3) tests/run -q tests/test_benchmarks.py tests/test_evidence.py
 
 test-all: test test-preload test-command test-packaging test-cpython test-relinked test-relinked-all ## all of them, which takes hours
 
@@ -224,7 +225,7 @@ check: all ## formatting, lints, licences, documentation, header, symbols, the h
 	diff include/obmalloc.h $(HEADER_MADE)
 	tests/run -q tests/abi
 	$(CARGO) test --quiet tests::order
-	$(PYTHON3) bench/figures.py --check
+	$(PYTHON3) bench/tables.py --check
 	$(PYTHON3) docs/settings.py --check
 	$(PYTHON3) fuzz/mutants.py --check
 	$(PYTHON3) tests/concurrency/mutants.py --check
@@ -238,45 +239,12 @@ header: all ## copy the header that the build has made to include/
 asm: all ## count the instructions of malloc + free on the hit path (at most 30)
 	$(PYTHON3) bench/asm.py
 
-instructions: all ## callgrind's counts of small programs, without and with us
-	$(PYTHON3) bench/instructions.py
-
-footprint: all ## memory and time that the library costs a program that does nothing
-	$(PYTHON3) bench/footprint.py
-
-bench: all ## all measurements that need no packages, with records
-	$(PYTHON3) bench/instructions.py --record
-	$(PYTHON3) bench/footprint.py --record
-	$(PYTHON3) bench/growth.py
-	$(PYTHON3) bench/lock_time.py
-	$(PYTHON3) bench/huge_pages.py
-	$(PYTHON3) bench/relinked.py 3.11 3.13 --instructions
-	$(PYTHON3) bench/c_level.py --instructions --record
-	$(PYTHON3) bench/c_level.py --record
-	$(PYTHON3) bench/heaps.py --side packed:OBMALLOC_ALIGN=8 --record
-
-bench-suite: all ## pyperformance's benchmarks (from PyPI), stock, with us, and packed
-	$(PYTHON3) bench/suite.py --packed --record
-
-bench-simulated: all ## the same on a simulated processor: instructions, cache misses
-	$(PYTHON3) bench/simulated.py --packed --record
-
-bench-whole: all ## whole programs, among them docutils and mypy from PyPI
-	$(PYTHON3) bench/whole.py --record
-
-bench-quick: all ## the benchmarks with tiny counts: whether they answer right
-	$(PYTHON3) bench/c_level.py --quick
-	$(PYTHON3) bench/heaps.py --quick
-	$(PYTHON3) bench/growth.py --quick
-
-bench-memory: all ## memory over time and latency, in patterns, and what is demanded of them
-	$(PYTHON3) bench/memory.py
-
-plot-memory: all ## draw bench/memory.svg, resident memory over time
-	$(PYTHON3) bench/memory_plot.py
-
-figures: ## write the tables of docs/figures.md and README.md from the newest records
-	$(PYTHON3) bench/figures.py
+# BENCH= names benchmarks and options of bench/run.py; bench/README.md lists them.
+PYPERF = $(TARGET)/tools/pyperf
+bench: all ## run the benchmarks that need no packages; BENCH="heaps --rounds 9" others
+	@[ -x $(PYPERF)/bin/pyperf ] || { $(PYTHON3) -m venv $(PYPERF) && \
+	  $(PYPERF)/bin/pip install --quiet --disable-pip-version-check pyperf; }
+	$(PYPERF)/bin/python bench/run.py $(BENCH)
 
 settings: ## write the table of docs/settings.md from src/config.rs
 	$(PYTHON3) docs/settings.py

@@ -1,14 +1,12 @@
 """The instructions of one malloc and one free that hit, counted in the built library.
 
-The functions in the host's tables, malloc plain and packed, are disassembled, and
-followed from the entry along the way that the compiler lays out for the expected case:
-conditional jumps not taken, jumps inside the function followed, up to the first `ret`.
-That way is printed.
-It is a failure if it is longer than the limit, takes a lock (a `lock` prefix, or xchg
-with memory, which locks without one), calls anything, or leaves the function.
+The functions in CPython's tables, malloc plain and packed, are disassembled and followed from
+the entry along the path that the compiler lays out for the expected case: conditional jumps
+not taken, jumps inside the function followed, up to the first `ret`. The path is printed.
+The check fails if it is longer than the limit, takes a lock (a `lock` prefix, or xchg with
+memory, which locks without one), calls a function, or leaves its function.
 
-That this way is the one a hit really takes is what bench/instructions.py --hit-path
-shows, by counting at run time.
+bench/instructions.py counts at run time, and so shows that a hit takes this path.
 """
 
 import re
@@ -17,7 +15,6 @@ import subprocess
 import sys
 
 import hosts
-import pairs
 
 NAMES = ("cpython::install::PLAIN::malloc", "cpython::install::PACKED::malloc", "cpython::install::free")
 HASH = re.compile(r"::h[0-9a-f]{16}$")
@@ -59,7 +56,7 @@ def walk(lines):
     while index is not None and index < len(lines):
         address, text = lines[index]
         if index in seen:
-            return path, "goes round in a circle at %x" % address
+            return path, "loops at %x" % address
         seen.add(index)
         path.append((address, text))
         prefixes, mnemonic, operands = parts(text)
@@ -86,7 +83,6 @@ def main():
     parser.add_argument("--limit", type=int, default=30,
                         help="most instructions of the two together (%(default)s)")
     options = parser.parse_args()
-    pairs.reproduce()
     if shutil.which("objdump") is None:
         hosts.stop("no objdump on PATH (it comes with binutils)")
     functions = disassembly(hosts.library(options.library))

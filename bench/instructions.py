@@ -1,110 +1,115 @@
-"""Instructions executed, stock against obmalloc, counted by valgrind's callgrind.
+#!/usr/bin/env python3
+"""Instructions that callgrind counts: of small programs (the benchmark `instructions`), and of
+one malloc and one free that hit (as a command).
 
-Seconds are noisy here; instructions are not: with a fixed hash seed, without `site`,
-with the same few variables in the environment and the same working directory a run
-repeats to the instruction. Another path of the tree or the interpreter moves the heap a
-little, and with it what depends on addresses (copies, hashes of identities): up to
-0.05 % in the sums and 0.2 % in one program seen so far: read no more into a ratio.
-The library's own loading is in it.
+Seconds vary on a busy machine; instructions do not: with a fixed hash seed, without `site`,
+with the same few variables in the environment and the same working directory, a run repeats
+to the instruction. Another path of the tree or the interpreter moves the heap a little, and
+with it everything that depends on addresses (copies, hashes of identities): up to 0.05 % in
+the sums and 0.2 % in one program seen so far, so smaller differences mean nothing. The
+library's own loading is included. Instructions leave out the cost of memory: cache misses,
+page faults, system calls.
 
-    bench/instructions.py               the programs, by interpreter
-    bench/instructions.py --check       fails if the library's sum is above stock's
-    bench/instructions.py --hit-path    what one malloc and one free cost (hit_path.py)
-    bench/instructions.py --record      writes bench/records/DATE-instructions.json
+    bench/run.py instructions           the programs, by interpreter
+    bench/instructions.py               one malloc(48) and one free, function by function
 
-Instructions leave out what memory costs: cache misses, page faults, system calls.
+For the second one, a C program (programs/hit_path.c) calls PyObject_Malloc and PyObject_Free
+in a loop, under callgrind, with two numbers of rounds. The difference of the two runs by the
+difference of the rounds is the cost of one round: the loop, the exported names, and the two
+functions that are also in CPython's tables, or their twins.
 """
 
 import os
 import re
-import shutil
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-import hit_path
 import hosts
-import pairs
-import record
+import measure
+import places
+from results import Row
 
-PROGRAMS = ("nothing", "parse_source", "json_there_and_back", "deep_copies", "small_objects",
-            "trees_and_dicts")
-COLLECTED = re.compile(r"^==\d+== Collected : (\d+)", re.M)
-
-
-def run_valgrind(command, out=os.devnull, **more):
-    """(instructions, what the program printed) of a command."""
-    # Not the caller's PATH: its length would shift the stack, and the counts a little.
-    environment = {"PATH": os.defpath, "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "0",
-                   "PYTHONDONTWRITEBYTECODE": "1"}
-    environment.update(more)
-    valgrind = [shutil.which("valgrind"), "--tool=callgrind", "--callgrind-out-file=" + out]
-    result = subprocess.run(valgrind + command, env=environment, cwd=hosts.ROOT,
-                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, universal_newlines=True)
-    collected = COLLECTED.search(result.stderr)
-    if result.returncode != 0 or not collected:
-        last = (result.stderr.strip().splitlines() or [""])[-1]
-        hosts.stop("%s under valgrind: %s" % (os.path.basename(command[-1]), last))
-    return int(collected.group(1)), result.stdout
+ROUNDS = (2000, 52000)
+EXPORTED = ("PyObject_Malloc", "PyObject_Free")
 
 
-def measure(host, name, preloaded):
-    more = {"LD_PRELOAD": hosts.LIBRARY} if preloaded else {}
-    return run_valgrind([host.path, "-S", hosts.program(name)], **more)
+# ---- the benchmark ----
+
+def measured(benchmark, options):
+    """(place, {side: {program: Row}}, complaints) of each interpreter."""
+    for place in places.places(benchmark, options) if measure.has_valgrind() else ():
+        yield (place.name,) + count_programs(benchmark, place, options)
 
 
-def report(host, names, pool):
-    """Prints an interpreter's table; returns ([(name, stock, ours)], complaints)."""
-    jobs = {(name, side): pool.submit(measure, host, name, side)
-            for name in names for side in (False, True)}
-    counts, complaints = [], []
-    for name in names:
-        (stock, said), (ours, said_too) = (jobs[name, side].result() for side in (False, True))
-        if said != said_too:
-            complaints.append("%s, %s: another result with the library" % (host.name, name))
-        counts.append((name, stock, ours))
-    counts.append(("sum",) + tuple(sum(each[side] for each in counts) for side in (1, 2)))
-    pairs.table([host.name + ", million instructions", "stock", "obmalloc", "ratio"],
-                [row(*each) for each in counts])
-    return counts, complaints
+def count_programs(benchmark, place, options):
+    found, complaints = {side.name: {} for side in place.sides}, []
+    with ThreadPoolExecutor(options.jobs) as pool:
+        jobs = {(label, side): pool.submit(
+            measure.callgrind, [path] + words, **dict(
+                side.settings, **{name: value for name, value in environment.items()
+                                  if name == "LD_PRELOAD"}))
+                for label, words in places.programs(benchmark, options).items()
+                for side, (path, environment) in place.sides.items()}
+        outputs = {}
+        for (label, side), job in jobs.items():
+            count, out, _ = job.result()
+            found[side.name][label] = Row("integer", [count])
+            outputs.setdefault(label, set()).add(out)
+    complaints += ["%s, %s: the outputs differ" % (place.name, label)
+                   for label, different in outputs.items() if len(different) != 1]
+    return found, complaints
 
 
-def row(name, stock, ours):
-    return [name, "%.3f" % (stock / 1e6), "%.3f" % (ours / 1e6), "%.4f" % (ours / stock)]
+# ---- the hit path ----
+
+def build(name, library):
+    """Compiles programs/NAME.c against the library, whose SONAME must resolve as well."""
+    folder = os.path.join(hosts.BUILD, "lib")
+    os.makedirs(folder, exist_ok=True)
+    link = os.path.join(folder, "libobmalloc.so.0")
+    if os.path.lexists(link):
+        os.unlink(link)
+    os.symlink(os.path.relpath(library, folder), link)
+    program = os.path.join(hosts.BUILD, name)
+    # -fno-plt: calls reach the library without a stub of the linker.
+    hosts.compile_c(name + ".c", ["-O2", "-Wall", "-Werror", "-fno-plt",
+                                  os.path.join(hosts.PROGRAMS, name + ".c"), "-o", program,
+                                  library, "-Wl,-rpath,%s" % folder])
+    return program
+
+
+def short(name):
+    """A demangled name without its hash and the part behind an apostrophe."""
+    return re.sub(r"::h[0-9a-f]{16}$", "", name.split("'")[0])
 
 
 def main():
-    parser = hosts.parser(__doc__, "3.11,3.13,distribution")
-    parser.add_argument("--programs", default=",".join(PROGRAMS), metavar="LIST",
-                        help="of bench/programs (%(default)s)")
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time (%(default)s)")
-    parser.add_argument("--check", action="store_true", help="fail if a sum is above stock's")
-    parser.add_argument("--hit-path", action="store_true", help="count one malloc and one free")
-    parser.add_argument("--record", action="store_true", help="write a record of the counts")
-    options = parser.parse_args()
-    pairs.reproduce()
-    if shutil.which("valgrind") is None:
-        print("skip: no valgrind on PATH")
+    options = hosts.parser(__doc__).parse_args()
+    if not measure.has_valgrind():
         return 0
-    hosts.library(options.library)
-    if options.hit_path:
-        hit_path.report(run_valgrind)
-        return hosts.finish([], "counted")
-    complaints, recorded = [], []
-    with ThreadPoolExecutor(options.jobs) as pool:
-        for host in hosts.choose(options.interpreters):
-            counts, found = report(host, options.programs.split(","), pool)
-            complaints += found
-            recorded += [{"interpreter": host.name, "program": name, "stock": stock, "ours": ours}
-                         for name, stock, ours in counts]
-            _, stock, ours = counts[-1]
-            if options.check and ours > stock:
-                complaints.append("%s: %.3f million instructions more than stock's %.3f"
-                                  % (host.name, (ours - stock) / 1e6, stock / 1e6))
-    if options.record and not complaints:
-        print("recorded in %s" % record.write("instructions", recorded))
-    return hosts.finish(complaints, "no sum above stock's" if options.check else "the same results")
+    program, costs = build("hit_path", hosts.library(options.library)), []
+    for rounds in ROUNDS:
+        out = os.path.join(hosts.BUILD, "callgrind.hit_path.%d" % rounds)
+        try:
+            measure.callgrind([program, str(rounds)], out)
+        except measure.Failed as problem:
+            hosts.stop(str(problem))
+        costs.append(measure.self_costs(out))
+    few, many = costs
+    each = {name: (many[name] - few.get(name, 0)) / (ROUNDS[1] - ROUNDS[0]) for name in many}
+    each = {name: cost for name, cost in each.items() if cost >= 0.01}
+    print("instructions of one malloc(48) and one free that hit (%d rounds less %d):"
+          % ROUNDS[::-1])
+    for name, cost in sorted(each.items(), key=lambda item: -item[1]):
+        print("  %7.2f  %s" % (cost, short(name)))
+    loop = sum(cost for name, cost in each.items() if name == "main")
+    exported = sum(cost for name, cost in each.items() if name in EXPORTED)
+    total = sum(each.values())
+    print("  %7.2f  a round, with the loop" % total)
+    print("  %7.2f  a round, without the loop" % (total - loop))
+    print("  %7.2f  the two functions alone, without the exported names"
+          % (total - loop - exported))
+    return hosts.finish([], "counted")
 
 
 if __name__ == "__main__":

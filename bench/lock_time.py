@@ -1,39 +1,27 @@
-"""How long a lock is held while free pages go back to the kernel.
+"""The benchmark `lock_time`: how long a lock is held while free pages are returned.
 
-    bench/lock_time.py
-
-lock_time.c builds 2000 pools, frees blocks so that in each pool nothing, every second
-page or all pages but one can go back, and times the round that returns them. A lock is
-held for one pool at a time, so a round's time by its pools is the bound. The best of
-seven rounds is shown: a lock is not held longer because the machine is busy.
+programs/lock_time.c builds 2000 pools, frees blocks so that in each pool no page, every second
+page or all pages but one can be returned, and times the round that returns them. A lock is held
+for one pool at a time, so a round's time by its pools is the bound. The program prints the best
+of seven rounds: a lock is not held longer because the machine is busy.
 """
 
 import json
-import os
-import subprocess
-import sys
 
-import hit_path
 import hosts
-import pairs
+import measure
+from instructions import build
+from results import Row
 
 
-def main():
-    options = hosts.parser(__doc__).parse_args()
-    pairs.reproduce()
-    library = hosts.library(options.library)
-    program = hit_path.build(library, "lock_time")
-    plain = {key: value for key, value in os.environ.items() if not key.startswith("OBMALLOC_")}
-    answer = json.loads(subprocess.run([program], check=True, env=plain,
-                                       stdout=subprocess.PIPE).stdout.decode())
-    rows = [[case, "%.2f" % (nanoseconds / 1000), "%d" % mib]
-            for case, (nanoseconds, mib) in answer.items()]
-    pairs.table(["in each of 2000 pools", "us per pool", "MiB returned"], rows)
-    bad = []
-    if answer["nothing to return"][1] > 1 or answer["every second page"][1] < 50:
-        bad.append("what went back is not what was free")
-    return hosts.finish(bad, "what was free went back")
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def measured(benchmark, options):
+    program, rows, complaints = build("lock_time", hosts.LIBRARY), {}, []
+    for _ in range(1 if options.quick else options.rounds or benchmark.rounds):
+        printed = json.loads(measure.run([program], hosts.clean_environment()).out)
+        for case, (nanoseconds, mib) in printed.items():
+            for name, unit, value in (("time for each pool", "second", nanoseconds * 1e-9),
+                                      ("returned", "byte", mib * 2**20)):
+                rows.setdefault("%s, %s" % (case, name), Row(unit)).values.append(value)
+        if printed["nothing to return"][1] > 1 or printed["every second page"][1] < 50:
+            complaints.append("the returned pages are not the free ones")
+    yield "C", {"obmalloc": rows}, complaints

@@ -1,5 +1,8 @@
-"""Makes the picture of docs/map.png: the heap of a real program before, at and after a
-peak. `python3 bench/map_demo.py --png docs/map.png` (a chromium is needed for the PNG)."""
+"""Draws docs/map.png: the heap of a program before, at and after a peak of memory.
+
+    bench/map_demo.py --png docs/map.png        needs chromium
+"""
+
 import argparse
 import os
 import pathlib
@@ -14,8 +17,8 @@ RELEASE = (pathlib.Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
            / os.environ.get("CARGO_BUILD_TARGET", "") / "release").absolute()
 LIBRARY = RELEASE / "libobmalloc.so"
 
-# Parses the standard library, keeps for each function its name, its line and what it
-# calls, and drops the trees: what documentation tools and linters do.
+# Parses the standard library, keeps for each function its name, its line and the functions
+# that it calls, and drops the trees, as documentation tools and linters do.
 PROGRAM = '''
 import ast, ctypes, gc, os, sys, sysconfig, time
 
@@ -59,7 +62,7 @@ print(len(index), "functions")
 
 
 def snapshots(folder, python):
-    """Runs the program with the library; the files of its snapshots."""
+    """Runs the program with the library; returns the files of its snapshots."""
     environment = dict(os.environ, LD_PRELOAD=str(LIBRARY), PYTHONHASHSEED="0")
     words = [python, "-c", PROGRAM, str(folder), str(ROOT / "python/obmalloc")]
     subprocess.run(words, env=environment, check=True)
@@ -84,7 +87,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--python", default=sys.executable)
     parser.add_argument("--command", default=RELEASE / "obmalloc")
-    parser.add_argument("--keep", type=pathlib.Path, help="where snapshots and page stay")
+    parser.add_argument("--keep", type=pathlib.Path, help="folder for snapshots and page")
     parser.add_argument("--png", type=pathlib.Path)
     parser.add_argument("--size", default="1280x890", help="of the browser's window")
     options = parser.parse_args()

@@ -1,12 +1,10 @@
-"""Draws bench/memory.svg: resident memory over time of four programs of bench/memory/.
+#!/usr/bin/env python3
+"""Draws bench/memory.svg: resident memory over time of four programs of the benchmark `memory`.
 
-Stock, us, and us without the helper thread. Each program runs some times on each side, and
-the shortest run is drawn, which other work on the machine has drawn out least; with
-`--samples FILE`, what an earlier run has saved there is drawn again. matplotlib draws; where
+Stock, obmalloc, and obmalloc without the helper thread. Each program runs --rounds times on
+each side, and the shortest run is drawn, which other work on the machine has stretched least;
+`--samples FILE` saves the samples, or draws them again if the file exists. matplotlib draws; if
 it is missing, it is installed in an environment of its own, target/plot.
-
-    bench/memory_plot.py                    run and draw, some five minutes
-    bench/memory_plot.py --png plot.png    a bitmap as well, to look at
 """
 
 import json
@@ -14,19 +12,20 @@ import os
 import subprocess
 import sys
 
+import definitions
 import hosts
-import memory
-import pairs
+import measure
+import places
 
 PICTURE = os.path.join(hosts.HERE, "memory.svg")
 ENVIRONMENT = os.path.join(hosts.ROOT, "target", "plot")
 PATTERNS = (("survivors 1 %", "3 million objects, all but a random 1 % dropped"),
             ("drop everything", "3 million objects, all dropped"),
-            ("requests", "a load that comes and goes, 1 % stays for a while"),
-            ("alternating", "huge tasks and small ones by turns"))
-# Okabe and Ito's colours, and line styles, so that nobody depends on colours.
-STYLES = {"stock": ("#000000", "-"), "us": ("#D55E00", "-"), "thread off": ("#0072B2", "--")}
-LABELS = {"stock": "stock", "us": "obmalloc", "thread off": "obmalloc, OBMALLOC_THREAD=0"}
+            ("requests", "rising and falling load, 1 % is kept for a while"),
+            ("alternating", "large and small tasks in turn"))
+# Okabe and Ito's colours, and line styles for readers who do not see colours.
+STYLES = {"stock": ("#000000", "-"), "obmalloc": ("#D55E00", "-"), "no thread": ("#0072B2", "--")}
+LABELS = {"stock": "stock", "obmalloc": "obmalloc", "no thread": "obmalloc, OBMALLOC_THREAD=0"}
 POINTS = 250        # of a line
 
 
@@ -48,27 +47,33 @@ def within_the_environment():
 
 
 def thin(samples):
-    """So few points that the picture stays small; of each group the highest."""
+    """At most POINTS points: of each group the highest, and the last one."""
     step = max(1, -(-len(samples) // POINTS))
     groups = (samples[at:at + step] for at in range(0, len(samples), step))
     return [max(group, key=lambda sample: sample[1]) for group in groups] + samples[-1:]
 
 
 def take(options):
-    """What is drawn: the interpreter, and lines by pattern and side."""
+    """The interpreter, and lines of (seconds, MiB) by pattern and side."""
     hosts.library(options.library)
-    host = hosts.choose(options.python)[0]
-    known = {pattern.name: pattern for pattern in memory.PATTERNS}
+    benchmark = definitions.BY_NAME["memory"]
+    options.interpreters, options.relinked, options.side = options.python, "", []
+    place = next(places.places(benchmark, options))
     lines = {}
     for name, _ in PATTERNS:
-        runs = memory.measure(host, known[name], options.rounds)
-        shortest = {side: min(runs[side], key=lambda run: run.ended - run.began)
-                    for side in memory.SIDES}
-        lines[name] = {side: thin(run.samples) for side, run in shortest.items()}
-    return {"host": host.version, "lines": lines}
+        runs = {side.name: [] for side in place.sides}
+        for _ in range(options.rounds):
+            for side, (path, environment) in place.sides.items():
+                run = measure.run([path] + benchmark.programs[name], environment, sample=True)
+                end = json.loads(run.out)["ended"]
+                runs[side.name].append([(at - run.samples[0][0], size / 2**20)
+                                        for at, size in run.samples if at <= end and size])
+        lines[name] = {side: thin(min(found, key=lambda samples: samples[-1][0]))
+                       for side, found in runs.items()}
+    return {"host": place.python.version, "lines": lines}
 
 
-def draw(told, png):
+def draw(taken, png):
     import matplotlib
     matplotlib.use("svg")
     from matplotlib import pyplot
@@ -77,7 +82,7 @@ def draw(told, png):
                                 "axes.spines.right": False})
     figure, axes = pyplot.subplots(2, 2, figsize=(9, 5.6), layout="constrained")
     for axis, (name, title) in zip(axes.flat, PATTERNS):
-        for side, samples in told["lines"][name].items():
+        for side, samples in taken["lines"][name].items():
             colour, style = STYLES[side]
             axis.plot(*zip(*samples), style, color=colour, linewidth=1.4, label=LABELS[side])
         axis.set_title("%s\n%s" % (name, title), fontsize=9)
@@ -91,7 +96,7 @@ def draw(told, png):
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     figure.suptitle("Resident memory over time, CPython %s; each ends with 2 s of idling"
-                    % told["host"], fontsize=11)
+                    % taken["host"], fontsize=11)
     figure.patch.set_facecolor("white")
     figure.savefig(PICTURE, metadata={"Date": None})
     if png:
@@ -101,22 +106,21 @@ def draw(told, png):
 def main():
     parser = hosts.parser(__doc__)
     parser.add_argument("--python", default="3.11", metavar="WHICH",
-                        help="a version, newest, distribution, or a path (%(default)s)")
+                        help="a version, distribution or a path (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="(%(default)s)")
-    parser.add_argument("--samples", metavar="FILE", help="draw what is there, or save it there")
+    parser.add_argument("--samples", metavar="FILE", help="draw these samples, or save them")
     parser.add_argument("--png", metavar="FILE", help="draw a bitmap there as well")
     options = parser.parse_args()
     within_the_environment()
-    pairs.reproduce()
     if options.samples and os.path.exists(options.samples):
         with open(options.samples, encoding="utf-8") as stream:
-            told = json.load(stream)
+            taken = json.load(stream)
     else:
-        told = take(options)
+        taken = take(options)
         if options.samples:
             with open(options.samples, "w", encoding="utf-8") as stream:
-                json.dump(told, stream)
-    draw(told, options.png)
+                json.dump(taken, stream)
+    draw(taken, options.png)
     print("ok: bench/memory.svg, %d KiB" % (os.path.getsize(PICTURE) // 1024))
     return 0
 

@@ -103,7 +103,7 @@ pub unsafe extern "C" fn obmalloc_stats_json(buffer: *mut c_char, size: usize) -
 /// than `keep` bytes are left that are free and resident; returns how many bytes
 /// went back. Any thread may call it, without the GIL; it takes time with the
 /// size of the heap and of what goes back, some 10 microseconds for a pool's 64
-/// KiB (`bench/lock_time.py`), and stops nobody for longer than the return of one
+/// KiB (benchmark `lock_time`), and stops nobody for longer than the return of one
 /// pool's pages. Free blocks that other threads
 /// have at hand stay where they are.
 #[unsafe(no_mangle)]

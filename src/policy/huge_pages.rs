@@ -11,7 +11,7 @@
 //! ```
 //!
 //! They gain where much is read, and cost where memory is new: the kernel has to
-//! find and clear 2 MiB at a time. So they are for who asks (`bench/huge_pages.py`
+//! find and clear 2 MiB at a time. So they are for who asks (benchmark `huge_pages`
 //! shows both); `auto` asks for none.
 //!
 //! # Threads

@@ -4,7 +4,7 @@
 //! each medium class in use keeps pages of its own, 48 of them some 300 KiB in all, and
 //! more in a program that does one thing after the other; the C library, where such
 //! blocks come from until then, shares its pages between sizes. (With 16 MiB in place of
-//! `LARGE`, the peak of `bench/heaps/mixed.py` was 2.0 MiB above stock's 58, not 0.6.)
+//! `LARGE`, the peak of `bench/programs/heaps/mixed.py` was 2.0 MiB above stock's 58, not 0.6.)
 //! A program is large when its heap has so many bytes, or when so many are in memory,
 //! which is asked now and then while requests are refused, or when it has made `MANY`.
 //! A block is freed to where it came from, whatever the cutoff is by then.
@@ -29,7 +29,7 @@ const LARGE: usize = 64 << 20;
 /// interpreter takes 800 (CPython 3.13) to 2500 (3.11).
 const ASK_AFTER: usize = 4_000;
 /// A program that makes so many is to have them fast, whatever its size. (A calloc of
-/// 4 KiB takes 147 ns from pools where it takes 179 from below, `bench/c_level.py`.)
+/// 4 KiB takes 147 ns from pools where it takes 179 from below, benchmark `c_level`.)
 const MANY: usize = 100_000;
 
 /// The cutoff of a large program unless another is asked for, in bytes.
