@@ -104,7 +104,7 @@
 //! |---|---|---|
 //! | `arena::chunk` `TELL` | `cpython`, for `PYTHONMALLOCSTATS` | an arena was added |
 //! | `tcache::registry` `TELL` | `background::init` | a thread with magazines has ended |
-//! | `background::init` `TELL` | `cpython::attach` | the first block is allocated |
+//! | `background::init` `FIRST_USE` | `cpython::attach` | the first block is allocated |
 //! | `stats_page` `HOST` | `cpython::state` | the host's version is written to the page |
 //! | `cpython::builtin` `CHANGED` | `cpython::dispatch` | tables of our own were changed |
 //!

@@ -1,8 +1,8 @@
-//! Statistics at exit, where `OBMALLOC_STATS` asks for them.
+//! Statistics at exit, if `OBMALLOC_STATS` is set.
 //!
-//! Only in a process that used the library: the setting is inherited by every
-//! `sh` and `git` that a program starts. A process that ends by `_exit`, as
-//! children of multiprocessing do, writes none.
+//! Only a process that used the library writes them: every `sh` and `git` that a program starts
+//! inherits the setting. A process that ends by `_exit`, as children of multiprocessing do, writes
+//! none.
 
 use core::ffi::c_int;
 use core::fmt::Write;
@@ -14,7 +14,7 @@ use crate::os::text::{self, printable};
 use crate::stats::json;
 use crate::stats::report;
 
-/// Writes what `OBMALLOC_STATS` asks for.
+/// Writes the statistics in the form and to the place that `OBMALLOC_STATS` names.
 pub(crate) fn report(host: Option<&str>, wanted: Option<&[u8]>) {
     let Some(value) = wanted.filter(|_| init::has_happened()) else {
         return;
@@ -32,7 +32,7 @@ pub(crate) fn report(host: Option<&str>, wanted: Option<&[u8]>) {
     }
 }
 
-/// Writes them as JSON; the error number if that cannot be.
+/// Writes the statistics as JSON. Returns the error number if that fails.
 fn write(value: &[u8], host: Option<&str>) -> Result<(), c_int> {
     let mut file = Output::create(0o644, |name| fill_name(value, name))?;
     let written = json::write(&mut file, host).and_then(|()| file.write_char('\n'));
@@ -63,7 +63,7 @@ mod tests {
     use crate::tests::*;
 
     #[test]
-    fn the_pid_stands_in_the_name_wherever_it_is_asked_for() {
+    fn every_percent_p_in_the_name_becomes_the_pid() {
         let pid = text::pid();
         let made = |value: &[u8]| {
             let mut name = Name::empty();

@@ -1,31 +1,30 @@
-//! Decay: pages that stay free go back to the kernel, after a while.
+//! Decay: pages that stay free are returned to the OS after a while.
 //!
 //! ```text
 //!    a flush, or  -->  tick  -->  enough is free?  -->  the helper thread, or,
-//!    a thread's end    (at most some times             where there is none, a part
-//!                      in each interval)               of the work here and now
+//!    a thread's end    (at most 4 times                without one, a part of the
+//!                      in each interval)               round on the calling thread
 //!
-//!    each half interval, all pools:   free, was free the last time   -> goes back
-//!                                     free for the first time        -> is noted
-//!                                     not free any more              -> is forgotten
+//!    each half interval, all pools:   free, and was free at the last round  -> returned
+//!                                     free for the first time               -> marked
+//!                                     not free any more                     -> unmarked
 //! ```
 //!
-//! So a page goes back between a half and a whole interval after its last block
-//! was freed, and only if no block on it was taken in between: a program that
-//! builds and drops the same things again and again keeps its pages.
+//! So a page is returned between a half and a whole interval after its last block was freed, and
+//! only if no block on it was taken in between: a program that builds and drops the same objects
+//! again and again keeps its pages.
 //!
-//! The helper thread starts when `HELPER_THRESHOLD` bytes are free, and leaves when some
-//! rounds in a row have found nothing to do. It takes no block and needs no GIL.
-//! Each page that goes back interrupts the processors that run the program, so
-//! the thread takes a breath after each pool. Where no thread may be started, each
-//! tick does a small part of a round.
+//! The helper thread starts when `HELPER_THRESHOLD` bytes are free, and ends when `QUIET` rounds in
+//! a row have found nothing to do. It takes no block and needs no GIL. Each page that is returned
+//! interrupts the processors that run the program, so the thread pauses after each pool. Where no
+//! thread may be started, each tick does a small part of a round.
 //!
-//! A fork ends the thread before (`background/fork.rs`), with a round that waits for nothing, as far as
-//! that takes no time: the child would have the free pages, too. The parent gets no thread
-//! for a moment, as CPython counts threads right after it has forked; what is freed in that
-//! moment goes back at once, for nobody may come later to see to it, and with it what the
-//! round has left. Only where that is very much, and the host is none that counts, a thread
-//! starts behind the fork and does the rest.
+//! A fork stops the thread first (`background/fork.rs`) and returns free memory for a bounded time,
+//! because the child would have the free pages, too. The parent starts no thread for a moment
+//! afterwards, as CPython counts threads right after it has forked. Memory that is freed in that
+//! moment is returned at once, since no later call is certain to do it, and with it the memory that
+//! the fork had no time for. Only if that is more than `FORK_MAY_LEAVE`, and the host does not
+//! count threads, does a thread start right after the fork and return the rest.
 //!
 //! # Threads
 //!
@@ -47,76 +46,74 @@ use crate::stats_page;
 use crate::sync::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use crate::tcache::registry;
 
-/// Free bytes that may stay in a program that does nothing, at the most.
+/// Maximum free bytes that stay resident in an idle program.
 const MAY_STAY: usize = 4 << 20;
-/// Free bytes from which on returning them is worth a thread: so many that what comes
-/// back before the next look is no more than may stay.
+/// Minimum free bytes before the helper thread starts: `MAY_STAY` less the bytes that can be freed
+/// between two checks.
 const HELPER_THRESHOLD: usize = MAY_STAY - CAME_BACK - STEP;
-/// Free bytes that a fork may leave to a program that does nothing afterwards. (More than that
-/// is worth a thread behind the fork, where none is expected.)
+/// Maximum free bytes that a fork leaves resident without starting a thread after it.
 const FORK_MAY_LEAVE: usize = 8 * MAY_STAY;
-/// Free bytes that a growing heap does not keep.
+/// Minimum free bytes that are returned before the heap grows.
 const SPARE: usize = 2 << 20;
-/// Free bytes that may make room for a request at the hard limit.
+/// Minimum free bytes that are returned for a request at the hard limit.
 const RECLAIM_MIN_FREE: usize = 64 << 10;
-/// Microseconds of a breath of the helper thread.
+/// Microseconds that the helper thread pauses.
 const PURGE_PAUSE: u64 = 50;
-/// Breaths in a round, about: in a heap of many pools each is for several.
+/// Pauses in a round, approximately: in a heap of many pools one pause is for several pools.
 const PAUSES_PER_ROUND: usize = 4096;
-/// Rounds without anything to do after which the thread leaves.
+/// Rounds without anything to do after which the thread ends.
 const QUIET: u32 = 3;
 /// Rounds in each interval.
 const ROUNDS: u64 = 2;
-/// How often in each interval a tick looks whether there is enough.
+/// Checks in each interval of whether enough is free.
 const LOOKS: u64 = 4;
-/// Bytes that came back after which a tick looks at the clock.
+/// Freed bytes after which a tick reads the clock.
 const STEP: usize = 32 << 10;
-/// Bytes that came back after which it looks in any case: the program may do
-/// nothing any more afterwards.
+/// Freed bytes after which it checks in any case: there may be no later tick.
 const CAME_BACK: usize = 1 << 20;
 
-/// Milliseconds that a page stays free before it goes back; negative: for ever.
+/// Milliseconds that a page stays free before it is returned; negative: for ever.
 static INTERVAL: AtomicI64 = AtomicI64::new(1000);
 /// Whether a helper thread may be started.
 static THREAD: AtomicBool = AtomicBool::new(true);
-/// Whether blocks came back to pools since the last round.
+/// Whether blocks were freed to pools since the last round.
 static STIRRED: AtomicBool = AtomicBool::new(false);
-/// Bytes that came back since the last step, and since the last look; when the next
-/// look is due. (Ticks of several threads at once may count as one.)
+/// Bytes freed since the last step, and since the last check; when the next check is due. (Ticks
+/// of several threads at once may count as one.)
 static BACK: AtomicUsize = AtomicUsize::new(0);
 static SINCE: AtomicUsize = AtomicUsize::new(0);
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
 /// Milliseconds after a fork in which the parent starts no thread, or one interval.
 const AFTER_FORK: u64 = 20;
-/// Until when that is.
+/// The end of that time, in milliseconds of the clock.
 static FORKED: AtomicU64 = AtomicU64::new(0);
-/// Whether blocks came back to pools since the last round before a fork.
+/// Whether blocks were freed to pools since the last fork.
 static FORK_STIRRED: AtomicBool = AtomicBool::new(false);
-/// Whether a fork has left free memory for later.
+/// Whether the last fork had no time to return all free memory.
 static LEFT: AtomicBool = AtomicBool::new(false);
-/// Whether the host counts threads when it has forked.
+/// Whether the host counts threads after a fork.
 static COUNTED: AtomicBool = AtomicBool::new(false);
-/// Nanoseconds that a tick takes to give free memory back.
+/// Maximum nanoseconds for which a tick returns free memory.
 const FOR_TICK: u64 = 400_000;
 
 static HELPER: Helper = Helper::new(work);
 
-/// Sets the interval in milliseconds; negative: nothing goes back by time; 0:
-/// pages go back as soon as they are free.
+/// Sets the interval in milliseconds. Negative: no decay. 0: pages are returned as soon as they
+/// are free.
 pub(crate) fn set_interval(milliseconds: i64) {
     INTERVAL.store(if milliseconds == 0 { -1 } else { milliseconds }, Relaxed);
     heap::purge_at_once(milliseconds == 0);
     say_what_goes_by_time();
 }
 
-/// Allows a helper thread, or not.
+/// Sets whether a helper thread may be started.
 pub(crate) fn allow_thread(allowed: bool) {
     THREAD.store(allowed, Relaxed);
     say_what_goes_by_time();
 }
 
-/// Says whether the host counts threads when it has forked.
+/// Sets whether the host counts threads after a fork.
 pub(crate) fn host_counts_threads(so: bool) {
     COUNTED.store(so, Relaxed);
 }
@@ -125,8 +122,7 @@ fn say_what_goes_by_time() {
     set::go_by_time(THREAD.load(Relaxed) && INTERVAL.load(Relaxed) > 0);
 }
 
-/// To be called after blocks of so many bytes came back to pools, with no lock
-/// held.
+/// Notes that blocks of `bytes` bytes were freed to pools. Called with no lock held.
 #[inline]
 pub(crate) fn tick(bytes: usize) {
     let back = BACK.load(Relaxed) + bytes;
@@ -153,7 +149,7 @@ fn step(back: usize) {
 }
 
 fn look(now: u64, interval: u64) {
-    // Other libraries' fork handlers may free: no thread is started under them.
+    // Fork handlers of other libraries may free: no thread starts while the locks are held.
     if forker::is_this_thread() {
         return;
     }
@@ -178,7 +174,7 @@ fn look(now: u64, interval: u64) {
     }
 }
 
-/// What goes back where a sandbox has no call for pages: arenas that stay wholly empty.
+/// Decay in a sandbox that forbids calls for pages: arenas that stay wholly empty are unmapped.
 fn whole_arenas(now: u64, interval: u64) {
     if now >= NEXT.load(Relaxed) {
         NEXT.store(now + interval / ROUNDS, Relaxed);
@@ -202,7 +198,7 @@ fn work(helper: &Helper) {
             return;
         }
         if !sandbox::allows() {
-            return; // nothing may go back any more
+            return; // the kernel refuses the calls from now on
         }
         let stirred = STIRRED.swap(false, Relaxed);
         let before = pages::returned();
@@ -224,13 +220,13 @@ fn work(helper: &Helper) {
     helper.leave(|| true);
 }
 
-/// A round of the helper thread, with breaths. False if it is to stop.
+/// A round of the helper thread, with pauses. False if the thread is to stop.
 fn round_of_helper(helper: &Helper, at_once: bool) -> bool {
-    let pools_per_breath = 1 + HEAP.arena_counts().pools / PAUSES_PER_ROUND;
+    let pools_per_pause = 1 + HEAP.arena_counts().pools / PAUSES_PER_ROUND;
     let (mut walk, mut returned_from) = (HEAP.walk(), 0);
     while let Some(bytes) = HEAP.purge_next(&mut walk, at_once) {
         returned_from += usize::from(bytes > 0);
-        if returned_from >= pools_per_breath {
+        if returned_from >= pools_per_pause {
             returned_from = 0;
             if !helper.sleep(PURGE_PAUSE) {
                 return false;
@@ -240,8 +236,7 @@ fn round_of_helper(helper: &Helper, at_once: bool) -> bool {
     true
 }
 
-/// Gives free pages back now, until no more than `keep` bytes are free that
-/// are with us.
+/// Returns free pages now, until at most `keep` free bytes are resident.
 fn give_back(keep: usize) {
     HEAP.empty_depots(true);
     if keep == 0 {
@@ -250,9 +245,8 @@ fn give_back(keep: usize) {
     round::at_once(keep);
 }
 
-/// Gives memory that is free back to the kernel now, until no more than `keep`
-/// bytes are left that are free and with us. Returns how many bytes went back.
-/// What other threads have in their magazines stays.
+/// Returns free memory to the OS now, until at most `keep` free bytes are resident. The magazines
+/// of other threads stay as they are. Returns the bytes returned.
 pub(crate) fn trim(keep: usize) -> usize {
     let before = pages::returned();
     if !registry::is_new()
@@ -264,8 +258,9 @@ pub(crate) fn trim(keep: usize) -> usize {
     pages::returned() - before
 }
 
-/// Looks whether the process has come near its soft limit, after the heap has `grown` by so
-/// many bytes: then what is free goes back now. (While it is near, whatever becomes free goes back at once.)
+/// Returns all free memory if the process has come near its soft limit since the last check.
+/// `grown` is the size of an arena that was just added, or 0. (While it is near, pages are
+/// returned as soon as they are free.)
 #[cold]
 fn check_soft_limit(grown: usize) {
     if limits::came_near(grown) {
@@ -273,10 +268,9 @@ fn check_soft_limit(grown: usize) {
     }
 }
 
-/// To be called when the heap has got one more arena: before it becomes larger
-/// than it ever was, pages that are free and of no use for the request go back,
-/// if there are `SPARE` bytes of them. A steady program never comes here. (A new
-/// arena with huge pages is in memory as a whole, and not to be split at once.)
+/// Returns free pages when the heap has grown to a new maximum of arenas, if there are `SPARE`
+/// bytes of them: they are of no use for the request. A steady program never comes here. (A new
+/// arena with huge pages is resident as a whole, and must not be split at once.)
 #[cold]
 pub(crate) fn purge_before_growth() {
     check_soft_limit(ARENA_SIZE);
@@ -291,8 +285,8 @@ pub(crate) fn purge_before_growth() {
     }
 }
 
-/// Gives back what is free, for a request that would go beyond the hard limit.
-/// Whether there was anything.
+/// Returns all free memory, for a request that would exceed the hard limit. Returns whether there
+/// was enough to return.
 #[cold]
 pub(crate) fn reclaim() -> bool {
     let any = HEAP.free_bytes() >= RECLAIM_MIN_FREE;
@@ -302,32 +296,31 @@ pub(crate) fn reclaim() -> bool {
     any
 }
 
-/// The locks, in their order, for forks.
+/// Visits the locks in their order, for forks.
 pub(crate) fn each_lock(see: &mut dyn FnMut(&'static Word)) {
     see(HELPER.word());
     see(round::word());
 }
 
-/// Of these, the one under which the helper thread starts.
+/// Visits the lock under which the helper thread starts.
 pub(crate) fn lock_of_helper(see: &mut dyn FnMut(&'static Word)) {
     see(HELPER.word());
 }
 
-/// Before a fork that holds that one: tells the helper thread to stop, which cannot be
-/// started before it is open.
+/// Before a fork that holds the helper's lock: stops the helper thread. None can start until the
+/// lock is open.
 pub(crate) fn stop_for_fork() {
     HELPER.stop_for_fork();
 }
 
-/// Waits for the end of the helper thread, for `patience` nanoseconds.
+/// Waits for the end of the helper thread, at most `patience` nanoseconds.
 pub(crate) fn wait_until_gone(patience: u64) {
     HELPER.wait_until_gone(patience);
 }
 
-/// What is free at a fork goes back first, as far as that is done at `until` (nanoseconds of
-/// the clock), if it is worth it and has become free since the fork before: the child would
-/// have it, too, and the helper thread ends. (A page that is used again costs less so than
-/// one that is copied because of the child.)
+/// Before a fork: returns free memory until `until` (nanoseconds of the clock), if enough is free
+/// and blocks were freed since the last fork. The child would have the free pages, too, and the
+/// helper thread ends. (To fault a page in again costs less than to copy it for the child.)
 pub(crate) fn purge_before_fork(until: u64) {
     if INTERVAL.load(Relaxed) >= 0
         && (FORK_STIRRED.swap(false, Relaxed) || LEFT.load(Relaxed))
@@ -337,8 +330,8 @@ pub(crate) fn purge_before_fork(until: u64) {
     }
 }
 
-/// After a fork, in the parent (or where it failed): the helper thread is not started
-/// again for a moment, or does at once what the fork has left, if locks `may_be_taken`.
+/// After a fork, in the parent, or after a fork that failed: no helper thread starts for a moment;
+/// or, if locks `may_be_taken` and the fork has left much, one starts now and returns it.
 pub(crate) fn go_on_after_fork(may_be_taken: bool) {
     let interval = INTERVAL.load(Relaxed).max(0).cast_unsigned();
     let starts = may_be_taken
@@ -365,7 +358,7 @@ fn go_on(without_thread: u64) {
     NEXT.store(now, Relaxed);
     FORKED.store(now + without_thread, Relaxed);
     if LEFT.load(Relaxed) {
-        // The next block that comes back has the rest seen to.
+        // The next block that is freed makes a tick return the rest.
         BACK.store(STEP, Relaxed);
     }
 }

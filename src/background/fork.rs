@@ -1,38 +1,37 @@
-//! Fork: the child must find the heap whole.
+//! Fork handlers: a forked child must find the heap whole.
 //!
 //! ```text
-//!    prepare:          the helper threads are told to stop; what is free goes back, as
-//!                      far as that takes no time; all locks are taken: those of the
-//!                      helpers (stats_page/, background/decay.rs), THREADS, class 1, ..., class 80,
-//!                      arenas, the guarded slots
-//!    parent, child:    they are opened
+//!    prepare:          stop the helper threads; return free memory for at most 0.35 ms;
+//!                      take all locks: those of the helpers (stats_page/,
+//!                      background/decay.rs), THREADS, class 1, ..., class 80, arenas,
+//!                      the guarded slots
+//!    parent, child:    open the locks
 //! ```
 //!
-//! That is the order of all locks (HEAP-2); a constant number of them, whatever
-//! the size of the heap. The hit path holds no lock, and its steps leave the
-//! magazines whole at each instruction (MAGAZINE-4), so a thread that is in the midst
-//! of one when another forks loses at most the run of blocks it carries, in
-//! the child, where it does not exist any more.
+//! That is the order of all locks (HEAP-2); their number is constant, whatever the size of the
+//! heap. The hit path holds no lock, and its steps leave the magazines whole at each instruction
+//! (MAGAZINE-4). So a thread that is in the middle of one while another thread forks loses, in the
+//! child, at most the batch of blocks that it carries; and the child does not have that thread.
 //!
-//! Prepare handlers run in the opposite order of their registration, and ours are to run
-//! last: they are registered when the library is loaded. Before the first block is asked for
-//! they only note that a fork goes on, so that the first use waits for its end.
+//! Prepare handlers run in the opposite order of their registration, and ours must run last: they
+//! are registered when the library is loaded. Before the first allocation they only note that a
+//! fork is under way, so that the first use of the heap waits for its end, and keep it apart from
+//! calls of the dynamic loader (`os/loader.rs`).
 //!
 //! # A fork in a signal handler
 //!
-//! The handler may have interrupted its thread anywhere but within our handlers, which
-//! block signals:
+//! The handler may have interrupted its thread anywhere but inside our handlers, which block
+//! signals:
 //!
-//! - In the midst of an allocation: the thread holds some locks. They stay as they are, and
-//!   what they guard is not touched. The others are taken, but not waited for without end:
-//!   other threads may wait for the thread. What could not be had is poisoned in the child
-//!   (`os/lock.rs`). A process of one thread has nothing that could be poisoned.
-//! - In the midst of a fork, between our handlers: that one holds all locks for this one,
-//!   too (`DEPTH`).
+//! - In an allocation: the thread holds some locks. They stay held, and the state they guard is
+//!   not touched. The other locks are taken, but with a time limit: other threads may wait for
+//!   this thread. A lock that could not be taken is poisoned in the child (`os/lock.rs`). In a
+//!   process of one thread no lock can be poisoned.
+//! - In a fork, between our handlers: that fork holds all locks for this one, too (`DEPTH`).
 //!
-//! A fork that interrupts nothing gets all locks, however long it takes. Where it has to
-//! wait for long, it opens them all in between and lets signals come: the thread that it
-//! waits for may wait for this one to handle a signal.
+//! A fork that interrupts nothing gets all locks, however long it takes. If it has to wait for
+//! long, it opens all locks in between and unblocks signals: the thread that it waits for may wait
+//! for this thread to handle a signal.
 //!
 //! `vfork`, `posix_spawn` and `system` run no handlers, and need none.
 
@@ -54,30 +53,29 @@ use crate::sync::{
 };
 use crate::tcache::registry;
 
-/// Nanoseconds that a fork takes to give free memory back.
+/// Maximum nanoseconds for which a fork returns free memory.
 const FOR_MEMORY: u64 = 350_000;
-/// Nanoseconds that it waits for the helper threads to be gone: before the copy, which
-/// nothing needs, and afterwards, when CPython counts threads. They need a tenth of a
-/// millisecond; on a busy machine a processor first, which the forking thread shares with
-/// others as they do.
+/// Maximum nanoseconds that it waits for the end of the helper threads: before the copy, where it
+/// is not needed, and afterwards, when CPython counts threads. A thread needs a tenth of a
+/// millisecond to end, and on a busy machine a processor first.
 const FOR_HELPERS: u64 = 300_000;
 const FOR_HELPERS_AFTERWARDS: u64 = 30_000_000;
-/// Nanoseconds after which a fork that waits for locks opens those it has, the first time,
-/// and at the longest.
+/// Nanoseconds after which a fork that waits for a lock opens all locks: the first time, and at
+/// most (the time doubles).
 const FOR_LOCKS: u64 = 10_000_000;
 const FOR_LOCKS_LONGEST: u64 = 1_000_000_000;
-/// The same where it has interrupted an allocation, and goes on without the others.
+/// Nanoseconds after which a fork that interrupted an allocation goes on without the other locks.
 const FOR_LOCKS_INTERRUPTED: u64 = 20_000_000;
-/// Microseconds before they are tried again.
+/// Microseconds before it tries again.
 const PAUSE: u64 = 200;
 
-/// How many forks of the forking thread are under way, each in a signal handler that has
-/// interrupted the one before. Only that thread looks.
+/// Forks of the forking thread that are under way, each in a signal handler that interrupted the
+/// one before. Only that thread reads and writes it.
 static DEPTH: AtomicUsize = AtomicUsize::new(0);
-/// Whether the forking thread holds all locks by its fork.
+/// Whether the fork holds all locks.
 static ALL_HELD: AtomicBool = AtomicBool::new(false);
 
-/// Whether there is anything to look after.
+/// Whether the heap is in use.
 static NEEDED: AtomicBool = AtomicBool::new(false);
 
 /// Threads that fork without the locks, because the heap was not in use when they began. The first use of the heap waits for them, or their children would
@@ -87,7 +85,7 @@ static EARLY_FORKS: Roster<16> = Roster::new();
 /// handler of another library.
 const FOR_EARLY_FORKS: u64 = 1_000_000_000;
 
-/// Shows `see` all locks, in their order.
+/// Visits all locks in their order.
 fn each_lock(see: &mut dyn FnMut(&'static Word)) {
     stats_page::each_lock(see);
     decay::each_lock(see);
@@ -124,8 +122,7 @@ unsafe extern "C" fn prepare() {
     }
 }
 
-/// Takes all locks. False if that would take more than `patience` nanoseconds, and none is
-/// held.
+/// Takes all locks. False if that takes more than `patience` nanoseconds; then none is held.
 fn hold(patience: u64) -> bool {
     if forker::is_this_thread() {
         DEPTH.store(DEPTH.load(Relaxed) + 1, Relaxed);
@@ -140,7 +137,7 @@ fn hold(patience: u64) -> bool {
     };
     match forker::begin(clock::nanoseconds() + patience) {
         Turn::Own => {}
-        // Without any lock: what the other fork has is poisoned in this one's child.
+        // No lock is taken: those of the other fork are poisoned in this fork's child.
         Turn::Asleep => return true,
         Turn::Late => return is_interrupted,
     }
@@ -157,8 +154,8 @@ fn hold(patience: u64) -> bool {
     all || is_interrupted
 }
 
-/// Tells the helper threads to stop, and waits for them, under the locks without which none
-/// can start. Whether a reader had asked for the live page.
+/// Stops the helper threads and waits for their end, under the locks without which none can start.
+/// Returns whether a reader had requested the stats page.
 fn stop_helpers(is_interrupted: bool) -> bool {
     let begin = clock::nanoseconds();
     let mut starts_none = |word: &'static Word| {
@@ -169,9 +166,9 @@ fn stop_helpers(is_interrupted: bool) -> bool {
     let was_asked = stats_page::stop_for_fork();
     decay::stop_for_fork();
     if is_interrupted {
-        return was_asked; // they may wait for this thread
+        return was_asked; // the helpers may wait for this thread
     }
-    decay::purge_before_fork(begin + FOR_MEMORY); // they end meanwhile
+    decay::purge_before_fork(begin + FOR_MEMORY); // the helpers end meanwhile
     wait_for_helpers(FOR_HELPERS);
     was_asked
 }
@@ -181,14 +178,14 @@ fn wait_for_helpers(patience: u64) {
     decay::wait_until_gone(patience);
 }
 
-/// The same on both sides.
+/// Opens all locks, in the parent or the child.
 fn open_locks() {
     each_lock(&mut Word::unlock_after_fork);
     DEPTH.store(0, Relaxed);
     forker::end();
 }
 
-/// Whether another fork of this thread's goes on, which this one has interrupted.
+/// Whether this fork interrupted another fork of this thread.
 fn is_nested() -> bool {
     let depth = DEPTH.load(Relaxed);
     if depth > 1 {
@@ -216,7 +213,7 @@ unsafe extern "C" fn parent() {
 }
 
 unsafe extern "C" fn child() {
-    REGISTERED.set_done(); // or they would not run here
+    REGISTERED.set_done(); // this handler would not run otherwise
     loader::forked();
     EARLY_FORKS.forked();
     EARLY_FORKS.leave();
@@ -246,14 +243,14 @@ fn go_on_in_child() {
 
 static REGISTERED: Once = Once::new();
 
-/// Has the handlers called at each fork from now on; once, however often and by
-/// however many threads this is called. They are registered when it returns.
+/// Registers the handlers, once in a process, whichever thread calls first. They are registered
+/// when it returns.
 fn register() {
     REGISTERED.call(have_called);
 }
 
-/// The same when the library is loaded: without the questions to the kernel by which several
-/// threads agree who does it, for a process that never uses the library pays for nothing.
+/// Registers the handlers when the library is loaded, by one thread: without the system calls of
+/// [`register`], so that a process that never uses the library does not pay for them.
 pub(crate) fn register_at_start() {
     if !REGISTERED.is_done() {
         have_called();
@@ -261,7 +258,7 @@ pub(crate) fn register_at_start() {
     }
 }
 
-/// Has them look after the heap from now on, registered or not so far.
+/// Makes forks take the heap's locks from now on.
 pub(crate) fn look_after_heap() {
     register();
     NEEDED.store(true, Release);
@@ -270,8 +267,7 @@ pub(crate) fn look_after_heap() {
 }
 
 fn have_called() {
-    // SAFETY: three functions that stay loaded. Without memory for them the
-    // C library refuses; then forks go unhandled, as they would without us,
-    // and a child of a threaded program may find a lock closed.
+    // SAFETY: three functions that stay loaded (`-z nodelete`). Without memory for them the C
+    // library refuses; then a child of a threaded program may find a lock held.
     unsafe { libc::pthread_atfork(Some(prepare), Some(parent), Some(child)) };
 }

@@ -1,8 +1,7 @@
-//! What happens once in a process, at the first block that is asked of us or
-//! given to us: fork handlers have something to do, what a helper thread needs is
-//! looked for, the live page is made if one is wanted, what unwinds the stack is loaded if
-//! blocks are guarded, and whoever wants to be told is told. A process that never allocates
-//! here pays for none of it.
+//! The first use: what happens once in a process, at the first block that is allocated or freed
+//! here. Forks take the heap's locks from then on, the helper thread is prepared, the stats page is
+//! made if a setting wants it, the unwinder is loaded if blocks are guarded, and a callback runs. A
+//! process that never allocates here pays for none of it.
 
 use crate::background::decay;
 use crate::background::fork;
@@ -16,19 +15,18 @@ use crate::sync::{
 };
 use crate::tcache::registry;
 
-/// Release: the fork handlers are registered; pairs with the Acquire in
-/// `happened`, so that no thread gets ahead of them.
+/// Release: the fork handlers look after the heap. Pairs with the Acquire in `happened`, so that
+/// no thread allocates before that.
 static HAPPENED: AtomicBool = AtomicBool::new(false);
-/// Who is told.
-static TELL: Callback<fn()> = Callback::unset();
+/// Called at the first use, on its thread.
+static FIRST_USE: Callback<fn()> = Callback::unset();
 
-/// Has `tell` called at the first use, on the thread where it happens, if it
-/// has not happened yet.
-pub(crate) fn then(tell: fn()) {
-    TELL.set(tell);
+/// Sets the callback of the first use. It is not called if that has happened.
+pub(crate) fn on_first_use(call: fn()) {
+    FIRST_USE.set(call);
 }
 
-/// To be called at each thread's first miss.
+/// Called at each thread's first miss.
 #[inline]
 pub(crate) fn happened() {
     if HAPPENED.load(Acquire) {
@@ -48,8 +46,8 @@ fn happen() {
     registry::after_each_end(decay::tick);
     stats_page::begin();
     guard::begin();
-    if let Some(tell) = TELL.get() {
-        tell();
+    if let Some(call) = FIRST_USE.get() {
+        call();
     }
 }
 

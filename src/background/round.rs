@@ -1,10 +1,10 @@
-//! Rounds over all pools, that give free pages back: in parts, or at once and as far as
-//! there is time. (The helper thread has a way of its own, `background/decay.rs`.)
+//! Rounds over all pools that return free pages: in parts, or at once until a time limit. (The
+//! helper thread's rounds are in `background/decay.rs`.)
 //!
 //! # Threads
 //!
-//! Any thread, with no lock held. How far a round is stands under `ROUND`, which comes before
-//! the heap's locks.
+//! Any thread, with no lock held. The position of a round is under the lock `ROUND`, which comes
+//! before the heap's locks.
 
 use crate::heap::HEAP;
 use crate::heap::Walk;
@@ -13,17 +13,16 @@ use crate::os::lock::{Lock, Word};
 use crate::os::sandbox;
 use crate::sync::Cell;
 
-/// Pools after which a look at the clock follows, where none is given back.
+/// Pools between two readings of the clock, if no page was returned.
 const LOOKED_AT: usize = 16;
-/// Where there is no thread: pools that one tick looks at, at the most, and bytes
-/// after whose return it ends.
+/// Without a thread: maximum pools that one tick visits, and bytes after whose return it ends.
 const PART: usize = 64;
 const PART_BYTES: usize = 64 << 10;
 /// A round that is done in parts.
 struct Round {
-    /// How far it is, if one is under way.
+    /// The position, if a round is under way.
     at: Cell<Option<Walk>>,
-    /// The same of one that waits for nothing.
+    /// The position of a round that returns all free pages at once.
     at_once: Cell<Option<Walk>>,
     /// When the next round may begin.
     next: Cell<u64>,
@@ -34,8 +33,8 @@ static ROUND: Lock<Round> = Lock::new(Round {
     next: Cell::new(0),
 });
 
-/// Does a part of a round, of which one begins every `between` milliseconds. Returns when
-/// the next one may begin if none is due now.
+/// Does a part of a round. A round begins every `between` milliseconds at most. Returns when the
+/// next one may begin, if none is due now.
 pub(crate) fn part(now: u64, between: u64) -> Option<u64> {
     let round = ROUND.lock();
     let mut walk = match round.at.get() {
@@ -67,8 +66,7 @@ pub(crate) fn part(now: u64, between: u64) -> Option<u64> {
     None
 }
 
-/// A round over all pools that waits for nothing, or as much of it as is needed
-/// until no more than `keep` bytes are free.
+/// Returns all free pages at once, until at most `keep` bytes are free.
 pub(crate) fn at_once(keep: usize) {
     let mut rest = match keep {
         _ if sandbox::is_restricted() => 0,
@@ -83,9 +81,8 @@ pub(crate) fn at_once(keep: usize) {
     }
 }
 
-/// As much of a round that waits for nothing as can be done until `until` (nanoseconds of
-/// the clock): first pools that are wholly empty, then the others, from where the last such
-/// round has ended. Whether that was all.
+/// Returns free pages until `until` (nanoseconds of the clock): first those of empty pools, then
+/// the others, from where the last call has ended. Returns whether that was all.
 pub(crate) fn until(until: u64) -> bool {
     let is_time_left = |sampled: usize, bytes: usize| {
         bytes == 0 && !sampled.is_multiple_of(LOOKED_AT) || clock::nanoseconds() < until

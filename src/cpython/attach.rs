@@ -57,7 +57,7 @@ pub(crate) fn when_called() -> Option<&'static Exports> {
     let Some(host) = hosts.next() else {
         if !is(State::NoHost) {
             set(State::NoHost);
-            init::then(say_active);
+            init::on_first_use(say_active);
             if config::debug() || alignment::any() || tools::is_wanted() {
                 fill_own_tables();
             }
@@ -159,7 +159,7 @@ fn take_place(host: &Host) -> &'static Exports {
         }
         fill_own_tables();
         set(State::InPlace);
-        init::then(say_active);
+        init::on_first_use(say_active);
     }
     builtin::current()
 }
@@ -222,7 +222,7 @@ fn conclude(served: Result<State, Reason>) {
             if init::has_happened() {
                 say_active();
             } else {
-                init::then(say_active);
+                init::on_first_use(say_active);
             }
         }
         Err(reason) => {

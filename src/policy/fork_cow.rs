@@ -1,40 +1,39 @@
-//! What a forked child has from its parent, and when it may use the holes in it.
+//! Copy-on-write after a fork: whether a forked child allocates from the pools that it inherited.
 //!
-//! A child that fills holes in the pools it was born with writes to pages that
-//! it shares with its parent: each costs 4 KiB of its own, for the sake of a few
-//! blocks. So pools that were used at the fork are *sealed*: blocks that are
-//! freed go back to them, but new ones come from pools of the child's own, until
-//! the parent is gone and the pages are not shared any more. A sealed pool that
-//! becomes empty is like any other.
+//! A child that allocates in holes of inherited pools writes to pages that it shares with its
+//! parent: each write copies 4 KiB for the sake of a few blocks. So pools that were used at the
+//! fork are *frozen*: blocks are still freed to them, but new blocks come from the child's own
+//! pools until the parent is gone and its pages are shared no more. A frozen pool that becomes
+//! empty is like any other empty pool.
 //!
 //! ```text
-//!    generation of a pool:   the process's, when it began
-//!    sealed:                 of an earlier generation than the class's first own
+//!    generation of a pool:   the process's generation when the pool was assigned
+//!    frozen:                 its generation is before the class's `first_own`
 //! ```
 //!
 //! # Threads
 //!
-//! Atomics; they change in a forked child, while it has one thread.
+//! Atomics; they change in a forked child while it has one thread.
 #![forbid(unsafe_code)]
 
 use crate::sync::{AtomicI32, AtomicU8, AtomicU32, Ordering::Relaxed};
 
-/// What a forked child does with inherited holes.
+/// When a forked child allocates from inherited pools.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Rule {
-    /// Leaves them alone while the parent lives.
+    /// When the parent is gone.
     Auto,
-    /// Uses them like any other.
+    /// Always.
     Share,
-    /// Leaves them alone for ever.
+    /// Never.
     Freeze,
 }
 
 static RULE: AtomicU8 = AtomicU8::new(Rule::Auto as u8);
-/// How many forks have led to this process.
+/// Forks from the first process to this one.
 static GENERATION: AtomicU32 = AtomicU32::new(0);
-/// The process it was forked by.
+/// The process id of the parent at the last fork.
 static PARENT: AtomicI32 = AtomicI32::new(0);
 
 /// Sets the rule.
@@ -46,13 +45,14 @@ fn is(rule: Rule) -> bool {
     RULE.load(Relaxed) == rule as u8
 }
 
-/// The generation of pools that begin now.
+/// The generation of pools that are assigned now.
 pub(crate) fn generation() -> u32 {
     GENERATION.load(Relaxed)
 }
 
-/// To be called in a forked child; `parent` is its parent, if that may be asked. Returns the
-/// first generation whose pools are the child's own, if older ones are to be sealed.
+/// Starts a new generation in a forked child. `parent` returns the process id of its parent, or
+/// `None` where a sandbox forbids the call. Returns the first generation whose pools are the
+/// child's own, if older pools are to be frozen.
 pub(crate) fn forked(parent: impl FnOnce() -> Option<i32>) -> Option<u32> {
     if is(Rule::Share) {
         return None;
@@ -67,8 +67,8 @@ pub(crate) fn forked(parent: impl FnOnce() -> Option<i32>) -> Option<u32> {
     Some(generation)
 }
 
-/// Whether inherited pools may be used after all; `parent` is the process's
-/// parent now. They may where nobody can tell.
+/// Whether inherited pools may be used. `parent` returns the process id of the parent now; if it
+/// is unknown, they may.
 pub(crate) fn may_be_used(parent: impl FnOnce() -> Option<i32>) -> bool {
     is(Rule::Share) || is(Rule::Auto) && parent() != Some(PARENT.load(Relaxed))
 }

@@ -1,47 +1,45 @@
-//! Huge pages: whether the kernel may back an arena with one page of 2 MiB, the
-//! arena's own size.
+//! Huge pages: whether the kernel may back an arena with one page of 2 MiB, the arena's size.
 //!
 //! ```text
-//!    asked for        the arena is in memory as a whole from the first byte on,
-//!                     so all of its pages count as resident
-//!    a page goes back the arena has small pages from then on: or the kernel
-//!                     would fill it up again
-//!    not asked for    the kernel is told not to, where the system's setting is to use
-//!                     them unasked, or is not known
+//!    wanted           the arena is resident as a whole from its first byte on
+//!    a page is purged the arena has small pages from then on; else the kernel would fill the
+//!                     hole again
+//!    not wanted       the arena is marked NOHUGEPAGE, if the system's setting is `always` or
+//!                     unknown
 //! ```
 //!
-//! They gain where much is read, and cost where memory is new: the kernel has to
-//! find and clear 2 MiB at a time. So they are for who asks (benchmark `huge_pages`
-//! shows both); `auto` asks for none.
+//! Huge pages win where much is read, and cost where memory is new: the kernel has to find and
+//! clear 2 MiB at a time (benchmark `huge_pages` shows both). So they are off unless a setting turns
+//! them on; `auto` is off.
 //!
 //! # Threads
 //!
-//! An atomic that any thread may read and write.
+//! Atomics that any thread may read and write.
 #![forbid(unsafe_code)]
 
 use crate::sync::{AtomicBool, Ordering::Relaxed};
 
 static WANTED: AtomicBool = AtomicBool::new(false);
 
-/// Has arenas that are added from now on ask for huge pages, or not.
+/// Sets whether new arenas are marked HUGEPAGE.
 pub(crate) fn want(wanted: bool) {
     WANTED.store(wanted, Relaxed);
 }
 
-/// Whether the kernel would use them unasked, as far as is known.
+/// Whether the kernel may use huge pages for memory without a mark.
 static UNASKED: AtomicBool = AtomicBool::new(true);
 
-/// Says whether the kernel uses huge pages where nobody has asked for them.
+/// Sets whether the kernel uses huge pages for memory without a mark.
 pub(crate) fn come_unasked(so: bool) {
     UNASKED.store(so, Relaxed);
 }
 
-/// Whether the kernel has to be told not to use them.
+/// Whether new arenas are marked NOHUGEPAGE.
 pub(crate) fn are_to_be_refused() -> bool {
     UNASKED.load(Relaxed)
 }
 
-/// Whether the next arena is to ask for huge pages.
+/// Whether new arenas are marked HUGEPAGE.
 pub(crate) fn are_wanted() -> bool {
     WANTED.load(Relaxed)
 }

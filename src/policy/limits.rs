@@ -1,16 +1,15 @@
-//! Limits that a user sets to the memory of the process.
+//! The soft and the hard limit of the process's memory.
 //!
 //! ```text
 //!    0                                          soft             hard
 //!    |------------------------------------|------|----------------|
-//!      free pages go back after a while      near: they go back     requests
-//!                                            at once                get null
+//!      free pages are returned by decay     near: they are       requests
+//!                                           returned at once     fail
 //! ```
 //!
-//! Both are about what the process as a whole has in memory, libraries and files
-//! it maps included, as the kernel counts it: that is what it is killed for. With
-//! `auto` they are the cgroup's, and what counts is what all of the cgroup's
-//! processes have.
+//! Both limit the resident memory of the whole process, mapped libraries and files included, as
+//! the kernel counts it for the OOM killer. With `auto` the limits are the cgroup's, and the memory
+//! of all processes of the cgroup counts.
 //!
 //! The usage is read from the kernel when an arena is added, at intervals while blocks are
 //! freed, and once per `STEP` bytes of requests that pools do not serve; so the process
@@ -34,10 +33,10 @@ const STEP: usize = 1 << 20;
 /// Milliseconds between two readings for the soft limit, unless the heap grows.
 const BETWEEN: u64 = 10;
 
-/// After one refusal, small requests of so many bytes at the most go beyond the
-/// hard limit, so that what handles the MemoryError does not meet the next one;
-/// and so many in all, until the process is within the limit again.
+/// Maximum size of a request that may exceed the hard limit after one request has failed, so
+/// that the handler of a MemoryError does not meet the next one.
 const GRACE_EACH: usize = 8 << 10;
+/// Maximum sum of these requests, until the process is within the limit again.
 const GRACE_MAX: usize = 1 << 20;
 
 /// The limits in bytes, 0 for none.
@@ -45,34 +44,35 @@ static SOFT: AtomicUsize = AtomicUsize::new(0);
 static HARD: AtomicUsize = AtomicUsize::new(0);
 /// The process is near the soft limit.
 static NEAR: AtomicBool = AtomicBool::new(false);
-/// The last request that was looked at would have gone beyond the hard limit.
+/// Whether the last request that was checked would have exceeded the hard limit.
 static OVER: AtomicBool = AtomicBool::new(false);
-/// Bytes allowed beyond the hard limit: 0 before a refusal, 1 when used up.
+/// Bytes left of `GRACE_MAX`: 0 before a request has failed, 1 when used up.
 static GRACE: AtomicUsize = AtomicUsize::new(0);
-/// Bytes of such requests since the last reading for the hard limit, and the number at which
-/// the next one is due.
+/// Bytes of requests that pools do not serve since the last reading for the hard limit, and the
+/// number at which the next reading is due.
 static ASKED: AtomicUsize = AtomicUsize::new(0);
 static ASKED_NEXT: AtomicUsize = AtomicUsize::new(STEP);
 /// Bytes of arenas added since the last reading for the soft limit, and the number at which
-/// the next one is due; and the time from which on one is due while blocks are freed.
+/// the next reading is due; and the time at which one is due while blocks are freed.
 static GREW: AtomicUsize = AtomicUsize::new(0);
 static GREW_NEXT: AtomicUsize = AtomicUsize::new(0);
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
-/// The cgroup whose usage counts, if its limits were asked for.
+/// The cgroup whose usage counts, if a limit is `auto`.
 static GROUP: Place = Place(UnsafeCell::new(None));
 
 struct Place(UnsafeCell<Option<Group>>);
 
-// SAFETY: written once, before settings are read and so before anyone looks.
+// SAFETY: written once, while settings are read. Limits are checked only after one is set, which
+// is later (see `bytes`).
 unsafe impl Sync for Place {}
 
 /// A limit as a user gives it.
 #[derive(Clone, Copy)]
 pub(crate) enum Limit {
-    /// So many bytes.
+    /// Bytes.
     Bytes(usize),
-    /// What the cgroup says.
+    /// The cgroup's limit.
     Auto,
 }
 
@@ -93,8 +93,8 @@ fn bytes(limit: Limit, of_group: impl Fn(cgroup::Limits) -> usize) -> usize {
         Limit::Bytes(bytes) => bytes,
         Limit::Auto => match cgroup::find() {
             Some((group, limits)) => {
-                // SAFETY: once, while settings are read; whoever reads settings a second
-                // time has seen that.
+                // SAFETY: settings are read by one thread at a time, and a second reading finds
+                // the group and does not write.
                 unsafe { (*GROUP.0.get()).get_or_insert(group) };
                 of_group(limits)
             }
@@ -103,9 +103,10 @@ fn bytes(limit: Limit, of_group: impl Fn(cgroup::Limits) -> usize) -> usize {
     }
 }
 
-/// Bytes that count; `None` if nobody says.
+/// The bytes that count; `None` if the kernel does not report them.
 fn in_use() -> Option<usize> {
-    // SAFETY: nobody writes any more.
+    // SAFETY: `GROUP` is written only while settings are read, and the first limit is set after
+    // that: no limit is checked while it is written.
     match unsafe { &*GROUP.0.get() } {
         Some(group) => group.in_use(),
         None => process::resident(),
@@ -136,7 +137,7 @@ pub(crate) fn came_near(grown: usize) -> bool {
         return false;
     };
     let was_near = is_near();
-    // Nearer than an eighth; and away again beyond three sixteenths.
+    // Hysteresis: near within an eighth of the limit, away again beyond three sixteenths.
     let margin = if was_near { soft / 16 * 3 } else { soft / 8 };
     let near = used > soft - margin;
     NEAR.store(near, Relaxed);
@@ -152,7 +153,7 @@ fn is_due(grown: usize) -> bool {
     }
 }
 
-/// Whether the process was near the soft limit when it was looked at.
+/// Whether the process was near the soft limit at the last reading.
 pub(crate) fn is_near() -> bool {
     NEAR.load(Relaxed)
 }
@@ -183,13 +184,12 @@ fn allow_up_to(hard: usize, n: usize) -> bool {
     allowed || n <= GRACE_EACH && take_grace(n)
 }
 
-/// Whether the last request that was looked at would have gone beyond the hard
-/// limit.
+/// Whether the last request that was checked would have exceeded the hard limit.
 pub(crate) fn is_over() -> bool {
     OVER.load(Relaxed)
 }
 
-/// To be told that the program gets null for a request.
+/// Notes that a request failed: small ones may exceed the hard limit from now on.
 #[cold]
 pub(crate) fn refused() {
     let _ = GRACE.compare_exchange(0, GRACE_MAX, Relaxed, Relaxed);

@@ -1,5 +1,5 @@
-//! What settings decide, as plain atomics that lower folders read: memory limits, up to which
-//! size pools serve, alignment, huge pages, and what a forked child does with inherited pools.
+//! What settings decide, as plain atomics that lower layers read: memory limits, up to which size
+//! pools serve, alignment, huge pages, and copy-on-write after a fork. Uses `base/` and `os/` only.
 
 pub(crate) mod limits;
 
