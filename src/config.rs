@@ -12,7 +12,7 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use crate::background::decay;
 use crate::base::size_class::{MEDIUM_MAX, SMALL_MAX};
 use crate::guard;
-use crate::os::text::{printable, say};
+use crate::os::text::{log, printable};
 use crate::os::{descriptor, environment, process, sandbox, thp};
 use crate::policy::alignment;
 use crate::policy::fork_cow::{self, Rule};
@@ -316,12 +316,12 @@ pub(crate) fn read(at_start: bool) {
 /// Says, a line each, what in the environment was not understood, or has no effect.
 pub(crate) fn warn_unknown() {
     if sandbox::is_restricted() && has_any_value(&NOT_IN_STOCK) {
-        say(format_args!(
+        log(format_args!(
             "OBMALLOC_SYSCALLS=stock: LIVE, LIMIT, LIMIT_HARD and GUARD are without effect"
         ));
     }
     visit(|entry| {
-        say(format_args!(
+        log(format_args!(
             "{}: not understood, ignored",
             printable(entry)
         ));

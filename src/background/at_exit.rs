@@ -20,11 +20,11 @@ pub(crate) fn report(host: Option<&str>, wanted: Option<&[u8]>) {
         return;
     };
     if value == b"1" {
-        report::say();
+        report::log();
         return;
     }
     if let Err(error) = write(value, host) {
-        text::say(format_args!(
+        text::log(format_args!(
             "no statistics, {}: OBMALLOC_STATS={}",
             output::reason(error),
             printable(value)

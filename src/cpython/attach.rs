@@ -20,7 +20,7 @@ use crate::domains::names::{self, Name};
 use crate::os::environment;
 use crate::os::once::Once;
 use crate::os::sandbox;
-use crate::os::text::{pid, printable, say};
+use crate::os::text::{log, pid, printable};
 use crate::policy::alignment;
 use crate::stats::debug_stats;
 use crate::tools;
@@ -256,7 +256,7 @@ fn say_active() {
         ""
     };
     if is(State::NoHost) {
-        say(format_args!(
+        log(format_args!(
             "active in pid {pid}: no CPython, domains mem+obj{packed}{hooks}{calls}"
         ));
     } else {
@@ -267,7 +267,7 @@ fn say_active() {
         } else {
             ""
         };
-        say(format_args!(
+        log(format_args!(
             "active in pid {pid}: CPython {version}, domains {domains}{packed}{how}{hooks}{calls}"
         ));
     }
@@ -278,19 +278,19 @@ fn say_aside(reason: Reason) {
         return;
     }
     let (pid, version) = (pid(), host_version().unwrap_or("unknown"));
-    let aside = |text: &str| say(format_args!("standing aside in pid {pid}: {text}"));
+    let aside = |text: &str| log(format_args!("standing aside in pid {pid}: {text}"));
     match reason {
-        Reason::Unsupported => say(format_args!(
+        Reason::Unsupported => log(format_args!(
             "standing aside in pid {pid}: CPython {version} is not one of those served (2.7, 3.6 to 3.14)"
         )),
-        Reason::Chosen(Choice::PythonMalloc(value)) => say(format_args!(
+        Reason::Chosen(Choice::PythonMalloc(value)) => log(format_args!(
             "standing aside in pid {pid}: PYTHONMALLOC={} chooses the allocator",
             printable(value)
         )),
         Reason::Chosen(Choice::DevOption) => aside("-X dev chooses the allocator"),
         Reason::Chosen(Choice::DevVariable) => aside("PYTHONDEVMODE chooses the allocator"),
         Reason::NoHost => aside("no CPython in this process"),
-        Reason::FreeThreaded => say(format_args!(
+        Reason::FreeThreaded => log(format_args!(
             "standing aside in pid {pid}: CPython {version} is free-threaded, its collector needs its own allocator"
         )),
         Reason::OtherAllocator => aside("another allocator is installed already"),
@@ -313,7 +313,7 @@ pub(crate) fn at_exit() {
     let installed = is(State::Table) || is(State::Symbols) || is(State::InPlace);
     if installed && !init::has_happened() && config::verbose() {
         let pid = pid();
-        say(format_args!(
+        log(format_args!(
             "standing aside in pid {pid}: the host replaced the allocator before its first allocation"
         ));
     }

@@ -9,7 +9,7 @@ use super::state::{State, is, is_served};
 use super::symbols::Host;
 use super::{builtin, forward, lookup, several};
 use crate::config;
-use crate::os::text::{pid, say};
+use crate::os::text::{log, pid};
 
 /// The exports for the host that was found first, which stays loaded from now on.
 pub(crate) fn exports_of_first(host: &Host) -> &'static Exports {
@@ -76,7 +76,7 @@ fn say_left_alone(host: &Host) {
         } else {
             "it is not the only CPython in this process"
         };
-        say(format_args!(
+        log(format_args!(
             "CPython {version} in pid {pid} keeps its own allocator: {why}"
         ));
     }

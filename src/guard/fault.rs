@@ -20,7 +20,7 @@ use core::mem::{self, MaybeUninit};
 use core::ptr;
 
 use super::region;
-use super::report::{self, Deed, Mistake};
+use super::report::{self, Access, MemoryError};
 use super::reporter::Reporter;
 use super::trace;
 use crate::os::errno;
@@ -76,8 +76,8 @@ unsafe extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context
     {
         report::report(
             reporter,
-            Mistake {
-                deed: fault.deed,
+            MemoryError {
+                access: fault.access,
                 address: fault.address,
                 instruction: fault.instruction,
             },
@@ -102,7 +102,7 @@ unsafe extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context
 /// What the kernel says of a fault.
 struct Fault {
     address: usize,
-    deed: Deed,
+    access: Access,
     instruction: Option<usize>,
 }
 
@@ -131,22 +131,22 @@ impl Fault {
         if register(libc::REG_TRAPNO) != PAGE_FAULT {
             return Fault {
                 address: 0,
-                deed: Deed::Access,
+                access: Access::Unknown,
                 instruction: None,
             };
         }
         let error = register(libc::REG_ERR);
-        let deed = if error & FETCH != 0 {
-            Deed::Run
+        let access = if error & FETCH != 0 {
+            Access::Run
         } else if error & WRITE != 0 {
-            Deed::Write
+            Access::Write
         } else {
-            Deed::Read
+            Access::Read
         };
         let instruction = register(libc::REG_RIP).cast_unsigned() as usize;
         Fault {
             address: register(libc::REG_CR2).cast_unsigned() as usize,
-            deed,
+            access,
             instruction: (!sent).then_some(instruction),
         }
     }
@@ -161,7 +161,7 @@ impl Fault {
         let address = unsafe { (*info).si_addr() }.addr();
         Fault {
             address: if sent { 0 } else { address },
-            deed: Deed::Access,
+            access: Access::Unknown,
             instruction: None,
         }
     }

@@ -48,7 +48,7 @@ mod report;
 mod fault;
 
 use region::{LARGEST, Region, Side};
-use report::{Deed, Mistake};
+use report::{Access, MemoryError};
 use reporter::Reporter;
 use slack::Slack;
 use slots::{SLOTS, State};
@@ -117,7 +117,7 @@ fn take_turn(n: usize) -> *mut u8 {
     unsafe { slack(&region, block, n).fill() };
     let slot = SLOTS.lock().slot(i);
     // SAFETY: taken by this call (GUARD-2).
-    unsafe { slot.gets(block, n) };
+    unsafe { slot.record_alloc(block, n) };
     SLOTS.lock().is_live(i);
     ptr::with_exposed_provenance_mut(block)
 }
@@ -150,19 +150,19 @@ pub(crate) unsafe fn free(p: *mut u8) {
     let slots = SLOTS.lock();
     let Some(i) = live_block(&slots, address) else {
         drop(slots);
-        mistake(Deed::Free, address);
+        mistake(Access::Free, address);
         return;
     };
-    slots.is_dying(i);
+    slots.set_freeing(i);
     let (slot, region) = (slots.slot(i), slots.region());
     drop(slots);
     let n = slot.block().1;
     // SAFETY: the block's pages, which are open until this call shuts them.
-    if let Some(damage) = unsafe { slack(&region, address, n).damage() } {
-        mistake(Deed::DamageFoundByFree(damage), address);
+    if let Some(damage) = unsafe { slack(&region, address, n).corruption() } {
+        mistake(Access::CorruptionFoundByFree(damage), address);
     }
     // SAFETY: dying by this call (GUARD-2).
-    unsafe { slot.loses() };
+    unsafe { slot.record_free() };
     // SAFETY: the caller's promise. If the kernel refuses, the block stays open, and
     // a use after free is not seen.
     unsafe { region.close(address, n) };
@@ -176,7 +176,7 @@ pub(crate) fn size(p: *const u8) -> Option<usize> {
     let live = live_block(&slots, p.addr()).map(|i| slots.slot(i).block().1);
     drop(slots);
     if live.is_none() {
-        mistake(Deed::Realloc, p.addr());
+        mistake(Access::Realloc, p.addr());
     }
     live
 }
@@ -191,14 +191,14 @@ fn live_block(slots: &slots::Slots, address: usize) -> Option<usize> {
 /// Reports what a call has found, and ends the process, unless it is to go on.
 #[cold]
 #[inline(never)]
-fn mistake(deed: Deed, address: usize) {
+fn mistake(access: Access, address: usize) {
     let reporter = Reporter::when_alone();
     if let Some(reporter) = &reporter {
         let instruction = None;
         report::report(
             reporter,
-            Mistake {
-                deed,
+            MemoryError {
+                access,
                 address,
                 instruction,
             },
@@ -207,7 +207,7 @@ fn mistake(deed: Deed, address: usize) {
     // Nothing of what is reported has damaged the heap, so a program may go on.
     invalid_free::end_or_go_on(format_args!(
         "{} of {address:#x} is reported above (pid {})",
-        deed.word(),
+        access.word(),
         text::pid()
     ));
     drop(reporter);
@@ -399,8 +399,11 @@ mod tests {
                 said.contains(" 64 bytes into the freed block of 100"),
                 "{said}"
             );
-            for deed in [word, "allocated", "freed"] {
-                let after = said.split(&format!("  {deed} by thread ")).nth(1).unwrap();
+            for access in [word, "allocated", "freed"] {
+                let after = said
+                    .split(&format!("  {access} by thread "))
+                    .nth(1)
+                    .unwrap();
                 assert!(after.lines().nth(1).unwrap().contains("#0 "), "{said}");
             }
         }

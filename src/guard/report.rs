@@ -17,46 +17,46 @@ use core::cell::UnsafeCell;
 use super::native::{self, Place};
 use super::python::{self, Gil};
 use super::reporter::{self, Reporter};
-use super::slack::Damage;
+use super::slack::Corruption;
 use super::slots::{SLOTS, Slot, State};
 use super::trace::{self, Trace};
-use crate::os::text::{self, say};
+use crate::os::text::{self, log};
 use crate::os::wait;
 use crate::sync::{AtomicU32, Ordering::Relaxed};
 
 /// What was done with an address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Deed {
+pub(super) enum Access {
     /// By an instruction.
     Read,
     Write,
     Run,
     /// By an instruction, the machine does not say which.
-    Access,
+    Unknown,
     /// By a call.
     Free,
     Realloc,
     /// By a write some time before this call.
-    DamageFoundByFree(Damage),
+    CorruptionFoundByFree(Corruption),
 }
 
-impl Deed {
+impl Access {
     pub(super) fn word(self) -> &'static str {
         match self {
-            Deed::Read => "read",
-            Deed::Write => "write",
-            Deed::Run => "jump",
-            Deed::Access => "access",
-            Deed::Free | Deed::DamageFoundByFree(_) => "free",
-            Deed::Realloc => "realloc",
+            Access::Read => "read",
+            Access::Write => "write",
+            Access::Run => "jump",
+            Access::Unknown => "access",
+            Access::Free | Access::CorruptionFoundByFree(_) => "free",
+            Access::Realloc => "realloc",
         }
     }
 }
 
 /// A mistake.
 #[derive(Clone, Copy)]
-pub(super) struct Mistake {
-    pub(super) deed: Deed,
+pub(super) struct MemoryError {
+    pub(super) access: Access,
     pub(super) address: usize,
     /// The instruction that did it, if it was one.
     pub(super) instruction: Option<usize>,
@@ -64,7 +64,7 @@ pub(super) struct Mistake {
 
 /// The one report that is being made.
 struct Current {
-    mistake: Mistake,
+    mistake: MemoryError,
     slot: Option<&'static Slot>,
     state: State,
     frames: [usize; 40],
@@ -75,8 +75,8 @@ struct Cell(UnsafeCell<Current>);
 unsafe impl Sync for Cell {}
 
 static CURRENT: Cell = Cell(UnsafeCell::new(Current {
-    mistake: Mistake {
-        deed: Deed::Access,
+    mistake: MemoryError {
+        access: Access::Unknown,
         address: 0,
         instruction: None,
     },
@@ -95,7 +95,7 @@ static REPORTS: AtomicU32 = AtomicU32::new(0);
 const TRIES: u32 = 1000;
 
 /// Reports a mistake.
-pub(super) fn report(reporter: &Reporter, mistake: Mistake) {
+pub(super) fn report(reporter: &Reporter, mistake: MemoryError) {
     if REPORTS.fetch_add(1, Relaxed) >= REPORTS_MAX {
         return;
     }
@@ -114,7 +114,7 @@ pub(super) fn report(reporter: &Reporter, mistake: Mistake) {
 pub(super) fn go_on() -> bool {
     let is_own = reporter::is_saying();
     if is_own {
-        say(format_args!("    (the report itself faulted here)"));
+        log(format_args!("    (the report itself faulted here)"));
         say_parts();
         reporter::has_said();
     }
@@ -156,42 +156,44 @@ fn say_parts() {
 
 impl Current {
     fn say_what(&self) {
-        let Mistake { deed, address, .. } = self.mistake;
-        let word = deed.word();
+        let MemoryError {
+            access, address, ..
+        } = self.mistake;
+        let word = access.word();
         let pid = text::pid();
         let Some(slot) = self.slot else {
-            say(format_args!(
+            log(format_args!(
                 "{word} of {address:#x}, a guard page where no block was (pid {pid})"
             ));
             return;
         };
         let (block, n) = slot.block();
-        let is_freed_now = matches!(deed, Deed::DamageFoundByFree(_));
+        let is_freed_now = matches!(access, Access::CorruptionFoundByFree(_));
         let is_free = matches!(self.state, State::Freed | State::Dying) && !is_freed_now;
-        let what = match deed {
-            Deed::DamageFoundByFree(Damage::After(_)) => "overflow",
-            Deed::DamageFoundByFree(Damage::Before(_)) => "underflow",
-            Deed::Free if is_free && address == block => "double free",
+        let what = match access {
+            Access::CorruptionFoundByFree(Corruption::After(_)) => "overflow",
+            Access::CorruptionFoundByFree(Corruption::Before(_)) => "underflow",
+            Access::Free if is_free && address == block => "double free",
             _ if is_free => "use after free",
-            Deed::Free | Deed::Realloc => "no block",
+            Access::Free | Access::Realloc => "no block",
             _ if address < block => "underflow",
             _ => "overflow",
         };
         let kind = if is_free { "freed block" } else { "block" };
-        let (distance, place) = match deed {
-            Deed::DamageFoundByFree(Damage::After(d)) => (d, "after"),
-            Deed::DamageFoundByFree(Damage::Before(d)) => (d, "before"),
+        let (distance, place) = match access {
+            Access::CorruptionFoundByFree(Corruption::After(d)) => (d, "after"),
+            Access::CorruptionFoundByFree(Corruption::Before(d)) => (d, "before"),
             _ if address < block => (block - address, "before"),
             _ if address >= block + n.max(1) => (address - block - n, "after"),
             _ => (address - block, "into"),
         };
-        if let Deed::DamageFoundByFree(_) = deed {
-            say(format_args!(
+        if let Access::CorruptionFoundByFree(_) = access {
+            log(format_args!(
                 "{what}: written {distance} bytes {place} the {kind} of {n} bytes at {block:#x}, \
                  seen when it is freed (pid {pid})"
             ));
         } else {
-            say(format_args!(
+            log(format_args!(
                 "{what}: {word} of {address:#x}, {distance} bytes {place} the {kind} of {n} bytes \
                  at {block:#x} (pid {pid})"
             ));
@@ -199,8 +201,8 @@ impl Current {
     }
 
     fn say_native(&mut self) {
-        let (word, thread) = (self.mistake.deed.word(), trace::this_thread());
-        say(format_args!("  {word} by thread {thread}:"));
+        let (word, thread) = (self.mistake.access.word(), trace::this_thread());
+        log(format_args!("  {word} by thread {thread}:"));
         let count = native::unwind(&mut self.frames);
         let frames = &self.frames[..count];
         let Some(instruction) = self.mistake.instruction else {
@@ -227,7 +229,7 @@ impl Current {
             Some(_) => Gil::Any,
             None => Gil::Held,
         };
-        python::each_frame(gil, |frame| say(format_args!("    {frame}")));
+        python::each_frame(gil, |frame| log(format_args!("    {frame}")));
     }
 
     fn say_allocated(&self) {
@@ -247,16 +249,16 @@ impl Current {
     }
 }
 
-fn say_trace(deed: &str, trace: &Trace) {
+fn say_trace(access: &str, trace: &Trace) {
     if trace.thread == 0 {
-        return say(format_args!(
-            "  {deed} in a sandbox, by a thread that is not known"
+        return log(format_args!(
+            "  {access} in a sandbox, by a thread that is not known"
         ));
     }
-    say(format_args!("  {deed} by thread {}:", trace.thread));
+    log(format_args!("  {access} by thread {}:", trace.thread));
     say_frames(trace.frames());
     for line in trace.lines() {
-        say(format_args!("    {line}"));
+        log(format_args!("    {line}"));
     }
 }
 
@@ -268,5 +270,5 @@ fn say_frames(frames: &[usize]) {
 }
 
 fn say_frame(i: usize, address: usize) {
-    say(format_args!("    #{i} {}", Place(address)));
+    log(format_args!("    #{i} {}", Place(address)));
 }

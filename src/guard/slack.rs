@@ -24,7 +24,7 @@ pub(super) struct Slack {
 
 /// What has been written beside a block, at its nearest to the block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Damage {
+pub(super) enum Corruption {
     /// So many bytes before its start; 1 is the byte before it.
     Before(usize),
     /// So many bytes after its end; 0 is the byte there.
@@ -57,7 +57,7 @@ impl Slack {
     ///
     /// # Safety
     /// As for [`Slack::fill`].
-    pub(super) unsafe fn damage(&self) -> Option<Damage> {
+    pub(super) unsafe fn corruption(&self) -> Option<Corruption> {
         let is_damaged = |&byte: &u8| byte != PATTERN;
         let bytes = |(start, len)| {
             // SAFETY: the caller's promise; within the pages.
@@ -66,8 +66,8 @@ impl Slack {
         let after = bytes(self.after()).iter().position(is_damaged);
         let before = bytes(self.before()).iter().rev().position(is_damaged);
         after
-            .map(Damage::After)
-            .or(before.map(|at| Damage::Before(at + 1)))
+            .map(Corruption::After)
+            .or(before.map(|at| Corruption::Before(at + 1)))
     }
 }
 
@@ -91,14 +91,14 @@ mod tests {
                 // SAFETY: as above.
                 let was = unsafe { byte.replace(7) };
                 let expected = if at < offset {
-                    Some(Damage::Before(offset - at))
+                    Some(Corruption::Before(offset - at))
                 } else if at >= offset + n {
-                    Some(Damage::After(at - offset - n))
+                    Some(Corruption::After(at - offset - n))
                 } else {
                     None
                 };
                 // SAFETY: as above.
-                assert_eq!(unsafe { slack.damage() }, expected, "{offset} {n} {at}");
+                assert_eq!(unsafe { slack.corruption() }, expected, "{offset} {n} {at}");
                 // SAFETY: as above.
                 unsafe { byte.write(was) };
             }

@@ -29,7 +29,7 @@ use crate::sync::{AtomicBool, Ordering::Relaxed};
 /// kilobytes.
 const SLOTS_MAX: usize = 16 * 1024;
 /// Slots that stay free before one is used again, if there are so many.
-const RESTING: usize = 1024;
+const QUARANTINE: usize = 1024;
 
 /// Where a slot is in its life. Zero is a slot that was never used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,7 +75,7 @@ impl Slot {
     ///
     /// # Safety
     /// The caller has taken the slot (GUARD-2).
-    pub(super) unsafe fn gets(&self, block: usize, n: usize) {
+    pub(super) unsafe fn record_alloc(&self, block: usize, n: usize) {
         self.block.set(block);
         self.size.set(n);
         // SAFETY: GUARD-2.
@@ -86,7 +86,7 @@ impl Slot {
     ///
     /// # Safety
     /// The slot is dying by the caller (GUARD-2).
-    pub(super) unsafe fn loses(&self) {
+    pub(super) unsafe fn record_free(&self) {
         // SAFETY: GUARD-2.
         unsafe { &mut *self.freed.get() }.take();
     }
@@ -186,7 +186,7 @@ impl Slots {
     /// Takes a free one, if enough are: its number.
     pub(super) fn take(&self) -> Option<usize> {
         let (count, used, resting) = (self.region.get().slots, self.used.get(), self.resting.get());
-        let enough = RESTING.min(count / 4);
+        let enough = QUARANTINE.min(count / 4);
         let i = if resting as usize > enough {
             self.take_resting()?
         } else if (used as usize) < count {
@@ -216,7 +216,7 @@ impl Slots {
     }
 
     /// The caller frees the slot's block.
-    pub(super) fn is_dying(&self, i: usize) {
+    pub(super) fn set_freeing(&self, i: usize) {
         self.slot(i).state.set(State::Dying);
     }
 

@@ -52,8 +52,8 @@ use crate::base::size_class::SizeClass;
 use crate::base::size_class::TABLE_LEN;
 use crate::heap::bin::UsedPools;
 use crate::heap::depot::Left;
-use crate::os::lock::Held;
 use crate::os::lock::Lock;
+use crate::os::lock::LockGuard;
 use crate::os::lock::MaintenanceScope;
 use crate::os::lock::Word;
 use crate::os::memory;
@@ -223,7 +223,7 @@ impl Heap {
     /// The used pools of a class, under its lock.
     #[inline(never)]
     #[unsafe(link_section = ".text.hot.rest")]
-    pub(crate) fn used(&self, shard: Shard, class: SizeClass) -> Held<'_, UsedPools> {
+    pub(crate) fn used(&self, shard: Shard, class: SizeClass) -> LockGuard<'_, UsedPools> {
         let class = self.class(shard, class);
         class.touched.store(true, Relaxed);
         class.used.lock()
@@ -231,14 +231,20 @@ impl Heap {
 
     /// The same, if the class was ever asked for in the shard. For walks over all of them,
     /// which else would bring memory for each: 28 KiB in a shard.
-    pub(crate) fn touched(&self, shard: Shard, class: SizeClass) -> Option<Held<'_, UsedPools>> {
+    pub(crate) fn touched(
+        &self,
+        shard: Shard,
+        class: SizeClass,
+    ) -> Option<LockGuard<'_, UsedPools>> {
         let was_touched = self.class(shard, class).touched.load(Relaxed);
         was_touched.then(|| self.used(shard, class))
     }
 
     /// The used pools of every class that was touched, in every shard that is open, one after
     /// the other.
-    pub(crate) fn all_used(&self) -> impl Iterator<Item = (Shard, SizeClass, Held<'_, UsedPools>)> {
+    pub(crate) fn all_used(
+        &self,
+    ) -> impl Iterator<Item = (Shard, SizeClass, LockGuard<'_, UsedPools>)> {
         let all = self
             .shards()
             .flat_map(|shard| SizeClass::all().map(move |class| (shard, class)));
@@ -372,7 +378,7 @@ impl Heap {
     /// The same for who holds the class's lock, which is open afterwards.
     pub(crate) fn take_holding<'a>(
         &'a self,
-        mut used: Held<'a, UsedPools>,
+        mut used: LockGuard<'a, UsedPools>,
         shard: Shard,
         class: SizeClass,
         request: usize,
@@ -471,7 +477,7 @@ impl Heap {
     #[inline(never)]
     pub(crate) fn give_holding(
         &self,
-        used: Held<'_, UsedPools>,
+        used: LockGuard<'_, UsedPools>,
         shard: Shard,
         class: SizeClass,
         blocks: &[*mut u8],
@@ -666,7 +672,7 @@ impl Heap {
     /// Bytes that are with us and that no block lies in which is live or in a
     /// magazine. Not all of them make whole pages.
     pub(crate) fn free_bytes(&self) -> usize {
-        let of_class = |(_, class, used): (Shard, SizeClass, Held<'_, UsedPools>)| {
+        let of_class = |(_, class, used): (Shard, SizeClass, LockGuard<'_, UsedPools>)| {
             // A depot may hold some blocks of another shard.
             let taken = used.taken().saturating_sub(used.depot.held());
             used.resident().saturating_sub(taken * class.size())

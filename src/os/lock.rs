@@ -49,7 +49,7 @@ use crate::sync::{
 /// How often a request found a lock held by another one, of late.
 static WAITS: AtomicUsize = AtomicUsize::new(0);
 /// Threads that look after the heap now.
-static TENDING: AtomicUsize = AtomicUsize::new(0);
+static MAINTAINING: AtomicUsize = AtomicUsize::new(0);
 
 /// How often a request of the program found a lock held by another one since this was
 /// forgotten.
@@ -70,19 +70,19 @@ pub(crate) struct MaintenanceScope(());
 impl MaintenanceScope {
     /// From now on, until this is dropped.
     pub(crate) fn begin() -> MaintenanceScope {
-        TENDING.fetch_add(1, Relaxed);
+        MAINTAINING.fetch_add(1, Relaxed);
         MaintenanceScope(())
     }
 
     /// In a forked child: those who did are not there.
     pub(crate) fn forked() {
-        TENDING.store(0, Relaxed);
+        MAINTAINING.store(0, Relaxed);
     }
 }
 
 impl Drop for MaintenanceScope {
     fn drop(&mut self) {
-        TENDING.fetch_sub(1, Relaxed);
+        MAINTAINING.fetch_sub(1, Relaxed);
     }
 }
 
@@ -114,7 +114,7 @@ pub(crate) struct Lock<T> {
     value: T,
 }
 
-// SAFETY: `value` is reached only through `Held`, by one thread at a time, and
+// SAFETY: `value` is reached only through `LockGuard`, by one thread at a time, and
 // the word is made for being used by many. `T` itself need not be Send: what
 // it holds are cells and references to records that live as long as the
 // process, and all of them are reached under this lock.
@@ -126,7 +126,7 @@ const NOBODYS: usize = 0;
 const PASSED: usize = 1;
 
 /// Proof that the lock is held; gives it back when dropped.
-pub(crate) struct Held<'a, T> {
+pub(crate) struct LockGuard<'a, T> {
     lock: &'a Lock<T>,
     /// [`NOBODYS`], [`PASSED`], or the word of the fork that it is borrowed from.
     lender: usize,
@@ -143,19 +143,19 @@ impl<T> Lock<T> {
 
     /// Waits for the lock and takes it.
     #[inline]
-    pub(crate) fn lock(&self) -> Held<'_, T> {
+    pub(crate) fn lock(&self) -> LockGuard<'_, T> {
         let lender = if self.word.take() {
             NOBODYS
         } else {
             self.word.wait()
         };
-        Held { lock: self, lender }
+        LockGuard { lock: self, lender }
     }
 
     /// Takes the lock if nobody holds it.
-    pub(crate) fn try_lock(&self) -> Option<Held<'_, T>> {
+    pub(crate) fn try_lock(&self) -> Option<LockGuard<'_, T>> {
         // Not `then_some`: made and dropped in any case, it would open another's lock.
-        self.word.take().then(|| Held {
+        self.word.take().then(|| LockGuard {
             lock: self,
             lender: NOBODYS,
         })
@@ -235,7 +235,7 @@ impl Word {
                 "a signal handler allocates or frees in a thread that it interrupted in the midst of an allocation, which no malloc allows"
             ));
         }
-        if TENDING.load(Relaxed) == 0 {
+        if MAINTAINING.load(Relaxed) == 0 {
             WAITS.fetch_add(1, Relaxed);
         }
         for _ in 0..LOOKS {
@@ -360,7 +360,7 @@ impl Word {
     }
 }
 
-impl<T> Deref for Held<'_, T> {
+impl<T> Deref for LockGuard<'_, T> {
     type Target = T;
 
     #[inline]
@@ -369,7 +369,7 @@ impl<T> Deref for Held<'_, T> {
     }
 }
 
-impl<T> Drop for Held<'_, T> {
+impl<T> Drop for LockGuard<'_, T> {
     #[inline]
     fn drop(&mut self) {
         self.lock.word.open(self.lender);
@@ -439,7 +439,7 @@ mod tests {
         let lock = Lock::new(());
         let (me, other) = (this_thread(), this_thread() + (FLAGS + 1));
         lock.word.0.store(me | FORK | LENT, Relaxed);
-        let held = Held {
+        let held = LockGuard {
             lock: &lock,
             lender: other | FORK,
         };

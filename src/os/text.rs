@@ -105,7 +105,7 @@ impl Write for CFile {
 
 /// Writes one line to the stderr that was there at start (`descriptor.rs`): `obmalloc: `
 /// and the text.
-pub(crate) fn say(text: fmt::Arguments<'_>) {
+pub(crate) fn log(text: fmt::Arguments<'_>) {
     let mut line = Line::new();
     let _ = line.write_str("obmalloc: ");
     let _ = line.write_fmt(text);
@@ -119,7 +119,7 @@ pub(crate) fn say(text: fmt::Arguments<'_>) {
 #[cold]
 #[inline(never)]
 pub(crate) fn fatal(text: fmt::Arguments<'_>) -> ! {
-    say(text);
+    log(text);
     // SAFETY: abort has no conditions.
     unsafe { libc::abort() }
 }

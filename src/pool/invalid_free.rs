@@ -11,7 +11,7 @@
 use core::fmt;
 
 use crate::base::size_class::SizeClass;
-use crate::os::text::{self, say};
+use crate::os::text::{self, log};
 use crate::sync::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 /// Why a block cannot have been freed rightly.
@@ -70,8 +70,8 @@ pub(crate) fn end_or_go_on(what: fmt::Arguments<'_>) {
         text::fatal(what);
     }
     match LINES.fetch_add(1, Relaxed) {
-        0..LINES_MAX => say(format_args!("{what}; ignored")),
-        LINES_MAX => say(format_args!("further reports like these are not written")),
+        0..LINES_MAX => log(format_args!("{what}; ignored")),
+        LINES_MAX => log(format_args!("further reports like these are not written")),
         _ => {}
     }
 }

@@ -5,21 +5,21 @@ use crate::os::text;
 use crate::stats::{Ledger, Snapshot};
 
 /// Says the statistics on stderr, for people.
-pub(crate) fn say() {
+pub(crate) fn log() {
     let pid = text::pid();
     let Some(now) = Snapshot::now() else {
-        text::say(format_args!("no memory for the statistics of pid {pid}"));
+        text::log(format_args!("no memory for the statistics of pid {pid}"));
         return;
     };
-    text::say(format_args!(
+    text::log(format_args!(
         "statistics of pid {pid}, in bytes where nothing else is said"
     ));
-    text::say(format_args!(
+    text::log(format_args!(
         "{:>6} {:>7} {:>9} {:>10} {:>10}",
         "size", "pools", "live", "magazines", "free"
     ));
     for class in now.classes() {
-        text::say(format_args!(
+        text::log(format_args!(
             "{:>6} {:>7} {:>9} {:>10} {:>10}",
             class.class.size(),
             class.counts.pools,
@@ -37,11 +37,11 @@ pub(crate) fn say() {
         highwater,
         ..
     } = now.arenas;
-    text::say(format_args!(
+    text::log(format_args!(
         "arenas: {mapped} of {bytes} bytes ({empty} empty), {highwater} at the most, \
          {mapped_total} mapped and {unmapped_total} given back in all"
     ));
-    text::say(format_args!(
+    text::log(format_args!(
         "from the system: {}, metadata {} of it; requests served below: {}",
         now.os_bytes(),
         now.metadata(),
@@ -52,7 +52,7 @@ pub(crate) fn say() {
 
 /// Where the process's memory is.
 fn ledger(ledger: &Ledger) {
-    text::say(format_args!(
+    text::log(format_args!(
         "in memory: {} = live blocks {} (about {} asked for) + magazines {} \
          + free in pools {} + empty pools {} + metadata {}; given back so far: {}",
         ledger.ours,
@@ -65,12 +65,12 @@ fn ledger(ledger: &Ledger) {
         ledger.returned
     ));
     if let Some(libc) = ledger.libc {
-        text::say(format_args!(
+        text::log(format_args!(
             "the C library's malloc: {} in use, {} kept",
             libc.in_use, libc.kept
         ));
     }
     if let Some(bytes) = ledger.process {
-        text::say(format_args!("the process in memory: {bytes}"));
+        text::log(format_args!("the process in memory: {bytes}"));
     }
 }

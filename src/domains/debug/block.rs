@@ -20,7 +20,7 @@ pub(crate) struct Block {
 
 /// What is wrong with a block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Damage {
+pub(crate) enum Corruption {
     /// It was allocated by another domain, with this id.
     OtherId(u8),
     /// The bytes before it were changed.
@@ -98,13 +98,13 @@ impl Block {
     }
 
     /// What is wrong with it, for the domain with this id.
-    pub(crate) fn damage(self, id: u8) -> Option<Damage> {
+    pub(crate) fn corruption(self, id: u8) -> Option<Corruption> {
         if self.id() != id {
-            Some(Damage::OtherId(self.id()))
+            Some(Corruption::OtherId(self.id()))
         } else if !self.leading_is_whole() {
-            Some(Damage::Leading)
+            Some(Corruption::Leading)
         } else if !self.trailing_is_whole() {
-            Some(Damage::Trailing)
+            Some(Corruption::Trailing)
         } else {
             None
         }
@@ -245,19 +245,19 @@ mod tests {
         for n in [0, 1, 16, 1000] {
             let whole = block(n);
             assert_eq!((whole.size(), whole.id()), (n, b'm'));
-            assert_eq!(whole.damage(b'm'), None);
-            assert_eq!(whole.damage(b'o'), Some(Damage::OtherId(b'm')));
+            assert_eq!(whole.corruption(b'm'), None);
+            assert_eq!(whole.corruption(b'o'), Some(Corruption::OtherId(b'm')));
             for i in 0..WORD {
                 let behind = block(n);
                 // SAFETY: the bytes behind it.
                 unsafe { behind.data().add(n + i).write(0) };
-                assert_eq!(behind.damage(b'm'), Some(Damage::Trailing));
+                assert_eq!(behind.corruption(b'm'), Some(Corruption::Trailing));
             }
             for i in 1..WORD {
                 let before = block(n);
                 // SAFETY: the bytes before it.
                 unsafe { before.data().sub(i).write(0) };
-                assert_eq!(before.damage(b'm'), Some(Damage::Leading));
+                assert_eq!(before.corruption(b'm'), Some(Corruption::Leading));
             }
         }
     }
@@ -275,7 +275,7 @@ mod tests {
                 unsafe { old.surround(b'm', now.min(n), 8) };
                 // SAFETY: as above.
                 unsafe { ends.put_back(old, now.min(n)) };
-                assert_eq!(old.damage(b'm'), None);
+                assert_eq!(old.corruption(b'm'), None);
                 let kept = (0..now.min(n)).all(|i| old.byte(i as isize) == i as u8);
                 assert!(kept, "{n} -> {now}");
             }

@@ -12,7 +12,7 @@ use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use super::super::domain::Domain;
 use super::super::{compat, python};
-use super::block::{BEFORE, Block, Damage, Ends, overhead};
+use super::block::{BEFORE, Block, Corruption, Ends, overhead};
 use super::dump;
 use crate::base::layout::REQUEST_MAX;
 use crate::base::vtable::{Allocator, Backend, LIBC};
@@ -243,15 +243,15 @@ fn check_gil(function: &CStr) {
 
 /// Ends the process if the block is not as it must be.
 fn check(block: Block, id: u8, function: &CStr) {
-    let Some(damage) = block.damage(id) else {
+    let Some(damage) = block.corruption(id) else {
         return;
     };
     dump::describe(block);
     let mut text = *b"bad ID: Allocated using API '?', verified using API '?'\0";
     let message = match damage {
-        Damage::Leading => c"bad leading pad byte",
-        Damage::Trailing => c"bad trailing pad byte",
-        Damage::OtherId(other) => {
+        Corruption::Leading => c"bad leading pad byte",
+        Corruption::Trailing => c"bad trailing pad byte",
+        Corruption::OtherId(other) => {
             let mut ids = [other, id].into_iter();
             for place in text.iter_mut().filter(|byte| **byte == b'?') {
                 *place = ids.next().unwrap_or_default();

@@ -18,7 +18,7 @@
 //! | `THREADS`: records, adoption, generations | its lock; `forked` runs while the child has one thread |
 //! | a record's `shard`; `OPEN` | written under `THREADS`. Whoever has a block of a shard has it from a thread that saw it open; who sees less than that looks again (`take_back`) |
 //! | `STIRRED` | set before the helper's lock is taken to see whether the thread is there, and looked at under it before that leaves: one of the two sees the other |
-//! | `top`, against statistics; `NEXT`, `BACK`, `SINCE`, `WAITS`, `TENDING`, `GREW`, `AT_ONCE`, limits' numbers, cutoffs, counts | each a number of its own: an old value costs a look more or less, and nothing is read on the strength of it |
+//! | `top`, against statistics; `NEXT`, `BACK`, `SINCE`, `WAITS`, `MAINTAINING`, `GREW`, `AT_ONCE`, limits' numbers, cutoffs, counts | each a number of its own: an old value costs a look more or less, and nothing is read on the strength of it |
 //! | `ROUTE`, `TELL`, `ASK`, `SIZE` | Release and Acquire around one pointer or number each, to statics |
 //! | tables of domains, a program's arena allocator | as CPython has it: before threads, or under the GIL |
 //! | settings | plain memory only within `READ` |
