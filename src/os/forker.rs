@@ -1,18 +1,17 @@
-//! Which thread forks with our locks, and whether it comes on with that.
+//! Which thread forks with our locks, and whether that fork makes progress.
 //!
-//! One thread at a time does. Another library's fork handlers may run while it holds the
-//! locks, and may wait for threads of that library's to end, which need a lock of ours
-//! first. So whoever waits for the forking thread looks at its processor time: while that
-//! rises, the fork comes on; where it stands still, the thread sleeps, most likely for such
-//! an end, and may be gone ahead of. So it may where it has run for a small part of several
-//! seconds only: then it wakes again and again to look whether the end has come.
+//! One thread at a time does. Fork handlers of other libraries may run while it holds the locks,
+//! and may wait for threads of their own to end, which need one of our locks first. So a thread
+//! that waits for the forking thread reads its processor time. While that rises, the fork makes
+//! progress; if it stands still, the thread sleeps, most likely for the end of another thread, and
+//! its locks may be borrowed. They may be borrowed, too, if it has run for a small part of several
+//! seconds only: then it wakes again and again to poll.
 //!
-//! On a busy machine it may only wait for a processor, which the kernel tells from sleep. That
-//! takes long nevertheless, for `/proc` may not be there: others have to be served many times
-//! meanwhile. Nothing would be damaged else, for the locks say in the child what was not whole;
-//! but the child could not allocate.
+//! On a busy machine the forking thread may only wait for a processor, which the kernel reports as
+//! different from sleep; but `/proc` may not be there. So the time is long enough for other threads
+//! to be scheduled many times. A wrong guess damages nothing, because the child finds in each lock
+//! that the state was not whole; but the child could not allocate.
 
-#[cfg(not(all(test, loom)))]
 use core::ffi::CStr;
 #[cfg(not(all(test, loom)))]
 use core::fmt::Write as _;
@@ -28,39 +27,39 @@ use crate::sync::{
     Ordering::{Acquire, Relaxed, Release},
 };
 
-/// The thread that holds the locks because it is forking; 0 if none does. Acquire and
-/// Release: a fork sees what the one before it has written beside it.
+/// The thread that holds the locks because it forks; 0 if none does. Acquire and Release: a fork
+/// sees the other statics here as the fork before it left them.
 static FORKER: AtomicUsize = AtomicUsize::new(0);
 /// Thread ID of the forking thread; 0 between forks, and until [`begin`] has counted the fork.
 static NUMBER: AtomicI32 = AtomicI32::new(0);
-/// Its processor time when it was found asleep.
+/// Its processor time when it was last found asleep.
 #[cfg_attr(loom, allow(dead_code))]
 static ASLEEP_AT: AtomicU64 = AtomicU64::new(u64::MAX);
-/// How many forks have begun, and which of them was found to wake only to look.
+/// Forks that have begun, and the number of the one that was last found to poll.
 static FORKS: AtomicU64 = AtomicU64::new(0);
 #[cfg_attr(loom, allow(dead_code))]
 static DOZES: AtomicU64 = AtomicU64::new(u64::MAX);
 
-/// How often it has not run since the look before, for it to be found asleep. Looks are
-/// counted, as one who looks waits for a processor, too; nanoseconds between two of them.
+/// Readings in a row without progress after which it counts as asleep. Readings are counted,
+/// and not time, because the reading thread waits for a processor, too.
 #[cfg_attr(loom, allow(dead_code))]
 const LOOKS: u32 = 40;
 #[cfg_attr(loom, allow(dead_code))]
 const BETWEEN: u64 = 4_000_000;
-/// Nanoseconds after which a fork that has run for less than so small a part of them is found
-/// to wake only to look.
+/// Nanoseconds after which a fork that has run for less than one part in `PART` of them counts as
+/// polling.
 #[cfg_attr(loom, allow(dead_code))]
 const LONG: u64 = 2_000_000_000;
 #[cfg_attr(loom, allow(dead_code))]
 const PART: u64 = 8;
-/// Microseconds between two looks of a thread that wants to fork while another one does.
+/// Microseconds between two checks of a thread that wants to fork while another one does.
 const PAUSE: u64 = 100;
 
 fn is(thread: usize) -> bool {
     FORKER.load(Relaxed) == thread
 }
 
-/// Whether this thread is in the midst of a fork, for which it holds the locks.
+/// Whether this thread forks and holds the locks.
 pub(crate) fn is_this_thread() -> bool {
     is(this_thread())
 }
@@ -75,8 +74,8 @@ pub(crate) enum Turn {
     Late,
 }
 
-/// Says that this thread forks now, before it takes the first lock for that. Waits while
-/// another one does, until `until` (nanoseconds of the clock).
+/// Enters this thread as the forking one, before it takes the first lock. Waits while another
+/// thread forks, until `until` (nanoseconds of the clock).
 pub(crate) fn begin(until: u64) -> Turn {
     let me = this_thread();
     let mut patience = Patience::begin();
@@ -94,22 +93,22 @@ pub(crate) fn begin(until: u64) -> Turn {
     }
 }
 
-/// Notes the kernel's number of this thread, but not where a sandbox has no call for it: there a
-/// thread that waits for the fork does not go ahead of it.
+/// Notes the kernel's id of this thread. Not where a sandbox forbids the call: there no waiting
+/// thread borrows a lock of the fork.
 fn note_number() {
     if !sandbox::is_restricted() {
         NUMBER.store(thread::number(), Release);
     }
 }
 
-/// Ends the fork, after its locks are open. Any thread may fork next.
+/// Ends the fork, after its locks are open.
 pub(crate) fn end() {
     NUMBER.store(0, Relaxed);
     FORKER.store(0, Release);
 }
 
-/// In a forked child: whether it was this thread that forked with the locks. Another one
-/// that did is not there.
+/// In a forked child: whether this thread forked with the locks. Another thread that did is
+/// gone.
 pub(crate) fn forked() -> bool {
     let was_this = is_this_thread();
     if was_this {
@@ -120,8 +119,8 @@ pub(crate) fn forked() -> bool {
     was_this
 }
 
-/// Whether the thread of this number neither runs, nor waits for a processor, nor is within a
-/// system call that is not to be interrupted, such as the copy. True where nobody says.
+/// Whether the thread with this id neither runs, nor waits for a processor, nor is in an
+/// uninterruptible system call such as the copy. True if the kernel does not report it.
 #[cfg(not(all(test, loom)))]
 fn is_asleep(number: i32) -> bool {
     let (mut name, mut room) = ([0; 48], [0; 128]);
@@ -131,23 +130,23 @@ fn is_asleep(number: i32) -> bool {
     };
     let state = || {
         written.ok()?;
-        // Number, name in parentheses, state.
+        // Id, name in parentheses, state.
         let (_, behind) = file::read(path, &mut room)?.rsplit_once(") ")?;
         behind.chars().next()
     };
     !matches!({ state }(), Some('R' | 'D'))
 }
 
-/// How long the forking thread is waited for.
+/// How long a thread waits for the forking thread before it borrows a lock.
 pub(crate) struct Patience {
-    /// Its processor time, how often it was that, and when the next look counts.
+    /// Its processor time, the readings with that value, and when the next one counts.
     #[cfg_attr(loom, allow(dead_code))]
     time: u64,
     #[cfg_attr(loom, allow(dead_code))]
     looks: u32,
     #[cfg_attr(loom, allow(dead_code))]
     next: u64,
-    /// The fork that is waited for, its processor time at the first look, and when that was.
+    /// The number of the fork, its processor time at the first reading, and when that was.
     #[cfg_attr(loom, allow(dead_code))]
     fork: u64,
     #[cfg_attr(loom, allow(dead_code))]
@@ -157,7 +156,6 @@ pub(crate) struct Patience {
 }
 
 impl Patience {
-    /// At the begin.
     pub(crate) fn begin() -> Patience {
         Patience {
             time: 0,
@@ -169,7 +167,7 @@ impl Patience {
         }
     }
 
-    /// Whether the fork has run for a small part of a long time only.
+    /// Whether the fork has run for a small part of a long time only: it polls.
     #[cfg(not(all(test, loom)))]
     fn sees_it_doze(&mut self, fork: u64, time: u64, now: u64) -> bool {
         if self.fork != fork {
@@ -179,9 +177,9 @@ impl Patience {
         waited >= LONG && time.saturating_sub(self.first_time) < waited / PART
     }
 
-    /// Whether `forker` is forking, and has been asleep for a while. It is not copying the
-    /// memory then: if it were, the next write of who goes ahead could have to wait for
-    /// that, and the child would find a lock in its hands.
+    /// Whether `forker` forks and has been asleep for a while. It is not copying the memory then:
+    /// if it were, the next write of the borrower could have to wait for the copy, and the child
+    /// would find the borrower's lock held.
     #[cfg(not(all(test, loom)))]
     pub(crate) fn is_spent(&mut self, forker: usize) -> bool {
         let number = NUMBER.load(Acquire);
@@ -194,8 +192,8 @@ impl Patience {
             self.looks = if time == self.time { self.looks + 1 } else { 0 };
             (self.time, self.next) = (time, now + BETWEEN);
         }
-        // Both are kept for whoever needs the next lock: until it has run again, and as long
-        // as the fork goes on.
+        // Both are kept for the next lock that a thread needs: the one until the forking thread has
+        // run again, the other until the end of the fork.
         if self.sees_it_doze(fork, time, now) {
             DOZES.store(fork, Relaxed);
         } else if self.looks >= LOOKS {
@@ -209,7 +207,7 @@ impl Patience {
         clock::of_thread(number) == time && is(forker) && FORKS.load(Relaxed) == fork
     }
 
-    /// In models: when the model says so.
+    /// In models: if the model has set `SLEEPS`.
     #[cfg(all(test, loom))]
     pub(crate) fn is_spent(&mut self, forker: usize) -> bool {
         is(forker) && SLEEPS.get()
@@ -218,7 +216,7 @@ impl Patience {
 
 #[cfg(all(test, loom))]
 std::thread_local! {
-    /// Whether the forking thread of a model is found asleep.
+    /// Whether the forking thread of a model counts as asleep.
     pub static SLEEPS: core::cell::Cell<bool> = const { core::cell::Cell::new(false) };
 }
 

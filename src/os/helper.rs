@@ -1,23 +1,22 @@
-//! A helper thread: at most one of each kind, with all signals blocked, that sleeps
-//! most of the time, and can be told to stop.
+//! A helper thread: at most one of each kind, with all signals blocked, which sleeps most of the
+//! time and can be stopped.
 //!
 //! ```text
 //!    NONE  --- start --->  RUNS  --- stop --->  STOPPING
 //!      ^                    |                       |
-//!      +----- leave --------+      the thread's last word
+//!      +----- leave --------+      the thread's last store
 //!      +--------------------------------------------+
 //! ```
 //!
-//! CPython from 3.12 on counts the kernel's threads at a fork and warns of more than one.
-//! So a fork stops the thread, and waits until the kernel does not list it any more
-//! ([`Helper::wait_until_gone`]), but not for long: where the thread gets no processor, the
-//! fork goes on beside it, which harms nothing, for the fork holds all locks.
+//! From 3.12 on CPython counts the kernel's threads at a fork, and warns of more than one. So a
+//! fork stops the thread and waits until the kernel does not list it any more
+//! ([`Helper::wait_until_gone`]), but not for long: if the thread gets no processor, the fork
+//! happens beside it, which does no harm, because the fork holds all locks.
 //!
-//! `_Fork` and `clone` run no fork handlers: their child has the state, but not
-//! the thread. It is told by a mark that the kernel wipes from the copy. (Not by
-//! its number: a child of `vfork` has another one, and the very same memory.)
-//! Where the kernel makes no such mark, the two cannot be told apart: there the
-//! thread is left to the process that started it, and another has none.
+//! `_Fork` and `clone` run no fork handlers: their child has the state but not the thread. A mark
+//! that the kernel wipes from the copy tells the two apart. (The process id cannot: a child of
+//! `vfork` has another one and the very same memory.) On a kernel without these marks the thread
+//! belongs to the process that started it, and no other process starts one.
 
 use core::ffi::{CStr, c_void};
 use core::ptr;
@@ -34,12 +33,12 @@ use crate::sync::{
     Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
 
-/// Milliseconds after which a thread is asked for again where there was none.
+/// Milliseconds before a failed start is tried again.
 const AGAIN: u64 = 5000;
-/// Microseconds between two looks at a thread that is ending.
+/// Microseconds between two checks of a thread that ends.
 const LOOK: u64 = 25;
 
-/// Nanoseconds after which a look at its last word follows.
+/// Nanoseconds after which its last store is checked, too.
 const GOING: u64 = 5_000_000;
 /// Nanoseconds that a real-time thread waits for it.
 const REAL_TIME: u64 = 300_000;
@@ -51,32 +50,31 @@ const STOPPING: u32 = 2;
 /// The helper thread. It and its state live as long as the process.
 pub(crate) struct Helper {
     state: Lock<State>,
-    /// What it does: it is started and left under the lock. What it sleeps on.
+    /// The state. It starts and leaves under the lock, and sleeps on this word.
     phase: AtomicU32,
-    /// The kernel's number of the thread, 0 before it runs.
+    /// The kernel's id of the thread, 0 before it runs.
     id: AtomicI32,
-    /// The number of the last one that has nothing to do any more: it may not be gone yet.
+    /// The id of the last thread that left: the kernel may still list it.
     left: AtomicI32,
-    /// What it does.
     work: fn(&Helper),
     /// The thread's name.
     name: &'static CStr,
-    /// Wakes it where it sleeps on something else than `phase`.
+    /// Wakes it if it sleeps on something else than `phase`.
     kick: fn(),
 }
 
 struct State {
-    /// True in the process that has started it, and null before.
+    /// True in the process that has started it; null before.
     mark: Cell<Option<&'static Cell<bool>>>,
     /// The process that has started it.
     process: Cell<i32>,
-    /// Until when none is asked for, as there was none to be had.
+    /// When the next start may be tried, after one has failed.
     none_until: Cell<u64>,
 }
 
 impl State {
-    /// Whether there is no mark, and this is not the process that has started the
-    /// thread: a copy, where it is not, or a child of `vfork`, whose parent has it.
+    /// Whether there is no mark, and another process has started the thread: this is a copy
+    /// without it, or a child of `vfork` whose parent has it.
     fn is_anothers(&self) -> bool {
         self.mark.get().is_none() && self.process.get() != text::pid()
     }
@@ -86,8 +84,8 @@ impl State {
         self.process.set(text::pid());
         if self.mark.get().is_none() {
             let page = memory::map_wiped_in_children();
-            // SAFETY: mapped zero, which is false; never unmapped, and reached
-            // only from here, under the lock.
+            // SAFETY: mapped zero, which is false; never unmapped, and reached only here, under
+            // the lock.
             self.mark
                 .set(page.map(|page| unsafe { page.cast().as_ref() }));
         }
@@ -98,13 +96,13 @@ impl State {
 }
 
 impl Helper {
-    /// A helper that is not there yet, and will do `work`.
+    /// A helper that has not started, and will do `work`.
     pub(crate) const fn new(work: fn(&Helper)) -> Helper {
         Helper::called(c"obmalloc", work, || {})
     }
 
-    /// The same with a name, for work that sleeps on something else than
-    /// [`Helper::sleep`]: `kick` wakes it there, to find that it is to stop.
+    /// A helper with a name, for work that sleeps on something else than [`Helper::sleep`]: `kick`
+    /// wakes it there when it is to stop.
     pub(crate) const fn called(name: &'static CStr, work: fn(&Helper), kick: fn()) -> Helper {
         Helper {
             state: Lock::new(State {
@@ -121,7 +119,7 @@ impl Helper {
         }
     }
 
-    /// What the thread does in this process, under the lock.
+    /// The state in this process, under the lock.
     fn phase(&self, state: &State) -> u32 {
         let phase = self.phase.load(Acquire);
         let is_lost = state.mark.get().is_some_and(|mark| !mark.get());
@@ -132,15 +130,15 @@ impl Helper {
         phase
     }
 
-    /// Whether the thread is there, or a copy of its state that it cannot be told from.
+    /// Whether the thread runs, or may: see `is_anothers`.
     pub(crate) fn is_there(&self) -> bool {
         let state = self.state.lock();
         self.phase(&state) != NONE && !state.is_anothers()
     }
 
-    /// Starts the thread, unless it runs. False if there can be none now.
+    /// Starts the thread, unless it runs. False if that fails.
     pub(crate) fn start(&'static self) -> bool {
-        // No handler of the program's is to come, and fork, in the midst.
+        // No signal handler of the program may interrupt this and fork.
         thread::without_signals(|| self.start_undisturbed())
     }
 
@@ -166,8 +164,7 @@ impl Helper {
         started
     }
 
-    /// For the thread itself: sleeps so many microseconds. False if it is to
-    /// stop.
+    /// For the thread itself: sleeps at most `microseconds`. False if it is to stop.
     pub(crate) fn sleep(&self, microseconds: u64) -> bool {
         wait::wait_for(&self.phase, RUNS, microseconds);
         !self.is_to_stop()
@@ -178,10 +175,10 @@ impl Helper {
         self.phase.load(Acquire) == STOPPING
     }
 
-    /// For the thread itself: ends it of its own will, if `done` still says so
-    /// under the lock that `start` takes. Then it must return at once.
+    /// For the thread itself: leaves, if `done` is true under the lock that `start` takes. Then the
+    /// thread must return at once.
     pub(crate) fn leave(&self, done: impl Fn() -> bool) -> bool {
-        // Not waited for: a fork may hold it that wants the thread to stop.
+        // No wait for the lock: a fork may hold it, which waits for the thread to stop.
         let Some(_state) = self.state.try_lock() else {
             return false;
         };
@@ -198,8 +195,7 @@ impl Helper {
         self.state.word()
     }
 
-    /// Tells the thread to stop, if there is one. To be called when the lock is held, so
-    /// that nobody starts another.
+    /// Stops the thread, if it runs. Called with the lock held, so that no thread starts another.
     fn tell_to_stop(&self, state: &State) {
         state.none_until.set(0);
         if self.phase(state) == RUNS && !state.is_anothers() {
@@ -211,17 +207,17 @@ impl Helper {
         }
     }
 
-    /// The same before a fork that holds the lock. (Where it could not get it, the thread
-    /// goes on: it waits for the fork at its next step that needs a lock.)
+    /// Stops the thread before a fork that holds the lock. (If the fork could not take the lock, the
+    /// thread continues: it waits for the fork at its next step that needs a lock.)
     pub(crate) fn stop_for_fork(&self) {
         if let Some(state) = self.state.of_fork() {
             self.tell_to_stop(state);
         }
     }
 
-    /// Waits until the thread that was told to stop, and one that has left, is not listed by
-    /// the kernel any more: for `patience` nanoseconds, and a real-time thread, whose time is
-    /// precious, no longer than `REAL_TIME`. Whether it is gone.
+    /// Waits until the kernel no longer lists the thread that was stopped, or one that has left: at
+    /// most `patience` nanoseconds, and on a real-time thread at most `REAL_TIME`. Returns whether
+    /// it is gone.
     pub(crate) fn wait_until_gone(&self, patience: u64) -> bool {
         let begin = clock::nanoseconds();
         let (mut until, mut hurried) = (begin.saturating_add(patience), 0);
@@ -229,17 +225,17 @@ impl Helper {
             let is_stopping = self.phase.load(Acquire) == STOPPING;
             let id = if is_stopping { &self.id } else { &self.left }.load(Acquire);
             let is_going = match id {
-                0 => is_stopping, // and has not begun yet
-                // In a sandbox that may not know the call, its last word has to do.
+                0 => is_stopping, // it has not begun yet
+                // In a sandbox that may forbid the call, its last store decides.
                 id => {
                     is_stopping && !sandbox::allows() || sandbox::allows() && thread::is_there(id)
                 }
             };
             if !is_going {
                 if is_stopping && self.state.of_fork().is_some() {
-                    self.phase.store(NONE, Relaxed); // as it has said
+                    self.phase.store(NONE, Relaxed); // as its last store did
                 }
-                // If it is still that one: another may leave at any moment.
+                // Unless another thread has left since.
                 let _ = self.left.compare_exchange(id, 0, Relaxed, Relaxed);
                 return true;
             }
@@ -264,13 +260,13 @@ impl Helper {
     pub(crate) fn without(&self, work: impl FnOnce()) {
         let state = self.state.lock();
         self.tell_to_stop(&state);
-        // Its number may be another thread's by now, so its last word is as good.
+        // Its id may be another thread's by now, so its last store decides.
         while !self.wait_until_gone(GOING) && self.phase.load(Acquire) == STOPPING {}
         self.phase.store(NONE, Relaxed);
         work();
     }
 
-    /// In a forked child, where the fork holds the lock: there is no thread.
+    /// In a forked child, under the lock: there is no thread.
     pub(crate) fn forked(&self) {
         if self.state.of_fork().is_some() {
             self.phase.store(NONE, Relaxed);
@@ -278,8 +274,8 @@ impl Helper {
         }
     }
 
-    /// The last word of a thread that was told to stop. (One that has left is not known by
-    /// its number any more, and another may run.)
+    /// The last store of a thread that was stopped. (The id of one that has left is in `left`, and
+    /// another may run.)
     fn has_stopped(&self, number: i32) {
         if self.id.load(Relaxed) == number {
             self.left.store(number, Relaxed);
@@ -290,7 +286,7 @@ impl Helper {
 }
 
 extern "C" fn run(helper: *mut c_void) -> *mut c_void {
-    // SAFETY: what `start` handed over, which lives as long as the process.
+    // SAFETY: `start` passed the helper, which lives as long as the process.
     let helper = unsafe { &*helper.cast::<Helper>() };
     let number = thread::begun(helper.name);
     helper.id.store(number, Release);

@@ -1,38 +1,37 @@
-//! A lock around state that all threads share, and what fork does to it.
+//! A lock around state that all threads share, and what a fork does to it.
 //!
 //! ```text
-//!             take                          a fork of the owner's takes it
+//!             take                          a fork of the owner takes it
 //!    OPEN ----------> owner        OPEN ------------------> owner + FORK
 //!      ^               |             ^                        |      ^
-//!      +---- open -----+             +---- open after fork ---+      |  given back, while
-//!      |                                         borrow       |      |  the fork goes on
-//!      +---- given back, when the fork is over ---- borrower + FORK + LENT
+//!      +---- open -----+             +---- open after fork ---+      |  returned while the
+//!      |                                         borrow       |      |  fork is under way
+//!      +---- returned after the fork -------------- borrower + FORK + LENT
 //! ```
 //!
-//! One word: the owner's thread pointer, and flags in its low bits. Taking the lock is one
-//! atomic instruction, giving it back another, where the C library's mutex takes 75
-//! instructions for both. A thread that finds it held looks a few times more, for it is
-//! held for microseconds, then sleeps in the kernel (futex) and sets CONTENDED, by which
-//! the owner knows that it is to wake somebody. No lock is taken on the hit path.
+//! One word: the owner's thread pointer, with flags in its low bits. One atomic instruction takes
+//! the lock and another opens it; the C library's mutex takes 75 instructions for both. A thread
+//! that finds the lock held spins for a moment, since locks are held for microseconds, then sleeps
+//! in the kernel (futex) and sets CONTENDED, so that the owner wakes a thread. The hit path takes
+//! no lock.
 //!
 //! # Fork
 //!
-//! Fork takes every lock, in the order that `background/fork.rs` states, so that the child finds the
-//! state whole. The word says whose each lock is, which four cases need:
+//! A fork takes every lock, in the order that `background/fork.rs` states, so that the child finds
+//! the state whole. The word names the owner, which four cases need:
 //!
-//! - Other libraries' fork handlers run while the fork holds the locks, and may allocate.
-//!   Their thread is let through without taking a lock again.
-//! - A signal handler may fork that interrupted its own thread in the midst of an
-//!   allocation. What the thread holds stays as it is: the interrupted code goes on with
-//!   it, in the parent and in the child.
-//! - Such a fork cannot wait for ever for the other threads, which may wait for what its
-//!   own thread holds. Locks that it did not get belong to threads that the child does not
-//!   have: there they are POISONED, and whoever takes one ends the child with a line that
-//!   says why. A half changed heap is never used.
-//! - Other libraries' handlers may wait for threads of theirs to end, which need a lock
-//!   first. A thread that waits for a lock of a fork borrows it when the forking thread has
-//!   not run for a while ([`Patience`]), and gives it back. If the process is copied in
-//!   between, the child sees a lock of another thread: POISONED.
+//! - Fork handlers of other libraries run while the fork holds the locks, and may allocate. Their
+//!   thread passes without taking a lock again.
+//! - A signal handler may fork that interrupted its own thread in an allocation. The locks that
+//!   the thread holds stay held: the interrupted code continues, in the parent and in the child.
+//! - This fork cannot wait without limit for the other threads, which may wait for a lock that its
+//!   own thread holds. Locks that it did not get belong to threads that the child does not have:
+//!   there they are POISONED, and a thread that takes one ends the child with a line that says why.
+//!   A half changed heap is never used.
+//! - Handlers of other libraries may wait for threads of theirs to end, which need a lock first. A
+//!   thread that waits for a lock of a fork borrows it when the forking thread has not run for a
+//!   while ([`Patience`]), and returns it. If the process is copied in between, the child sees a
+//!   lock of another thread: POISONED.
 
 use core::ops::Deref;
 
@@ -46,35 +45,32 @@ use crate::sync::{
     spin_loop,
 };
 
-/// How often a request found a lock held by another one, of late.
+/// Requests that found a lock held by another thread, since [`forget_waits`].
 static WAITS: AtomicUsize = AtomicUsize::new(0);
-/// Threads that look after the heap now.
+/// Threads in a [`MaintenanceScope`].
 static MAINTAINING: AtomicUsize = AtomicUsize::new(0);
 
-/// How often a request of the program found a lock held by another one since this was
-/// forgotten.
+/// Requests of the program that found a lock held by another thread, since [`forget_waits`].
 #[inline]
 pub(crate) fn waits() -> usize {
     WAITS.load(Relaxed)
 }
 
-/// Counts anew.
+/// Sets the count to 0.
 pub(crate) fn forget_waits() {
     WAITS.store(0, Relaxed);
 }
 
-/// That this thread looks after the heap, and does not serve a request: who waits for it
-/// meanwhile, or for whom it waits, is not counted.
+/// Marks background maintenance, until it is dropped: its lock contention is not counted.
 pub(crate) struct MaintenanceScope(());
 
 impl MaintenanceScope {
-    /// From now on, until this is dropped.
     pub(crate) fn begin() -> MaintenanceScope {
         MAINTAINING.fetch_add(1, Relaxed);
         MaintenanceScope(())
     }
 
-    /// In a forked child: those who did are not there.
+    /// In a forked child: the other threads are gone.
     pub(crate) fn forked() {
         MAINTAINING.store(0, Relaxed);
     }
@@ -86,54 +82,51 @@ impl Drop for MaintenanceScope {
     }
 }
 
-/// How often a thread looks again before it sleeps.
+/// Times that a thread reads the word before it sleeps.
 const LOOKS: u32 = if cfg!(loom) { 1 } else { 100 };
 
-/// Microseconds after which a thread that sleeps on a lock looks again: a fork may have
-/// begun meanwhile, whose locks can be borrowed.
+/// Maximum microseconds of one sleep: a fork may have begun since, whose locks can be borrowed.
 const SLEEP: u64 = 5_000;
 
 const OPEN: usize = 0;
-/// Somebody sleeps on the lock.
+/// A thread sleeps on the lock.
 const CONTENDED: usize = 1;
-/// It was taken for a fork, which is under way.
+/// A fork took it, and is under way.
 const FORK: usize = 2;
-/// Its owner has borrowed it from a fork.
+/// The owner borrowed it from a fork.
 const LENT: usize = 4;
 const FLAGS: usize = CONTENDED | FORK | LENT;
-/// In a forked child: it was held by a thread that does not exist there.
+/// In a forked child: a thread held it that the child does not have.
 const POISONED: usize = 1 << (usize::BITS - 1);
 
-/// The part of a lock that says whose it is.
+/// The word of a lock.
 pub(crate) struct Word(AtomicUsize);
 
-/// `T`, to be touched only by who holds the lock.
+/// `T`, which only the owner of the lock reaches.
 pub(crate) struct Lock<T> {
-    /// Acquire by who takes it, pairs with the Release of who opened it.
+    /// Taken with Acquire, which pairs with the Release of the thread that opened it.
     word: Word,
     value: T,
 }
 
 // SAFETY: `value` is reached only through `LockGuard`, by one thread at a time, and
-// the word is made for being used by many. `T` itself need not be Send: what
-// it holds are cells and references to records that live as long as the
-// process, and all of them are reached under this lock.
+// the word is an atomic. `T` need not be Send: it holds cells, and references to records that
+// live as long as the process and are reached under this lock only.
 unsafe impl<T> Sync for Lock<T> {}
 
-/// Whose the lock was before it was taken: nobody's.
+/// The lender of a lock that was open.
 const NOBODYS: usize = 0;
-/// Its own thread's fork holds it, and goes on holding it.
+/// The lender of a lock that this thread's fork holds before and after.
 const PASSED: usize = 1;
 
-/// Proof that the lock is held; gives it back when dropped.
+/// Proof that the lock is held; opens it when dropped.
 pub(crate) struct LockGuard<'a, T> {
     lock: &'a Lock<T>,
-    /// [`NOBODYS`], [`PASSED`], or the word of the fork that it is borrowed from.
+    /// [`NOBODYS`], [`PASSED`], or the word of the fork that lent it.
     lender: usize,
 }
 
 impl<T> Lock<T> {
-    /// An open lock around `value`.
     pub(crate) const fn new(value: T) -> Lock<T> {
         Lock {
             word: Word(AtomicUsize::new(OPEN)),
@@ -154,7 +147,7 @@ impl<T> Lock<T> {
 
     /// Takes the lock if nobody holds it.
     pub(crate) fn try_lock(&self) -> Option<LockGuard<'_, T>> {
-        // Not `then_some`: made and dropped in any case, it would open another's lock.
+        // Not `then_some`: its argument is dropped when the lock was not taken, which would open it.
         self.word.take().then(|| LockGuard {
             lock: self,
             lender: NOBODYS,
@@ -166,13 +159,13 @@ impl<T> Lock<T> {
         &self.word
     }
 
-    /// What is in it, if this thread's fork holds the lock.
+    /// The value, if this thread's fork holds the lock.
     pub(crate) fn of_fork(&self) -> Option<&T> {
         self.word.is_of_my_fork().then_some(&self.value)
     }
 }
 
-/// The thread that a word names.
+/// The owner in a word.
 fn owner(word: usize) -> usize {
     word & !FLAGS
 }
@@ -193,8 +186,8 @@ impl Word {
         }
     }
 
-    /// Opens the lock, wakes one that waits for it, and gives it back to its lender if that
-    /// still forks.
+    /// Opens the lock and wakes a thread that waits for it; or returns it to its lender, if that
+    /// fork is under way.
     #[cold]
     #[inline(never)]
     fn give_back(&self, lender: usize) {
@@ -209,7 +202,7 @@ impl Word {
         self.change(|word| Some(next(word)));
     }
 
-    /// Changes the word with Release, and wakes one that waits if the lock is open then.
+    /// Changes the word with Release, and wakes a waiting thread if the lock is open then.
     fn change(&self, next: impl Fn(usize) -> Option<usize>) {
         let mut word = self.0.load(Relaxed);
         while let Some(new) = next(word) {
@@ -253,12 +246,12 @@ impl Word {
                     "this child was forked in the midst of another thread's allocation, by a signal handler or beside fork handlers that wait for threads: it may not allocate before it calls exec"
                 ));
             }
-            // A lock of this thread's own fork that has come back from who borrowed it.
+            // A lock of this thread's own fork, returned by its borrower.
             if self.is_of_my_fork() {
                 return PASSED;
             }
             let (next, lender) = if word == OPEN {
-                // Others may sleep, too.
+                // Other threads may sleep, too.
                 (me | CONTENDED, NOBODYS)
             } else if word & (FORK | LENT) == FORK && patience.is_spent(owner(word)) {
                 (me | FORK | LENT | word & CONTENDED, word & !CONTENDED)
@@ -276,9 +269,9 @@ impl Word {
         }
     }
 
-    /// Sleeps while the word is `word`, a held lock's, for so many microseconds.
+    /// Sleeps while the word is `word`, that of a held lock, at most `microseconds`.
     fn sleep(&self, word: usize, microseconds: u64) {
-        // In models time is up at once where the forking thread is found asleep, else never.
+        // In models the time is over at once if the forking thread is asleep, else never.
         #[cfg(all(test, loom))]
         if super::forker::SLEEPS.get() {
             return wait::pause(0);
@@ -294,7 +287,7 @@ impl Word {
         }
     }
 
-    /// Whether this thread holds the lock, and not by its fork.
+    /// Whether this thread holds the lock other than by its fork.
     pub(crate) fn is_mine(&self) -> bool {
         let word = self.0.load(Relaxed);
         owner(word) == this_thread() && (word & FORK == 0 || word & LENT != 0)
@@ -304,8 +297,8 @@ impl Word {
         self.0.load(Relaxed) & !CONTENDED == this_thread() | FORK
     }
 
-    /// Takes the lock for this thread's fork, unless the thread holds it already, and waits
-    /// for it until `until` (nanoseconds of the clock). False if it could not be had.
+    /// Takes the lock for this thread's fork, unless the thread holds it already. Waits until
+    /// `until` (nanoseconds of the clock). False if another thread still holds it then.
     pub(crate) fn take_for_fork(&self, until: u64) -> bool {
         let me = this_thread();
         for looks in 0.. {
@@ -314,7 +307,7 @@ impl Word {
                 return true;
             }
             if word == OPEN {
-                // CONTENDED: others may sleep since a moment ago, whom nobody else wakes.
+                // CONTENDED: threads may have begun to sleep, which only this owner wakes.
                 let flags = if looks == 0 { FORK } else { FORK | CONTENDED };
                 let taken = self.0.compare_exchange(OPEN, me | flags, Acquire, Relaxed);
                 if taken.is_ok() {
@@ -333,8 +326,8 @@ impl Word {
         false
     }
 
-    /// Opens the lock if this thread's fork holds it, after the fork or where it gives up.
-    /// Who has borrowed it opens it later.
+    /// Opens the lock if this thread's fork holds it, after the fork or when it gives up. A
+    /// borrower opens it later.
     pub(crate) fn unlock_after_fork(&self) {
         let me = this_thread();
         self.change(|word| match word & (FORK | LENT) {
@@ -344,13 +337,13 @@ impl Word {
         });
     }
 
-    /// In a forked child: what other threads held is poisoned.
+    /// In a forked child: poisons the lock if another thread held it.
     pub(crate) fn forked(&self) {
         let word = self.0.load(Relaxed);
         let now = match owner(word) {
             0 => OPEN,
             owner if owner != this_thread() => POISONED,
-            // Borrowed from a thread that is not there.
+            // Borrowed from a thread that the child does not have.
             owner if word & LENT != 0 => owner,
             owner => owner | word & FORK,
         };
@@ -433,7 +426,7 @@ mod tests {
         }
     }
 
-    /// The thread that goes on in the child had borrowed it from a fork of another thread's.
+    /// The thread that continues in the child had borrowed it from another thread's fork.
     #[test]
     fn in_a_forked_child_a_borrowed_lock_is_opened_when_it_is_given_back() {
         let lock = Lock::new(());

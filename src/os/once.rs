@@ -1,18 +1,17 @@
-//! Something that is done once in a process, before any thread goes on that wants it
-//! done.
+//! Work that is done once in a process, before any thread that needs it continues.
 //!
 //! ```text
 //!    NOT_YET  --- the first one begins --->  its process and thread  --- done --->  DONE
 //!                                              |             ^
 //!                                              +-------------+
-//!                       the thread is not there: whoever comes does it anew
+//!                       the thread is gone: the next thread does it anew
 //! ```
 //!
-//! The thread that does it may be gone before it is done: it was another thread of the
-//! process that this one was forked from, or it has ended in the midst (`exit` within a
-//! thread's cancellation). Whoever waits looks whether it is still there. The thread itself
-//! may come again, from a signal handler or from what it does: then it goes on without, for
-//! nobody else can.
+//! The thread that does the work may be gone before it is done: it was another thread of the
+//! process that this one was forked from, or it ended in the middle (`exit` within a thread's
+//! cancellation). A waiting thread checks whether it still exists. The thread itself may come here
+//! again, from a signal handler or from the work: then it continues without the result, which no
+//! other thread can make.
 
 use core::cell::UnsafeCell;
 
@@ -22,35 +21,34 @@ use crate::sync::{
     Ordering::{Acquire, Relaxed, Release},
 };
 
-/// Whether something is done.
+/// Whether the work is done.
 pub(crate) struct Once {
-    /// Release says that it is done; pairs with the Acquire of who goes on.
+    /// DONE is stored with Release, which pairs with the Acquire of the threads that continue.
     state: AtomicU64,
-    /// Grows when it is done: what waiting threads sleep on.
+    /// Grows when it is done; waiting threads sleep on it.
     done: AtomicU32,
 }
 
 const NOT_YET: u64 = 0;
 const DONE: u64 = u64::MAX;
 
-/// Microseconds after which a thread that waits looks whether it waits for anybody.
+/// Microseconds after which a waiting thread checks whether the other thread exists.
 const SLEEP: u64 = 2000;
 
-/// The calling thread, as no other thread of any process is called.
+/// An identity of the calling thread that no other thread of any process has.
 fn me() -> u64 {
     let number = |id: i32| u64::from(id.cast_unsigned());
     number(text::pid()) << 32 | number(thread::number())
 }
 
-/// Whether the thread that is called so is one of this process.
+/// Whether a thread with this identity is in this process.
 fn is_there(name: u64) -> bool {
-    // Loom's own threads are there until the model's end.
+    // Loom's threads exist until the end of the model.
     let is_there = |number| cfg!(all(test, loom)) || thread::is_there(number);
     name >> 32 == u64::from(text::pid().cast_unsigned()) && is_there(name as i32)
 }
 
 impl Once {
-    /// Not done yet.
     pub(crate) const fn new() -> Once {
         Once {
             state: AtomicU64::new(NOT_YET),
@@ -58,8 +56,8 @@ impl Once {
         }
     }
 
-    /// Has `work` done, if it is not; it is when this returns, whoever did it. (Not where
-    /// this thread is in the midst of it already.)
+    /// Does `work`, unless it is done. It is done when this returns, by whichever thread, unless
+    /// this thread is doing it already.
     #[inline]
     pub(crate) fn call(&self, work: impl FnOnce()) {
         if self.state.load(Acquire) != DONE && self.begin() {
@@ -74,7 +72,7 @@ impl Once {
         self.state.load(Acquire) == DONE
     }
 
-    /// Whether this thread is to do it.
+    /// Whether this thread does it. Else it is done.
     #[cold]
     #[inline(never)]
     fn begin(&self) -> bool {
@@ -101,14 +99,13 @@ impl Once {
         self.done.store(1, Relaxed);
     }
 
-    /// Says that it is done, in a forked child that has it from its parent, or before there
-    /// are several threads.
+    /// Marks it as done, in a forked child that inherits the result, or before there are several
+    /// threads.
     pub(crate) fn set_done(&self) {
         self.state.store(DONE, Relaxed);
     }
 
-    /// As one finds it whose thread is gone, for tests: a thread of another process, which
-    /// this one was forked from.
+    /// For tests: as a child finds it that was forked while another thread did the work.
     #[cfg(test)]
     pub(crate) fn of_another_process() -> Once {
         Once {
@@ -118,18 +115,18 @@ impl Once {
     }
 }
 
-/// A place for what is made once, when somebody first needs it.
+/// A value that is made once, when it is first needed.
 pub(crate) struct Made<T: Copy> {
     value: UnsafeCell<T>,
     once: Once,
 }
 
-// SAFETY: the value is written by the one thread that `once` lets make it, before that says
-// that it is done, and afterwards only read.
+// SAFETY: the value is written by the one thread that `once` admits, before it is marked as done,
+// and only read afterwards.
 unsafe impl<T: Copy> Sync for Made<T> {}
 
 impl<T: Copy> Made<T> {
-    /// A place that holds `before` until the value is made.
+    /// A value that is `before` until it is made.
     pub(crate) const fn new(before: T) -> Made<T> {
         Made {
             value: UnsafeCell::new(before),
@@ -140,22 +137,22 @@ impl<T: Copy> Made<T> {
     /// The value, if it is made.
     #[inline]
     pub(crate) fn made(&self) -> Option<&T> {
-        // SAFETY: once it is made, the value is only read.
+        // SAFETY: after it is made, the value is only read.
         self.once.is_done().then(|| unsafe { &*self.value.get() })
     }
 
-    /// The value, made by `make` if that has not happened. Threads that come at once may all
-    /// call `make`, and one result is kept: `make` may wait for the loader, whose lock another
-    /// thread may hold that comes here.
+    /// The value, made by `make` if it has not been. Several threads may call `make` at once, and
+    /// one result is kept: `make` may wait for the loader, whose lock another thread may hold that
+    /// comes here.
     #[inline]
     pub(crate) fn or_make(&self, make: impl FnOnce() -> T) -> &T {
         if !self.once.is_done() {
             let value = make();
-            // SAFETY: `once` lets one thread come here, and no thread reads the value yet.
+            // SAFETY: `once` admits one thread, and no thread reads the value yet.
             self.once.call(|| unsafe { *self.value.get() = value });
         }
-        // SAFETY: it is not written any more. (Or this thread is a signal handler that
-        // interrupted the write itself: it reads what is there, which is `Copy`.)
+        // SAFETY: it is written no more. (Or this is a signal handler that interrupted the write
+        // of its own thread: it reads a `Copy` value that was there before.)
         unsafe { &*self.value.get() }
     }
 }
@@ -178,12 +175,12 @@ mod tests {
         once.call(|| unreachable!());
     }
 
-    /// A thread that ends in the midst, as one that is cancelled does.
+    /// A thread that ends in the middle, like one that is cancelled.
     #[test]
     #[cfg_attr(miri, ignore = "a thread ends without returning")]
     fn who_waits_for_a_thread_that_is_gone_does_it() {
         extern "C" fn ends_in_the_midst(once: *mut libc::c_void) -> *mut libc::c_void {
-            // SAFETY: what the test hands over, which outlives the thread.
+            // SAFETY: the test's value, which outlives the thread.
             let once = unsafe { &*once.cast::<Once>() };
             if once.begin() {
                 // SAFETY: the kernel ends this thread, which owns nothing.

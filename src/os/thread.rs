@@ -1,6 +1,6 @@
-//! Threads as the kernel and the C library know them: which signals reach the calling one,
-//! and how one of the library's own starts, detached and with a small stack. (In the models
-//! of `tests/loom/` that is loom's.)
+//! Threads of the kernel and the C library: which signals reach the calling one, and how the
+//! library starts its own, detached and with a small stack. (In the models of `tests/loom/` threads
+//! are loom's.)
 
 #[cfg(not(all(test, loom)))]
 use core::ffi::CStr;
@@ -20,16 +20,16 @@ use crate::sync::{
     Ordering::{Acquire, Release},
 };
 
-/// What a thread does.
+/// The function of a thread.
 #[cfg_attr(loom, allow(dead_code))]
 pub(crate) type Run = extern "C" fn(*mut c_void) -> *mut c_void;
 
-/// Bytes of its stack, beside what the C library takes of it.
+/// Bytes of its stack, without the part that the C library takes.
 #[cfg_attr(loom, allow(dead_code))]
 const STACK: usize = 128 * 1024;
 
-/// Runs `work` with all signals blocked: no handler of the program's interrupts it. (But not
-/// where a sandbox allows only the calls of CPython's own allocator.)
+/// Runs `work` with all signals blocked, so that no handler of the program interrupts it. (In a
+/// sandbox that allows only the calls of CPython's own allocator, signals are not blocked.)
 pub(crate) fn without_signals<T>(work: impl FnOnce() -> T) -> T {
     if sandbox::is_restricted() {
         return work();
@@ -46,8 +46,8 @@ pub(crate) fn without_signals<T>(work: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Starts a detached thread. False if there can be none. To be called with all signals
-/// blocked, which the thread inherits.
+/// Starts a detached thread. False if that fails. Called with all signals blocked, which the
+/// thread inherits.
 ///
 /// # Safety
 /// `run` may be called with `argument`.
@@ -55,8 +55,8 @@ pub(crate) fn without_signals<T>(work: impl FnOnce() -> T) -> T {
 pub(crate) unsafe fn start(run: Run, argument: *mut c_void) -> bool {
     let mut attributes = MaybeUninit::uninit();
     let mut thread = MaybeUninit::uninit();
-    // SAFETY: places for what each of these makes before the next reads it; the caller
-    // promises that `run` may be called.
+    // SAFETY: each call fills its place before the next one reads it; `run` may be called with
+    // `argument` by the contract above.
     errno::kept(|| unsafe {
         libc::pthread_attr_init(attributes.as_mut_ptr());
         let stack = STACK + taken_of_stack(attributes.as_ptr());
@@ -70,16 +70,16 @@ pub(crate) unsafe fn start(run: Run, argument: *mut c_void) -> bool {
     })
 }
 
-/// For the thread itself: ends it without a call of the C library's, which would return the
-/// pages of its stack by `madvise`. The stack stays mapped.
+/// For the thread itself: ends it without the C library, which would return the pages of its stack
+/// by `madvise`. The stack stays mapped.
 #[cfg(not(all(test, loom)))]
 pub(crate) fn end_at_once() {
     // SAFETY: the thread is detached, holds no lock, and owns nothing but its stack.
     unsafe { libc::syscall(libc::SYS_exit, 0) };
 }
 
-/// For the thread itself, when it begins: gives it its name for who looks at the process's
-/// threads. Returns the kernel's number of it.
+/// For the thread itself, when it begins: sets its name, which tools show. Returns the kernel's id
+/// of it.
 #[cfg(not(all(test, loom)))]
 pub(crate) fn begun(name: &'static CStr) -> i32 {
     // SAFETY: a C string.
@@ -87,27 +87,27 @@ pub(crate) fn begun(name: &'static CStr) -> i32 {
     number()
 }
 
-/// The kernel's number of the calling thread. (By number, as the C library's `gettid` is
-/// of 2.30 and the library is to load with older ones.)
+/// The kernel's id of the calling thread. (By the number of the system call: the C library has
+/// `gettid` from 2.30 on, and older ones are supported.)
 #[cfg(not(all(test, loom)))]
 pub(crate) fn number() -> i32 {
     // SAFETY: the call has no conditions, and cannot fail.
     unsafe { libc::syscall(libc::SYS_gettid) as i32 }
 }
 
-/// Whether the kernel knows a thread of this number in the process: one that has ended is
-/// still going for a while.
+/// Whether the kernel lists a thread with this id in the process. It lists a thread for a moment
+/// after its end.
 #[cfg(not(all(test, loom)))]
 pub(crate) fn is_there(number: i32) -> bool {
-    // SAFETY: signal 0 is not sent; the kernel only looks whether it could be.
+    // SAFETY: signal 0 is not sent; the kernel only checks whether it could be.
     let asked =
         errno::checked(|| unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), number, 0) });
     asked != Err(libc::ESRCH)
 }
 
-/// Has the kernel prefer the thread of this number as it prefers the calling thread, if that
-/// is a real-time thread: else it could wait for ever for a processor that this one takes.
-/// Whether it is.
+/// Gives the thread with this id the scheduling policy of the calling thread, if that is a
+/// real-time thread: else it could wait for ever for a processor that the calling thread takes.
+/// Returns whether the calling thread is one.
 #[cfg(not(all(test, loom)))]
 pub(crate) fn hurry(number: i32) -> bool {
     if !sandbox::allows() {
@@ -146,13 +146,13 @@ pub(crate) fn hurry(number: i32) -> bool {
 #[cfg(all(test, loom))]
 pub(crate) use crate::sync::threads::{begun, hurry, is_there, number, start};
 
-/// The C library's function that says how much of a thread's stack it takes,
-/// for the thread-local storage of all that is loaded at start; or null.
+/// The C library's function that returns how much of a thread's stack it takes for the
+/// thread-local storage of all objects that are loaded at start; or null.
 static ASK: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 
-/// Looks for that function. The loader's lock is taken for it, which may not be
-/// waited for later on: who frees may hold other locks. (A weak symbol would
-/// bind the library to the C library's private version.)
+/// Looks that function up at the first use. That takes the loader's lock, for which a later call
+/// must not wait: a thread that frees may hold other locks. (A weak symbol would bind the library
+/// to the C library's private version.)
 pub(crate) fn prepare() {
     let look_up = || {
         // SAFETY: a C string.
@@ -168,8 +168,8 @@ fn taken_of_stack(attributes: *const libc::pthread_attr_t) -> usize {
     let Some(ask) = NonNull::new(ASK.load(Acquire)) else {
         return 0;
     };
-    // SAFETY: its type.
+    // SAFETY: `__pthread_get_minstack` has this type in every version of glibc.
     let ask = unsafe { function::<MinStack>(ask) };
-    // SAFETY: attributes that were initialised.
+    // SAFETY: the caller's attributes are initialised.
     unsafe { ask(attributes) }
 }

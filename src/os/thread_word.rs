@@ -1,15 +1,14 @@
 //! One word of thread-local storage, read in two instructions.
 //!
-//! Stable Rust reaches thread-local storage in a shared library through
-//! `__tls_get_addr`: a call, three saved registers, 32 instructions where 12
-//! do (callgrind). So the word is defined by hand, in the initial-exec model:
-//! its offset from the thread pointer stands in the GOT, filled by the loader.
-//! It is 8 bytes of the about 1.7 KiB of static thread-local storage that the
-//! C library keeps for libraries that are opened late.
+//! Stable Rust reaches thread-local storage in a shared library through `__tls_get_addr`: a call,
+//! three saved registers, 32 instructions where 12 suffice (callgrind). So the word is defined by
+//! hand, in the initial-exec model: the GOT has its offset from the thread pointer, filled in by
+//! the loader. It takes 8 bytes of the about 1.7 KiB of static thread-local storage that the C
+//! library keeps for libraries that are opened late.
 //!
-//! What the word starts as is said by `start_at!`, once, by the file that
-//! knows what it means. That holds in threads that exist already when the
-//! library is opened, too: the loader relocates the image before it copies it.
+//! `start_at!` sets the initial value of the word, once, in the file that defines its meaning. It
+//! holds in threads that exist when the library is opened, too: the loader relocates the image
+//! before it copies it.
 
 use core::ptr::NonNull;
 
@@ -19,7 +18,7 @@ use super::interpreted::WORD;
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 compile_error!("the thread word is written for x86-64 Linux so far");
 
-/// Defines the word, as the address of the static that is named.
+/// Defines the word; its initial value is the address of the named static.
 #[cfg(not(miri))]
 macro_rules! start_at {
     ($start:path) => {
@@ -50,7 +49,7 @@ pub(crate) use start_at;
 /// The word of the calling thread.
 #[inline(always)]
 pub(crate) fn get() -> NonNull<()> {
-    // Loom's threads have theirs elsewhere, once they have set it.
+    // Loom's threads have their words elsewhere, once they have set them.
     #[cfg(all(test, loom))]
     if let Some(word) = crate::sync::execution::word() {
         return word;

@@ -1,7 +1,7 @@
-//! How a thread waits for another one: it sleeps on a word that the other changes
-//! (futex), never without a limit; and by which number it is known.
+//! How a thread waits for another one: it sleeps on a word that the other changes (futex), always
+//! with a time limit. And the number that identifies a thread.
 //!
-//! In the models of `tests/loom/` the words are loom's, and it plays the kernel.
+//! In the models of `tests/loom/` the words are loom's, and loom plays the kernel.
 
 #[cfg(not(all(test, loom)))]
 use super::errno;
@@ -9,7 +9,7 @@ use super::errno;
 use crate::sync::execution;
 use crate::sync::{AtomicU32, AtomicUsize};
 
-/// Sleeps on the word at `address` while it is `value`, for so many microseconds.
+/// Sleeps on the word at `address` while it is `value`, at most `microseconds`.
 #[cfg(not(all(test, loom)))]
 fn futex_wait(address: *const u32, value: u32, microseconds: u64) {
     let what = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
@@ -18,7 +18,7 @@ fn futex_wait(address: *const u32, value: u32, microseconds: u64) {
         tv_nsec: (microseconds % 1_000_000 * 1000).cast_signed(),
     };
     let _ = errno::checked(|| {
-        // SAFETY: the kernel reads the word, which is one of ours, and the time.
+        // SAFETY: the kernel reads the word, which the caller borrows, and the time.
         unsafe { libc::syscall(libc::SYS_futex, address, what, value, &raw const time) }
     });
 }
@@ -27,14 +27,14 @@ fn futex_wait(address: *const u32, value: u32, microseconds: u64) {
 fn futex_wake(address: *const u32) {
     let what = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
     let _ = errno::checked(|| {
-        // SAFETY: the kernel compares the address with those that threads sleep on, and
-        // does not look at what is there.
+        // SAFETY: the kernel compares the address with those that threads sleep on, and does not
+        // read it.
         unsafe { libc::syscall(libc::SYS_futex, address, what, 1) }
     });
 }
 
-/// Sleeps while `word` is `value`, until [`wake`], for so many microseconds. Returns
-/// whenever it likes: the caller looks again.
+/// Sleeps while `word` is `value`, until [`wake`], at most `microseconds`. May return early: the
+/// caller reads the word again.
 #[cfg(not(all(test, loom)))]
 pub(crate) fn wait_for(word: &AtomicU32, value: u32, microseconds: u64) {
     futex_wait(word.as_ptr(), value, microseconds);
@@ -53,8 +53,8 @@ fn half(word: &AtomicUsize) -> *const u32 {
     word.as_ptr().cast()
 }
 
-/// As [`wait_for`], on a whole word: of two values that differ in the high half only it may
-/// take one for the other, and sleep its time.
+/// As [`wait_for`], on a whole word. The kernel compares the low half only, so a change of the
+/// high half may go unnoticed until the time is over.
 #[cfg(not(all(test, loom)))]
 pub(crate) fn wait_word(word: &AtomicUsize, value: usize, microseconds: u64) {
     futex_wait(half(word), value as u32, microseconds);
@@ -66,14 +66,14 @@ pub(crate) fn wake_word(word: &AtomicUsize) {
     futex_wake(half(word));
 }
 
-/// Sleeps for so many microseconds. (Not by `nanosleep`, which is a cancellation point.)
+/// Sleeps for `microseconds`. (Not by `nanosleep`, which is a cancellation point.)
 #[cfg(not(all(test, loom)))]
 pub(crate) fn pause(microseconds: u64) {
     wait_for(&AtomicU32::new(0), 0, microseconds);
 }
 
-/// A number of this thread that no other one has: where its control block lies, so that the
-/// six lowest bits are 0. In a forked child the thread that forked has the same.
+/// A number that identifies this thread in the process: the address of its control block, whose
+/// six lowest bits are 0. In a forked child the thread that forked keeps it.
 #[cfg(not(any(all(test, loom), miri)))]
 #[inline(always)]
 pub(crate) fn this_thread() -> usize {
@@ -98,14 +98,14 @@ pub fn this_thread() -> usize {
     (thread as usize + 1) << 6
 }
 
-/// Returns when no thread is copying the process's memory for a fork: the kernel lets
-/// nobody ask about mappings (here about the page of `address`, which is mapped) meanwhile.
+/// Returns when no thread is copying the process's memory for a fork: while one is, the kernel
+/// blocks queries of mappings (here of the page of `address`, which is mapped).
 #[cfg(not(all(test, loom)))]
 pub(crate) fn until_memory_is_not_copied(address: usize) {
     let page = address & !0xfff;
     let mut resident = [0u8; 1];
     let _ = errno::checked(|| {
-        // SAFETY: a question about a page, with room for the answer.
+        // SAFETY: a query of one mapped page, with room for the result.
         unsafe { libc::syscall(libc::SYS_mincore, page, 1, resident.as_mut_ptr()) }
     });
 }
@@ -116,7 +116,7 @@ pub(crate) fn this_thread() -> usize {
     execution::this_thread() << 6
 }
 
-/// See above; time is up at once.
+/// See above; the time is over at once.
 #[cfg(all(test, loom))]
 pub(crate) fn wait_for(_: &AtomicU32, _: u32, _: u64) {
     execution::spin_loop();
@@ -134,7 +134,7 @@ pub(crate) fn wake(word: &AtomicU32) {
     execution::wake(word.as_ptr().addr());
 }
 
-/// See above; time is never up, so that a model finds who is not woken.
+/// See above; the time is never over, so that a model finds a thread that is not woken.
 #[cfg(all(test, loom))]
 pub(crate) fn wait_word(word: &AtomicUsize, value: usize, _: u64) {
     let still = || word.load(crate::sync::Ordering::Relaxed) == value;

@@ -1,9 +1,8 @@
-//! Names of others that may be there or not.
+//! Weak symbols: names that other objects may define or not.
 //!
-//! The linker, and the loader for the shared library, put null where nobody
-//! defines such a name: a process without CPython is told in two instructions,
-//! without a look-up. Linked into CPython, names that it hides from the
-//! outside are found, too.
+//! The linker, and for the shared library the loader, put null for a name without a definition: a
+//! process without CPython is recognised in two instructions, without a look-up. Linked into
+//! CPython, the library finds names that CPython hides from other objects, too.
 
 use core::ffi::c_void;
 use core::ptr::NonNull;
@@ -13,8 +12,7 @@ use core::ptr::NonNull;
 macro_rules! weak_symbol {
     ($name:literal) => {{
         let address: *mut core::ffi::c_void;
-        // SAFETY: reads an entry of the GOT, which the linker or the loader
-        // has filled.
+        // SAFETY: reads an entry of the GOT that the linker or the loader has filled in.
         unsafe {
             core::arch::asm!(
                 concat!(".weak ", $name),
@@ -26,7 +24,7 @@ macro_rules! weak_symbol {
         core::ptr::NonNull::new(address)
     }};
 }
-/// Miri has no symbols but the sources' own.
+/// Miri has only the symbols of the sources.
 #[cfg(miri)]
 macro_rules! weak_symbol {
     ($name:literal) => {
@@ -37,16 +35,16 @@ pub(crate) use weak_symbol;
 
 /// Whether the process has a debug build of CPython, which counts references.
 pub(crate) fn is_debug_build() -> bool {
-    // The one up to 3.11, the other later.
+    // The first until 3.11, the second from 3.12 on.
     weak_symbol!("_Py_GetRefTotal").is_some() || weak_symbol!("_Py_GetLegacyRefTotal").is_some()
 }
 
-/// A function of the type that the caller gives it, from its address.
+/// The function at `address`, of the caller's type.
 ///
 /// # Safety
 /// `F` is the function's own type.
 pub(crate) unsafe fn function<F: Copy>(address: NonNull<c_void>) -> F {
     const { assert!(size_of::<F>() == size_of::<NonNull<c_void>>()) };
-    // SAFETY: the caller's promise; a function pointer is an address.
+    // SAFETY: a function pointer is an address; by the contract above it has the type `F`.
     unsafe { core::mem::transmute_copy(&address) }
 }
