@@ -149,10 +149,10 @@ test-command-sample: command ## most of that with some of the interpreters only
 	tests/run -n auto tests/cli
 
 test-packaging: command ## what make install and make deb leave: CMake, packages
-	$(PYTHON3) c_tests/packaging/run.py
+	tests/run --all-pythons tests/packaging
 
 test-recipes: command ## what docs/recipes.md says, with real servers from PyPI
-	$(PYTHON3) c_tests/recipes.py
+	tests/run --all-pythons tests/recipes
 
 test-cpython-slice: all ## a part of CPython's own suites, without and with us
 	tests/run tests/cpython -k preloaded -n 2

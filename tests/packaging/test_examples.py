@@ -1,0 +1,84 @@
+"""The examples of docs/c.md, docs/python.md and CONTRIBUTING.md, as they are on the pages."""
+import re
+import shutil
+import sys
+import zipfile
+
+import pytest
+
+from support import build, child
+
+pytestmark = pytest.mark.slow
+CC = ['cc', '-std=gnu11', '-O1', '-Wall', '-Wextra', '-Werror']
+
+
+def page(name):
+    return (build.ROOT / name).read_text()
+
+
+def example(name, language, word):
+    """The one block of a page in this language that contains the word."""
+    blocks = re.findall(r'^```%s\n(.*?)^```$' % language, page(name), re.M | re.S)
+    [found] = [block for block in blocks if word in block]
+    return found
+
+
+def needs(*programs):
+    for program in programs:
+        if not shutil.which(program):
+            pytest.skip(f'no {program}')
+
+
+@pytest.mark.parametrize('way', ['shared', 'archive'])
+def test_program_for_c(tmp_path, way):
+    """Linked with the library by pkg-config, and with the archive, from an installed tree."""
+    needs('pkg-config', 'cc')
+    prefix = tmp_path / 'prefix'
+    build.make('install', f'PREFIX={prefix}')
+    (tmp_path / 'words.c').write_text(example('docs/c.md', 'c', 'int main'))
+    _, compiling, running = example('docs/c.md', 'sh', 'pkg-config').splitlines()[:3]
+    if way == 'archive':
+        compiling = f'cc -o words words.c -I {prefix}/include {prefix}/lib/libobmalloc.a'
+    env = child.clean_environment(PKG_CONFIG_PATH=f'{prefix}/lib/pkgconfig',
+                                  LD_LIBRARY_PATH=f'{prefix}/lib')
+    lines = compiling.replace('cc ', 'cc -Wall -Wextra -Werror ') + '\n' + running
+    done = child.run(['sh', '-ec', lines], env, cwd=tmp_path, status=0)
+    [printed] = re.findall('`(100000 different words, .*?)`', page('docs/c.md'))
+    assert done.out == printed + '\nfree pages returned\n'
+
+
+def test_program_for_python(tmp_path):
+    with zipfile.ZipFile(build.wheel()) as wheel:
+        wheel.extractall(tmp_path)
+    (tmp_path / 'app.py').write_text(example('docs/python.md', 'python', 'import obmalloc'))
+    done = child.run([sys.executable, '-B', tmp_path / 'app.py'],
+                     child.clean_environment(PYTHONPATH=str(tmp_path)), status=0)
+    numbers = re.fullmatch(r'held (\d+) MiB, left (\d+) MiB, returned (\d+) MiB\n', done.out)
+    held, left, returned = map(int, numbers.groups())
+    assert held > 40
+    assert left < 5
+    assert returned > 40
+
+
+@pytest.mark.parametrize('library', ['LIBRARY', 'ARCHIVE'])
+def test_first_c_test(tmp_path, library):
+    """CONTRIBUTING.md's C program passes and prints its fact."""
+    needs('cc')
+    text = example('CONTRIBUTING.md', 'c', 'TEST_MAIN')
+    assert text.startswith('/* ways: ')
+    (tmp_path / 'grown_block.c').write_text(text)
+    program, linked = tmp_path / 'grown_block', getattr(build, library)
+    child.run([*CC, '-I', build.ROOT / 'include', '-I', build.ROOT / 'c_tests',
+               tmp_path / 'grown_block.c', '-o', program, linked, '-lpthread', '-ldl'], status=0)
+    done = child.run([program], child.clean_environment(LD_LIBRARY_PATH=str(linked.parent)), status=0)
+    assert re.fullmatch('.*: ok\n', done.out), done.report
+
+
+def test_first_preload_check(tmp_path):
+    """CONTRIBUTING.md's check of a preloaded interpreter passes with those of the short form."""
+    (tmp_path / 'test_first.py').write_text(example('CONTRIBUTING.md', 'python', 'def test_'))
+    done = child.run([sys.executable, '-B', '-m', 'pytest', '-c', build.ROOT / 'pytest.ini', '-p',
+                      'conftest', '-q', '--rootdir', tmp_path, '--library', build.LIBRARY,
+                      tmp_path / 'test_first.py'],
+                     child.clean_environment(PYTHONPATH=str(build.ROOT / 'tests')), 100, status=0)
+    assert re.search(r'(?m)^[1-9]\d* passed', done.out), done.report
