@@ -9,17 +9,17 @@
 //!   the thread                        makes an empty table, opens, reads, exits
 //! ```
 //!
-//! Only the kernel knows the thread: it has no thread-local storage, runs on 2 KiB of the
-//! caller's stack, and makes system calls itself, without the C library and errno. A child
-//! process would do as well, but other threads that wait for children would see it, it would
-//! count in RUSAGE_CHILDREN, and in a new PID namespace it would be the first process, which
-//! ends the namespace with it. `close_range` makes the table empty, at a cost that does not
+//! The C library has no record of the thread: it has no thread-local storage, runs on 2 KiB of the
+//! caller's stack, and makes system calls directly, without errno. A child process would do as
+//! well, but other threads that wait for children would find it, it would count in
+//! RUSAGE_CHILDREN, and in a new PID namespace it would be the first process, whose end is that of
+//! the namespace. `close_range` makes the table empty, at a cost that does not
 //! depend on the number of open files; before Linux 5.9 the table is a copy.
 //!
-//! Where only one thread exists, the caller reads the file itself, at a tenth of the cost. It
-//! does so, too, where the kernel refuses the thread (RLIMIT_NPROC, a new PID namespace, a
-//! sandbox), and under Valgrind, which does not support such threads: in these cases the
-//! lowest descriptor is taken for some microseconds.
+//! In a process with one thread, the caller reads the file itself, at a tenth of the cost. So it
+//! does if the kernel refuses the thread (RLIMIT_NPROC, a new PID namespace, a sandbox), and under
+//! Valgrind, which does not support these threads: then the lowest descriptor is taken for some
+//! microseconds.
 
 use core::ffi::c_char;
 #[cfg(not(miri))]
@@ -33,15 +33,16 @@ use super::memcheck;
 #[cfg(not(miri))]
 use super::weak::weak_symbol;
 
-/// A system call by number; what the kernel answers: an error number is negative.
+/// A system call by number. Returns the kernel's result; an error number is negative.
 ///
 /// # Safety
-/// As the call demands. It neither returns twice nor changes memory that Rust owns otherwise.
+/// The arguments are sound for the call, which neither returns twice nor changes memory that Rust
+/// owns.
 #[cfg(not(miri))]
 #[inline(always)]
 unsafe fn call(number: libc::c_long, [a, b, c, d]: [usize; 4]) -> isize {
     let answer: isize;
-    // SAFETY: the kernel's own convention; the caller vouches for what the call does.
+    // SAFETY: the kernel's calling convention; the arguments are sound by the contract above.
     unsafe {
         core::arch::asm!(
             "syscall",
@@ -69,14 +70,14 @@ pub(crate) struct Errand {
     path: *const c_char,
     room: *mut u8,
     size: usize,
-    /// Whether the thread is to begin with an empty table of descriptors.
+    /// Whether the thread begins with an empty table of descriptors.
     #[cfg_attr(miri, expect(dead_code))]
     empties: bool,
-    /// Bytes that were read; negative: nothing was.
+    /// Bytes that were read; negative on failure.
     answer: isize,
 }
 
-/// The thread could not leave the table of descriptors.
+/// The result if the thread could not leave the table of descriptors.
 #[cfg(not(miri))]
 const STAYED: isize = isize::MIN;
 
@@ -84,8 +85,8 @@ const STAYED: isize = isize::MIN;
 #[cfg(not(miri))]
 static COPIES: AtomicBool = AtomicBool::new(false);
 
-/// Reads the file at `path`, a C string, into `room`. `None` if it cannot be opened; else how
-/// many bytes, as far as there was room.
+/// Reads the file at `path`, a C string, into `room`. Returns the bytes that were read, at most the
+/// length of `room`; `None` if the file cannot be opened.
 pub(crate) fn read(path: &core::ffi::CStr, room: &mut [u8]) -> Option<usize> {
     let mut errand = Errand {
         path: path.as_ptr(),
@@ -108,7 +109,7 @@ impl Errand {
         false
     }
 
-    /// Whether there was a thread of its own for it.
+    /// For tests: whether a thread of its own read it.
     #[cfg(not(miri))]
     fn is_done_apart(&mut self) -> bool {
         if is_alone() || memcheck::is_valgrind() {
@@ -129,7 +130,7 @@ impl Errand {
         self.start_and_wait()
     }
 
-    /// Whether there was a thread; then it has ended.
+    /// Reads the file by a thread, and waits for its end. False if there is none.
     #[cfg(not(miri))]
     #[inline(never)]
     fn start_and_wait(&mut self) -> bool {
@@ -151,9 +152,9 @@ impl Errand {
         }
         let there = AtomicU32::new(0);
         let answer: isize;
-        // SAFETY: the thread runs on `stack`, which lives until it has ended, as this function
-        // waits for that below. It changes what `self` points to, which nobody else uses
-        // meanwhile; its registers are copies of this thread's.
+        // SAFETY: the thread runs on `stack`, which lives until its end, for which this function
+        // waits below. It writes to `self`, which no other thread uses until then; its registers
+        // are copies of this thread's.
         unsafe {
             core::arch::asm!(
                 "syscall",
@@ -180,16 +181,16 @@ impl Errand {
                 lateout("r11") _,
             );
         }
-        // The kernel writes the thread's number there before the thread runs, and 0 when it
-        // makes no use of the memory any more.
+        // The kernel writes the thread's id there before the thread runs, and 0 when the thread no
+        // longer uses the memory.
         loop {
             let number = there.load(Acquire);
             if number == 0 {
                 break;
             }
             let word = there.as_ptr().expose_provenance();
-            // SAFETY: a word that lives until this function returns. Not a private wait, as
-            // the kernel's wake is none.
+            // SAFETY: a word that lives until this function returns. Not a private wait, because
+            // the kernel's wake is not private.
             unsafe {
                 call(
                     libc::SYS_futex,
@@ -202,7 +203,7 @@ impl Errand {
         number != 0
     }
 
-    /// Does it, on whatever thread.
+    /// Reads the file on the calling thread.
     fn run(&mut self) {
         let flags = (libc::O_RDONLY | libc::O_CLOEXEC) as usize;
         let here = libc::AT_FDCWD as isize as usize;
@@ -226,21 +227,21 @@ impl Errand {
                 _ => break,
             }
         }
-        // SAFETY: opened above, and known to nobody else.
+        // SAFETY: opened above, and used here only.
         unsafe { call(libc::SYS_close, [fd, 0, 0, 0]) };
         self.answer = len.cast_signed();
     }
 }
 
-/// Waits until the kernel does not count the thread any more: CPython compares that count
-/// after a fork. The thread is in its exit by now; on a busy machine the wait may end before.
+/// Waits until the kernel no longer counts the thread: CPython compares that count after a fork.
+/// The thread is in its exit by now. On a busy machine the wait may end before that.
 #[cfg(not(miri))]
 fn wait_until_gone(number: usize) {
     const TRIES: u32 = 200;
     // SAFETY: getpid has no arguments, writes no memory and cannot fail.
     let process = unsafe { call(libc::SYS_getpid, [0; 4]) }.cast_unsigned();
     for _ in 0..TRIES {
-        // SAFETY: signal 0 only says whether there is such a thread.
+        // SAFETY: signal 0 only checks whether the thread exists.
         if number == 0 || unsafe { call(libc::SYS_tgkill, [process, number, 0, 0]) } != 0 {
             return;
         }
@@ -252,11 +253,11 @@ fn wait_until_gone(number: usize) {
 /// The thread's function.
 #[cfg(not(miri))]
 extern "C" fn begin(errand: *mut Errand) {
-    // SAFETY: what `start_and_wait` handed over, which waits meanwhile.
+    // SAFETY: `start_and_wait` passed it, and waits for the end of this thread.
     let errand = unsafe { &mut *errand };
     if errand.empties {
         let (all, unshare) = (u32::MAX as usize, libc::CLOSE_RANGE_UNSHARE as usize);
-        // SAFETY: with this flag the closing happens in a table of the thread's own.
+        // SAFETY: with this flag the call closes descriptors in a table of the thread's own.
         let left = unsafe { call(libc::SYS_close_range, [0, all, unshare, 0]) };
         if left != 0 {
             errand.answer = STAYED;
@@ -266,8 +267,8 @@ extern "C" fn begin(errand: *mut Errand) {
     errand.run();
 }
 
-/// Whether the process has no other thread, and so nobody can see which descriptors are
-/// taken: the C library knows (glibc 2.32 and later).
+/// Whether the process has one thread, so that no other can notice which descriptors are taken: by
+/// the C library's flag (glibc 2.32 and later).
 #[cfg(not(miri))]
 fn is_alone() -> bool {
     weak_symbol!("__libc_single_threaded").is_some_and(|word| {
@@ -277,14 +278,14 @@ fn is_alone() -> bool {
     })
 }
 
-/// Blocks all signals meanwhile, those that the C library keeps for itself included: no
-/// handler runs while the lowest descriptor is taken, and none on a stack of 2 KiB.
+/// Blocks all signals until it is dropped, the C library's own included: no handler runs while the
+/// lowest descriptor is taken, or on a stack of 2 KiB.
 fn without_signals(work: impl FnOnce()) {
     const SIZE: usize = 8;
     let (all, mut before) = (u64::MAX, 0u64);
     let mask = |new: *const u64, old: *mut u64| {
         let how = libc::SIG_SETMASK as usize;
-        // SAFETY: a set to read, if not null, and a place for another, if not null.
+        // SAFETY: a set to read or NULL, and room for another or NULL.
         unsafe {
             call(
                 libc::SYS_rt_sigprocmask,

@@ -1,17 +1,16 @@
-//! Cancellation, kept away from calls that may be cancellation points.
+//! Thread cancellation, disabled around calls that may be cancellation points.
 //!
-//! POSIX does not let malloc and its kind be cancellation points: a thread that is cancelled
-//! within one leaves a lock held. So the library calls none of POSIX's (`tests/abi/test_symbols.py`
-//! checks what it imports), and makes such system calls by `syscall`, which is none. Where a
-//! function of the C library has to be called that may be one, an [`Uncancelled`] lives
-//! meanwhile.
+//! POSIX does not allow malloc, calloc, realloc and free to be cancellation points: a thread that
+//! is cancelled in one leaves a lock held. So the library calls no function that is one
+//! (`tests/abi/test_symbols.py` checks its imports), and makes these system calls by `syscall`, which
+//! is none. An [`Uncancelled`] is held around a function of the C library that may be one.
 
 use core::ffi::c_int;
 #[cfg(not(miri))]
 use core::ptr;
 
-/// While it lives, the calling thread is not cancelled. A request that comes meanwhile stays
-/// pending, for the program's own cancellation points.
+/// Keeps the calling thread from being cancelled, until it is dropped. A request stays pending for
+/// the program's own cancellation points.
 pub(crate) struct Uncancelled {
     before: c_int,
 }
@@ -28,7 +27,7 @@ impl Uncancelled {
     /// Disables cancellation of the calling thread.
     pub(crate) fn begin() -> Uncancelled {
         let mut before = 0;
-        // SAFETY: DISABLE is a state, and `before` is a place for the one it replaces.
+        // SAFETY: DISABLE is a valid state, and `before` has room for the old one.
         #[cfg(not(miri))]
         unsafe {
             pthread_setcancelstate(DISABLE, &raw mut before)
@@ -41,7 +40,7 @@ impl Uncancelled {
 
 impl Drop for Uncancelled {
     fn drop(&mut self) {
-        // SAFETY: the state that `begin` replaced; NULL: the present one is not needed.
+        // SAFETY: the state that `begin` replaced is valid; NULL discards the present one.
         #[cfg(not(miri))]
         unsafe {
             pthread_setcancelstate(self.before, ptr::null_mut())
@@ -59,9 +58,9 @@ mod tests {
     /// The thread's state, which can only be read by setting it.
     fn state() -> c_int {
         let (mut now, mut disabled) = (0, 0);
-        // SAFETY: states, and places for those that they replace.
+        // SAFETY: valid states, and room for the old ones.
         unsafe { pthread_setcancelstate(DISABLE, &raw mut now) };
-        // SAFETY: as in the call before, back to what it replaced.
+        // SAFETY: the state that the call before replaced is valid.
         unsafe { pthread_setcancelstate(now, &raw mut disabled) };
         assert_eq!(disabled, DISABLE);
         now

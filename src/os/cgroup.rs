@@ -1,22 +1,21 @@
-//! The memory limit of the cgroup that the process is in, and how much of it is
-//! in use. Both versions of cgroups, at the usual place.
+//! The memory limit of the process's cgroup, and the memory in use. Both versions of cgroups, at
+//! the usual mount points.
 //!
 //! ```text
 //!    /proc/self/cgroup      0::/a/b                 5:cpu,memory:/a/b
-//!    looked at              /sys/fs/cgroup          /sys/fs/cgroup/memory
-//!      from the root on     .../a, .../a/b          .../a, .../a/b
-//!    the limit              memory.high, .max       memory.limit_in_bytes
+//!    read, from the root    /sys/fs/cgroup          /sys/fs/cgroup/memory
+//!      down                 .../a, .../a/b          .../a, .../a/b
+//!    limit                  memory.high, .max       memory.limit_in_bytes
 //!    in use                 memory.current          memory.usage_in_bytes
-//!      but for files' pages, which the kernel can drop (memory.stat)
+//!      less pages of files that the kernel can drop (memory.stat)
 //! ```
 //!
-//! The group that counts is the one with the smallest limit. In a container the
-//! path may be one that can only be seen from outside; then the root, which is
-//! the container's own group, is all there is.
+//! The group with the smallest limit counts. In a container the path may be visible from outside
+//! only; then the root, which is the container's own group, is the only one.
 //!
 //! # Threads
 //!
-//! `find` is for start; `in_use` may be called by any thread.
+//! `find` is called at start; `in_use` by any thread.
 
 use core::ffi::CStr;
 use core::fmt::Write;
@@ -26,26 +25,26 @@ use super::memory;
 use super::text::Buffer;
 
 const PATH_MAX: usize = 512;
-/// Bytes of the longest file that is read: memory.stat has some 1500. They are mapped while
-/// it is read: a thread may have a stack of 16 KiB, and the caller's frames on it.
+/// Bytes of the longest file that is read: memory.stat has some 1500. They are mapped for the
+/// reading, because a thread may have a stack of 16 KiB with the caller's frames on it.
 const FILE_MAX: usize = 8 * 1024;
 /// Bytes of a file that holds one number.
 const NUMBER_MAX: usize = 32;
 
-/// A place in one of the two hierarchies.
+/// A group in one of the two hierarchies.
 #[derive(Clone, Copy)]
 pub(crate) struct Group {
     files: &'static Files,
     path: [u8; PATH_MAX],
 }
 
-/// What the files of a hierarchy are called.
+/// The names of the files of a hierarchy.
 struct Files {
     root: &'static str,
     high: Option<&'static str>,
     max: &'static str,
     usage: &'static str,
-    /// In `memory.stat`: the pages that can be dropped.
+    /// The line of `memory.stat` with the pages that can be dropped.
     files: [&'static str; 2],
 }
 
@@ -68,33 +67,33 @@ static SPLIT: Files = Files {
 /// The limits of a group, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limits {
-    /// From where on the kernel reclaims and slows down.
+    /// Above it the kernel reclaims and throttles.
     pub high: usize,
-    /// From where on it kills.
+    /// Above it the kernel kills.
     pub max: usize,
 }
 
-/// The process's group with the smallest limits, if there is one that has any.
+/// The process's group with the smallest limit, if one has a limit.
 pub(crate) fn find() -> Option<(Group, Limits)> {
     with_long_file(c"/proc/self/cgroup", |lines| {
         find_in(lines, &SPLIT, "").or_else(|| find_in(lines, &UNIFIED, ""))
     })?
 }
 
-/// What `then` makes of the file at `path`; `None` if it cannot be read.
+/// The result of `then` with the content of the file at `path`; `None` if it cannot be read.
 fn with_long_file<T>(path: &CStr, then: impl FnOnce(&str) -> T) -> Option<T> {
     let size = FILE_MAX.next_multiple_of(memory::page_size());
     let place = memory::map(size)?;
-    // SAFETY: mapped just now, so zero and nobody else's, until it is unmapped below.
+    // SAFETY: a new mapping, zero, which only this call uses until it unmaps it.
     let buffer = unsafe { core::slice::from_raw_parts_mut(place.as_ptr(), size) };
     let result = read(path, buffer).map(then);
-    // SAFETY: mapped above; `buffer` is not used any more, and `result` does not borrow it.
+    // SAFETY: mapped above; `buffer` is used no more, and `result` does not borrow it.
     unsafe { memory::unmap(place, size) };
     result
 }
 
-/// The same in the hierarchy of `files`, whose root lies in `prefix`, for a
-/// process with these `lines` in `/proc/self/cgroup`.
+/// The group in the hierarchy of `files`, whose root is in `prefix`, for a process with these
+/// `lines` in `/proc/self/cgroup`.
 fn find_in(lines: &str, files: &'static Files, prefix: &str) -> Option<(Group, Limits)> {
     let path = lines.lines().find_map(|line| {
         let (_, rest) = line.split_once(':')?;
@@ -105,7 +104,7 @@ fn find_in(lines: &str, files: &'static Files, prefix: &str) -> Option<(Group, L
         };
         is_it.then_some(path)
     })?;
-    // The root, and each place below it down to the process's own.
+    // The root, and each group from there down to the process's own.
     let ends = path.char_indices().filter(|&(at, c)| at > 0 && c == '/');
     let ends = [0].into_iter().chain(ends.map(|(at, _)| at));
     let whole = (path.len() > 1).then_some(path.len());
@@ -133,7 +132,7 @@ impl Group {
     }
 
     fn limits(&self) -> Limits {
-        // "max", or in the older form a number close to 2^63, is none.
+        // "max", or in version 1 a number close to 2^63, is no limit.
         let number = |name| self.number(name).filter(|&n| n < usize::MAX / 4);
         Limits {
             high: self.files.high.and_then(number).unwrap_or(usize::MAX),
@@ -141,8 +140,7 @@ impl Group {
         }
     }
 
-    /// Bytes in use that the kernel cannot simply drop; `None` if it does not
-    /// say.
+    /// Bytes in use that the kernel cannot drop; `None` if the file cannot be read.
     pub(crate) fn in_use(&self) -> Option<usize> {
         let usage = self.number(self.files.usage)?;
         let droppable = self.with_path("memory.stat", |path| {
@@ -153,7 +151,7 @@ impl Group {
         Some(usage.saturating_sub(droppable.unwrap_or(0)))
     }
 
-    /// Bytes that a line of `memory.stat` says can be dropped.
+    /// Bytes that can be dropped, by a line of `memory.stat`.
     fn droppable(&self, line: &str) -> usize {
         let number = self.files.files.iter().find_map(|name| {
             let rest = line.strip_prefix(name)?;
@@ -169,7 +167,7 @@ impl Group {
         })
     }
 
-    /// What `then` makes of the path of this file of the group.
+    /// The result of `then` with the path of this file of the group.
     fn with_path<T>(&self, name: &str, then: impl FnOnce(&CStr) -> Option<T>) -> Option<T> {
         let mut path = [0; PATH_MAX + 32];
         let mut text = Buffer::new(&mut path);
@@ -189,7 +187,7 @@ mod tests {
     use std::fs;
     use std::path::PathBuf;
 
-    /// A tree of files under a directory of its own.
+    /// A tree of files in a directory of its own.
     fn tree(name: &str, files: &[(&str, &str)]) -> PathBuf {
         let root = std::env::temp_dir().join(format!("obmalloc-{name}-{}", std::process::id()));
         for (path, text) in files {

@@ -1,14 +1,14 @@
-//! Time: as coarse as the kernel's tick, which costs nanoseconds to read, or precise.
+//! Clocks: one as coarse as the kernel's tick, which costs nanoseconds to read, and a precise one.
 
 use super::errno;
 
-/// What a clock of the kernel's says, in nanoseconds; 0 if there is no such clock.
+/// The time of a clock of the kernel in nanoseconds; 0 if the clock does not exist.
 fn read(clock: libc::clockid_t) -> u64 {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: `time` is a place for the answer.
+    // SAFETY: `time` has room for the result.
     let known = errno::kept(|| unsafe { libc::clock_gettime(clock, &raw mut time) }) == 0;
     if known {
         time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
@@ -22,7 +22,7 @@ pub(crate) fn nanoseconds() -> u64 {
     read(libc::CLOCK_MONOTONIC)
 }
 
-/// Nanoseconds for which the thread of this number has run; 0 if that is not to be had.
+/// The processor time of the thread with this id in nanoseconds; 0 if it is unknown.
 #[cfg_attr(loom, allow(dead_code))]
 pub(crate) fn of_thread(number: i32) -> u64 {
     const OF_THREAD: i32 = 4;
@@ -30,14 +30,14 @@ pub(crate) fn of_thread(number: i32) -> u64 {
     read(!number << 3 | OF_THREAD | TIME_ON_PROCESSORS)
 }
 
-/// Milliseconds since some moment before the process started. Never less than
-/// it was, and standing still while the machine sleeps.
+/// Milliseconds since some moment before the process started. Monotonic; it stands still while the
+/// machine sleeps.
 pub(crate) fn now() -> u64 {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: a place for the answer.
+    // SAFETY: `time` has room for the result.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut time) };
     let now = time.tv_sec.cast_unsigned() * 1000 + time.tv_nsec.cast_unsigned() / 1_000_000;
     #[cfg(feature = "model")]
@@ -45,7 +45,7 @@ pub(crate) fn now() -> u64 {
     now
 }
 
-/// Milliseconds by which the model (`fuzz/`) has had time pass.
+/// Milliseconds that the model (`fuzz/`) has added to the clock.
 #[cfg(feature = "model")]
 pub static AHEAD: core::sync::atomic::AtomicU64 = core::sync::atomic::AtomicU64::new(0);
 

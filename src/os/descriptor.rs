@@ -1,13 +1,12 @@
-//! Which files the program's descriptors were when it started: only these are written to.
+//! The files of the program's descriptors at its start: only these are written to.
 //!
-//! A program may close descriptors 0 to 2 and open a database, which gets number 2. So at
-//! start, before the program runs, the library notes which files its stdout and stderr
-//! are, and looks again before each line: another file gets nothing. The same holds for a
-//! descriptor that a setting names, such as `/dev/fd/3`.
+//! A program may close descriptors 0 to 2 and open a database, which gets number 2. So at start,
+//! before the program runs, the library notes the identity of its stdout and stderr, and checks it
+//! before each line: another file gets nothing. So it does for a descriptor that a setting names,
+//! such as `/dev/fd/3`.
 //!
-//! Whoever puts another file in the place of stderr, be it a log, gets no lines there: it
-//! looks the same as a database does. Only the kernel could tell a change between the
-//! look and the write that follows it.
+//! A program that replaces stderr by a log gets no lines there: the log cannot be told from a
+//! database. A replacement between the check and the write goes unnoticed.
 
 use core::ffi::c_int;
 use core::mem::MaybeUninit;
@@ -19,14 +18,14 @@ use core::sync::atomic::{
 use super::errno;
 use super::quiet;
 
-/// What the kernel knows a file by.
+/// The identity of a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Identity {
-    /// The device that it lies on.
+    /// The device that it is on.
     pub device: u64,
-    /// Its number there.
+    /// Its inode number.
     pub number: u64,
-    /// The device that it is, if it is one.
+    /// Its own device number, if it is a device.
     pub special: u64,
     /// Its kind, as in the mode of a file.
     pub kind: u32,
@@ -42,13 +41,13 @@ pub(crate) fn identity(fd: c_int) -> Option<Identity> {
     })
 }
 
-/// What the kernel says of the file that is open under this descriptor.
+/// The status of the file that is open under this descriptor.
 pub(crate) fn about(fd: c_int) -> Result<libc::stat, c_int> {
     let mut about = MaybeUninit::<libc::stat>::uninit();
     let place = about.as_mut_ptr();
-    // SAFETY: a place for the answer, which has the kernel's own form.
+    // SAFETY: room for the result in the kernel's own form.
     errno::checked(|| unsafe { libc::syscall(libc::SYS_fstat, fd, place) })?;
-    // SAFETY: the kernel has filled it.
+    // SAFETY: the call succeeded, so it is filled.
     Ok(unsafe { about.assume_init() })
 }
 
@@ -57,10 +56,10 @@ const CHANGING: u32 = 1;
 const CLOSED: u32 = 2;
 const OPEN: u32 = 3;
 
-/// A descriptor, and the file that it was when it was noted.
+/// A descriptor and the identity of its file when it was noted.
 struct Noted {
     fd: AtomicI32,
-    /// Release: what stands here is whole.
+    /// Stored with Release, after the identity.
     state: AtomicU32,
     device: AtomicU64,
     number: AtomicU64,
@@ -80,7 +79,7 @@ impl Noted {
         }
     }
 
-    /// Notes which file it is, unless that is known.
+    /// Notes the identity of the file, unless it is noted.
     fn note(&self) {
         let first = self
             .state
@@ -101,7 +100,7 @@ impl Noted {
         self.state.store(state, Release);
     }
 
-    /// The kind of file, if the descriptor still is the one that was noted.
+    /// The kind of the file, if the descriptor still has the file that was noted.
     fn still(&self) -> Option<u32> {
         self.note();
         if self.state.load(Acquire) != OPEN {
@@ -120,17 +119,17 @@ impl Noted {
 
 static STDOUT: Noted = Noted::new(libc::STDOUT_FILENO);
 static STDERR: Noted = Noted::new(libc::STDERR_FILENO);
-/// The one that a setting names.
+/// The descriptor that a setting names.
 static NAMED: Noted = Noted::new(-1);
 
-/// Notes what stdout and stderr are. To be called before the program runs; where that
-/// cannot be, the first line that is written does it.
+/// Notes the files of stdout and stderr. Called before the program runs; if that is impossible, by
+/// the first line that is written.
 pub(crate) fn note() {
     STDOUT.note();
     STDERR.note();
 }
 
-/// Notes what the descriptor is that `path` names, if it names one.
+/// Notes the file of the descriptor that `path` names, if it names one.
 pub(crate) fn note_named(path: &[u8]) {
     if let Some(fd) = own_number(path)
         && NAMED.state.load(Acquire) == UNKNOWN
@@ -164,18 +163,18 @@ pub(crate) fn own_number(path: &[u8]) -> Option<c_int> {
         .ok()
 }
 
-/// Milliseconds that somebody who reads stderr may take to read on.
+/// Milliseconds that a write waits for a reader of stderr.
 const PATIENCE: u64 = 1000;
-/// Waits that ran out: the next one is not waited for, until somebody reads again.
+/// Whether the last wait ran out: the next write does not wait, until one succeeds.
 static STUCK: AtomicU32 = AtomicU32::new(0);
 
-/// Whether stderr is still what it was at start.
+/// Whether stderr is still the file that it was at start.
 pub(crate) fn stderr_is_ours() -> bool {
     STDERR.still().is_some()
 }
 
-/// Writes `bytes` to the stderr that was there at start, or nowhere. It raises no signal,
-/// and takes a second at the most while nobody reads.
+/// Writes `bytes` to the stderr of the start, or nowhere. Raises no signal, and waits at most a
+/// second for a reader.
 pub(crate) fn write_to_stderr(bytes: &[u8]) {
     let Some(kind) = STDERR.still() else {
         return;
@@ -207,15 +206,15 @@ mod tests {
         let (null, full) = (open(c"/dev/null"), open(c"/dev/full"));
         let noted = Noted::new(null);
         assert_eq!(noted.still(), Some(libc::S_IFCHR));
-        // SAFETY: descriptors of the test's, as in what follows.
+        // SAFETY: the test's own descriptors.
         assert_eq!(unsafe { libc::dup2(full, null) }, null);
         assert_eq!(noted.still(), None, "another device");
         let again = open(c"/dev/null");
-        // SAFETY: as above.
+        // SAFETY: the test's own descriptors.
         assert_eq!(unsafe { libc::dup2(again, null) }, null);
         assert_eq!(noted.still(), Some(libc::S_IFCHR), "the same once more");
         for fd in [null, full, again] {
-            // SAFETY: as above.
+            // SAFETY: the test's own descriptors.
             unsafe { libc::close(fd) };
         }
         assert_eq!(Noted::new(-1).still(), None, "closed at start");

@@ -13,13 +13,13 @@ unsafe extern "C" {
     static environ: *const *const c_char;
 }
 
-/// Keeps the arguments that the loader hands to constructors.
+/// Keeps the arguments that the loader passes to constructors.
 pub(crate) fn keep_arguments(argc: c_int, argv: *mut *const c_char) {
     ARGC.store(argc, Relaxed);
     ARGV.store(argv, Relaxed);
 }
 
-/// The program's arguments, its name first; none if they are not known.
+/// The program's arguments, its name first; none if they are unknown.
 pub(crate) fn arguments() -> impl Iterator<Item = &'static [u8]> {
     let argv = ARGV.load(Relaxed);
     let count = if argv.is_null() {
@@ -37,10 +37,10 @@ pub(crate) fn arguments() -> impl Iterator<Item = &'static [u8]> {
 
 /// The value of an environment variable, if it is set.
 pub(crate) fn variable(name: &CStr) -> Option<&'static [u8]> {
-    // SAFETY: a C string; the answer is NULL or one, too.
+    // SAFETY: a C string; the result is NULL or a C string.
     let value = unsafe { libc::getenv(name.as_ptr()) };
-    // SAFETY: as above. It lives until the program changes the variable; the
-    // library reads its own once, at start.
+    // SAFETY: a C string that lives until the program changes the variable; the library reads its
+    // own variables once, at start.
     (!value.is_null()).then(|| unsafe { CStr::from_ptr(value) }.to_bytes())
 }
 
@@ -52,22 +52,22 @@ pub(crate) fn variables() -> impl Iterator<Item = &'static [u8]> {
         if entry.is_null() {
             return None;
         }
-        // SAFETY: the vector ends with NULL, and the walk ends there.
+        // SAFETY: the vector ends with NULL, where the walk ends.
         let string = unsafe { *entry };
         if string.is_null() {
             return None;
         }
-        // SAFETY: not past the NULL that ends it.
+        // SAFETY: at most at the NULL that ends it.
         entry = unsafe { entry.add(1) };
         // SAFETY: each entry is a C string.
         Some(unsafe { CStr::from_ptr(string) }.to_bytes())
     })
 }
 
-/// Whether the program runs with more rights than its user has (setuid and
-/// the like): then the environment is not to be trusted.
+/// Whether the program runs with more rights than its user (setuid, file capabilities): then the
+/// environment is not trusted.
 pub(crate) fn privileged() -> bool {
-    // SAFETY: a question without conditions; errno says whether there is such an entry.
+    // SAFETY: getauxval has no preconditions.
     errno::kept(|| unsafe { libc::getauxval(libc::AT_SECURE) != 0 })
 }
 

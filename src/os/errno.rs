@@ -1,8 +1,8 @@
 //! The thread's errno, which calls into the library leave as it is.
 //!
-//! C code relies on a free that succeeds to keep errno (POSIX 2024), and on malloc to do so
-//! too. So every function of `os/` that makes a system call, or calls a function of the C
-//! library that may, does it within [`kept`] or [`checked`]: nothing above has to care.
+//! C code relies on free (POSIX 2024) and on a malloc that succeeds to keep errno. So every function
+//! of `os/` that makes a system call, or calls a function of the C library that may, does it within
+//! [`kept`] or [`checked`]: callers need not care.
 
 use core::ffi::{c_int, c_long};
 
@@ -15,7 +15,7 @@ pub(crate) fn get() -> c_int {
 
 /// Sets the calling thread's errno.
 pub(crate) fn set(value: c_int) {
-    // SAFETY: as in `get`, the address is valid, and no other thread writes to it.
+    // SAFETY: the address is valid as long as the thread lives, and no other thread writes to it.
     unsafe { *libc::__errno_location() = value };
 }
 
@@ -26,7 +26,7 @@ pub(crate) fn no_memory<T>() -> *mut T {
     core::ptr::null_mut()
 }
 
-/// Runs `call` and puts errno back to what it was before.
+/// Runs `call` and restores errno.
 #[inline]
 pub(crate) fn kept<T>(call: impl FnOnce() -> T) -> T {
     let before = get();
@@ -35,8 +35,8 @@ pub(crate) fn kept<T>(call: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Runs `call`, which reports failure by a negative result and errno. Returns the result, or
-/// the error number; errno itself is left as it was before.
+/// Runs `call`, which reports failure by a negative result and errno. Returns the result or the
+/// error number, and restores errno.
 #[inline]
 pub(crate) fn checked(call: impl FnOnce() -> c_long) -> Result<usize, c_int> {
     kept(|| usize::try_from(call()).map_err(|_| get()))

@@ -1,13 +1,13 @@
-//! Small files of the kernel's, read whole into a buffer of the caller's. Where another thread
-//! could notice, reading takes none of the program's descriptors (`apart.rs`).
+//! Small files of the kernel, read whole into the caller's buffer. If other threads exist, no
+//! descriptor of the program is taken for that (`apart.rs`).
 
 use core::ffi::CStr;
 
 use super::apart;
 use super::sandbox;
 
-/// What the file at `path` says, as far as it fits and is text; `None` if it
-/// cannot be read, or a sandbox has no call for it.
+/// The content of the file at `path`, cut to the buffer and to valid UTF-8; `None` if it cannot be
+/// read, or a sandbox forbids the call.
 pub(crate) fn read<'a>(path: &CStr, buffer: &'a mut [u8]) -> Option<&'a str> {
     let len = sandbox::allows().then(|| apart::read(path, buffer))??;
     core::str::from_utf8(buffer.get(..len)?).ok()
@@ -43,7 +43,7 @@ mod tests {
                 assert!(read(c"/proc/self/statm", &mut buffer).is_some());
             }
         });
-        // Whatever other tests have open: only a file of the reader's would be this one.
+        // Other tests may have files open, but not this one.
         let mut seen = 0;
         for _ in 0..2000 {
             for fd in 0..64 {

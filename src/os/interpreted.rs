@@ -1,12 +1,12 @@
-//! What Miri cannot interpret, said in Rust: calls of the kernel that it does not know, and
-//! the word that is defined in assembly. Only there under Miri (`make miri`).
+//! Rust in place of what Miri cannot interpret: unknown system calls, and the word that is defined
+//! in assembly. Compiled under Miri only.
 
 use core::cell::Cell;
 use core::ffi::{c_char, c_int, c_uchar, c_void};
 use core::ptr::NonNull;
 
 unsafe extern "Rust" {
-    /// What the thread word starts as (`start_at!`).
+    /// The initial value of the thread word (`start_at!`).
     safe fn obmalloc_thread_word() -> NonNull<()>;
 }
 
@@ -15,47 +15,47 @@ std::thread_local! {
     pub static WORD: Cell<NonNull<()>> = Cell::new(obmalloc_thread_word());
 }
 
-/// Nothing is unmapped: Miri can only give a mapping back as a whole.
+/// Unmaps nothing: Miri can only unmap a whole mapping.
 ///
 /// # Safety
-/// As the kernel's.
+/// The contract of the system call.
 pub unsafe fn munmap(_: *mut c_void, _: usize) -> c_int {
     0
 }
 
-/// Pages that nobody needs are zero. No other advice is taken.
+/// Zeroes purged pages, and ignores other advice.
 ///
 /// # Safety
-/// As the kernel's.
+/// The contract of the system call.
 pub unsafe fn madvise(start: *mut c_void, size: usize, advice: c_int) -> c_int {
     if advice != libc::MADV_DONTNEED {
         return -1;
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: the pages are the caller's and have no live data, by the contract of DONTNEED.
     unsafe { start.write_bytes(0, size) };
     0
 }
 
-/// Whatever is asked about is mapped.
+/// Reports every page as mapped.
 ///
 /// # Safety
-/// As the kernel's.
+/// The contract of the system call.
 pub unsafe fn mincore(_: *mut c_void, _: usize, _: *mut c_uchar) -> c_int {
     0
 }
 
-/// Mappings have no names.
+/// Ignores names of mappings.
 ///
 /// # Safety
-/// As the kernel's.
+/// The contract of the system call.
 pub unsafe fn prctl(_: c_int, _: usize, _: *mut u8, _: usize, _: *const c_char) -> c_int {
     -1
 }
 
-/// Nobody counts.
+/// Reports that there are no counts.
 ///
 /// # Safety
-/// As the kernel's.
+/// The contract of the system call.
 pub unsafe fn getrusage(_: c_int, _: *mut libc::rusage) -> c_int {
     -1
 }

@@ -1,7 +1,7 @@
 //! Calls of the dynamic loader that no fork may interrupt.
 //!
 //! `dlsym`, `dl_iterate_phdr` and `dladdr` take the loader's lock. The C library's fork does
-//! not: a child that is copied while another thread of ours holds the lock never gets it, and
+//! not: a child that is copied while one of these calls holds the lock never gets it, and
 //! hangs at its own first look-up, which is its first allocation. So a fork waits until no
 //! thread is in the loader on this library's behalf, and a thread that wants to call the loader
 //! waits until no other thread forks.

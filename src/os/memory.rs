@@ -1,9 +1,9 @@
-//! Address space from the kernel and back to it (layer -1).
+//! Address space from the kernel (layer -1): mapped, purged, unmapped.
 //!
-//! Sizes are in bytes and multiples of the OS page, which is asked for and not
-//! assumed: 4, 16 and 64 KiB all occur. What is mapped is zero and private.
-//! Nothing is reserved ahead unless a setting asks (guard/): the library has to
-//! work under `ulimit -v`, in small containers and under valgrind.
+//! Sizes are in bytes and multiples of the OS page, whose size is read from the kernel: 4, 16 and
+//! 64 KiB all occur. Mappings are zero and private. Nothing is reserved ahead unless a setting
+//! requires it (guard/): the library works under `ulimit -v`, in small containers and under
+//! valgrind.
 
 use core::ffi::{c_int, c_void};
 use core::ptr::{self, NonNull};
@@ -24,7 +24,7 @@ pub(crate) fn page_size() -> usize {
     static KNOWN: AtomicUsize = AtomicUsize::new(0);
     match KNOWN.load(Relaxed) {
         0 => {
-            // SAFETY: a question without conditions.
+            // SAFETY: sysconf has no preconditions.
             let answer = errno::kept(|| unsafe { libc::sysconf(libc::_SC_PAGESIZE) });
             let size = usize::try_from(answer).ok().filter(|n| n.is_power_of_two());
             let size = size.unwrap_or(4096);
@@ -35,7 +35,7 @@ pub(crate) fn page_size() -> usize {
     }
 }
 
-/// Maps `size` bytes anywhere. `None` if the kernel has no more to give.
+/// Maps `size` bytes anywhere. `None` if the kernel refuses.
 pub(crate) fn map(size: usize) -> Option<NonNull<u8>> {
     #[cfg(feature = "model")]
     if faults::MAP.strikes() {
@@ -47,8 +47,7 @@ pub(crate) fn map(size: usize) -> Option<NonNull<u8>> {
 fn anonymous(size: usize, access: c_int, more: c_int) -> Option<NonNull<u8>> {
     let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | more;
     let p = errno::kept(|| {
-        // SAFETY: a fresh private mapping at an address of the kernel's choice
-        // touches nothing that exists.
+        // SAFETY: a new private mapping at an address of the kernel's choice replaces nothing.
         unsafe { libc::mmap(ptr::null_mut(), size, access, kind, -1, 0) }
     });
     if p == libc::MAP_FAILED {
@@ -58,9 +57,9 @@ fn anonymous(size: usize, access: c_int, more: c_int) -> Option<NonNull<u8>> {
     }
 }
 
-/// Maps `size` bytes between two pages that nobody can access: what runs beyond the end of a
-/// neighbour, on either side, faults before it comes here. For what the library itself keeps; the
-/// kernel need not set memory aside for it. To be given back by [`unmap_fenced`].
+/// Maps `size` bytes between two inaccessible pages: an overflow of a neighbour on either side
+/// faults before it reaches these bytes. For the library's own data, without reserving memory for
+/// it (NORESERVE). Unmapped by [`unmap_fenced`].
 pub(crate) fn map_fenced(size: usize) -> Option<NonNull<u8>> {
     #[cfg(feature = "model")]
     if faults::MAP.strikes() {
@@ -68,16 +67,16 @@ pub(crate) fn map_fenced(size: usize) -> Option<NonNull<u8>> {
     }
     let access = libc::PROT_READ | libc::PROT_WRITE;
     let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
-    // (By `mmap`, since a sandbox may not have `mprotect`.)
+    // (By `mmap`, since a sandbox may forbid `mprotect`.)
     fenced(size, |start| {
         let start = start.as_ptr().cast();
-        // SAFETY: in the place of pages that `fenced` has reserved for it.
+        // SAFETY: replaces pages that `fenced` has reserved for this mapping.
         errno::kept(|| unsafe { libc::mmap(start, size, access, kind, -1, 0) } != libc::MAP_FAILED)
     })
 }
 
-/// Reserves `size` bytes, rounded up to OS pages, between two more, and has `fill` put a mapping in
-/// the place of those bytes. `None`, and nothing is mapped, if the kernel refuses either.
+/// Reserves `size` bytes, rounded up to OS pages, between two inaccessible pages, and calls `fill`,
+/// which maps them. `None` if the kernel refuses one of the two; then nothing is mapped.
 #[cfg(not(any(miri, all(test, loom))))]
 pub(crate) fn fenced(size: usize, fill: impl FnOnce(NonNull<u8>) -> bool) -> Option<NonNull<u8>> {
     let page = page_size();
@@ -89,44 +88,44 @@ pub(crate) fn fenced(size: usize, fill: impl FnOnce(NonNull<u8>) -> bool) -> Opt
     if fill(start) {
         return Some(start);
     }
-    // SAFETY: reserved just now; nobody has seen it.
+    // SAFETY: the new reservation, to which no pointer exists.
     unsafe { unmap(fence, whole) };
     None
 }
 
-/// Under Miri, which knows no pages that cannot be accessed, and in the models, which map anew for
-/// every order of events, more than a process may have mappings: without fences.
+/// Without fences: under Miri, which has no inaccessible pages, and in the models, which map anew
+/// for every order of events, more often than a process may have mappings.
 #[cfg(any(miri, all(test, loom)))]
 pub(crate) fn fenced(size: usize, _: impl FnOnce(NonNull<u8>) -> bool) -> Option<NonNull<u8>> {
     anonymous(size, libc::PROT_READ | libc::PROT_WRITE, 0)
 }
 
-/// Gives back what [`map_fenced`] or [`fenced`] mapped, with both fences.
+/// Unmaps a mapping of [`map_fenced`] or [`fenced`], with both fences.
 ///
 /// # Safety
-/// `size` is the size that was mapped, and nothing points there any more.
+/// `size` is the size that was mapped, and no pointer into the mapping is used any more.
 pub(crate) unsafe fn unmap_fenced(start: NonNull<u8>, size: usize) {
     let page = page_size();
     if cfg!(any(miri, all(test, loom))) {
-        // SAFETY: mapped by `fenced`, and given up by the caller.
+        // SAFETY: mapped by `fenced`; by the contract above it is used no more.
         return unsafe { unmap(start, size) };
     }
     // SAFETY: `fenced` reserved a page before `start`.
     let fence = unsafe { start.sub(page) };
-    // SAFETY: the reservation as a whole, which the caller has given up.
+    // SAFETY: the whole reservation; by the contract above it is used no more.
     unsafe { unmap(fence, size.next_multiple_of(page) + 2 * page) };
 }
 
-// Not the symbol of the same name that a program may export.
+// Hidden, because a program may export a symbol of this name.
 #[cfg(not(any(test, miri)))]
 core::arch::global_asm!(".hidden _end");
 
-/// Where the pages end that hold the library's own data: its statics, and with the archive those of
-/// the program it is linked into.
+/// The end of the pages of the library's own data: its statics, and with the archive those of the
+/// program that it is linked into.
 #[cfg(not(any(test, miri)))]
 pub(crate) fn end_of_data() -> usize {
     unsafe extern "C" {
-        /// The linker's: the first byte behind the data.
+        /// Set by the linker: the first byte after the data.
         static _end: u8;
     }
     let end = (&raw const _end).addr();
@@ -139,14 +138,14 @@ pub(crate) fn end_of_data() -> usize {
     0
 }
 
-/// Bytes of addresses that the process may have, if there is a limit to that.
+/// The limit of the process's address space in bytes (RLIMIT_AS), if there is one.
 pub(crate) fn address_limit() -> Option<usize> {
     let mut limit = libc::rlimit {
         rlim_cur: libc::RLIM_INFINITY,
         rlim_max: libc::RLIM_INFINITY,
     };
     let read = || {
-        // SAFETY: a place for the answer.
+        // SAFETY: `limit` has room for the result.
         unsafe { libc::getrlimit(libc::RLIMIT_AS, &raw mut limit) }
     };
     let known = sandbox::allows() && errno::kept(read) == 0;
@@ -154,56 +153,54 @@ pub(crate) fn address_limit() -> Option<usize> {
     limited.then(|| usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX))
 }
 
-/// Takes `size` bytes of addresses that nobody can read or write until they are
-/// [`open`]ed. No memory is set aside for them. `None` if the kernel refuses.
+/// Reserves `size` bytes of address space, inaccessible until they are [`open`]ed, without
+/// memory. `None` if the kernel refuses.
 pub(crate) fn reserve(size: usize) -> Option<NonNull<u8>> {
     anonymous(size, libc::PROT_NONE, libc::MAP_NORESERVE)
 }
 
-/// As [`map_fenced`], for what will mostly never be touched: no huge page backs it.
+/// As [`map_fenced`], for data that is mostly never touched: no huge page backs it.
 pub(crate) fn map_sparse(size: usize) -> Option<NonNull<u8>> {
     let base = map_fenced(size)?;
     advise_small_pages(base, size);
     Some(base)
 }
 
-/// Lets `size` bytes at `address` be read and written. False if the kernel has no
-/// place for one mapping more.
+/// Makes `size` bytes at `address` readable and writable. False if the process has its maximum of
+/// mappings.
 ///
 /// # Safety
-/// Whole OS pages of a private mapping of the caller's.
+/// The bytes are whole OS pages of a private mapping of the caller.
 pub(crate) unsafe fn open(address: usize, size: usize) -> bool {
-    // SAFETY: the caller's promise.
+    // SAFETY: whole pages of the caller's own mapping, by the contract above.
     unsafe { protect(address, size, libc::PROT_READ | libc::PROT_WRITE) }
 }
 
-/// Lets nobody read or write `size` bytes at `address` any more, and gives their
-/// memory back: opened again, they read as zero. False if the kernel has no place
-/// for one mapping more; then they stay as they are.
+/// Makes `size` bytes at `address` inaccessible and returns their memory: opened again, they read
+/// as zero. False if the process has its maximum of mappings; then they stay as they are.
 ///
 /// # Safety
-/// As for [`open`], and nothing lives there.
+/// The bytes are whole OS pages of a private mapping of the caller, with no live data.
 pub(crate) unsafe fn close(address: usize, size: usize) -> bool {
-    // SAFETY: the caller's promise.
+    // SAFETY: whole pages of the caller's own mapping, by the contract above.
     let closed = unsafe { protect(address, size, libc::PROT_NONE) };
     if closed {
-        // SAFETY: the caller's promise.
+        // SAFETY: whole pages of the caller's own mapping, by the contract above.
         unsafe { purge(address, size) };
     }
     closed
 }
 
 /// # Safety
-/// As for [`open`].
+/// The bytes are whole OS pages of a private mapping of the caller.
 unsafe fn protect(address: usize, size: usize, access: c_int) -> bool {
     let start = ptr::with_exposed_provenance_mut(address);
-    // SAFETY: whole pages of the caller's own mapping, which it vouches for.
+    // SAFETY: whole pages of the caller's own mapping, by the contract above.
     sandbox::allows() && errno::kept(|| unsafe { libc::mprotect(start, size, access) == 0 })
 }
 
-/// Maps an OS page that is zero again in each child that gets a copy of the
-/// memory, whoever makes it. `None` if there is none, or the kernel has no such
-/// (before 4.14).
+/// Maps an OS page that the kernel wipes in each child with a copy of the memory, even without fork
+/// handlers (MADV_WIPEONFORK). `None` if the kernel refuses or does not support it (before 4.14).
 pub(crate) fn map_wiped_in_children() -> Option<NonNull<u8>> {
     let (size, advice) = (page_size(), libc::MADV_WIPEONFORK);
     let page = if sandbox::allows() {
@@ -211,19 +208,19 @@ pub(crate) fn map_wiped_in_children() -> Option<NonNull<u8>> {
     } else {
         None
     }?;
-    // SAFETY: a page that nobody has seen.
+    // SAFETY: a new page, to which no pointer exists.
     if unsafe { advise(page.as_ptr().cast(), size, advice) } {
         return Some(page);
     }
-    // SAFETY: nobody has seen it.
+    // SAFETY: a new page, to which no pointer exists.
     unsafe { unmap_fenced(page, size) };
     None
 }
 
-/// Gives `size` bytes at `base` back, addresses and all.
+/// Unmaps `size` bytes at `base`.
 ///
 /// # Safety
-/// They were mapped here, and nothing points into them any more.
+/// They were mapped by this module, and no pointer into them is used any more.
 pub(crate) unsafe fn unmap(base: NonNull<u8>, size: usize) {
     #[cfg(all(test, loom))]
     crate::sync::execution::forget(base.addr().get(), size);
@@ -231,22 +228,21 @@ pub(crate) unsafe fn unmap(base: NonNull<u8>, size: usize) {
     if faults::UNMAP.strikes() {
         return;
     }
-    // SAFETY: a mapping made here, of which the caller vouches that nothing points into it.
-    // Failure (ENOMEM when a mapping would have to be split in too many) leaves it mapped,
-    // which harms nobody.
+    // SAFETY: a mapping of this module, by the contract above used no more. On failure (ENOMEM if
+    // the split of a mapping would exceed the maximum) it stays mapped, which does no harm.
     errno::kept(|| unsafe { munmap(base.as_ptr().cast(), size) });
 }
 
 /// Maps `size` bytes at a multiple of `size`, a power of two.
 ///
-/// Neighbouring mappings are mostly laid one below the other, so the plain
-/// way is tried first: after one aligned arena the next is aligned too.
+/// The kernel mostly puts a mapping right below the last one, so a plain mapping is tried first:
+/// after one aligned arena the next is aligned, too.
 pub(crate) fn map_aligned(size: usize) -> Option<NonNull<u8>> {
     let plain = map(size)?;
     if plain.addr().get().is_multiple_of(size) {
         return Some(plain);
     }
-    // SAFETY: mapped just now; nobody has seen it.
+    // SAFETY: a new mapping, to which no pointer exists.
     unsafe { unmap(plain, size) };
     let wide = map(2 * size)?;
     let before = wide.addr().get().next_multiple_of(size) - wide.addr().get();
@@ -254,44 +250,45 @@ pub(crate) fn map_aligned(size: usize) -> Option<NonNull<u8>> {
     // SAFETY: `before <= size`, so this stays within the mapping.
     let base = unsafe { wide.add(before) };
     if before > 0 {
-        // SAFETY: the part below `base`, which nobody has seen.
+        // SAFETY: the part of the new mapping before `base`, to which no pointer exists.
         unsafe { unmap(wide, before) };
     }
     if after > 0 {
         // SAFETY: the part above `base + size`, still within the mapping.
         let end = unsafe { base.add(size) };
-        // SAFETY: as above; nobody has seen it.
+        // SAFETY: a part of the new mapping, to which no pointer exists.
         unsafe { unmap(end, after) };
     }
     Some(base)
 }
 
-/// False if the kernel refuses, or a sandbox would.
+/// False if the kernel refuses, or a sandbox forbids the call.
 ///
 /// # Safety
-/// As the advice demands.
+/// The effect of the advice on these pages is sound.
 unsafe fn advise(start: *mut c_void, size: usize, advice: c_int) -> bool {
     #[cfg(feature = "model")]
     if faults::ADVISE.strikes() {
         return false;
     }
-    // SAFETY: the caller vouches for what the advice does to these pages.
+    // SAFETY: the effect of the advice is sound by the contract above.
     sandbox::allows() && errno::kept(|| unsafe { madvise(start, size, advice) == 0 })
 }
 
-/// Gives the memory of `size` bytes at `address` back, and keeps the addresses:
-/// they read as zero from now on. False if they stay as they are: the kernel refuses what
-/// is locked, and a sandbox may not know the call.
+/// Purges `size` bytes at `address`: their memory is returned to the OS, the addresses stay and
+/// read as zero. False if nothing changed: the kernel refuses locked pages, and a sandbox may
+/// forbid the call.
 ///
 /// # Safety
-/// Whole OS pages of a private mapping, on which nothing lives.
+/// The bytes are whole OS pages of a private mapping, with no live data.
 pub(crate) unsafe fn purge(address: usize, size: usize) -> bool {
     let start = ptr::with_exposed_provenance_mut(address);
-    // SAFETY: the caller's promise.
+    // SAFETY: whole pages of the caller's own mapping, by the contract above.
     unsafe { advise(start, size, libc::MADV_DONTNEED) }
 }
 
-/// Whether nothing is mapped at `address`, as far as the kernel says so, and may be asked.
+/// Whether nothing is mapped at `address`. False if that is unknown, because a sandbox may forbid
+/// the call.
 pub(crate) fn is_unmapped(address: usize) -> bool {
     if !sandbox::allows() {
         return false;
@@ -300,33 +297,30 @@ pub(crate) fn is_unmapped(address: usize) -> bool {
     let start = ptr::with_exposed_provenance_mut(page);
     let mut resident = [0];
     errno::kept(|| {
-        // SAFETY: a question about one page, and a place for the answer.
+        // SAFETY: a query of one page, with room for the result.
         let refused = unsafe { mincore(start, page_size(), resident.as_mut_ptr()) } != 0;
         refused && errno::get() == libc::ENOMEM
     })
 }
 
-/// Brings the memory of `size` bytes at `address` in at once, as writing to each page
-/// would one by one. False where the kernel cannot (before 5.14, or when memory is
-/// short): then writing does it.
+/// Prefaults `size` bytes at `address`, as a write to each page would. False if the kernel cannot
+/// (before 5.14, or when memory is short): then the writes fault the pages in.
 pub(crate) fn populate(address: usize, size: usize) -> bool {
     let start = ptr::with_exposed_provenance_mut(address);
     // SAFETY: changes no content, whatever is mapped there.
     unsafe { advise(start, size, libc::MADV_POPULATE_WRITE) }
 }
 
-/// Asks the kernel not to back `size` bytes at `base` with huge pages.
-///
-/// Where huge pages are always on, the first byte touched in an arena would
-/// otherwise cost 2 MiB.
+/// Marks `size` bytes at `base` NOHUGEPAGE. Where huge pages are always on, the first byte touched
+/// in an arena would otherwise cost 2 MiB.
 pub(crate) fn advise_small_pages(base: NonNull<u8>, size: usize) {
-    // SAFETY: advice changes no content, whatever is mapped there. A kernel
-    // built without huge pages says EINVAL, which is as good.
+    // SAFETY: the advice changes no content, whatever is mapped there. A kernel without huge pages
+    // returns EINVAL, which has the same effect.
     unsafe { advise(base.as_ptr().cast(), size, libc::MADV_NOHUGEPAGE) };
 }
 
-/// Asks for huge pages in `size` bytes at `base`, where the system's setting
-/// allows that. False if the kernel has none, or may not be asked.
+/// Marks `size` bytes at `base` HUGEPAGE. False if the kernel has no huge pages, or a sandbox
+/// forbids the call.
 pub(crate) fn advise_huge_pages(base: NonNull<u8>, size: usize) -> bool {
     // SAFETY: advice changes no content, whatever is mapped there.
     unsafe { advise(base.as_ptr().cast(), size, libc::MADV_HUGEPAGE) }
@@ -352,12 +346,12 @@ mod tests {
             for offset in [0, size / 2, size - 1] {
                 // SAFETY: within the mapping.
                 let byte = unsafe { base.add(offset) };
-                // SAFETY: as above; read, then written.
+                // SAFETY: within the mapping; read, then written.
                 assert_eq!(unsafe { byte.read() }, 0);
-                // SAFETY: as above.
+                // SAFETY: within the mapping.
                 unsafe { byte.write(1) };
             }
-            // SAFETY: nothing points there any more.
+            // SAFETY: no pointer into the mapping is used any more.
             unsafe { unmap(base, size) };
         }
     }
@@ -368,17 +362,17 @@ mod tests {
         let base = reserve(3 * page).unwrap();
         let address = base.as_ptr().expose_provenance() + page;
         for _ in 0..2 {
-            // SAFETY: a page of the mapping, which is of no use to anyone else.
+            // SAFETY: a page of the test's own mapping.
             assert!(unsafe { open(address, page) });
             let byte: *mut u8 = ptr::with_exposed_provenance_mut(address);
-            // SAFETY: opened just now.
+            // SAFETY: the page is open.
             assert_eq!(unsafe { byte.read() }, 0);
-            // SAFETY: as above.
+            // SAFETY: a page of the test's own mapping.
             unsafe { byte.write(1) };
-            // SAFETY: as above.
+            // SAFETY: the page is open.
             assert!(unsafe { close(address, page) });
         }
-        // SAFETY: nothing points there any more.
+        // SAFETY: no pointer into the mapping is used any more.
         unsafe { unmap(base, 3 * page) };
         assert!(reserve(usize::MAX & !(page - 1)).is_none());
     }

@@ -1,5 +1,5 @@
-//! The floor that talks to the kernel and the C library: mappings, locks, the
-//! thread word, lines of text. Nothing here knows what an allocator is.
+//! The kernel and the C library: mappings, locks, threads, the thread word, the dynamic loader,
+//! files, the process and its cgroup, lines of text. Nothing here is about allocators.
 
 #[cfg(feature = "model")]
 pub mod faults;

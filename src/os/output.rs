@@ -7,11 +7,11 @@
 //!    dropped     removed
 //! ```
 //!
-//! A target that is there and may not be replaced (its folder is read-only, it is mounted,
-//! it has a second name or another owner) is written in place, and left empty where that
-//! fails. A FIFO, a terminal or a descriptor gets the bytes one behind the other; a FIFO
-//! that nobody has open is an error, and nothing waits for a reader longer than a second.
-//! `target.rs` says what a path leads to, `quiet.rs` why no write raises a signal.
+//! A target that exists and cannot be replaced (its folder is read-only, it is mounted, it has a
+//! second name or another owner) is written in place, and left empty if that fails. A FIFO, a
+//! terminal or a descriptor gets the bytes in sequence; a FIFO without a reader is an error, and no
+//! write waits for a reader longer than a second. `target.rs` resolves paths; `quiet.rs` keeps
+//! writes from raising signals.
 
 use core::ffi::{CStr, c_int};
 use core::fmt::{self, Write};
@@ -21,12 +21,12 @@ use super::descriptor::{self, about};
 use super::target::{self, Name, Target};
 use super::{clock, errno, memory, quiet, text};
 
-/// Milliseconds that a reader may take to read on.
+/// Milliseconds that a write waits for a reader.
 const PATIENCE: u64 = 1000;
-/// Times that a new name is tried.
+/// New names that are tried.
 const TRIES: u64 = 8;
 
-/// What needs room: on the heap there is none, and on the stack there may be little.
+/// The buffers, in memory of their own: there is no heap, and the stack may be small.
 struct Room {
     target: Name,
     beside: Name,
@@ -38,11 +38,11 @@ const BUFFER: usize = 4096;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum How {
-    /// A descriptor that the program has open.
+    /// A descriptor of the program.
     Own,
-    /// Opened here; nothing is taken back of what is written.
+    /// Opened here; written bytes stay.
     Stream,
-    /// Opened here, and emptied where it cannot be made whole.
+    /// Opened here, and emptied if it cannot be completed.
     InPlace,
     /// Under another name, which is removed unless it becomes the target's.
     Beside,
@@ -59,13 +59,12 @@ pub(crate) struct Output {
     len: usize,
     /// The first error.
     failed: Option<c_int>,
-    /// There is nothing more to do.
+    /// Whether the file is finished.
     whole: bool,
 }
 
 impl Output {
-    /// Begins a file at the path that `fill` makes; if there is none yet, it will have this
-    /// mode.
+    /// Begins a file at the path that `fill` writes; a new file gets this mode.
     #[cold]
     pub(crate) fn create(
         mode: u32,
@@ -120,12 +119,12 @@ impl Output {
         self.fd = open(self.room().target.as_c(), libc::O_WRONLY | more, 0)?;
         self.how = How::Stream;
         self.kind = about(self.fd)?.st_mode & libc::S_IFMT;
-        // What was a FIFO a moment ago may be a file.
+        // The FIFO may have been replaced by a file.
         let is_stream = append || matches!(self.kind, libc::S_IFIFO | libc::S_IFCHR);
         if is_stream { Ok(()) } else { Err(libc::EPERM) }
     }
 
-    /// Opens a file that will replace the one that is there.
+    /// Opens a file that will replace the existing one.
     fn replace(&mut self, there: &libc::stat) -> Result<(), c_int> {
         if !target::is_trusted(there) {
             return Err(libc::EEXIST); // it keeps its owner and its names
@@ -134,7 +133,7 @@ impl Output {
         let mode = there.st_mode & 0o777;
         self.open_beside(mode)?;
         let fd = self.fd;
-        // SAFETY: a descriptor of ours. (Where the mode cannot be set, fewer have access.)
+        // SAFETY: a descriptor opened here. (If the mode cannot be set, fewer users have access.)
         let _ = errno::checked(|| unsafe { libc::syscall(libc::SYS_fchmod, fd, mode) });
         Ok(())
     }
@@ -161,7 +160,7 @@ impl Output {
         Err(libc::EEXIST)
     }
 
-    /// Opens the target itself, and empties it.
+    /// Opens the target itself and truncates it.
     fn open_in_place(&mut self) -> Result<(), c_int> {
         self.fd = open(
             self.room().target.as_c(),
@@ -178,7 +177,7 @@ impl Output {
         empty(self.fd)
     }
 
-    /// Whether parts of it can be written in any order.
+    /// Whether its parts can be written in any order.
     pub(crate) fn has_places(&self) -> bool {
         match self.how {
             How::Own => false,
@@ -187,17 +186,17 @@ impl Output {
         }
     }
 
-    /// Writes `bytes` at this distance from the beginning. Not together with `write_str`.
+    /// Writes `bytes` at this offset. Not together with `write_str`.
     pub(crate) fn put(&self, at: u64, bytes: &[u8]) -> Result<(), c_int> {
         quiet::write_all_at(self.fd, at, bytes)
     }
 
-    /// The error that it failed by.
+    /// The first error.
     pub(crate) fn error(&self) -> Option<c_int> {
         self.failed
     }
 
-    /// Sends what is in the buffer.
+    /// Writes the buffer.
     fn send(&mut self) -> Result<(), c_int> {
         let (fd, kind, len) = (self.fd, self.kind, core::mem::take(&mut self.len));
         if self.failed.is_none() {
@@ -206,7 +205,7 @@ impl Output {
         self.failed.map_or(Ok(()), Err)
     }
 
-    /// Ends the file, which is whole then.
+    /// Completes the file.
     #[cold]
     pub(crate) fn finish(mut self) -> Result<(), c_int> {
         self.send()?;
@@ -220,7 +219,7 @@ impl Output {
                 self.close()?;
                 let Room { target, beside, .. } = self.room();
                 match rename(beside.as_c(), target.as_c()) {
-                    // The target is mounted, or of a folder that keeps files to their owners.
+                    // The target is mounted, or its folder is sticky.
                     Err(libc::EBUSY | libc::EPERM | libc::EACCES | libc::EXDEV) => self.copy(),
                     done => {
                         self.whole = done.is_ok();
@@ -235,7 +234,7 @@ impl Output {
         close(core::mem::replace(&mut self.fd, -1))
     }
 
-    /// Copies what was written beside into the target.
+    /// Copies the temporary file into the target.
     fn copy(&mut self) -> Result<(), c_int> {
         let beside = self.room().beside.as_c();
         let from = open(beside, libc::O_RDONLY | libc::O_NOFOLLOW, 0)?;
@@ -252,7 +251,7 @@ impl Output {
         let mut at = 0;
         loop {
             let place = bytes.as_mut_ptr();
-            // SAFETY: a place for that many bytes.
+            // SAFETY: the buffer has room for its own length.
             let call = || unsafe { libc::syscall(libc::SYS_read, from, place, BUFFER) };
             let n = errno::checked(call)?;
             if n == 0 {
@@ -278,7 +277,7 @@ impl Drop for Output {
         if self.how != How::Own && self.fd >= 0 {
             let _ = self.close();
         }
-        // SAFETY: mapped by `create` with this size, and nothing points there any more.
+        // SAFETY: mapped by `create` with this size; no borrow of it outlives `self`.
         unsafe { memory::unmap(self.room.cast(), room_bytes()) };
     }
 }
@@ -306,28 +305,28 @@ fn room_bytes() -> usize {
     size_of::<Room>().next_multiple_of(memory::page_size())
 }
 
-/// Opens a file: nothing waits for the other end of a FIFO, no terminal becomes the
-/// process's own, and no program that it executes inherits it.
+/// Opens a file without waiting for the other end of a FIFO (NONBLOCK), without a controlling
+/// terminal (NOCTTY), closed on exec.
 fn open(path: &CStr, flags: c_int, mode: u32) -> Result<c_int, c_int> {
     let flags = flags | libc::O_CLOEXEC | libc::O_NOCTTY | libc::O_NONBLOCK;
     let path = path.as_ptr();
-    // SAFETY: a C string; the mode goes with O_CREAT.
+    // SAFETY: a C string; the mode belongs to O_CREAT.
     let call = || unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path, flags, mode) };
     errno::checked(call).map(|fd| fd as c_int)
 }
 
 fn close(fd: c_int) -> Result<(), c_int> {
-    // SAFETY: a descriptor that was opened here, and is not used any more.
+    // SAFETY: a descriptor that was opened here and is used no more.
     errno::checked(|| unsafe { libc::syscall(libc::SYS_close, fd) }).map(|_| ())
 }
 
-/// Cuts the file to nothing.
+/// Truncates the file.
 fn empty(fd: c_int) -> Result<(), c_int> {
     // SAFETY: a descriptor that was opened here.
     errno::checked(|| unsafe { libc::syscall(libc::SYS_ftruncate, fd, 0u64) }).map(|_| ())
 }
 
-/// Whether this user may write to the file, which does not follow from its folder.
+/// Whether this user may write to the file itself.
 fn may_write(path: &CStr) -> Result<(), c_int> {
     let path = path.as_ptr();
     // SAFETY: a C string.
@@ -337,7 +336,7 @@ fn may_write(path: &CStr) -> Result<(), c_int> {
 
 fn rename(from: &CStr, to: &CStr) -> Result<(), c_int> {
     let (here, from, to) = (libc::AT_FDCWD, from.as_ptr(), to.as_ptr());
-    // SAFETY: two C strings. (The older calls of this kind are not on every machine.)
+    // SAFETY: two C strings. (`rename` is not a system call on every architecture.)
     let call = || unsafe { libc::syscall(libc::SYS_renameat2, here, from, here, to, 0) };
     errno::checked(call).map(|_| ())
 }
@@ -349,7 +348,7 @@ fn unlink(path: &CStr) {
     let _ = errno::checked(call);
 }
 
-/// Why a file cannot be written, for people.
+/// The reason of an error, as text.
 pub(crate) fn reason(error: c_int) -> &'static str {
     match error {
         libc::EACCES | libc::EROFS => "permission denied",

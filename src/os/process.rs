@@ -1,4 +1,4 @@
-//! What the process takes as a whole, as the kernel and the C library say.
+//! The memory of the whole process, by the kernel's and the C library's counts.
 
 use core::ffi::CStr;
 use core::ptr;
@@ -15,14 +15,14 @@ use super::memory::page_size;
 use super::sandbox;
 use super::weak::{function, weak_symbol};
 
-/// The process that this one's parent is now, if a sandbox lets us know.
+/// The process id of the parent now; `None` if a sandbox forbids the call.
 pub(crate) fn parent() -> Option<i32> {
     // SAFETY: `getppid` has no conditions, and never fails.
     sandbox::allows().then(|| unsafe { libc::getppid() })
 }
 
-/// Whether a filter of system calls (seccomp) is on, as `/proc` says; `None` if it does not.
-/// Opens a file: only for the start, while the process has one thread.
+/// Whether a filter of system calls (seccomp) is on; `None` without `/proc`. Opens a file: for the
+/// start only, while the process has one thread.
 #[cold]
 pub(crate) fn is_filtered() -> Option<bool> {
     let mut buffer = [0; 4096];
@@ -33,7 +33,7 @@ pub(crate) fn is_filtered() -> Option<bool> {
     Some(mode.trim() != "0")
 }
 
-/// Bytes of the process that are in memory; `None` without `/proc`.
+/// The resident memory of the process in bytes; `None` without `/proc`.
 pub(crate) fn resident() -> Option<usize> {
     let mut buffer = [0; 128];
     let text = read(c"/proc/self/statm", &mut buffer)?;
@@ -41,36 +41,36 @@ pub(crate) fn resident() -> Option<usize> {
     Some(pages.parse::<usize>().ok()? * page_size())
 }
 
-/// The most that the process ever had in memory, in bytes, as far as the kernel says so: one
-/// system call, without a file. It may be the program's before this one (`execve` keeps it).
+/// The peak of the resident memory in bytes, if the kernel reports it: one system call, without a
+/// file. It may be that of the program before `execve`.
 pub(crate) fn peak() -> Option<usize> {
     let mut usage = core::mem::MaybeUninit::<libc::rusage>::uninit();
     let which = libc::RUSAGE_SELF;
     let known = errno::kept(|| {
-        // SAFETY: a place for the answer.
+        // SAFETY: `usage` has room for the result.
         unsafe { getrusage(which, usage.as_mut_ptr()) }
     }) == 0;
-    // SAFETY: filled, if the kernel says so.
+    // SAFETY: the call succeeded, so it is filled.
     let usage = known.then(|| unsafe { usage.assume_init() })?;
     usize::try_from(usage.ru_maxrss).ok()?.checked_mul(1024)
 }
 
-/// What the C library's malloc has.
+/// The memory of the C library's malloc.
 #[derive(Clone, Copy)]
 pub(crate) struct LibcMemory {
     /// Bytes of blocks that are in use.
     pub in_use: usize,
-    /// Bytes that it has from the kernel and keeps for later.
+    /// Bytes of free blocks that it keeps.
     pub kept: usize,
 }
 
-/// What the C library's malloc has, if it can say (glibc 2.33 and later).
+/// The memory of the C library's malloc; `None` before glibc 2.33.
 pub(crate) fn libc_memory() -> Option<LibcMemory> {
     type MallInfo2 = unsafe extern "C" fn() -> libc::mallinfo2;
     let ask = weak_symbol!("mallinfo2")?;
-    // SAFETY: its type.
+    // SAFETY: `mallinfo2` has this type.
     let ask = unsafe { function::<MallInfo2>(ask) };
-    // SAFETY: no conditions; it takes the C library's own locks.
+    // SAFETY: no preconditions; it takes the C library's own locks.
     let info = errno::kept(|| unsafe { ask() });
     Some(LibcMemory {
         in_use: info.uordblks + info.hblkhd,
@@ -78,11 +78,11 @@ pub(crate) fn libc_memory() -> Option<LibcMemory> {
     })
 }
 
-/// Whether the kernel has refused a name: it will refuse the next one, too.
+/// Whether the kernel has refused a name: it refuses the next one, too.
 static NAMELESS: AtomicBool = AtomicBool::new(false);
 
-/// Gives `size` bytes at `start` a name in the process's list of mappings, where
-/// the kernel has such (5.17, if it was built so).
+/// Names `size` bytes at `start` in the process's list of mappings, if the kernel supports names
+/// (from 5.17 on, by its configuration).
 pub(crate) fn name_mapping(start: ptr::NonNull<u8>, size: usize, name: &'static CStr) {
     const PR_SET_VMA: i32 = 0x5356_4d41;
     const PR_SET_VMA_ANON_NAME: usize = 0;
@@ -90,7 +90,7 @@ pub(crate) fn name_mapping(start: ptr::NonNull<u8>, size: usize, name: &'static 
         return;
     }
     let (what, start) = (PR_SET_VMA_ANON_NAME, start.as_ptr());
-    // SAFETY: a name changes no memory; a kernel without such says EINVAL.
+    // SAFETY: a name changes no memory; a kernel without names returns EINVAL.
     let named =
         errno::checked(|| unsafe { prctl(PR_SET_VMA, what, start, size, name.as_ptr()).into() });
     if named.is_err_and(|error| error != libc::ENOMEM) {
@@ -109,6 +109,6 @@ mod tests {
         assert!(peak().is_some_and(|bytes| bytes > page_size()));
         assert!(libc_memory().is_none_or(|memory| memory.in_use > 0));
         assert!(parent().is_some_and(|parent| parent > 0));
-        let _ = is_filtered(); // which the machine decides
+        let _ = is_filtered(); // depends on the machine
     }
 }

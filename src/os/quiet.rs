@@ -1,13 +1,13 @@
-//! Writes that the program does not notice: they raise no signal and come to an end.
+//! Writes without side effects for the program: they raise no signal and end in bounded time.
 //!
 //! ```text
-//!    a pipe without a reader     EPIPE; SIGPIPE is blocked, and taken back
+//!    a pipe without a reader     EPIPE; SIGPIPE is blocked, and consumed
 //!    a file at its size limit    EFBIG; SIGXFSZ likewise
 //!    a terminal in background    written to (SIGTTOU is blocked, so the kernel sends none)
-//!    a pipe that is full         waited for as long as the caller allows, then dropped
+//!    a full pipe                 waits as long as the caller allows, then drops the bytes
 //! ```
 //!
-//! The calls are made by number: none of them is a cancellation point.
+//! The system calls are made by number, so none of them is a cancellation point.
 
 use core::ffi::{c_int, c_long};
 use core::ptr;
@@ -17,10 +17,10 @@ use super::errno;
 
 /// Signals that a write can raise.
 const SIGNALS: u64 = bit(libc::SIGPIPE) | bit(libc::SIGXFSZ) | bit(libc::SIGTTOU);
-/// Bytes that are written at once to what may have no room: what poll calls writable takes
-/// this many from a pipe's writer without waiting, and in one piece.
+/// Bytes of one write to a file that may have no room: a pipe that poll reports as writable takes
+/// this many without waiting, and in one piece.
 const MIN_PAGE: usize = 512;
-/// Milliseconds between two tries where poll says there is room, and the write says no.
+/// Milliseconds between two tries if poll reports room and the write finds none.
 const NAP: u64 = 5;
 /// Bytes of a set of signals, in the kernel's form.
 const SET_BYTES: usize = 8;
@@ -29,13 +29,13 @@ const fn bit(signal: c_int) -> u64 {
     1 << (signal - 1)
 }
 
-/// The calling thread gets none of `SIGNALS` by a write, until this is dropped.
+/// Keeps `SIGNALS` that a write raises from the calling thread, until it is dropped.
 pub(crate) struct Quiet {
-    /// What was blocked before.
+    /// The signals that were blocked before.
     blocked: u64,
-    /// Of [`SIGNALS`], what was pending before: not by a write of ours.
+    /// Those of [`SIGNALS`] that were pending before, not because of these writes.
     pending: u64,
-    /// A write of ours may have raised one.
+    /// Whether a write may have raised one.
     raised: bool,
 }
 
@@ -46,7 +46,7 @@ impl Quiet {
         mask(libc::SIG_BLOCK, &SIGNALS, &mut blocked);
         if blocked & SIGNALS != 0 {
             let place = &raw mut pending;
-            // SAFETY: a place for a set of the size that is named.
+            // SAFETY: room for a set of the size that is passed.
             let call = || unsafe { libc::syscall(libc::SYS_rt_sigpending, place, SET_BYTES) };
             let _ = errno::checked(call);
         }
@@ -57,14 +57,14 @@ impl Quiet {
         }
     }
 
-    /// Makes a call that writes, and notes whether it may have raised a signal.
+    /// Makes a system call that writes, and notes whether it may have raised a signal.
     pub(crate) fn call(&mut self, call: impl FnOnce() -> c_long) -> Result<usize, c_int> {
         let result = errno::checked(call);
         self.raised |= matches!(result, Err(libc::EPIPE | libc::EFBIG));
         result
     }
 
-    /// Takes back what was raised meanwhile: it is pending for this thread alone.
+    /// Consumes the signals that the writes raised: they are pending for this thread alone.
     fn take_back(&self) {
         let none = libc::timespec {
             tv_sec: 0,
@@ -73,7 +73,7 @@ impl Quiet {
         let wanted = SIGNALS & !self.pending;
         let (set, time) = (&raw const wanted, &raw const none);
         let information = ptr::null_mut::<libc::siginfo_t>();
-        // SAFETY: a set of the size that is named, and a time; no place for more is given.
+        // SAFETY: a set of the size that is passed, a time, and NULL for the details.
         let call = || unsafe {
             libc::syscall(libc::SYS_rt_sigtimedwait, set, information, time, SET_BYTES)
         };
@@ -90,16 +90,16 @@ impl Drop for Quiet {
     }
 }
 
-/// Changes which signals are blocked; `before` gets what was.
+/// Changes the set of blocked signals, and stores the old set in `before`.
 fn mask(how: c_int, set: &u64, before: &mut u64) {
     let (set, before) = (ptr::from_ref(set), ptr::from_mut(before));
-    // SAFETY: two sets of the size that is named. By number, as the C library's function
-    // leaves out signals of its own, and an old set of its own size is larger.
+    // SAFETY: two sets of the size that is passed. By number, because the C library's function
+    // leaves out its own signals, and its sets are larger.
     let call = || unsafe { libc::syscall(libc::SYS_rt_sigprocmask, how, set, before, SET_BYTES) };
     let _ = errno::checked(call);
 }
 
-/// Whether a file of this mode may have no room for a while.
+/// Whether a file of this mode may have no room for some time.
 fn may_wait(mode: u32) -> bool {
     matches!(
         mode & libc::S_IFMT,
@@ -107,8 +107,8 @@ fn may_wait(mode: u32) -> bool {
     )
 }
 
-/// Writes all of `bytes` to `fd`, a file of this mode; the error number if it takes no
-/// more, ETIMEDOUT if it has taken nothing for so many milliseconds.
+/// Writes all of `bytes` to `fd`, a file of this mode. Returns the error number on failure;
+/// ETIMEDOUT if the file takes nothing for `patience` milliseconds.
 pub(crate) fn write_all(
     fd: c_int,
     mode: u32,
@@ -151,7 +151,7 @@ pub(crate) fn write_all(
     Ok(())
 }
 
-/// Writes all of `bytes` to the file `fd` at this distance from its beginning.
+/// Writes all of `bytes` to the file `fd` at this offset.
 pub(crate) fn write_all_at(fd: c_int, mut at: u64, mut bytes: &[u8]) -> Result<(), c_int> {
     let mut quiet = Quiet::begin();
     while !bytes.is_empty() {
@@ -171,21 +171,21 @@ pub(crate) fn write_all_at(fd: c_int, mut at: u64, mut bytes: &[u8]) -> Result<(
     Ok(())
 }
 
-/// Waits until `fd` takes something, or says at once why it does not; false if it is
-/// `until` before that.
+/// Waits until `fd` is writable or has an error. False if that takes until `until`.
 fn is_writable(fd: c_int, until: u64) -> bool {
     loop {
         let left = until.saturating_sub(clock::now());
         match poll(Some(fd), left) {
             Ok(0) => return false,
             Err(libc::EINTR) if left > 0 => {}
-            // An error is seen again by the write that follows.
+            // The write that follows reports an error.
             Ok(_) | Err(_) => return true,
         }
     }
 }
 
-/// Waits so many milliseconds for `fd` to be writable, or just waits. 0 if they are over.
+/// Waits at most `milliseconds` for `fd` to be writable, or, without one, that long. 0 after that
+/// time.
 fn poll(fd: Option<c_int>, milliseconds: u64) -> Result<usize, c_int> {
     let mut wanted = libc::pollfd {
         fd: fd.unwrap_or(-1),
@@ -198,7 +198,7 @@ fn poll(fd: Option<c_int>, milliseconds: u64) -> Result<usize, c_int> {
     };
     let (wanted, time) = (&raw mut wanted, &raw mut time);
     let same_mask = ptr::null::<u64>();
-    // SAFETY: one entry and a time, both writable; no set of signals is given.
+    // SAFETY: one entry and a time, both writable; NULL for the set of signals.
     errno::checked(|| unsafe {
         libc::syscall(libc::SYS_ppoll, wanted, 1, time, same_mask, SET_BYTES)
     })
@@ -211,19 +211,19 @@ mod tests {
 
     fn pipe() -> [c_int; 2] {
         let mut ends = [0; 2];
-        // SAFETY: a place for two descriptors.
+        // SAFETY: room for two descriptors.
         assert_eq!(unsafe { libc::pipe(ends.as_mut_ptr()) }, 0);
         ends
     }
 
     fn close(fd: c_int) {
-        // SAFETY: a descriptor of the test's.
+        // SAFETY: the test's own descriptor.
         unsafe { libc::close(fd) };
     }
 
     fn pending() -> u64 {
         let mut set = 0u64;
-        // SAFETY: a place for the set.
+        // SAFETY: room for the set.
         unsafe { libc::syscall(libc::SYS_rt_sigpending, &raw mut set, SET_BYTES) };
         set & SIGNALS
     }
@@ -278,12 +278,12 @@ mod tests {
         assert_eq!(written, Err(libc::ETIMEDOUT));
         let record_take = begin.elapsed().as_millis();
         assert!((40..5000).contains(&record_take), "{record_take}");
-        // Somebody reads, slowly: nothing is lost.
+        // With a slow reader nothing is lost.
         let thread = std::thread::spawn(move || {
             let mut bytes = [0u8; 4096];
             for _ in 0..17 {
                 std::thread::sleep(core::time::Duration::from_millis(2));
-                // SAFETY: a place for the bytes.
+                // SAFETY: room for the bytes.
                 assert!(unsafe { libc::read(reader, bytes.as_mut_ptr().cast(), 4096) } > 0);
             }
             reader

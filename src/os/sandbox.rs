@@ -1,54 +1,53 @@
 //! Which system calls the library may make in this process.
 //!
-//! A program may restrict itself after it has started, by a filter of system calls
-//! (seccomp) that ends the process at the first call that is not on its list. Such a list
-//! has what CPython needs. So the calls that CPython's own allocator does not make
-//! (everything but `mmap` and `munmap`, and `futex`, by which CPython's GIL waits) are made
-//! only after a look at [`allows`]:
+//! A program may restrict itself after it has started, by a filter of system calls (seccomp) that
+//! ends the process at the first call that is not on its list. The list has the calls that CPython
+//! needs. So a call that CPython's own allocator does not make (any but `mmap` and `munmap`, and
+//! `futex`, by which CPython's GIL waits) is made only if [`allows`] returns true:
 //!
 //! ```text
-//!    Unknown      nothing was decided yet                             allowed
+//!    Unknown      not decided yet                                     allowed
 //!    Watched      no filter at start       --> the thread's mode now: 0 allowed
 //!       |                                                             2 Restricted
 //!       v
-//!    Restricted   a thread has found a filter, or a setting asks      not allowed, for good
+//!    Restricted   a thread has found a filter, or a setting says so   not allowed, for good
 //!
-//!    Filtered     a filter at start, as in every container: a later one
-//!                 cannot be told from it                              allowed
+//!    Filtered     a filter at start, as in every container: a later
+//!                 one goes unnoticed                                  allowed
 //! ```
 //!
-//! The look is a call of its own, `prctl(PR_GET_SECCOMP)`, of some 60 ns. A list without
-//! `prctl` needs the setting (`config.rs`), with which there is no look.
+//! The check is a system call of its own, `prctl(PR_GET_SECCOMP)`, of some 60 ns. A list without
+//! `prctl` needs the setting (`config.rs`), with which there is no check.
 //!
 //! # Threads
 //!
-//! Any thread. The mode is the calling thread's, as filters are; what follows from it holds
-//! for the process, and for its children: they inherit the filter, and this state.
+//! Any thread. The mode is that of the calling thread, as filters are; the state that follows is
+//! the process's, and its children inherit it with the filter.
 
 use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 #[cfg(not(miri))]
 use super::errno;
 
-/// Whether there are filters of system calls, and what follows.
+/// Whether there are filters of system calls, and which calls are allowed.
 #[repr(u8)]
 enum State {
-    /// Nothing: [`begin`] was not called.
+    /// [`begin`] was not called.
     Unknown,
-    /// There was no filter at start: each thread looks at its own mode.
+    /// There was no filter at start: each thread checks its own mode.
     Watched,
-    /// There was one at start, or the kernel has none: no look.
+    /// There was a filter at start, or the kernel has none: no check.
     Filtered,
-    /// Only what CPython's own allocator calls.
+    /// Only the calls of CPython's own allocator.
     Restricted,
 }
 
-/// Not one of `crate::sync`: the models know no filter, and each look at it would double
-/// the orders that they go through.
+/// Not an atomic of `crate::sync`: the models have no filter, and each load would double the orders
+/// that they try.
 static STATE: AtomicU8 = AtomicU8::new(State::Unknown as u8);
 
-/// Says whether the process has a filter now, at start; `None`: the thread's mode says so.
-/// Once; what was decided stays.
+/// Sets whether the process has a filter now, at start; `None`: the thread's mode decides. Only the
+/// first call has an effect.
 #[cold]
 pub(crate) fn begin(filtered: Option<bool>) {
     let state = match filtered.unwrap_or_else(|| mode() != Some(0)) {
@@ -58,13 +57,13 @@ pub(crate) fn begin(filtered: Option<bool>) {
     let _ = STATE.compare_exchange(State::Unknown as u8, state as u8, Relaxed, Relaxed);
 }
 
-/// Allows only what CPython's own allocator calls, for good.
+/// Allows only the calls of CPython's own allocator, for good.
 #[cold]
 pub(crate) fn restrict() {
     STATE.store(State::Restricted as u8, Relaxed);
 }
 
-/// Whether only these calls may be made, as far as is known: for what is not worth a look.
+/// Whether only these calls are allowed, by the state that is known, without a check.
 #[inline]
 pub(crate) fn is_restricted() -> bool {
     STATE.load(Relaxed) == State::Restricted as u8
@@ -88,8 +87,8 @@ fn look() -> bool {
     free
 }
 
-/// The calling thread's mode: 0 is no filter, 2 is one. `None` if the kernel has no filters,
-/// or a filter refuses the question.
+/// The calling thread's mode: 0 without a filter, 2 with one. `None` if the kernel has no filters,
+/// or a filter refuses the call.
 #[cfg(not(miri))]
 fn mode() -> Option<usize> {
     // SAFETY: `PR_GET_SECCOMP` reads no argument, and changes nothing.
@@ -109,7 +108,7 @@ mod tests {
 
     #[test]
     fn what_there_is_at_start_is_allowed() {
-        // The other tests of this process share the state: it stays as good.
+        // The other tests of this process share the state, which is as good for them.
         assert!(allows() && !is_restricted());
         begin(None);
         assert!(allows() && !is_restricted());

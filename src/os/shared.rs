@@ -1,24 +1,22 @@
-//! Memory that other processes of the same user can open: a file without a name in any
-//! folder (memfd), gone with the last process that has it.
+//! Memory that other processes of the same user can open: a memfd, a file without a name in any
+//! folder, which ends with the last process that has it open.
 //!
 //! ```text
-//!    /proc/PID/fd/N -> /memfd:NAME (deleted)      who may look at the process may open it
+//!    /proc/PID/fd/N -> /memfd:NAME (deleted)      open to users who may trace the process
 //! ```
 //!
-//! The file is as long as what it holds: a tool that reads all that a process has open is
-//! soon done with it. It is made longer when more is to be written, never shorter, and no
-//! reader can make it shorter (a seal): nobody cuts off what is mapped here or by another
-//! reader. A reader could make it longer, or fill it. That is one who may open it, so one
-//! who may trace the process as well.
+//! The file is as long as its content, so that tools which read every open file of a process finish
+//! soon. It grows when more is written and never shrinks, and a seal keeps readers from shrinking
+//! it, because that would cut mappings. A reader could extend or overwrite it; but a reader that
+//! may open it may trace the process as well.
 //!
-//! The calls are made by number, as an old C library has no functions for some of them.
+//! The system calls are made by number, because an old C library lacks functions for some of them.
 //!
 //! # Which descriptor
 //!
-//! A high number, of those that programs do not count on. Where few are left there is no
-//! file: the program needs them more. While it is made it has the lowest free number for a
-//! moment, so it is to be made where no other thread opens files, or where 0 to 2 are open
-//! ([`standard_are_open`]): then nobody opens one of these.
+//! A high number, which programs do not rely on. If few are left, there is no file: the program
+//! needs them more. While the file is made it has the lowest free number for a moment, so it is
+//! made while no other thread opens files, or while 0 to 2 are open ([`standard_are_open`]).
 
 use core::ffi::{CStr, c_int, c_uint};
 use core::ptr::{self, NonNull};
@@ -30,14 +28,14 @@ use super::memory;
 use super::quiet::Quiet;
 use super::sandbox;
 
-/// The lowest number that the descriptor is moved to, where so many are allowed: programs
-/// count on the low ones, and a table for much higher ones costs the kernel memory.
+/// The lowest number that the descriptor is moved to, if the limit allows it: programs rely on low
+/// numbers, and a table for much higher ones costs the kernel memory.
 const HIGH: u64 = 1000;
-/// So many numbers, the descriptor's included, lie between it and the limit.
+/// Numbers between the descriptor and the limit, its own included.
 const SPARE: u64 = 16;
 
-/// Such a file, by its descriptor and by what the kernel knows it by: the program may
-/// close the descriptor, and have another file under its number.
+/// A shared file, by its descriptor and its identity: the program may close the descriptor and
+/// open another file under its number.
 #[derive(Clone, Copy)]
 pub(crate) struct Shared {
     fd: c_int,
@@ -45,7 +43,7 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Makes a file of `size` bytes, all zero; `None` if there is none to be had.
+    /// Makes a file of `size` bytes, all zero; `None` if that fails.
     #[cold]
     pub(crate) fn create(name: &CStr, size: u64) -> Option<Shared> {
         if size > limit(libc::RLIMIT_FSIZE) {
@@ -58,7 +56,7 @@ impl Shared {
         let fd = high?;
         let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_SEAL;
         let made = lengthen(fd, size).and_then(|()| {
-            // SAFETY: `fd` is a file made here, which nobody means to cut.
+            // SAFETY: `fd` is a file made here; the seal forbids to shrink it.
             checked(|| unsafe { libc::syscall(libc::SYS_fcntl, fd, libc::F_ADD_SEALS, seals) })
         });
         let file = identity(fd).filter(|_| made.is_ok());
@@ -68,10 +66,10 @@ impl Shared {
         file.map(|file| Shared { fd, file })
     }
 
-    /// Makes the file `size` bytes long, unless it is longer; what is new is zero.
+    /// Extends the file to `size` bytes, unless it is longer; new bytes are zero.
     #[cold]
     pub(crate) fn grow(&self, size: u64) -> Result<(), c_int> {
-        // Of a second descriptor nobody knows, so it stays the file that is looked at.
+        // The program does not use the second descriptor, so it stays the file that was checked.
         let fd = copy_above(self.fd).ok_or(libc::EBADF)?;
         let grown = match about(fd) {
             _ if identity(fd) != Some(self.file) => Err(libc::EBADF),
@@ -83,12 +81,12 @@ impl Shared {
         grown
     }
 
-    /// Whether the descriptor is there and is this file.
+    /// Whether the descriptor is open and has this file.
     pub(crate) fn is_open(&self) -> bool {
         identity(self.fd) == Some(self.file)
     }
 
-    /// Closes the descriptor, if it is this file.
+    /// Closes the descriptor, if it has this file.
     #[cold]
     pub(crate) fn close(&self) {
         if self.is_open() {
@@ -96,7 +94,7 @@ impl Shared {
         }
     }
 
-    /// Maps the first `size` bytes between two pages that nobody can access.
+    /// Maps the first `size` bytes between two inaccessible pages.
     #[cold]
     pub(crate) fn map(&self, size: usize) -> Option<NonNull<u8>> {
         let access = libc::PROT_READ | libc::PROT_WRITE;
@@ -104,7 +102,7 @@ impl Shared {
         memory::fenced(size, |start| {
             let start = start.as_ptr().cast();
             let map = || {
-                // SAFETY: in the place of pages that `fenced` has reserved for it.
+                // SAFETY: replaces pages that `fenced` has reserved for this mapping.
                 unsafe { libc::mmap(start, size, access, kind, self.fd, 0) }
             };
             errno::kept(map) != libc::MAP_FAILED
@@ -123,37 +121,37 @@ pub(crate) fn map_again(start: NonNull<u8>, size: usize) -> Option<NonNull<u8>> 
     let old = start.as_ptr();
     memory::fenced(size, |place| {
         let again = || {
-            // SAFETY: an old size of 0 leaves the mapping, which is shared, as it is; the new one
-            // takes the place of pages that `fenced` has reserved for it.
+            // SAFETY: with an old size of 0 the shared mapping stays as it is; the new one replaces
+            // pages that `fenced` has reserved for it.
             unsafe { libc::syscall(libc::SYS_mremap, old, 0, size, flags, place.as_ptr()) }
         };
         checked(again).is_ok()
     })
 }
 
-/// Takes a mapping made here away.
+/// Unmaps a mapping made here.
 ///
 /// # Safety
-/// Nothing points into it any more.
+/// No pointer into it is used any more.
 #[cold]
 pub(crate) unsafe fn unmap(start: NonNull<u8>, size: usize) {
-    // SAFETY: the caller's promise.
+    // SAFETY: made here by `fenced`, and used no more by the contract above.
     unsafe { memory::unmap_fenced(start, size) };
 }
 
-/// Gives the memory of `size` bytes at `start`, in a mapping made here, back: they read as
-/// zero from now on, here and in every other mapping of the file.
+/// Frees `size` bytes at `start` of a mapping made here, in the file: they read as zero from now
+/// on, here and in every other mapping of it.
 #[cold]
 pub(crate) fn empty(start: NonNull<u8>, size: usize) {
     if !sandbox::allows() {
         return;
     }
-    // SAFETY: a mapping of ours, in which the caller has nothing to lose.
+    // SAFETY: a part of a mapping made here, whose content the caller discards.
     errno::kept(|| unsafe { libc::madvise(start.as_ptr().cast(), size, libc::MADV_REMOVE) });
 }
 
-/// Sleeps while `word`, in memory that is shared with other processes, is `value`; for so
-/// many milliseconds at the most, if that is said. False if they are over.
+/// Sleeps while `word`, in memory that is shared with other processes, is `value`, at most
+/// `milliseconds` if given. False after that time.
 pub(crate) fn wait(word: &AtomicU32, value: u32, milliseconds: Option<u64>) -> bool {
     let time = milliseconds.map(|limit| libc::timespec {
         tv_sec: (limit / 1000).cast_signed(),
@@ -168,7 +166,7 @@ pub(crate) fn wait(word: &AtomicU32, value: u32, milliseconds: Option<u64>) -> b
     result != Err(libc::ETIMEDOUT)
 }
 
-/// Wakes all, of whatever process, that sleep on `word`.
+/// Wakes all threads of all processes that sleep on `word`.
 pub(crate) fn wake(word: &AtomicU32) {
     let what = libc::FUTEX_WAKE;
     let _ = checked(|| {
@@ -183,18 +181,18 @@ fn memfd(name: &CStr, flags: c_uint) -> Option<c_int> {
     c_int::try_from(fd.ok()?).ok()
 }
 
-/// Closes a descriptor of ours: not by the C library's `close`, which is a cancellation point.
+/// Closes a descriptor, without the C library's `close`, which is a cancellation point.
 fn close(fd: c_int) {
-    // SAFETY: the caller's own descriptor, which nobody uses any more.
+    // SAFETY: the caller's own descriptor, used no more.
     let _ = checked(|| unsafe { libc::syscall(libc::SYS_close, fd) });
 }
 
-/// A second, high number for the same file; `None` if few are left, or the file is not open.
+/// A second, high number for the same file; `None` if few are left or the file is not open.
 fn copy_above(fd: c_int) -> Option<c_int> {
     let all = limit(libc::RLIMIT_NOFILE);
     let lowest = HIGH.min((all / 8).saturating_mul(7));
     let high = checked(|| {
-        // SAFETY: a second number for a file changes nothing of it.
+        // SAFETY: a second number does not change the file.
         unsafe { libc::syscall(libc::SYS_fcntl, fd, libc::F_DUPFD_CLOEXEC, lowest) }
     });
     let high = c_int::try_from(high.ok()?).ok()?;
@@ -205,14 +203,14 @@ fn copy_above(fd: c_int) -> Option<c_int> {
     None
 }
 
-/// Makes the file under `fd` this long. No signal comes of it.
+/// Sets the length of the file under `fd`. Raises no signal.
 fn lengthen(fd: c_int, size: u64) -> Result<(), c_int> {
-    // SAFETY: `fd` is a file made here, and `size` is not below its length.
+    // SAFETY: `fd` is a file made here, and `size` is at least its length.
     let call = || unsafe { libc::syscall(libc::SYS_ftruncate, fd, size) };
     Quiet::begin().call(call).map(|_| ())
 }
 
-/// Whether 0 to 2 are open: if not, the program may be about to open its own files there.
+/// Whether 0 to 2 are open: else the program may be about to open its own files there.
 pub(crate) fn standard_are_open() -> bool {
     (0..=2).all(|fd| about(fd).is_ok())
 }
@@ -223,7 +221,7 @@ fn limit(which: libc::__rlimit_resource_t) -> u64 {
         rlim_cur: libc::RLIM_INFINITY,
         rlim_max: libc::RLIM_INFINITY,
     };
-    // SAFETY: a place for the answer.
+    // SAFETY: `limit` has room for the result.
     errno::kept(|| unsafe { libc::getrlimit(which, &raw mut limit) });
     limit.rlim_cur
 }
@@ -242,20 +240,20 @@ mod tests {
         assert!(!file.is_open());
         file.close(); // nothing happens
         let again = map_again(page, 3 * 4096).unwrap();
-        // SAFETY: a mapping of that size; so in what follows.
+        // SAFETY: a mapping of that size.
         let (first, third) = unsafe { (again.as_ptr(), again.as_ptr().add(2 * 4096)) };
-        // SAFETY: as above.
+        // SAFETY: a mapping of that size.
         unsafe { third.write(7) };
-        // SAFETY: as above.
+        // SAFETY: a mapping of that size.
         unsafe { page.as_ptr().write(5) };
-        // SAFETY: as above.
+        // SAFETY: a mapping of that size.
         assert_eq!(unsafe { (first.read(), third.read()) }, (5, 7));
         empty(NonNull::new(third).unwrap(), 4096);
-        // SAFETY: as above.
+        // SAFETY: a mapping of that size.
         assert_eq!(unsafe { (first.read(), third.read()) }, (5, 0));
-        // SAFETY: nothing points there any more.
+        // SAFETY: no pointer into the mapping is used any more.
         unsafe { unmap(again, 3 * 4096) };
-        // SAFETY: as above.
+        // SAFETY: a mapping of that size.
         unsafe { unmap(page, 4096) };
     }
 
@@ -267,12 +265,12 @@ mod tests {
         assert_eq!(file.grow(1 << 20), Ok(()));
         assert_eq!(file.grow(4096), Ok(()));
         assert_eq!(length(&file), 1 << 20);
-        // SAFETY: a descriptor of ours; the seal keeps what is there.
+        // SAFETY: a descriptor made here; the seal keeps its length.
         assert_ne!(unsafe { libc::ftruncate(file.fd, 4096) }, 0);
         // Another file under the number is not touched.
         // SAFETY: a C string.
         let other = unsafe { libc::memfd_create(c"other".as_ptr(), 0) };
-        // SAFETY: descriptors of the test's.
+        // SAFETY: the test's own descriptors.
         assert_eq!(unsafe { libc::dup2(other, file.fd) }, file.fd);
         assert_eq!(file.grow(1 << 21), Err(libc::EBADF));
         file.close(); // nothing happens

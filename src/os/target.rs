@@ -1,5 +1,5 @@
-//! Where a file that the library writes goes: what its path leads to, and whether a
-//! process with more rights than its users may write there.
+//! The target of a file that the library writes: what its path leads to, and whether a privileged
+//! process may write there.
 //!
 //! ```text
 //!    path --> symbolic links, one by one --> /dev/fd/N         the descriptor itself
@@ -10,10 +10,10 @@
 //!
 //! # What a privileged process does not do
 //!
-//! One of user 0, or with capabilities, follows no symbolic link in the last component of a
-//! path, unless the link is root's or its own and lies in a folder that only these can write
-//! to (`/dev/stdout`); and it writes to no FIFO and over no file that is another user's, or
-//! that has a second name: somebody else may have put them there.
+//! A process of user 0, or with capabilities, follows no symbolic link in the last component of a
+//! path, unless the link is root's or its own and is in a folder that only these can write to
+//! (`/dev/stdout`); and it writes to no FIFO and over no file that is another user's or has a second
+//! name: another user may have put it there.
 
 use core::ffi::{CStr, c_int};
 use core::mem::MaybeUninit;
@@ -24,10 +24,10 @@ use super::text;
 
 /// Bytes of a path, with its NUL.
 pub(crate) const PATH_MAX: usize = 4096;
-/// Symbolic links that are followed, as by the kernel.
+/// Maximum symbolic links that are followed, as in the kernel.
 const LINKS_MAX: usize = 40;
 
-/// A path, with a NUL behind it; empty if all is zero.
+/// A path that ends with NUL; empty if all is zero.
 pub(crate) struct Name {
     bytes: [u8; PATH_MAX],
 }
@@ -41,23 +41,22 @@ impl Name {
         }
     }
 
-    /// Its bytes, without the NUL.
+    /// Its bytes without the NUL.
     pub(crate) fn bytes(&self) -> &[u8] {
         self.as_c().to_bytes()
     }
 
-    /// For the kernel.
     pub(crate) fn as_c(&self) -> &CStr {
         CStr::from_bytes_until_nul(&self.bytes).unwrap_or_default()
     }
 
-    /// Makes it these parts, one behind the other.
+    /// Sets it to the concatenation of these parts.
     pub(crate) fn set(&mut self, parts: &[&[u8]]) -> Result<(), c_int> {
         self.bytes[0] = 0;
         parts.iter().try_for_each(|part| self.push(part))
     }
 
-    /// Adds a part at its end.
+    /// Appends a part.
     pub(crate) fn push(&mut self, part: &[u8]) -> Result<(), c_int> {
         let len = self.bytes().len();
         let end = len + part.len();
@@ -69,7 +68,7 @@ impl Name {
         Ok(())
     }
 
-    /// The folder, with the slash behind it; empty for a name without one.
+    /// The folder with its slash; empty for a name without a folder.
     pub(crate) fn folder(&self) -> &[u8] {
         let bytes = self.bytes();
         let end = bytes.iter().rposition(|&byte| byte == b'/');
@@ -77,20 +76,20 @@ impl Name {
     }
 }
 
-/// What a path leads to.
+/// The object that a path leads to.
 pub(crate) enum Target {
     /// A descriptor of this process.
     Own(c_int),
-    /// What takes bytes one behind the other.
+    /// A stream.
     Stream {
-        /// It may be a file, to which bytes are added at its end.
+        /// Whether it may be a file, to which bytes are appended.
         append: bool,
     },
-    /// A file, as the kernel describes it, or nothing.
+    /// A file with its status, or nothing.
     File(Option<libc::stat>),
 }
 
-/// Follows the links of `path`, which is changed to what they lead to; `spare` is room.
+/// Follows the links of `path`, which is replaced by their target; `spare` is a buffer.
 pub(crate) fn resolve(path: &mut Name, spare: &mut Name) -> Result<Target, c_int> {
     let privileged = is_privileged();
     if path.bytes().is_empty() {
@@ -127,12 +126,12 @@ pub(crate) fn resolve(path: &mut Name, spare: &mut Name) -> Result<Target, c_int
     Err(libc::ELOOP)
 }
 
-/// Whether a privileged process may write to it: its own, and by this name only.
+/// Whether a privileged process may write to it: its own file, with one name.
 pub(crate) fn is_trusted(about: &libc::stat) -> bool {
     about.st_uid == user() && about.st_nlink == 1
 }
 
-/// The descriptor of this process that `path` names, also by the process's number.
+/// The descriptor of this process that `path` names, also by the process id.
 fn own_descriptor(path: &[u8]) -> Option<c_int> {
     let by_number = || {
         let rest = path.strip_prefix(b"/proc/")?;
@@ -149,10 +148,10 @@ fn own_descriptor(path: &[u8]) -> Option<c_int> {
     own_number(path).or_else(by_number)
 }
 
-/// Replaces a link by what it leads to.
+/// Replaces a link by its target.
 fn follow(path: &mut Name, spare: &mut Name) -> Result<(), c_int> {
     let (from, to) = (path.as_c().as_ptr(), spare.bytes.as_mut_ptr());
-    // SAFETY: a C string, and a place for one byte less than there is.
+    // SAFETY: a C string, and room for one byte less than the buffer has.
     let len = errno::checked(|| unsafe {
         libc::syscall(libc::SYS_readlinkat, libc::AT_FDCWD, from, to, PATH_MAX - 1)
     })?;
@@ -161,7 +160,7 @@ fn follow(path: &mut Name, spare: &mut Name) -> Result<(), c_int> {
     }
     spare.bytes[len] = 0;
     if !spare.bytes().starts_with(b"/") {
-        // Behind the folder of the link.
+        // Relative to the folder of the link.
         let folder = path.folder().len();
         if folder + len >= PATH_MAX {
             return Err(libc::ENAMETOOLONG);
@@ -173,7 +172,7 @@ fn follow(path: &mut Name, spare: &mut Name) -> Result<(), c_int> {
     Ok(())
 }
 
-/// Whether nobody but root and this user can put something into the folder of `path`.
+/// Whether only root and this user can create files in the folder of `path`.
 fn folder_is_safe(path: &Name, spare: &mut Name) -> Result<bool, c_int> {
     match path.folder() {
         b"" => spare.set(&[b"."])?,
@@ -189,30 +188,30 @@ fn is_root_or_self(owner: u32) -> bool {
 
 /// The user that this process acts as.
 fn user() -> u32 {
-    // SAFETY: a question without conditions.
+    // SAFETY: geteuid has no preconditions.
     unsafe { libc::geteuid() }
 }
 
-/// Whether this process has more rights than an ordinary user's.
+/// Whether this process has user id 0 or capabilities.
 pub(crate) fn is_privileged() -> bool {
     const VERSION_3: u32 = 0x2008_0522;
     let header = [VERSION_3, 0]; // of this thread
-    // Two halves, each of what is effective, permitted and inheritable.
+    // Two halves, each with the effective, permitted and inheritable set.
     let mut sets = [0u32; 6];
     let (header, place) = (header.as_ptr(), sets.as_mut_ptr());
-    // SAFETY: a header of the version that is followed by two triples.
+    // SAFETY: a header of the version with two triples of sets.
     let known = errno::checked(|| unsafe { libc::syscall(libc::SYS_capget, header, place) });
     user() == 0 || known.is_ok() && (sets[0] | sets[3]) != 0
 }
 
-/// What the kernel says of the file at `path`.
+/// The status of the file at `path`.
 fn status(path: &CStr, flags: c_int) -> Result<libc::stat, c_int> {
     let mut about = MaybeUninit::<libc::stat>::uninit();
     let (path, place) = (path.as_ptr(), about.as_mut_ptr());
-    // SAFETY: a C string, and a place for the answer in the kernel's own form.
+    // SAFETY: a C string, and room for the result in the kernel's own form.
     errno::checked(|| unsafe {
         libc::syscall(libc::SYS_newfstatat, libc::AT_FDCWD, path, place, flags)
     })?;
-    // SAFETY: the kernel has filled it.
+    // SAFETY: the call succeeded, so it is filled.
     Ok(unsafe { about.assume_init() })
 }

@@ -1,9 +1,8 @@
-//! Lines of text for people, made without allocating and written at once.
+//! Lines of text for people, formatted without allocating and written at once.
 //!
-//! The library is silent unless it is asked or must stop the process. What it
-//! says then is one line that begins with `obmalloc: `, in one `write`, so
-//! that lines of several processes do not mix. It goes to the stderr that was there when
-//! the program started, or nowhere.
+//! The library is silent unless a setting wants output or the process must stop. Then it writes one
+//! line that begins with `obmalloc: `, in one `write`, so that lines of several processes do not
+//! mix. The line goes to the stderr of the program's start, or nowhere.
 
 use core::fmt::{self, Write};
 
@@ -11,8 +10,7 @@ use super::cancel::Uncancelled;
 use super::descriptor;
 use super::errno;
 
-/// A line under construction; what does not fit is cut off, the end of the
-/// line excepted.
+/// A line under construction. A long line is cut off before its newline.
 pub(crate) struct Line {
     bytes: [u8; 512],
     len: usize,
@@ -43,7 +41,7 @@ impl Write for Line {
     }
 }
 
-/// A buffer of the caller's: takes what fits, counts what there was.
+/// A text in the caller's buffer: keeps the bytes that fit, and counts all.
 pub(crate) struct Buffer<'a> {
     bytes: &'a mut [u8],
     len: usize,
@@ -55,8 +53,8 @@ impl<'a> Buffer<'a> {
         Buffer { bytes, len: 0 }
     }
 
-    /// Ends the text, with NUL if there is any room at all. Returns the
-    /// length that the whole text has, without NUL.
+    /// Ends the text with NUL, unless the buffer is empty. Returns the length of the whole text
+    /// without NUL.
     pub(crate) fn end(self) -> usize {
         if let Some(last) = self.bytes.len().checked_sub(1) {
             self.bytes[self.len.min(last)] = 0;
@@ -76,13 +74,13 @@ impl Write for Buffer<'_> {
     }
 }
 
-/// A file of the C library's, somebody else's. What is written to it may have to be sent to
-/// the kernel, which is a cancellation point unless the thread cannot be cancelled.
+/// The program's file of the C library (`FILE *`). A write may flush it, which is a cancellation
+/// point, so cancellation is disabled for that.
 pub(crate) struct CFile(*mut libc::FILE);
 
 impl CFile {
     /// # Safety
-    /// An open file, for as long as this is used.
+    /// The file is open as long as this is used.
     pub(crate) unsafe fn new(file: *mut libc::FILE) -> CFile {
         CFile(file)
     }
@@ -92,7 +90,7 @@ impl Write for CFile {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let _guard = Uncancelled::begin();
         let written = errno::kept(|| {
-            // SAFETY: a slice is readable over its length; the file is open, as `new` demands.
+            // SAFETY: a slice is readable over its length; the file is open by the contract of `new`.
             unsafe { libc::fwrite(text.as_ptr().cast(), 1, text.len(), self.0) }
         });
         if written == text.len() {
@@ -103,8 +101,7 @@ impl Write for CFile {
     }
 }
 
-/// Writes one line to the stderr that was there at start (`descriptor.rs`): `obmalloc: `
-/// and the text.
+/// Writes one line to the stderr of the start (`descriptor.rs`): `obmalloc: ` and the text.
 pub(crate) fn log(text: fmt::Arguments<'_>) {
     let mut line = Line::new();
     let _ = line.write_str("obmalloc: ");
@@ -112,10 +109,9 @@ pub(crate) fn log(text: fmt::Arguments<'_>) {
     descriptor::write_to_stderr(line.end());
 }
 
-/// Ends the process with one line that says why.
+/// Ends the process with one line that states the reason.
 ///
-/// For damage only: a pointer that cannot be what its caller says it is, an
-/// invariant seen broken. Going on would spread it.
+/// For corruption only: an invalid pointer, or a broken invariant. To continue would spread it.
 #[cold]
 #[inline(never)]
 pub(crate) fn fatal(text: fmt::Arguments<'_>) -> ! {
@@ -126,11 +122,11 @@ pub(crate) fn fatal(text: fmt::Arguments<'_>) -> ! {
 
 /// This process's id.
 pub(crate) fn pid() -> i32 {
-    // SAFETY: a question without conditions.
+    // SAFETY: getpid has no preconditions.
     unsafe { libc::getpid() }
 }
 
-/// Bytes of a C string as text, as far as they are UTF-8.
+/// The bytes of a C string as text, cut before the first invalid UTF-8.
 pub(crate) fn printable(bytes: &[u8]) -> &str {
     match core::str::from_utf8(bytes) {
         Ok(text) => text,

@@ -1,5 +1,5 @@
-//! The system's setting of transparent huge pages: whether the kernel uses them for memory
-//! without advice.
+//! The system's setting of transparent huge pages: whether the kernel uses them for memory without
+//! a mark.
 //!
 //! ```text
 //!    /sys/kernel/mm/transparent_hugepage/enabled              always [madvise] never
@@ -11,11 +11,11 @@ use core::ffi::CStr;
 use super::file;
 
 const FOLDER: &str = "/sys/kernel/mm/transparent_hugepage/";
-/// Sizes in KiB that fit in an arena; which of them there are is the kernel's matter.
+/// Sizes in KiB that fit in an arena. A kernel may have any of them.
 const SIZES: [&str; 9] = ["8", "16", "32", "64", "128", "256", "512", "1024", "2048"];
 
-/// Whether the kernel may use huge pages without advice; it may where nobody can tell.
-/// Opens files: only for the start, while the process has one thread.
+/// Whether the kernel may use huge pages for memory without a mark; true if unknown. Opens files:
+/// for the start only, while the process has one thread.
 #[cold]
 pub(crate) fn come_unasked() -> bool {
     let of_size = |size| is_always(&["hugepages-", size, "kB/enabled"]);
@@ -27,7 +27,7 @@ pub(crate) fn come_unasked() -> bool {
     of_size(largest).is_some_and(|so| so || sizes.iter().any(|size| of_size(size) == Some(true)))
 }
 
-/// Whether the file of these parts in the folder says `always`; `None` if it does not say.
+/// Whether the file with this name has `[always]`; `None` if it cannot be read.
 fn is_always(parts: &[&str]) -> Option<bool> {
     let mut name = [0; 80];
     let mut len = 0;

@@ -1,15 +1,14 @@
-//! What loom keeps of the atomics and cells of an execution, by their addresses; its
-//! threads, and what the kernel does for them.
+//! Loom's objects for the atomics and cells of an execution, by their addresses; its threads, and
+//! the kernel's part of their waits.
 //!
 //! ```text
-//!    memory       | 0 | 0 | 7 |     what each was at the start of an execution
+//!    memory       | 0 | 0 | 7 |     the value of each at the start of an execution
 //!                       |
 //!    by address         +--> loom's atomic: all values that a load may return
 //! ```
 //!
-//! Loom wants to know of an atomic before threads can touch it. So spare ones are made
-//! before the first thread starts, all 0; a word that did not start as 0 is kept
-//! as the difference to what it started as.
+//! Loom needs an atomic before threads can touch it. So spare ones are made before the first thread
+//! starts, all 0; a word that did not start as 0 is kept as the difference to its initial value.
 
 use core::cell::Cell;
 use core::ptr::NonNull;
@@ -24,19 +23,19 @@ use loom::cell::UnsafeCell as LoomCell;
 use loom::sync::atomic::AtomicU64 as LoomAtomic;
 use loom::sync::{Condvar, Mutex};
 
-/// Atomics and cells that threads may touch first, after they have started.
+/// Spare atomics and cells, for words that threads touch first.
 const SPARES: usize = 1024;
 
-/// What is known of an atomic.
+/// An atomic of the execution.
 #[derive(Clone)]
 pub(crate) struct Known {
-    /// Loom's: the difference to `start`.
+    /// Loom's atomic: the difference to `start`.
     pub atomic: Rc<LoomAtomic>,
-    /// What it was at the start.
+    /// Its value at the start.
     pub start: u64,
-    /// Each load takes a turn here, too. Of the loads of an atomic loom remembers
-    /// the last one only: that a store of a thread which has just loaded could have come
-    /// before another thread's load, it would not see.
+    /// Each load is a step on this one, too. Loom remembers only the last load of an atomic, so it
+    /// would miss that a store of a thread that has just loaded could have come before another
+    /// thread's load.
     turns: Rc<LoomAtomic>,
 }
 
@@ -59,7 +58,7 @@ struct Execution {
 }
 
 std::thread_local! {
-    /// The execution under way. Loom's threads all run on one thread of the system's.
+    /// The execution under way. All of loom's threads run on one thread of the system.
     static NOW: RefCell<Option<Execution>> = const { RefCell::new(None) };
 }
 
@@ -67,7 +66,7 @@ fn with<R>(f: impl FnOnce(&mut Execution) -> R) -> Option<R> {
     NOW.with(|now| now.borrow_mut().as_mut().map(f))
 }
 
-/// Makes spares, if there are none and it is not too late.
+/// Makes spares, if there are none and no thread has started.
 fn stock<T>(spares: &mut Vec<Rc<T>>, too_late: bool, make: fn() -> T) -> Rc<T> {
     assert!(!spares.is_empty() || !too_late, "more spares are needed");
     spares.pop().unwrap_or_else(|| Rc::new(make()))
@@ -109,8 +108,8 @@ pub(crate) fn cell(address: usize) -> Option<Rc<LoomCell<()>>> {
     })
 }
 
-/// Runs `f` in every order that loom finds, with `preemptions` at the most where there
-/// would be too many; with `MODELS=short` one at the most. Returns how many orders.
+/// Runs `f` in every order that loom finds, with at most `preemptions` if there would be too many;
+/// with `MODELS=short` with at most one. Returns the number of orders.
 pub(crate) fn model(preemptions: Option<usize>, f: impl Fn() + Sync + Send + 'static) -> usize {
     let orders = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&orders);
@@ -147,7 +146,7 @@ pub(crate) fn spawn<T: 'static>(f: impl FnOnce() -> T + 'static) -> loom::thread
     loom::thread::spawn(f)
 }
 
-/// Forgets what lies in some memory: it is unmapped, or somebody else's from now on.
+/// Forgets the atomics in some memory, which is unmapped or reused.
 pub(crate) fn forget(start: usize, size: usize) {
     with(|now| {
         now.atomics
@@ -157,7 +156,7 @@ pub(crate) fn forget(start: usize, size: usize) {
     });
 }
 
-/// A look at a word that another thread is to change.
+/// A load of a word that another thread is to change.
 pub(crate) fn spin_loop() {
     if with(|_| ()).is_some() {
         loom::thread::yield_now();
@@ -185,7 +184,7 @@ pub(crate) fn set_word(word: NonNull<()>) {
     with(|now| now.words.insert(id, word));
 }
 
-/// Who sleeps on which word: by address, and whether it was woken.
+/// The sleeping threads: the address of the word, and whether the thread was woken.
 type Sleepers = Vec<(usize, Rc<Cell<bool>>)>;
 
 /// The kernel's part of a futex.
@@ -195,7 +194,7 @@ struct Futex {
     woken: Condvar,
 }
 
-/// Sleeps on the word at `address` while it is what it `still` is, until it is woken.
+/// Sleeps on the word at `address` while `still` is true, until it is woken.
 pub(crate) fn wait(address: usize, still: impl Fn() -> bool) {
     let futex = with(|now| now.futex.clone()).flatten().unwrap();
     let mut sleepers = futex.sleepers.lock().unwrap();
@@ -209,7 +208,7 @@ pub(crate) fn wait(address: usize, still: impl Fn() -> bool) {
     }
 }
 
-/// Wakes one that sleeps on the word at `address`.
+/// Wakes one thread that sleeps on the word at `address`.
 pub(crate) fn wake(address: usize) {
     let futex = with(|now| now.futex.clone()).flatten().unwrap();
     let mut sleepers = futex.sleepers.lock().unwrap();

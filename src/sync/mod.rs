@@ -1,15 +1,15 @@
-//! What threads share is made of: atomics, cells under locks, and looks at a word
-//! that another thread changes.
+//! The parts of shared state: atomics, cells under locks, and spinning on a word that another
+//! thread changes.
 //!
-//! They are the language's own. In a build with `cfg(loom)`, which `make loom` makes for
-//! the models in `tests/loom/`, they are others of the same size that tell loom of each
-//! access: so the models run the code that is shipped.
+//! They are the language's own. In a build with `cfg(loom)`, for the models in `tests/loom/`, they
+//! are types of the same size that report each access to loom: so the models run the code that is
+//! shipped.
 //!
 //! ```text
 //!    every file that shares something
 //!        |  use crate::sync::{AtomicU32, Cell, ...}
 //!        v
-//!    core's own                   with cfg(loom): `modelled`, known to loom
+//!    core's own                   with cfg(loom): `modelled`, reported to loom
 //! ```
 
 #[cfg(not(all(test, loom)))]

@@ -1,19 +1,17 @@
-//! Atomics and cells that loom knows of.
+//! Atomics and cells that report each access to loom.
 //!
-//! They look like the language's own in memory, so that a record of zeros is right and
-//! sizes are as shipped. What loom keeps of each is in `execution.rs`. Outside of a model
-//! they are plain memory, for one thread.
+//! They have the layout of the language's own, so that zeroed memory is valid and sizes are as
+//! shipped. Loom's objects for them are in `execution.rs`. Outside of a model they are plain memory,
+//! for one thread.
 
 use core::cell::UnsafeCell;
 use core::sync::atomic::Ordering::{self, Relaxed};
 
 use super::execution::{Known, cell, known};
 
-/// What an atomic can hold.
+/// A type that an atomic can hold.
 pub(crate) trait Word: Copy + PartialEq {
-    /// As a number.
     fn to(self) -> u64;
-    /// From that number.
     fn from(number: u64) -> Self;
 }
 
@@ -49,14 +47,14 @@ impl<T> Word for *mut T {
     }
 }
 
-/// An atomic. (Its functions are those of the language's own.)
+/// An atomic, with the functions of the language's own.
 #[repr(transparent)]
 #[derive(Debug)]
 pub(crate) struct Atomic<T>(UnsafeCell<T>);
 
-// SAFETY: loom's threads all run on one thread.
+// SAFETY: all of loom's threads run on one thread.
 unsafe impl<T> Sync for Atomic<T> {}
-// SAFETY: as above.
+// SAFETY: all of loom's threads run on one thread.
 unsafe impl<T> Send for Atomic<T> {}
 
 // The names of the language's own.
@@ -79,7 +77,7 @@ impl<T: Word> Atomic<T> {
         self.0.get()
     }
 
-    /// What memory holds: the value at the start, or the value outside of a model.
+    /// The value in memory: that of the start, or outside of a model the present one.
     fn plain(&self) -> T {
         // SAFETY: one thread.
         unsafe { *self.0.get() }
@@ -159,7 +157,7 @@ impl<T: Word> Atomic<T> {
         Err(value)
     }
 
-    /// What it was before a change that is made in any case.
+    /// Makes a change, and returns the value before it.
     #[track_caller]
     fn fetch_by(&self, order: Ordering, change: impl Fn(T) -> T) -> T {
         self.fetch_update(order, Relaxed, |value| Some(change(value)))
@@ -195,8 +193,8 @@ impl<T: Word> Atomic<T> {
     }
 }
 
-/// A cell: plain memory that one thread at a time may touch. Loom complains if two do
-/// that no ordering keeps apart.
+/// A cell: plain memory that one thread at a time may touch. Loom fails if two do without an
+/// ordering between them.
 #[repr(transparent)]
 #[derive(Default)]
 pub(crate) struct Cell<T>(core::cell::Cell<T>);

@@ -1,4 +1,4 @@
-//! Threads that the library starts by itself, as loom knows them.
+//! Loom's threads in place of those that the library starts.
 
 use core::cell::{Cell, RefCell};
 use core::ffi::{CStr, c_void};
@@ -11,16 +11,15 @@ use super::execution::{spawn, this_thread};
 type Started = (Rc<Cell<bool>>, Rc<Cell<i32>>);
 
 std::thread_local! {
-    /// Those started.
     static STARTED: RefCell<Vec<Started>> = const { RefCell::new(Vec::new()) };
 }
 
-/// None was started yet: for the start of a model.
+/// Forgets all threads, for the start of a model.
 pub(crate) fn forget_all() {
     STARTED.with_borrow_mut(Vec::clear);
 }
 
-/// How many run.
+/// The number of running threads.
 pub(crate) fn running() -> usize {
     STARTED.with_borrow(|all| all.iter().filter(|(ended, _)| !ended.get()).count())
 }
@@ -43,7 +42,7 @@ pub(crate) unsafe fn start(
     true
 }
 
-/// The number of the thread that asks.
+/// The id of the calling thread.
 pub(crate) fn begun(_: &'static CStr) -> i32 {
     number()
 }
@@ -53,12 +52,12 @@ pub(crate) fn number() -> i32 {
     this_thread() as i32
 }
 
-/// Nothing is preferred here.
+/// Does nothing: loom has no priorities.
 pub(crate) fn hurry(_: i32) -> bool {
     false
 }
 
-/// Whether a thread of this number has not ended.
+/// Whether the thread with this id has not ended.
 pub(crate) fn is_there(id: i32) -> bool {
     STARTED.with_borrow(|all| {
         let is_it = |(ended, number): &Started| number.get() == id && !ended.get();
