@@ -135,10 +135,10 @@ test-libc: all ## malloc tests of glibc (its source package is downloaded) and o
 	$(if $(LIBC_TEST),LIBC_TEST="$(LIBC_TEST)") tests/run tests/libc --all-pythons -n 2
 
 test-preload: all ## every way into a process
-	$(PYTHON3) c_tests/preload/run.py
+	tests/run tests/preload --all-pythons -n 2
 
 test-preload-sample: all ## most of that with some of the interpreters only
-	$(PYTHON3) c_tests/preload/run.py --sample
+	tests/run tests/preload -n 2
 
 test-command: command ## the command: its unit tests, and all that it says and does
 	$(CARGO) test --quiet --profile command -p obmalloc-cli

@@ -38,10 +38,14 @@ def pytest_report_header(config):
     return lines
 
 
-def applies(python, since, only):
-    """Whether the marks `since` and `only` let a check run with this interpreter."""
-    return (python.supported and not (since and python.numbers < since.args)
-            and not (only and python.minor not in only.args))
+def applies(python, mark):
+    """Whether the marks of a check let it run with this interpreter."""
+    since, before, only = map(mark, ('since', 'before', 'only'))
+    return (python.supported
+            and not (since and python.numbers < since.args)
+            and not (before and python.numbers >= before.args)
+            and not (only and python.minor not in only.args)
+            and not (mark('shared') and not python.shared))
 
 
 def pytest_generate_tests(metafunc):
@@ -50,8 +54,7 @@ def pytest_generate_tests(metafunc):
     if 'python' not in metafunc.fixturenames:
         return
     mark = metafunc.definition.get_closest_marker
-    pythons = [python for python in metafunc.config.pythons
-               if applies(python, mark('since'), mark('only'))]
+    pythons = [python for python in metafunc.config.pythons if applies(python, mark)]
     short = [python for python in interpreters.sample(metafunc.config.pythons)
              if python in pythons] or pythons
     if mark('one_python'):
@@ -61,6 +64,12 @@ def pytest_generate_tests(metafunc):
     metafunc.parametrize('python', [
         pytest.param(python, id=python.name, marks=[] if python in short else [pytest.mark.slow])
         for python in pythons], indirect=True)
+
+
+def pytest_collection_modifyitems(items):
+    """Drops checks for which there is no interpreter here: they are neither passed nor skipped."""
+    items[:] = [item for item in items if not hasattr(item, 'callspec') or isinstance(
+        item.callspec.params.get('python'), (interpreters.Python, type(None)))]
 
 
 @pytest.fixture

@@ -16,8 +16,7 @@ from support import build, child
 
 HERE = Path(__file__).parent
 PROGRAMS = HERE / 'programs'
-INSIDE = next(folder for folder in (HERE.parent / 'preload/programs',
-                                    build.ROOT / 'c_tests/preload/programs') if folder.exists())
+INSIDE = HERE.parent / 'preload/programs'
 FOLDER = build.TARGET / 'compat'
 ACTIVE = re.compile(r'^obmalloc: active in pid (\d+): CPython (\S+), domains (\S+?)(,|$)', re.I)
 ASIDE = re.compile(r'^obmalloc: standing aside in pid (\d+): (.+)', re.I)

@@ -110,3 +110,14 @@ def wheel():
         done = child.run([sys.executable, '-B', ROOT / 'python' / 'build_wheel.py', '--from',
                           LIBRARY.parent, '--to', PROGRAMS / 'wheels'], status=0)
         return Path(done.out.splitlines()[-1])
+
+
+def library_folder():
+    """A folder with the library under the names that -lobmalloc and the loader look for."""
+    folder = PROGRAMS / 'lib'
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in 'libobmalloc.so', 'libobmalloc.so.0':
+        link = folder / f'{name}.{os.getpid()}'
+        link.symlink_to(LIBRARY.resolve())
+        link.replace(folder / name)
+    return folder

@@ -5,6 +5,7 @@ import re
 import shlex
 import signal
 import subprocess
+import time
 from dataclasses import dataclass
 
 # Variables that Python, the loader, malloc or the library read.
@@ -15,13 +16,14 @@ runs = []       # of the current check, for the report of its failure
 
 def clean_environment(**extra):
     """The environment without what Python, the loader, malloc or the library read."""
-    return {key: value for key, value in os.environ.items() if not _SCRUBBED.match(key)} | extra
+    kept = {key: value for key, value in os.environ.items() if not _SCRUBBED.match(key)}
+    return kept | {key: str(value) for key, value in extra.items()}
 
 
 def preloaded(**extra):
     """A clean environment with the library in LD_PRELOAD."""
     from support import build       # which compiles by this module
-    return clean_environment(**{'LD_PRELOAD': str(build.LIBRARY)} | extra)
+    return clean_environment(**{'LD_PRELOAD': build.LIBRARY} | extra)
 
 
 def shown(words, most=400):
@@ -36,7 +38,7 @@ def cut(text, most):
     return text if len(text) <= most else '... ' + text[-most:]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """A program that has ended. A negative status is the signal that ended it; 'timeout' means
     that it was killed at its time limit."""
@@ -46,6 +48,10 @@ class Run:
     status: object
     out: str
     err: str
+    seconds: float
+
+    def __repr__(self):
+        return f'<Run of {self.argv[0]}, exit status {self.status}>'
 
     @property
     def settings(self):
@@ -82,9 +88,10 @@ def run(argv, env=None, timeout=60, cwd=None, status=None, **options):
     limit. With `status` the check fails at once on another status. Options are Popen's."""
     argv = [str(word) for word in argv]
     env = clean_environment() if env is None else env
-    child = subprocess.Popen(argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL,
-                             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                             start_new_session=True, **options)
+    began = time.monotonic()
+    child = subprocess.Popen(argv, env=env, cwd=cwd, start_new_session=True, **{
+        'stdin': subprocess.DEVNULL, 'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE,
+        **options})
     try:
         out, err = child.communicate(timeout=timeout)
         ended = child.returncode
@@ -92,8 +99,8 @@ def run(argv, env=None, timeout=60, cwd=None, status=None, **options):
         os.killpg(child.pid, signal.SIGKILL)
         out, err = child.communicate()
         ended = 'timeout'
-    done = Run(argv, env, child.pid, ended, out.decode(errors='replace'),
-               err.decode(errors='replace'))
+    out, err = ((text or b'').decode(errors='replace') for text in (out, err))
+    done = Run(argv, env, child.pid, ended, out, err, time.monotonic() - began)
     runs.append(done)
     if status is not None:
         assert done.status == status, f'expected exit status {status}\n{done.report}'

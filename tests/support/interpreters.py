@@ -142,11 +142,17 @@ def _pyenv():
     return [(name, root / name / 'bin' / 'python') for name in ask('versions', '--bare')]
 
 
-def _on_path():
-    """Other pythonX.Y and python3 on PATH, and /usr/local's."""
+def _on_path(pattern):
+    """Files of this name in the folders of PATH, and in /usr/local/bin."""
     folders = [Path(folder) for folder in os.get_exec_path() + ['/usr/local/bin']]
     return [path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir())
-            if re.fullmatch(r'python(2|3|[23]\.\d+t?)', path.name)]
+            if re.fullmatch(pattern, path.name)]
+
+
+def debug_builds():
+    """Paths of interpreters built --with-pydebug, such as Debian's python3.11-dbg."""
+    found = _on_path(r'python3\.\d+(d|-dbg)')
+    return sorted({os.path.realpath(path) for path in found if os.access(path, os.X_OK)})
 
 
 @functools.lru_cache(maxsize=None)
@@ -154,7 +160,7 @@ def find():
     """All interpreters, by version, each once."""
     wishes = [(path, name.replace('/', '-')) for name, path in _pyenv()]
     wishes += [(DISTRIBUTION, '{minor}-distribution')]
-    wishes += [(path, '{version}-path') for path in _on_path()]
+    wishes += [(path, '{version}-path') for path in _on_path(r'python(2|3|[23]\.\d+t?)')]
     names = {}      # of the real paths; the first name counts
     for path, name in wishes:
         real = os.path.realpath(path)

@@ -7,9 +7,16 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import pytest
+
 from support import build, child
 
 NOBODY = 65534
+
+
+def needs_root():
+    if os.geteuid() != 0:
+        pytest.skip('only root can run programs of other users')
 
 
 @functools.lru_cache(maxsize=None)

@@ -30,11 +30,15 @@ def one_line(done, pattern):
     return line
 
 
+def version(done, version, domains='mem+obj'):
+    """The status line: active, in this version, with these domains."""
+    line = one_line(done, ACTIVE)
+    assert (line.group(2), line.group(3).lower()) == (version, domains), done.report
+
+
 def active(done, python):
     """The status line: active, in this interpreter, with its domains."""
-    line = one_line(done, ACTIVE)
-    assert line.group(2) == python.version, done.report
-    assert line.group(3).lower() == domains(python), done.report
+    version(done, python.version, domains(python))
 
 
 def aside(done, reason):
