@@ -129,7 +129,7 @@ test-model: ## random operations, everything checked after each (the short form)
 	$(MODEL) --profile paranoid -- --runs --pace plain --ops 5.5e6 --each 5e5
 
 test-c: all ## C programs, linked, preloaded, and against CPython's own functions
-	$(PYTHON3) c_tests/run.py
+	@$(MAKE) --no-print-directory -C c_tests -j3
 
 test-libc: all ## malloc tests of glibc (its source package is downloaded) and of musl's libc-test
 	$(if $(LIBC_TEST),LIBC_TEST="$(LIBC_TEST)") tests/run tests/libc --all-pythons -n 2

@@ -4,8 +4,8 @@ in a copy of the sources, and the test that is to find it must.
 
     loom      the models of src/tests/loom/ (`make loom`)
     rust      tests beside the sources, of forked children and threads that are gone
-    stepper   c_tests/fork_anywhere.c with STEPS=1 (`make stepper`)
-    tsan      c_tests/races.c and others with ThreadSanitizer (`make tsan`)
+    stepper   c_tests/fork/anywhere.c with STEPS=1 (`make stepper`)
+    tsan      c_tests/thread/races.c and others with ThreadSanitizer (`make tsan`)
 
     tests/concurrency/mutants.py [--kinds loom,rust,stepper,tsan] [--only WORD]
 
@@ -22,7 +22,7 @@ import sys
 import time
 from pathlib import Path
 
-from run import LOOM, compile_stepper
+from run import C_TESTS, LOOM, STEPPER
 
 ROOT = Path(__file__).resolve().parents[2]
 TREE = ROOT / "target/mutants/tree"
@@ -146,12 +146,12 @@ MUTANTS = [
      "        self.table[class.index()].top.store(above.as_ptr(), Relaxed);\n"
      f"        {FENCE}\n"
      "        let taken = heap.refill(self.shard(), class, request, slots);\n"),
-    ("tsan", "threads_handover", "locks opened without Release", "os/lock.rs",
+    ("tsan", "thread/handover", "locks opened without Release", "os/lock.rs",
      "self.0.compare_exchange(from, OPEN, Release, Relaxed)",
      "self.0.compare_exchange(from, OPEN, Relaxed, Relaxed)"),
-    ("tsan", "races", "settings read while others go on", "os/once.rs",
+    ("tsan", "thread/races*", "settings read while others go on", "os/once.rs",
      "if known == DONE || known == me {", "if known == DONE || known == me || is_there(known) {"),
-    ("tsan", "races", "statistics read what the thread writes", "tcache/magazines.rs",
+    ("tsan", "thread/races*", "statistics read what the thread writes", "tcache/magazines.rs",
      "        if bottom.is_null() {\n            return 0;\n",
      "        core::hint::black_box(unsafe { *top });\n"
      "        if bottom.is_null() {\n            return 0;\n"),
@@ -203,15 +203,12 @@ def result_of(kind, test):
         return True, not went_well, said
     if kind == "stepper":
         built, said = run([cargo, "build", "--quiet", "--release", "--lib"], env)
-        program = TARGET / "fork_anywhere"
-        if built:
-            built, said = run(compile_stepper(TARGET / "release/libobmalloc.a", program))
         if not built:
             return False, False, said
-        went_well, said = run([program], {"STEPS": "1"})
-        return True, not went_well, said
-    went_well, said = run([sys.executable, "c_tests/run.py", "--ways", "tsan", "--only", test])
-    return "does not build" not in said, "FAILED" in said and "ThreadSanitizer" in said, said
+        went_well, said = run(STEPPER, {**env, "STEPS": "1"})
+        return " passed, " in said, "FAILED" in said, said
+    went_well, said = run([*C_TESTS, "WAYS=tsan", f"CASE={test}"])
+    return " passed, " in said, "FAILED" in said and "ThreadSanitizer" in said, said
 
 
 def main():

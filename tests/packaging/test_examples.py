@@ -62,16 +62,18 @@ def test_program_for_python(tmp_path):
 
 @pytest.mark.parametrize('library', ['LIBRARY', 'ARCHIVE'])
 def test_first_c_test(tmp_path, library):
-    """CONTRIBUTING.md's C program passes and prints its fact."""
+    """CONTRIBUTING.md's C test passes, with both libraries."""
     needs('cc')
-    text = example('CONTRIBUTING.md', 'c', 'TEST_MAIN')
+    text = example('CONTRIBUTING.md', 'c', 'CASES')
     assert text.startswith('/* ways: ')
-    (tmp_path / 'grown_block.c').write_text(text)
-    program, linked = tmp_path / 'grown_block', getattr(build, library)
-    child.run([*CC, '-I', build.ROOT / 'include', '-I', build.ROOT / 'c_tests',
-               tmp_path / 'grown_block.c', '-o', program, linked, '-lpthread', '-ldl'], status=0)
+    (tmp_path / 'grown.c').write_text(text)
+    program, linked = tmp_path / 'grown', getattr(build, library)
+    harness = build.ROOT / 'c_tests/harness'
+    child.run([*CC, '-I', build.ROOT / 'include', '-I', harness, tmp_path / 'grown.c',
+               harness / 'harness.c', harness / 'cases.c', '-o', program, linked,
+               '-lpthread', '-ldl'], status=0)
     done = child.run([program], child.clean_environment(LD_LIBRARY_PATH=str(linked.parent)), status=0)
-    assert re.fullmatch('.*: ok\n', done.out), done.report
+    assert done.out == 'grown-block: ok\n', done.report
 
 
 def test_first_preload_check(tmp_path):

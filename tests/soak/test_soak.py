@@ -184,9 +184,9 @@ def program(library, tmp_path_factory):
     folder = tmp_path_factory.mktemp('soak')
     for name in 'libobmalloc.so', 'libobmalloc.so.0':       # by its SONAME, as installed
         os.symlink(library, folder / name)
-    sources = [HERE / 'soak.c', *HARNESS.glob('harness.c')]
+    sources = [HERE / 'soak.c', HARNESS / 'harness.c']
     subprocess.run([os.environ.get('CC', 'cc'), *FLAGS, '-I', build.ROOT / 'include', '-I', HARNESS,
-                    '-I', HARNESS.parent, *sources, '-o', folder / 'soak', '-L', folder,
+                    *sources, '-o', folder / 'soak', '-L', folder,
                     f'-Wl,-rpath,{folder}', '-l:libobmalloc.so', '-lpthread'], check=True)
     return folder / 'soak'
 

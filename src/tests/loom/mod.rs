@@ -10,7 +10,7 @@
 //! | `Lock`, `FORKER` | `lock.rs`, the word and the futex calls with it; that the forking thread is asleep, which only makes a fork's lock lent, is up to the model |
 //! | `MAP`: leaves, arenas, `start`, entries | `arena/page_map.rs` |
 //! | a pool's `home`, against the helper thread's looks | `heap/mod.rs` |
-//! | `top`, against a fork (MAGAZINE-4) | `c_tests/fork_anywhere.c`, which stops the built library at each instruction |
+//! | `top`, against a fork (MAGAZINE-4) | `c_tests/fork/anywhere.c`, which stops the built library at each instruction |
 //! | the helper thread: `phase`, `id`, `left`, against forks | `helper.rs` |
 //! | `REGISTERED`, `READ` | `once.rs` |
 //! | `HAPPENED` | a swap: one thread tells; those that see it set have been through `REGISTERED` or see it by Acquire |

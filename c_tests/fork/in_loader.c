@@ -1,0 +1,75 @@
+/* ways: so a
+ *
+ * Threads that make their first allocation look for a CPython in the loader's list, with the
+ * loader's lock, while others fork. A child must not find that lock held by a thread that
+ * it does not have. Each look takes a millisecond here. */
+#include "harness.h"
+#include <dlfcn.h>
+#include <link.h>
+
+enum { THREADS = 4, FORKERS = 4, DEADLINE = 10 };
+
+typedef int (*visitor)(struct dl_phdr_info *, size_t, void *);
+
+struct visit {
+    visitor visitor;
+    void *argument;
+};
+
+static bool slow; /* in this case of the program */
+
+static int visit_slowly(struct dl_phdr_info *info, size_t size, void *argument)
+{
+    const struct visit *visit = argument;
+    if (slow)
+        usleep(1000);
+    return visit->visitor(info, size, visit->argument);
+}
+
+/* The library calls this one in place of the C library's. */
+int dl_iterate_phdr(visitor visitor, void *argument)
+{
+    typedef int (*iterate)(int (*)(struct dl_phdr_info *, size_t, void *), void *);
+    static _Atomic(iterate) next;
+    if (!next)
+        next = (iterate)dlsym(RTLD_NEXT, "dl_iterate_phdr");
+    struct visit visit = {visitor, argument};
+    return next(visit_slowly, &visit);
+}
+
+static void *allocate(void *unused)
+{
+    PyObject_Free(PyObject_Malloc(64));
+    return unused;
+}
+
+static void *fork_once(void *number)
+{
+    usleep(2000 * (uintptr_t)number);
+    int status = -1;
+    const pid_t pid = fork();
+    if (pid == 0) {
+        alarm(DEADLINE);
+        allocate(NULL);
+        _exit(0);
+    }
+    CHECK(pid > 0 && waitpid(pid, &status, 0) == pid);
+    CHECK(status == 0); /* SIGALRM: it hangs */
+    return NULL;
+}
+
+static void beside_first_allocations(void)
+{
+    slow = true;
+    pthread_t threads[THREADS], forkers[FORKERS];
+    for (uintptr_t i = 0; i < FORKERS; i++)
+        CHECK(pthread_create(&forkers[i], NULL, fork_once, (void *)i) == 0);
+    for (int i = 0; i < THREADS; i++)
+        CHECK(pthread_create(&threads[i], NULL, allocate, NULL) == 0);
+    for (int i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+    for (int i = 0; i < FORKERS; i++)
+        pthread_join(forkers[i], NULL);
+}
+
+CASES({"beside-first-allocations", beside_first_allocations});

@@ -1,0 +1,129 @@
+/* ways: so a pre
+ *
+ * Fork handlers that wait for threads, as pools of threads have them: such a thread may need
+ * a lock of ours before it ends. The handlers are registered before the library's own, before
+ * its first use and after it. Those that are older than the library's run when it holds all
+ * locks for the fork. */
+#include "harness.h"
+
+enum { WORKERS = 2, FORKS = 3 };
+
+static pthread_t workers[WORKERS];
+static bool armed;
+static atomic_bool stop;
+static atomic_int started, ended;
+static int waited_for;
+static bool polls;
+
+/* What it frees at its end goes through every way from its hands to the pools. */
+static void *works(void *argument)
+{
+    void *mine[600];
+    started++;
+    while (!stop)
+        usleep(200);
+    for (int round = 0; round < 3; round++) {
+        for (size_t i = 0; i < 600; i++)
+            fill(mine[i] = obj.malloc(40 * (1 + i % 20)), 40, i);
+        for (size_t i = 0; i < 600; i++) {
+            CHECK(holds(mine[i], 40, i));
+            obj.free(mine[i]);
+        }
+    }
+    obmalloc_trim(0);
+    ended++;
+    return argument;
+}
+
+static void begin(void)
+{
+    stop = false;
+    started = ended = 0;
+    armed = true;
+    for (int i = 0; i < WORKERS; i++)
+        CHECK(pthread_create(&workers[i], NULL, works, NULL) == 0);
+    while (started < WORKERS)
+        usleep(100);
+}
+
+static void wait_for_workers(void)
+{
+    if (!armed)
+        return;
+    armed = false;
+    stop = true;
+    while (polls && ended < WORKERS) /* takes some processor time again and again */
+        usleep(5000);
+    for (int i = 0; i < WORKERS; i++)
+        pthread_join(workers[i], NULL);
+    waited_for++;
+}
+
+static void in_the_child(void *argument)
+{
+    (void)argument;
+    void *mine[600];
+    for (size_t i = 0; i < 600; i++)
+        fill(mine[i] = obj.malloc(40 * (1 + i % 20)), 40, i);
+    for (size_t i = 0; i < 600; i++) {
+        CHECK(holds(mine[i], 40, i));
+        obj.free(mine[i]);
+    }
+}
+
+/* ---- which handler it is ---- */
+
+enum registered { BEFORE_THE_LIBRARY, BEFORE_ITS_USE, AFTER_ITS_USE };
+static enum registered now;
+
+static void oldest(void)
+{
+    if (now == BEFORE_THE_LIBRARY)
+        wait_for_workers();
+}
+
+static void middle(void)
+{
+    if (now == BEFORE_ITS_USE)
+        wait_for_workers();
+}
+
+static void newest(void)
+{
+    if (now == AFTER_ITS_USE)
+        wait_for_workers();
+}
+
+static void before_everything(void)
+{
+    pthread_atfork(oldest, NULL, NULL);
+}
+
+__attribute__((section(".preinit_array"), used)) static void (*const preinit)(void) =
+    before_everything;
+
+static void forks(enum registered which, int n)
+{
+    now = which;
+    for (int i = 0; i < n; i++) {
+        const int before = waited_for;
+        begin();
+        CHECK(in_child(in_the_child, NULL) == 0);
+        CHECK(waited_for == before + 1);
+    }
+}
+
+static void handlers_that_wait(void)
+{
+    alarm(50);
+    pthread_atfork(middle, NULL, NULL);
+    obj.free(obj.malloc(1)); /* the first use */
+    pthread_atfork(newest, NULL, NULL);
+    STEP("registered after the first use") forks(AFTER_ITS_USE, FORKS);
+    STEP("before it") forks(BEFORE_ITS_USE, FORKS);
+    STEP("before the library's own") forks(BEFORE_THE_LIBRARY, FORKS);
+    polls = true;
+    STEP("a handler that looks again and again") forks(BEFORE_THE_LIBRARY, 1);
+}
+
+CASES({"handlers-that-wait-for-threads", handlers_that_wait});

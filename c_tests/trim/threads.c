@@ -1,0 +1,121 @@
+/* ways: so a pre
+ *
+ * What forty threads keep that have been busy and wait: by how many bytes more is
+ * in memory than with one, some time after all blocks are free, and where it lies.
+ * The bound is a generous one: it is there to notice a leak. The figures go to
+ * stderr: run the program to see them. */
+#include "resident.h"
+
+enum { THREADS = 40, SLOTS = 1000, STEPS = 15000, PATIENCE = 20 };
+enum { BOUND = 32 << 20 };
+
+static pthread_barrier_t done, leave;
+static size_t largest;
+
+/* Blocks of all classes come and go; in the end all go. */
+static void *busy_then_waiting(void *argument)
+{
+    static struct slot { void *p; size_t n; } all[THREADS][SLOTS];
+    struct slot *slots = all[(uintptr_t)argument];
+    uint64_t random = 7919 + (uintptr_t)argument;
+    size_t bad = 0;
+    for (size_t step = 0; step < STEPS; step++) {
+        const size_t i = random_below(&random, SLOTS);
+        bad += slots[i].p && !holds(slots[i].p, slots[i].n < 64 ? slots[i].n : 64, i);
+        obj.free(slots[i].p);
+        slots[i].n = random_below(&random, largest + 1);
+        memset(slots[i].p = obj.malloc(slots[i].n), 0x55, slots[i].n);
+        fill(slots[i].p, slots[i].n < 64 ? slots[i].n : 64, i);
+    }
+    for (size_t i = 0; i < SLOTS; i++)
+        obj.free(slots[i].p);
+    CHECK(bad == 0);
+    pthread_barrier_wait(&done);
+    pthread_barrier_wait(&leave);
+    return NULL;
+}
+
+/* ---- figures ---- */
+
+static const char *const places[] = {"in_magazines", "free_in_pools", "empty_pools", "metadata"};
+
+struct figures { long long process, total, at[4]; };
+
+static struct figures figures_now(void)
+{
+    struct figures figures = {.process = (long long)resident()};
+    read_stats();
+    figures.total = stat_of("resident", "total");
+    for (int i = 0; i < 4; i++)
+        figures.at[i] = stat_of("resident", places[i]);
+    CHECK(stat_of("resident", "live") == 0);
+    return figures;
+}
+
+/* Nothing goes back any more: the helper has come, or was not needed, and gone; or
+ * where there is none, the program has asked for it. */
+static struct figures when_idle(int threads)
+{
+    if (strcmp(getenv("OBMALLOC_DECAY_MS"), "-1") == 0)
+        obmalloc_trim(0);
+    else
+        usleep(500000);
+    CHECK(COMES(threads_now() == threads, PATIENCE));
+    return figures_now();
+}
+
+static void say_more(struct figures one, struct figures many)
+{
+    fprintf(stderr, "%d threads, blocks to %zu bytes, KiB in memory (with one thread):\n"
+            "   process %lld (%lld), ours %lld (%lld)", THREADS, largest, many.process >> 10,
+            one.process >> 10, many.total >> 10, one.total >> 10);
+    for (int i = 0; i < 4; i++)
+        fprintf(stderr, ", %s %lld (%lld)", places[i], many.at[i] >> 10, one.at[i] >> 10);
+    fprintf(stderr, "\n");
+}
+
+static void many_against_one(void)
+{
+    pthread_t threads[THREADS];
+    pthread_barrier_init(&leave, NULL, THREADS + 1);
+    struct figures one = {0};
+    for (uintptr_t i = 0; i < THREADS; i++) {
+        if (i < 2) /* the first alone, then all others at once */
+            pthread_barrier_init(&done, NULL, i == 0 ? 2 : THREADS);
+        CHECK(pthread_create(&threads[i], NULL, busy_then_waiting, (void *)i) == 0);
+        if (i == 0) {
+            pthread_barrier_wait(&done);
+            one = when_idle(2);
+        }
+    }
+    pthread_barrier_wait(&done);
+    const struct figures many = when_idle(THREADS + 1);
+    say_more(one, many);
+    CHECK(many.process - one.process < BOUND && many.total - one.total < BOUND);
+    pthread_barrier_wait(&leave);
+    for (int i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+    obmalloc_trim(SIZE_MAX); /* empties the depots, no more */
+    read_stats();
+    CHECK(stat_of("resident", "in_magazines") == 0);
+    obmalloc_trim(0);
+    read_stats();
+    CHECK(stat_of("resident", "total") == stat_of("resident", "metadata"));
+}
+
+static void small_blocks(void)
+{
+    largest = SMALL_MAX;
+    many_against_one();
+}
+
+static void to_8_kib(void)
+{
+    largest = 8192;
+    many_against_one();
+}
+
+CASES({"threads-blocks-to-512-bytes", small_blocks, ALL_POOLS "OBMALLOC_DECAY_MS=100"},
+      {"threads-blocks-to-8-kib", to_8_kib, ALL_POOLS "OBMALLOC_DECAY_MS=100"},
+      {"threads-blocks-to-512-bytes-trimmed", small_blocks, ALL_POOLS "OBMALLOC_DECAY_MS=-1"},
+      {"threads-blocks-to-8-kib-trimmed", to_8_kib, ALL_POOLS "OBMALLOC_DECAY_MS=-1"});
