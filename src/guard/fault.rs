@@ -1,18 +1,17 @@
-//! The handler of faults (SIGSEGV): an access to a shut page of the region is
-//! reported; then, and for any other fault, whoever handled faults before is asked.
+//! The handler of faults (SIGSEGV). It reports an access to a closed page of the region; then, and
+//! for any other fault, it calls the previous handler.
 //!
 //! ```text
-//!    fault ---> ours ---> in the region? report ---> the handler before us,
-//!                         |                          exactly as the kernel would |
-//!                         +---- other threads that make mistakes wait so long ---+
+//!    fault ---> this handler ---> in the region? report ---> the previous handler,
+//!                                 |                          as the kernel would call it |
+//!                                 +---- other threads with an error wait until then -----+
 //! ```
 //!
-//! faulthandler, enabled before us, is that handler. Enabled after us it comes
-//! first, and raises the signal anew for us, without the address: but the kernel
-//! still has that in the registers it saves. A program whose own handler calls
-//! nobody else has no reports of faults.
+//! faulthandler, if enabled before, is the previous handler. Enabled later it runs first, and
+//! raises the signal anew, without the address; but the registers that the kernel saved still have
+//! it. In a program whose own handler calls no other handler, faults are not reported.
 //!
-//! The handler is there from the first sampled block on, and stays.
+//! The handler is installed at the first sampled block, and stays.
 
 use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_void};
@@ -26,15 +25,15 @@ use super::trace;
 use crate::os::errno;
 use crate::sync::{AtomicUsize, Ordering::Relaxed};
 
-/// What handled faults before us.
+/// The previous handler.
 struct Previous(UnsafeCell<MaybeUninit<libc::sigaction>>);
-// SAFETY: written before our handler is there, or by it in the one case that
-// `sigaction` does the same to the original.
+// SAFETY: written before our handler is installed, or by it where the kernel would change the
+// original in the same way (SA_RESETHAND).
 unsafe impl Sync for Previous {}
 
 static PREVIOUS: Previous = Previous(UnsafeCell::new(MaybeUninit::zeroed()));
-/// The address of the last fault that was reported: what handles it may return, and
-/// then it happens again.
+/// The address of the last fault that was reported: the previous handler may return, and then the
+/// fault happens again.
 static REPORTED: AtomicUsize = AtomicUsize::new(0);
 
 type Handler = unsafe extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void);
@@ -45,12 +44,12 @@ pub(super) fn install() {
     // SAFETY: zero is an action without flags and an empty mask.
     let mut ours: libc::sigaction = unsafe { mem::zeroed() };
     ours.sa_sigaction = handler as *const () as usize;
-    // On the thread's own stack for signals, as a stack may have overflowed. Not
-    // blocked meanwhile: a fault in a report is handled, too.
+    // On the thread's signal stack, because the stack may have overflowed. The signal is not
+    // blocked in the handler: a fault in a report is handled, too.
     ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER | libc::SA_RESTART;
     let previous = PREVIOUS.0.get().cast();
-    // SAFETY: asks only, and then sets a handler that stays loaded. Nobody reads
-    // `PREVIOUS` before.
+    // SAFETY: reads the handler, then sets one that stays loaded. `PREVIOUS` is read only by that
+    // handler, which is not installed yet.
     errno::kept(|| unsafe {
         if libc::sigaction(libc::SIGSEGV, ptr::null(), previous) == 0 {
             libc::sigaction(libc::SIGSEGV, &raw const ours, previous);
@@ -60,11 +59,11 @@ pub(super) fn install() {
 
 unsafe extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     let before = errno::get();
-    // SAFETY: what the kernel has handed us.
+    // SAFETY: the kernel's arguments of this handler.
     let fault = unsafe { Fault::of(info, context) };
     let is_mistake = !report::go_on() && region::contains(fault.address);
-    // Where the process ends, too: not in the middle of another thread's report.
-    // SAFETY: as above.
+    // Also where the process ends: not in the middle of another thread's report.
+    // SAFETY: the kernel's arguments of this handler.
     let reporter = if is_mistake || matches!(unsafe { Next::of(info) }, Next::End) {
         Reporter::when_alone()
     } else {
@@ -83,51 +82,51 @@ unsafe extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context
             },
         );
     }
-    // SAFETY: as above. Another answer than before, if one was called meanwhile that is
-    // to be called once.
+    // SAFETY: the kernel's arguments of this handler. The result may differ from the one before, if
+    // a handler that is called once (SA_RESETHAND) was called since.
     match unsafe { Next::of(info) } {
         Next::Nothing => {}
         Next::End => {
-            // The reporter stays, until the process has ended.
+            // The reporter stays until the end of the process.
             mem::forget(reporter);
-            // SAFETY: as above.
+            // SAFETY: the kernel's arguments of this handler.
             unsafe { end(signal, info) };
         }
-        // SAFETY: as above.
+        // SAFETY: the kernel's arguments of this handler.
         Next::Handler(action) => unsafe { call(&action, signal, info, context) },
     }
     errno::set(before);
 }
 
-/// What the kernel says of a fault.
+/// A fault, by the kernel's description.
 struct Fault {
     address: usize,
     access: Access,
     instruction: Option<usize>,
 }
 
-/// Whether the signal was sent, by a call and not by a fault.
+/// Whether a call and not a fault raised the signal.
 ///
 /// # Safety
-/// The kernel's.
+/// `info` is the kernel's argument of a signal handler.
 unsafe fn is_sent(info: *const libc::siginfo_t) -> bool {
-    // SAFETY: the caller's promise.
+    // SAFETY: the kernel's argument, by the contract above.
     unsafe { (*info).si_code <= 0 }
 }
 
 impl Fault {
     /// # Safety
-    /// What a handler of signals was called with.
+    /// The arguments are the kernel's, of a signal handler.
     #[cfg(target_arch = "x86_64")]
     unsafe fn of(info: *const libc::siginfo_t, context: *const c_void) -> Fault {
         const PAGE_FAULT: i64 = 14;
         const WRITE: i64 = 2;
         const FETCH: i64 = 16;
-        // SAFETY: the caller's promise.
+        // SAFETY: the kernel's arguments, by the contract above.
         let (sent, context) = unsafe { (is_sent(info), &*context.cast::<libc::ucontext_t>()) };
         let register = |i: c_int| context.uc_mcontext.gregs[i as usize];
-        // A signal that is sent from the handler of a fault still has these three of
-        // the fault, but not its instruction.
+        // A signal that is raised in the handler of a fault still has these three registers of the
+        // fault, but not its instruction.
         if register(libc::REG_TRAPNO) != PAGE_FAULT {
             return Fault {
                 address: 0,
@@ -152,12 +151,12 @@ impl Fault {
     }
 
     /// # Safety
-    /// What a handler of signals was called with.
+    /// The arguments are the kernel's, of a signal handler.
     #[cfg(not(target_arch = "x86_64"))]
     unsafe fn of(info: *const libc::siginfo_t, _: *const c_void) -> Fault {
-        // SAFETY: the caller's promise.
+        // SAFETY: the kernel's arguments, by the contract above.
         let sent = unsafe { is_sent(info) };
-        // SAFETY: as above.
+        // SAFETY: the kernel's arguments, by the contract above.
         let address = unsafe { (*info).si_addr() }.addr();
         Fault {
             address: if sent { 0 } else { address },
@@ -167,22 +166,22 @@ impl Fault {
     }
 }
 
-/// What the kernel would do if our handler were not there.
+/// The action that the kernel would take without our handler.
 enum Next {
     Nothing,
-    /// A fault that is ignored or nobody's ends the process.
+    /// The default, and a fault that is ignored: the end of the process.
     End,
     Handler(libc::sigaction),
 }
 
 impl Next {
     /// # Safety
-    /// The kernel's `info`.
+    /// `info` is the kernel's argument of a signal handler.
     unsafe fn of(info: *const libc::siginfo_t) -> Next {
         // SAFETY: written when our handler was installed.
         let previous: libc::sigaction = unsafe { *PREVIOUS.0.get().cast() };
         match previous.sa_sigaction {
-            // SAFETY: the caller's promise.
+            // SAFETY: the kernel's argument, by the contract above.
             libc::SIG_IGN if unsafe { is_sent(info) } => Next::Nothing,
             libc::SIG_DFL | libc::SIG_IGN => Next::End,
             _ => Next::Handler(previous),
@@ -190,27 +189,27 @@ impl Next {
     }
 }
 
-/// Has the process end: when the instruction is tried again, or the signal sent again.
+/// Makes the process end: when the instruction is tried again, or by a signal that is sent again.
 ///
 /// # Safety
-/// What our handler was called with.
+/// The arguments are the kernel's, of our handler.
 unsafe fn end(signal: c_int, info: *const libc::siginfo_t) {
     // SAFETY: zero is the default action.
     let default: libc::sigaction = unsafe { mem::zeroed() };
-    // SAFETY: as above.
+    // SAFETY: sets the default action, which has no handler.
     unsafe { libc::sigaction(signal, &raw const default, ptr::null_mut()) };
-    // SAFETY: the caller's promise.
+    // SAFETY: the kernel's argument, by the contract above.
     if unsafe { is_sent(info) } {
         let (process, thread) = (crate::os::text::pid(), trace::this_thread());
-        // SAFETY: a signal to ourselves.
+        // SAFETY: a signal to this thread.
         unsafe { libc::syscall(libc::SYS_tgkill, process, thread, signal) };
     }
 }
 
-/// Calls the handler that was there before ours, as the kernel would.
+/// Calls the previous handler as the kernel would.
 ///
 /// # Safety
-/// What our handler was called with, and that handler.
+/// The arguments are the kernel's, of our handler, and `PREVIOUS`.
 unsafe fn call(
     action: &libc::sigaction,
     signal: c_int,
@@ -220,12 +219,12 @@ unsafe fn call(
     let handler = action.sa_sigaction;
     if action.sa_flags & libc::SA_RESETHAND != 0 {
         let previous: *mut libc::sigaction = PREVIOUS.0.get().cast();
-        // SAFETY: as `PREVIOUS` says.
+        // SAFETY: the kernel would change the original in the same way; see `PREVIOUS`.
         unsafe { (*previous).sa_sigaction = libc::SIG_DFL };
     }
     let mut mask = action.sa_mask;
     let mut before = MaybeUninit::uninit();
-    // SAFETY: sets of signals; the handler's own type, by its flags.
+    // SAFETY: valid signal sets; the flags decide the handler's type.
     unsafe {
         if action.sa_flags & libc::SA_NODEFER == 0 {
             libc::sigaddset(&raw mut mask, signal);

@@ -1,75 +1,72 @@
-//! Where a CPython's frames, code objects and texts have what a traceback needs:
-//! offsets in bytes, by version. They are fixed within a minor version; profilers
-//! that look into a process from outside rely on the same.
+//! The layout of CPython's frames, code objects and strings, as far as a traceback needs it: offsets
+//! in bytes, by version. They are fixed within a minor version; out-of-process profilers rely on
+//! the same offsets.
 //!
 //! ```text
 //!   thread state --first--> frame --back--> frame --back--> ... NULL
 //!                             | code
 //!                             v
-//!                           code object --filename, name--> text
+//!                           code object --filename, name--> string
 //! ```
 //!
-//! The numbers are what `offsetof` says with each version's own headers, on 64-bit
-//! machines; the preload tests compare what is read with what Python itself says. A
-//! version that is not here, a debug build and a free-threaded one have no Python
-//! lines in reports.
+//! The numbers come from `offsetof` with each version's own headers, on 64-bit machines; the preload
+//! tests compare the frames with Python's own. Reports have no Python lines in a version that is
+//! missing here, in a debug build and in a free-threaded build.
 #![forbid(unsafe_code)]
 
 /// The offsets of one or more versions.
 #[derive(Clone, Copy)]
 pub(super) struct Layout {
-    /// From the thread state to the first frame, by one or two steps.
+    /// From the thread state to the first frame, in one or two steps.
     pub(super) first: &'static [usize],
     /// In a frame.
     pub(super) back: usize,
     pub(super) code: usize,
-    /// How the line is found.
+    /// How the line number is found.
     pub(super) line: Line,
     /// In a code object.
     pub(super) filename: usize,
     pub(super) name: usize,
-    /// What its texts are.
+    /// How its strings are stored.
     pub(super) text: Text,
 }
 
-/// How a frame's line is found.
+/// How a frame's line number is found.
 #[derive(Clone, Copy)]
 pub(super) enum Line {
-    /// The frame is an object, and `PyFrame_GetLineNumber` says it.
+    /// By `PyFrame_GetLineNumber`: the frame is an object.
     Object,
-    /// By `PyCode_Addr2Line`: the distance from the code object's instructions to
-    /// the frame's instruction.
+    /// By `PyCode_Addr2Line`, from the offset of the frame's instruction in the code object.
     Instruction {
         /// In a frame: a pointer to an instruction.
         instruction: usize,
-        /// In a frame: who owns it; frames of the C stack have no code of a program.
+        /// In a frame: its owner; frames of the C stack have no code of a program.
         owner: usize,
         /// In a code object: its first instruction.
         instructions: usize,
     },
 }
 
-/// How texts are kept.
+/// How strings are stored.
 #[derive(Clone, Copy)]
 pub(super) enum Text {
-    /// Bytes, their number at one offset, they themselves at the other (2.7).
+    /// Bytes: the offset of their number, and their own (2.7).
     Bytes { len: usize, bytes: usize },
-    /// Characters of one, two or four bytes each, behind a head that is shorter if
-    /// all are ASCII.
+    /// Characters of one, two or four bytes each, after a header that is shorter if all are ASCII.
     Characters { ascii: usize, others: usize },
 }
 
-/// In a text of characters.
+/// Offset of the length of a string of characters.
 pub(super) const LEN: usize = 16;
 pub(super) const STATE: usize = 32;
-/// Of its state: bytes in a character, and two flags.
+/// Fields of its state: bytes in a character, and two flags.
 pub(super) const KIND_SHIFT: u32 = 2;
 pub(super) const KIND_MASK: u32 = 7;
 pub(super) const COMPACT: u32 = 0x20;
 pub(super) const ASCII: u32 = 0x40;
 /// The owner of frames of the C stack.
 pub(super) const C_STACK: u8 = 3;
-/// In every object.
+/// Offset of the type in every object.
 pub(super) const TYPE: usize = 8;
 
 const OLD: Text = Text::Characters {
@@ -114,7 +111,7 @@ const fn interpreter_frames(
     }
 }
 
-/// The layout of a version, if it is known.
+/// The layout of a version, if it is in the table.
 pub(super) fn of(major: u32, minor: u32) -> Option<Layout> {
     const BYTES: Text = Text::Bytes { len: 16, bytes: 36 };
     Some(match (major, minor) {

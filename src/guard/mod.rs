@@ -1,27 +1,24 @@
-//! Guarded blocks: one allocation in so many is laid beside a page that nobody can
-//! access, and shut when it is freed, so that mistakes are found where they happen
-//! and reported with who allocated and who freed the block. Off unless a setting
-//! asks.
+//! Guarded blocks: one allocation in N is placed beside an inaccessible page, and made inaccessible
+//! when it is freed. A memory error is found where it happens, and reported with the allocation and
+//! the free of the block. Off unless a setting turns it on.
 //!
 //! ```text
-//!    allocate: sampler (whose turn) --> slots (a free one) --> region (where)
-//!              --> trace (who)  --> open the page --> slack (fill)
-//!    free:     slots (what is there) --> slack (look) --> trace --> shut the page
-//!    a fault:  fault (whose handler) --> reporter (one at a time) --> report
+//!    allocate: sampler (is it sampled?) --> slots (a free slot) --> region (address)
+//!              --> trace (caller)  --> open the page --> slack (fill)
+//!    free:     slots (the block) --> slack (check) --> trace --> close the page
+//!    a fault:  fault (handler) --> reporter (one at a time) --> report
 //! ```
 //!
-//! What it sees at once: an access to a freed block while its slot has not been used
-//! again; before a block on the left of its slot; more than what alignment leaves
-//! after one on the right. At free: writes within the open pages; a block that is
-//! free already; an address where none begins. What it does not see: accesses that
-//! hit another block's open page; what the kernel is told to read or write, which
-//! fails with EFAULT.
+//! Found at the access: a use of a freed block until its slot is used again; an access before a
+//! block on the left of its slot, or after a block on the right beyond the bytes that alignment
+//! leaves. Found at free: writes within the open pages; a double free; an address where no block
+//! begins. Not found: accesses to another block's open page; system calls that read or write at the
+//! address, which fail with EFAULT.
 //!
 //! # Threads
 //!
-//! All functions may be called by any thread. The slots' lock is the last in the
-//! order of locks, and held for a few steps: traces are taken, and pages opened and
-//! shut, outside of it.
+//! Any thread may call all functions. The lock of the slots is the last in the order of locks, and
+//! held for a few steps: traces are taken, and pages opened and closed, outside of it.
 
 use core::ptr;
 
@@ -58,26 +55,26 @@ use crate::os::sandbox;
 use crate::os::text;
 use crate::pool::invalid_free;
 
-/// Has one allocation in `n` guarded from now on; 0: none.
+/// Sets the rate: one allocation in `n` is guarded; 0: none.
 pub(crate) fn set_rate(n: usize) {
     sampler::set_rate(n);
 }
 
-/// Whether allocations are to be asked for here at all.
+/// Whether allocations are sampled.
 pub(crate) fn is_on() -> bool {
     sampler::rate() != 0
 }
 
-/// At the first block of the process, with no lock held: the C library opens a library to
-/// unwind with, which takes a descriptor for a moment, and must not happen in a handler.
+/// At the first block of the process, with no lock held: makes the C library load its unwinder,
+/// which takes a descriptor for a moment and must not happen in a signal handler.
 pub(crate) fn begin() {
     if is_on() {
         native::prepare();
     }
 }
 
-/// A guarded block of `n` bytes, if it is this allocation's turn and there is room:
-/// aligned to 16 bytes, and zero. Else null.
+/// A guarded block of `n` bytes, aligned to 16 bytes and zero, if this allocation is sampled and
+/// there is room. Else null.
 #[inline]
 pub(crate) fn allocate(n: usize) -> *mut u8 {
     if sampler::is_turn() {
@@ -87,7 +84,7 @@ pub(crate) fn allocate(n: usize) -> *mut u8 {
     }
 }
 
-/// Whether the address is one of ours, in a block or beside it.
+/// Whether the address is in the region, in a block or beside it.
 #[inline]
 pub(crate) fn owns(address: usize) -> bool {
     region::contains(address)
@@ -108,12 +105,12 @@ fn take_turn(n: usize) -> *mut u8 {
         Side::Right
     };
     let block = region.place(i, n, side);
-    // SAFETY: the slot is this call's.
+    // SAFETY: this call has taken the slot (GUARD-2).
     if !unsafe { region.open(block, n) } {
         SLOTS.lock().give(i, State::Unused);
         return ptr::null_mut();
     }
-    // SAFETY: opened just now.
+    // SAFETY: the pages are open.
     unsafe { slack(&region, block, n).fill() };
     let slot = SLOTS.lock().slot(i);
     // SAFETY: taken by this call (GUARD-2).
@@ -140,11 +137,11 @@ fn slack(region: &Region, block: usize, n: usize) -> Slack {
     }
 }
 
-/// Gives a block back.
+/// Frees a block.
 ///
 /// # Safety
-/// `p` is [`owned`](owns), and the block there is not used any more. That it is a
-/// live block is found out.
+/// `p` is in the region, and the program uses its block no more. Whether `p` is a live block is
+/// checked.
 pub(crate) unsafe fn free(p: *mut u8) {
     let address = p.addr();
     let slots = SLOTS.lock();
@@ -157,20 +154,20 @@ pub(crate) unsafe fn free(p: *mut u8) {
     let (slot, region) = (slots.slot(i), slots.region());
     drop(slots);
     let n = slot.block().1;
-    // SAFETY: the block's pages, which are open until this call shuts them.
+    // SAFETY: the block's pages, which are open until this call closes them.
     if let Some(damage) = unsafe { slack(&region, address, n).corruption() } {
         mistake(Access::CorruptionFoundByFree(damage), address);
     }
-    // SAFETY: dying by this call (GUARD-2).
+    // SAFETY: this call frees the block of the slot (GUARD-2).
     unsafe { slot.record_free() };
-    // SAFETY: the caller's promise. If the kernel refuses, the block stays open, and
-    // a use after free is not seen.
+    // SAFETY: the program uses the block no more, by the contract above. If the kernel refuses, the
+    // block stays open, and a use after free goes unnoticed.
     unsafe { region.close(address, n) };
     SLOTS.lock().give(i, State::Freed);
 }
 
-/// How many bytes were asked for, of a block that is about to be reallocated; `None` if
-/// no live block begins there, which is reported.
+/// The requested size of a block that is about to be reallocated; `None`, and a report, if no live
+/// block begins there.
 pub(crate) fn size(p: *const u8) -> Option<usize> {
     let slots = SLOTS.lock();
     let live = live_block(&slots, p.addr()).map(|i| slots.slot(i).block().1);
@@ -188,7 +185,7 @@ fn live_block(slots: &slots::Slots, address: usize) -> Option<usize> {
     (slot.state() == State::Live && slot.block().0 == address).then_some(i)
 }
 
-/// Reports what a call has found, and ends the process, unless it is to go on.
+/// Reports an error that a call has found, and ends the process, unless a setting lets it continue.
 #[cold]
 #[inline(never)]
 fn mistake(access: Access, address: usize) {
@@ -204,7 +201,7 @@ fn mistake(access: Access, address: usize) {
             },
         );
     }
-    // Nothing of what is reported has damaged the heap, so a program may go on.
+    // No reported error has damaged the heap, so the program may continue.
     invalid_free::end_or_go_on(format_args!(
         "{} of {address:#x} is reported above (pid {})",
         access.word(),
@@ -213,13 +210,13 @@ fn mistake(access: Access, address: usize) {
     drop(reporter);
 }
 
-/// The lock, for forks, whose child finds the slots whole. What other threads were about to
-/// give out or shut at that moment is lost to the child.
+/// The lock, for forks, so that the child finds the slots whole. Blocks that other threads were
+/// about to allocate or close are lost to the child.
 pub(crate) fn word() -> &'static Word {
     SLOTS.word()
 }
 
-/// In the child, before that is opened.
+/// In a forked child, before the lock is opened.
 pub(crate) fn forked() {
     reporter::forked();
     sampler::forked();
@@ -234,32 +231,31 @@ mod tests {
     use std::os::fd::FromRawFd;
     use std::string::String;
 
-    /// What a child that runs `body` says on stderr, and the signal that ends it.
-    /// The child's region is its own, whatever other tests do.
+    /// The stderr of a child that runs `body`, and the signal that ends it. The child has its own
+    /// region, whatever other tests do.
     fn in_child(body: impl FnOnce()) -> (String, i32) {
         let mut ends = [0; 2];
-        // SAFETY: a place for two numbers.
+        // SAFETY: room for two descriptors.
         assert_eq!(unsafe { libc::pipe(ends.as_mut_ptr()) }, 0);
-        // SAFETY: the child calls nothing that needs another thread or a lock of one,
-        // and ends without returning.
+        // SAFETY: the child needs no other thread and no lock of one, and ends without returning.
         let pid = unsafe { libc::fork() };
         if pid == 0 {
-            // SAFETY: as above.
+            // SAFETY: the test's own block, descriptor, or error on purpose.
             unsafe { libc::dup2(ends[1], 2) };
             set_rate(1);
             body();
-            // SAFETY: as above.
+            // SAFETY: the test's own block, descriptor, or error on purpose.
             unsafe { libc::_exit(0) };
         }
-        // SAFETY: the parent's own end.
+        // SAFETY: the parent's own descriptor.
         unsafe { libc::close(ends[1]) };
         let mut said = String::new();
-        // SAFETY: nobody else owns it.
+        // SAFETY: no other object owns the descriptor.
         unsafe { File::from_raw_fd(ends[0]) }
             .read_to_string(&mut said)
             .unwrap();
         let mut status = 0;
-        // SAFETY: a place for a number.
+        // SAFETY: room for the status.
         assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
         assert!(
             said.lines().all(|line| line.starts_with("obmalloc: ")),
@@ -290,12 +286,12 @@ mod tests {
                     assert!(p.addr().is_multiple_of(16) && owns(p.addr()));
                     assert_eq!(size(p), Some(n));
                     for i in 0..n {
-                        // SAFETY: within the block, here and below.
+                        // SAFETY: within the block.
                         assert_eq!(unsafe { p.add(i).read() }, 0);
-                        // SAFETY: as above.
+                        // SAFETY: the test's own block, descriptor, or error on purpose.
                         unsafe { p.add(i).write(round) };
                     }
-                    // SAFETY: a block of ours.
+                    // SAFETY: a live guarded block.
                     unsafe { free(p) };
                     assert!(owns(p.addr()));
                 }
@@ -319,10 +315,10 @@ mod tests {
         assert_eq!((said.as_str(), signal), ("", 0));
     }
 
-    /// Reads or writes so far from a block's start, or its end.
+    /// Reads or writes at this distance from the start or the end of a block.
     fn access(p: *mut u8, offset: isize, write: bool) {
         let p = p.wrapping_offset(offset);
-        // SAFETY: a fault, which is the point, or within the open page.
+        // SAFETY: within the open page, or a fault, which the test expects.
         unsafe {
             if write {
                 p.write_volatile(1);
@@ -385,7 +381,7 @@ mod tests {
         for write in [false, true] {
             let (said, signal) = in_child(|| {
                 let p = allocate(100);
-                // SAFETY: a block of ours.
+                // SAFETY: a live guarded block.
                 unsafe { free(p) };
                 access(p, 64, write);
             });
@@ -414,26 +410,26 @@ mod tests {
         let cases: [(&str, fn()); 6] = [
             ("double free: free of ", || {
                 let p = allocate(16);
-                // SAFETY: the mistake, here and below.
+                // SAFETY: the error that the test makes on purpose.
                 unsafe { free(p) };
-                // SAFETY: as above.
+                // SAFETY: the test's own block, descriptor, or error on purpose.
                 unsafe { free(p) };
             }),
             ("no block: free of ", || {
                 let p = allocate(64).wrapping_add(16);
-                // SAFETY: as above.
+                // SAFETY: the test's own block, descriptor, or error on purpose.
                 unsafe { free(p) };
             }),
             ("use after free: realloc of ", || {
                 let p = allocate(16);
-                // SAFETY: as above.
+                // SAFETY: the test's own block, descriptor, or error on purpose.
                 unsafe { free(p) };
                 size(p);
             }),
             ("overflow: written 0 bytes after the block of 41 ", || {
                 let p = allocate(41);
                 access(p, 41, true);
-                // SAFETY: as above.
+                // SAFETY: the test's own block, descriptor, or error on purpose.
                 unsafe { free(p) };
             }),
             (
@@ -441,14 +437,14 @@ mod tests {
                 || {
                     let p = block_at(Side::Left, 41);
                     access(p, 1041, true);
-                    // SAFETY: as above.
+                    // SAFETY: the test's own block, descriptor, or error on purpose.
                     unsafe { free(p) };
                 },
             ),
             ("underflow: written 1 bytes before the block of 41 ", || {
                 let p = block_at(Side::Right, 41);
                 access(p, -1, true);
-                // SAFETY: as above.
+                // SAFETY: the test's own block, descriptor, or error on purpose.
                 unsafe { free(p) };
             }),
         ];
@@ -467,14 +463,14 @@ mod tests {
             let p = allocate(41);
             access(p, 41, true);
             for _ in 0..200 {
-                // SAFETY: the mistake.
+                // SAFETY: the error that the test makes on purpose.
                 unsafe { free(p) };
             }
             assert_eq!(size(p), None);
-            // The child's own blocks are whole.
+            // The child's own blocks are intact.
             for n in 0..2000 {
                 let p = allocate(n);
-                // SAFETY: a block of ours, once.
+                // SAFETY: a live guarded block.
                 unsafe { free(p) };
             }
         });
@@ -493,14 +489,14 @@ mod tests {
                         for round in 0..300 {
                             let blocks = [24, 40, 4000].map(|n| (allocate(n), n));
                             for (p, n) in blocks {
-                                // SAFETY: a block of this thread's, here and below.
+                                // SAFETY: a live block of this thread.
                                 unsafe { p.write_bytes(thread, n) };
                             }
                             for (p, n) in blocks {
-                                // SAFETY: as above.
+                                // SAFETY: the test's own block, descriptor, or error on purpose.
                                 let bytes = unsafe { core::slice::from_raw_parts(p, n) };
                                 assert!(bytes.iter().all(|&byte| byte == thread), "{round}");
-                                // SAFETY: as above.
+                                // SAFETY: the test's own block, descriptor, or error on purpose.
                                 unsafe { free(p) };
                             }
                         }

@@ -1,8 +1,8 @@
-//! The native frames of the calling thread, and what they are called.
+//! The native frames of the calling thread, and their names.
 //!
-//! The C library unwinds (`backtrace`), where it can. Names are looked up only for
-//! a report: a frame is its object and the offset in it, which `addr2line -e OBJECT
-//! OFFSET` turns into file and line, and the function if the object exports it.
+//! The C library unwinds (`backtrace`), if it can. Names are looked up for a report only: a frame is
+//! printed as its object and the offset in it, which `addr2line -e OBJECT OFFSET` turns into file
+//! and line, and the function if the object exports it.
 
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::fmt;
@@ -14,21 +14,19 @@ use crate::os::errno;
 use crate::os::loader;
 use crate::os::weak::{function, weak_symbol};
 
-/// Has the C library load what it needs to unwind: it opens a library, which it
-/// must not do in a signal handler.
+/// Makes the C library load its unwinder, which must not happen in a signal handler.
 pub(super) fn prepare() {
     let _guard = Uncancelled::begin(); // it reads files to find the library
     unwind(&mut [0; 4]);
 }
 
-/// The addresses of the calling thread's frames, the innermost first. Returns how
-/// many there are.
+/// Stores the addresses of the calling thread's frames, innermost first, and returns their number.
 pub(super) fn unwind(frames: &mut [usize]) -> usize {
     type Backtrace = unsafe extern "C" fn(*mut usize, c_int) -> c_int;
     let Some(backtrace) = weak_symbol!("backtrace") else {
         return 0;
     };
-    // SAFETY: its type; a pointer is as large as an address.
+    // SAFETY: the type of `backtrace`; a pointer is as large as an address.
     let backtrace = unsafe { function::<Backtrace>(backtrace) };
     let room = c_int::try_from(frames.len()).unwrap_or(c_int::MAX);
     // SAFETY: `frames` has room for `room` addresses.
@@ -37,11 +35,11 @@ pub(super) fn unwind(frames: &mut [usize]) -> usize {
     usize::try_from(count).unwrap_or(0)
 }
 
-/// Without this library's own frames at the beginning; all of them where it is
-/// linked into the program.
+/// The frames without this library's own at the beginning; all frames if it is linked into the
+/// program.
 pub(super) fn without_ours(frames: &[usize]) -> &[usize] {
     let ours = object_of(unwind as *const () as usize);
-    // SAFETY: a question without conditions.
+    // SAFETY: getauxval has no preconditions.
     let entry = errno::kept(|| unsafe { libc::getauxval(libc::AT_ENTRY) });
     let program = object_of(entry as usize);
     if ours.is_none() || ours == program {
@@ -51,7 +49,7 @@ pub(super) fn without_ours(frames: &[usize]) -> &[usize] {
     &frames[first.unwrap_or(0)..]
 }
 
-/// Where the object that has the address was loaded.
+/// The load address of the object that the address is in.
 fn object_of(address: usize) -> Option<usize> {
     about(address).map(|info| info.dli_fbase.addr())
 }
@@ -62,11 +60,11 @@ fn about(address: usize) -> Option<libc::Dl_info> {
     // SAFETY: `info` has room for the result; dladdr takes any address.
     let look_up = || unsafe { libc::dladdr(address, info.as_mut_ptr()) };
     let found = errno::kept(|| loader::with(look_up)) != 0;
-    // SAFETY: zero is an answer, too.
+    // SAFETY: zeroed, so initialised whatever dladdr wrote.
     found.then(|| unsafe { info.assume_init() })
 }
 
-/// An address as a person reads it.
+/// An address, printed as object, offset and function.
 pub(super) struct Place(pub(super) usize);
 
 impl fmt::Display for Place {
@@ -88,7 +86,7 @@ fn text<'a>(name: *const c_char) -> &'a str {
     if name.is_null() {
         return "";
     }
-    // SAFETY: the loader's C string, of an object that has code on this stack.
+    // SAFETY: the loader's C string of an object that is loaded, because its code is on the stack.
     unsafe { CStr::from_ptr(name) }.to_str().unwrap_or("?")
 }
 

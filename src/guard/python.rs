@@ -1,15 +1,14 @@
 //! The Python lines of the calling thread: file, line and function of each frame.
 //!
-//! The frames are read as they lie in memory (see `layout`), without a call that
-//! could allocate, lock or count references, so it can be done within an
-//! allocation and in a signal handler. CPython's own `_Py_DumpTraceback` could
-//! not: 3.9, 3.10 and 3.13 hide it, and it makes some ten system calls a frame.
+//! The frames are read from memory (see `layout`), without a call that could allocate, lock or count
+//! references, so that this works within an allocation and in a signal handler. CPython's own
+//! `_Py_DumpTraceback` would not: 3.9, 3.10 and 3.13 hide it, and it makes some ten system calls a
+//! frame.
 //!
-//! Frames are whole whenever the thread allocates: any allocation may start the
-//! collector, which runs Python code, which may ask for them. The thread must hold
-//! the GIL, with a thread state that is this thread's own. Up to 3.11 a thread in a
-//! sub-interpreter has another one than the GIL's functions know: then there are no
-//! Python lines.
+//! Frames are consistent whenever the thread allocates: any allocation may start the collector,
+//! which runs Python code, which may inspect them. The thread must hold the GIL with its own thread
+//! state. Until 3.11 a thread in a sub-interpreter has another state than the GIL's functions
+//! report: then there are no Python lines.
 
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::fmt::{self, Write};
@@ -19,18 +18,18 @@ use super::layout::{self, Layout, Line, Text};
 use crate::os::weak::{function, is_debug_build, weak_symbol};
 use crate::sync::{AtomicU32, Ordering::Relaxed};
 
-/// Frames of one thread, at the most.
+/// Maximum frames of one thread.
 const FRAMES_MAX: usize = 20;
-/// Characters of a text that are printed, its last ones.
+/// Maximum characters of a string that are printed: the last ones.
 const CHARACTERS_MAX: usize = 100;
 
-/// Whether an interpreter is ready to run programs; true in a process without
-/// CPython. What it allocates before mostly stays for ever.
+/// Whether the interpreter is initialised; true in a process without CPython. Blocks that it
+/// allocates before mostly live for ever.
 pub(super) fn is_ready() -> bool {
     weak_symbol!("Py_IsInitialized").is_none_or(|ask| {
-        // SAFETY: its type in every version.
+        // SAFETY: `Py_GetVersion` has this type in every version.
         let ask = unsafe { function::<unsafe extern "C" fn() -> c_int>(ask) };
-        // SAFETY: may be asked at any time.
+        // SAFETY: the function may be called at any time.
         unsafe { ask() != 0 }
     })
 }
@@ -45,31 +44,31 @@ pub(super) struct Frame {
 impl fmt::Display for Frame {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
         to.write_str("File \"")?;
-        // SAFETY: `each_frame` has made this of a live code object.
+        // SAFETY: `each_frame` made this from a live code object.
         unsafe { write_text(to, &self.layout, word(self.code, self.layout.filename)) }?;
         write!(to, "\", line {}, in ", self.line)?;
-        // SAFETY: as above.
+        // SAFETY: `each_frame` made this from a live code object.
         unsafe { write_text(to, &self.layout, word(self.code, self.layout.name)) }
     }
 }
 
-/// Whether the thread has to hold the GIL to be asked for its frames. It need not in
-/// the handler of its own fault: it runs nothing else meanwhile.
+/// Whether the thread must hold the GIL for its frames to be read. It need not in the handler of
+/// its own fault, where it runs nothing else.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Gil {
     Held,
     Any,
 }
 
-/// Calls `then` with each frame of this thread, the innermost first; with none if
-/// the thread runs no Python code, or it is not known where its frames are.
+/// Calls `then` with each frame of this thread, innermost first; not at all if the thread runs no
+/// Python code or the layout is unknown.
 pub(super) fn each_frame(gil: Gil, mut then: impl FnMut(&Frame)) {
     let Some(layout) = layout() else { return };
     let Some(state) = thread_state(gil) else {
         return;
     };
-    // SAFETY: the state is this thread's, and no frame of its own goes away
-    // meanwhile; the layout is that version's.
+    // SAFETY: the state is this thread's, none of whose frames ends during the call; the layout is
+    // that of the version.
     unsafe {
         let mut frame = layout.first.iter().fold(state, |at, &step| word(at, step));
         for _ in 0..FRAMES_MAX {
@@ -86,12 +85,12 @@ pub(super) fn each_frame(gil: Gil, mut then: impl FnMut(&Frame)) {
     }
 }
 
-/// Major and minor of the version in two bytes, or one of these.
+/// Major and minor version in two bytes, or one of these values.
 static VERSION: AtomicU32 = AtomicU32::new(UNKNOWN);
 const UNKNOWN: u32 = 0;
 const NONE: u32 = 1;
 
-/// The layout of the CPython that this process has, if it is known.
+/// The layout of this process's CPython, if it is in the table.
 fn layout() -> Option<Layout> {
     let mut version = VERSION.load(Relaxed);
     if version == UNKNOWN {
@@ -104,11 +103,11 @@ fn layout() -> Option<Layout> {
 fn ask_version() -> Option<u32> {
     type GetVersion = unsafe extern "C" fn() -> *const c_char;
     let ask = weak_symbol!("Py_GetVersion")?;
-    // SAFETY: its type in every version.
+    // SAFETY: the function has this type in every version.
     let ask = unsafe { function::<GetVersion>(ask) };
-    // SAFETY: a C string, which stays.
+    // SAFETY: a C string that lives as long as the process.
     let text = unsafe { CStr::from_ptr(ask()) }.to_str().ok()?;
-    // Objects of such builds have longer heads.
+    // Objects of debug and free-threaded builds have longer headers.
     if is_debug_build() || text.contains("free-threading") {
         return None;
     }
@@ -117,16 +116,16 @@ fn ask_version() -> Option<u32> {
     Some(number()? << 8 | number()?)
 }
 
-/// This thread's state.
+/// The calling thread's state.
 fn thread_state(gil: Gil) -> Option<usize> {
     type Ask = unsafe extern "C" fn() -> *mut c_void;
     let ask = |symbol: NonNull<c_void>| {
-        // SAFETY: the type of the functions below, which may be asked at any time.
+        // SAFETY: the type of the functions below, which may be called at any time.
         unsafe { function::<Ask>(symbol)() }.addr()
     };
     let own = || Some(ask(weak_symbol!("PyGILState_GetThisThreadState")?));
     let is_some = |&state: &usize| state != 0;
-    // From 3.12 on each thread has its own answer (3.13 has a new name for it).
+    // From 3.12 on the state is thread-local (3.13 renamed the function).
     if let Some(current) = weak_symbol!("PyThreadState_GetUnchecked") {
         let current = Some(ask(current)).filter(is_some);
         return if gil == Gil::Any {
@@ -142,9 +141,9 @@ fn thread_state(gil: Gil) -> Option<usize> {
     let current = match weak_symbol!("_PyThreadState_UncheckedGet") {
         Some(current) => ask(current),
         None => {
-            // 2.7 has a variable.
+            // In 2.7 it is a variable.
             let current = weak_symbol!("_PyThreadState_Current")?.addr().get();
-            // SAFETY: a pointer's place.
+            // SAFETY: the variable is a pointer.
             unsafe { word(current, 0) }
         }
     };
@@ -152,50 +151,50 @@ fn thread_state(gil: Gil) -> Option<usize> {
 }
 
 /// # Safety
-/// There is a word to be read.
+/// A word at `address` is readable.
 unsafe fn word(address: usize, offset: usize) -> usize {
-    // SAFETY: the caller's promise.
+    // SAFETY: the address is valid for this read, by the contract above.
     unsafe { ptr::with_exposed_provenance::<usize>(address.wrapping_add(offset)).read_unaligned() }
 }
 
 /// # Safety
-/// There is a byte to be read.
+/// A byte at `address` is readable.
 unsafe fn byte(address: usize, offset: usize) -> u8 {
-    // SAFETY: the caller's promise.
+    // SAFETY: the address is valid for this read, by the contract above.
     unsafe { ptr::with_exposed_provenance::<u8>(address.wrapping_add(offset)).read() }
 }
 
 /// # Safety
-/// 0, or an object is there.
+/// `address` is 0 or that of an object.
 unsafe fn is_code(object: usize) -> bool {
     let Some(kind) = weak_symbol!("PyCode_Type") else {
         return false;
     };
-    // SAFETY: the caller's promise.
+    // SAFETY: the address is valid for this read, by the contract above.
     object != 0 && unsafe { word(object, layout::TYPE) } == kind.addr().get()
 }
 
 /// # Safety
-/// A frame of this layout.
+/// `address` is that of a frame with this layout.
 unsafe fn is_of_c(layout: &Layout, frame: usize) -> bool {
     match layout.line {
         Line::Object => false,
-        // SAFETY: the caller's promise.
+        // SAFETY: the address is valid for this read, by the contract above.
         Line::Instruction { owner, .. } => unsafe { byte(frame, owner) == layout::C_STACK },
     }
 }
 
 /// # Safety
-/// A frame of this layout, with this code.
+/// `frame` and `code` are the addresses of a frame with this layout and of its code object.
 unsafe fn line_of(layout: &Layout, frame: usize, code: usize) -> c_int {
     match layout.line {
         Line::Object => {
             let Some(ask) = weak_symbol!("PyFrame_GetLineNumber") else {
                 return 0;
             };
-            // SAFETY: its type in every version.
+            // SAFETY: the function has this type in every version.
             let ask = unsafe { function::<unsafe extern "C" fn(usize) -> c_int>(ask) };
-            // SAFETY: the caller's promise. It only looks into the line table.
+            // SAFETY: a live code object, by the contract above; the call only reads the line table.
             unsafe { ask(frame) }
         }
         Line::Instruction {
@@ -206,29 +205,29 @@ unsafe fn line_of(layout: &Layout, frame: usize, code: usize) -> c_int {
             let Some(ask) = weak_symbol!("PyCode_Addr2Line") else {
                 return 0;
             };
-            // SAFETY: its type in every version.
+            // SAFETY: the function has this type in every version.
             let ask = unsafe { function::<unsafe extern "C" fn(usize, c_int) -> c_int>(ask) };
-            // SAFETY: the caller's promise.
+            // SAFETY: the address is valid for this read, by the contract above.
             let at = unsafe { word(frame, instruction) }.wrapping_sub(code + instructions);
-            // Before the first instruction it is a little below 0.
+            // Before the first instruction the offset is slightly negative.
             let at = c_int::try_from(at.cast_signed()).unwrap_or(-1);
-            // SAFETY: as above.
+            // SAFETY: a live code object, by the contract above; the call only reads the line table.
             unsafe { ask(code, at) }
         }
     }
 }
 
 /// # Safety
-/// 0, or a text of this layout is there.
+/// `address` is 0 or that of a string with this layout.
 unsafe fn write_text(to: &mut impl Write, layout: &Layout, text: usize) -> fmt::Result {
     if text == 0 {
         return to.write_str("???");
     }
     let (len, kind, start) = match layout.text {
-        // SAFETY: the caller's promise.
+        // SAFETY: the address is valid for this read, by the contract above.
         Text::Bytes { len, bytes } => (unsafe { word(text, len) }, 1, text + bytes),
         Text::Characters { ascii, others } => {
-            // SAFETY: the caller's promise.
+            // SAFETY: the address is valid for this read, by the contract above.
             let state = unsafe { word(text, layout::STATE) } as u32;
             if state & layout::COMPACT == 0 {
                 return to.write_str("???");
@@ -236,7 +235,7 @@ unsafe fn write_text(to: &mut impl Write, layout: &Layout, text: usize) -> fmt::
             let kind = (state >> layout::KIND_SHIFT & layout::KIND_MASK) as usize;
             let is_ascii = state & layout::ASCII != 0;
             let start = text + if is_ascii { ascii } else { others };
-            // SAFETY: the caller's promise.
+            // SAFETY: the address is valid for this read, by the contract above.
             (unsafe { word(text, layout::LEN) }, kind, start)
         }
     };
@@ -247,7 +246,7 @@ unsafe fn write_text(to: &mut impl Write, layout: &Layout, text: usize) -> fmt::
     for i in first..len {
         let mut bytes = [0; 4];
         for (b, to) in bytes.iter_mut().enumerate().take(kind) {
-            // SAFETY: within the text.
+            // SAFETY: within the string.
             *to = unsafe { byte(start, i * kind + b) };
         }
         let c = char::from_u32(u32::from_le_bytes(bytes)).unwrap_or('?');
@@ -274,7 +273,7 @@ mod tests {
         let show = |minor, text: &[u8]| {
             let layout = layout::of(if minor == 7 { 2 } else { 3 }, minor).unwrap();
             let mut shown = String::new();
-            // SAFETY: a text of this layout.
+            // SAFETY: a string with this layout.
             unsafe { write_text(&mut shown, &layout, text.as_ptr().expose_provenance()) }.unwrap();
             shown
         };

@@ -1,18 +1,18 @@
-//! The addresses that guarded blocks come from, and which slot an address is in.
+//! The region: the addresses of guarded blocks, divided into slots.
 //!
 //! ```text
 //!   base                                                           base + size
 //!   |--page--|---------room--------|--page--|---------room--------|--page--| ...
-//!   |  shut  |       slot 0        |  shut  |       slot 1        |  shut  |
+//!   | closed |       slot 0        | closed |       slot 1        | closed |
 //!
 //!   a block on the right of its slot        a block on the left of its slot
-//!   |  shut  |       shut   |page  |  shut  |  page|   shut       |
+//!   | closed |     closed   |page  | closed |  page|   closed     |
 //!                           |...BBB|        |BBB...|
 //!                              its end        its start is where the slot starts
 //! ```
 //!
-//! Only the pages that the block touches are open, and only while it lives. What
-//! is left of them is filled (see `slack`).
+//! Only the pages that a block touches are open, and only while it lives. The rest of these pages is
+//! filled (see `slack`).
 //!
 //! # Invariants
 //!
@@ -23,10 +23,10 @@ use crate::base::layout::ALIGNMENT;
 use crate::os::memory;
 use crate::sync::{AtomicUsize, Ordering::Relaxed};
 
-/// Bytes of the largest block that can be guarded.
+/// Maximum size of a guarded block in bytes.
 pub(super) const LARGEST: usize = 32 * 1024;
 
-/// Where the region is, for the question whether an address is in it.
+/// The bounds of the region, for [`contains`].
 static BASE: AtomicUsize = AtomicUsize::new(0);
 static SIZE: AtomicUsize = AtomicUsize::new(0);
 
@@ -36,27 +36,27 @@ pub(super) fn contains(address: usize) -> bool {
     address.wrapping_sub(BASE.load(Relaxed)) < SIZE.load(Relaxed)
 }
 
-/// The region's geometry.
+/// The region's layout.
 #[derive(Clone, Copy)]
 pub(super) struct Region {
     base: usize,
     page: usize,
     room: usize,
-    /// How many slots it has.
+    /// Number of slots.
     pub(super) slots: usize,
 }
 
-/// Where in its slot a block lies.
+/// The side of a slot that a block is on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Side {
-    /// At the slot's start: one step before it is a shut page.
+    /// At the slot's start: the byte before it is in a closed page.
     Left,
-    /// At the slot's end, but for what alignment leaves.
+    /// At the slot's end, less the bytes that alignment leaves.
     Right,
 }
 
 impl Region {
-    /// What there is before one is reserved.
+    /// No region.
     pub(super) const NONE: Region = Region {
         base: 0,
         page: 0,
@@ -73,7 +73,7 @@ impl Region {
         }
     }
 
-    /// Reserves addresses for so many slots, or for fewer if the kernel refuses.
+    /// Reserves addresses for `count` slots, or for fewer if the kernel refuses.
     pub(super) fn reserve(most: usize) -> Option<Region> {
         let page = memory::page_size();
         let mut slots = most;
@@ -88,7 +88,7 @@ impl Region {
         None
     }
 
-    /// Makes it the one that [`contains`] answers for.
+    /// Publishes its bounds for [`contains`].
     pub(super) fn announce(&self) {
         BASE.store(self.base, Relaxed);
         SIZE.store(self.size(), Relaxed);
@@ -102,19 +102,19 @@ impl Region {
         self.room + self.page
     }
 
-    /// Where slot `i` starts.
+    /// The start of slot `i`.
     pub(super) fn start(&self, i: usize) -> usize {
         self.base + self.page + i * self.stride()
     }
 
-    /// The slot that the address is in; of a shut page, the one before it; 0 for
-    /// the page before all slots.
+    /// The slot of an address; for a page between slots, the slot before it; 0 for the page before
+    /// all slots.
     pub(super) fn slot_of(&self, address: usize) -> usize {
         let offset = address.saturating_sub(self.base + self.page);
         (offset / self.stride()).min(self.slots.saturating_sub(1))
     }
 
-    /// Where a block of `n` bytes lies in slot `i`.
+    /// The address of a block of `n` bytes in slot `i`.
     pub(super) fn place(&self, i: usize, n: usize, side: Side) -> usize {
         match side {
             Side::Left => self.start(i),
@@ -122,7 +122,7 @@ impl Region {
         }
     }
 
-    /// The pages that `n` bytes at `block` touch: their start, and their bytes.
+    /// The pages that `n` bytes at `block` touch: their start and their size in bytes.
     pub(super) fn touched(&self, block: usize, n: usize) -> (usize, usize) {
         let start = block & !(self.page - 1);
         let end = (block + n.max(1)).next_multiple_of(self.page);
@@ -132,20 +132,21 @@ impl Region {
     /// Opens the pages of a block of `n` bytes. False if the kernel refuses.
     ///
     /// # Safety
-    /// `block` is where [`Region::place`] says, of a slot that the caller has taken.
+    /// `block` is the result of [`Region::place`] for a slot that the caller has taken.
     pub(super) unsafe fn open(&self, block: usize, n: usize) -> bool {
         let (start, size) = self.touched(block, n);
-        // SAFETY: pages within that slot, which belong to the caller (GUARD-1).
+        // SAFETY: pages of a slot that the caller has taken (GUARD-1).
         unsafe { memory::open(start, size) }
     }
 
-    /// Shuts them again.
+    /// Closes the pages.
     ///
     /// # Safety
-    /// As for [`Region::open`], and the block is not used any more.
+    /// `block` is the result of [`Region::place`] for a slot that the caller frees, and the block is
+    /// used no more.
     pub(super) unsafe fn close(&self, block: usize, n: usize) -> bool {
         let (start, size) = self.touched(block, n);
-        // SAFETY: as in `open`.
+        // SAFETY: pages of a slot that the caller frees (GUARD-1).
         unsafe { memory::close(start, size) }
     }
 }

@@ -1,5 +1,5 @@
-//! What is said of a mistake: what it is, where, who made it, who got the block and
-//! who freed it. A line each, made without allocating.
+//! The report of a memory error: its kind, its place, its stack, and the stacks of the allocation and
+//! the free of the block. A line each, formatted without allocating.
 //!
 //! ```text
 //!   obmalloc: use after free: read of address 0x7f21c0ffe008, 8 bytes into ...
@@ -9,8 +9,8 @@
 //!   obmalloc:   allocated by thread 4711:       and so on
 //! ```
 //!
-//! A report has parts. A fault in one, as when a frame that is walked is itself
-//! damaged, comes to the handler of faults, which goes on with the next.
+//! A report has parts. After a fault in one, for instance because a frame is corrupted, the fault
+//! handler continues with the next part.
 
 use core::cell::UnsafeCell;
 
@@ -24,14 +24,14 @@ use crate::os::text::{self, log};
 use crate::os::wait;
 use crate::sync::{AtomicU32, Ordering::Relaxed};
 
-/// What was done with an address.
+/// The access that is an error.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Access {
     /// By an instruction.
     Read,
     Write,
     Run,
-    /// By an instruction, the machine does not say which.
+    /// By an instruction of unknown kind.
     Unknown,
     /// By a call.
     Free,
@@ -53,16 +53,16 @@ impl Access {
     }
 }
 
-/// A mistake.
+/// A memory error.
 #[derive(Clone, Copy)]
 pub(super) struct MemoryError {
     pub(super) access: Access,
     pub(super) address: usize,
-    /// The instruction that did it, if it was one.
+    /// The address of the instruction, if it was one.
     pub(super) instruction: Option<usize>,
 }
 
-/// The one report that is being made.
+/// The report that is being written.
 struct Current {
     mistake: MemoryError,
     slot: Option<&'static Slot>,
@@ -71,7 +71,7 @@ struct Current {
 }
 
 struct Cell(UnsafeCell<Current>);
-// SAFETY: only the reporter touches it, while it says something.
+// SAFETY: only the reporter uses it, while it writes.
 unsafe impl Sync for Cell {}
 
 static CURRENT: Cell = Cell(UnsafeCell::new(Current {
@@ -87,20 +87,20 @@ static CURRENT: Cell = Cell(UnsafeCell::new(Current {
 /// The next part of its report.
 static PART: AtomicU32 = AtomicU32::new(0);
 
-/// Reports that are made at the most: a mistake in a loop fills no disk.
+/// Maximum reports of a process: an error in a loop must not fill a disk.
 const REPORTS_MAX: u32 = 50;
 static REPORTS: AtomicU32 = AtomicU32::new(0);
 
-/// How often a thread tries to get the slots' lock, which may be its own.
+/// Times that a thread tries the slots' lock, which it may hold itself.
 const TRIES: u32 = 1000;
 
-/// Reports a mistake.
+/// Reports a memory error.
 pub(super) fn report(reporter: &Reporter, mistake: MemoryError) {
     if REPORTS.fetch_add(1, Relaxed) >= REPORTS_MAX {
         return;
     }
     reporter.says(|| {
-        // SAFETY: this thread is the reporter, and says something.
+        // SAFETY: this thread is the reporter, and writes.
         let current = unsafe { &mut *CURRENT.0.get() };
         current.mistake = mistake;
         (current.slot, current.state) = pin_nearest(mistake.address);
@@ -109,8 +109,7 @@ pub(super) fn report(reporter: &Reporter, mistake: MemoryError) {
     });
 }
 
-/// Goes on with the report that this thread was making when it faulted. False if it
-/// was making none.
+/// Continues the report that this thread was writing when it faulted. False if it was writing none.
 pub(super) fn go_on() -> bool {
     let is_own = reporter::is_saying();
     if is_own {
@@ -135,9 +134,9 @@ fn pin_nearest(address: usize) -> (Option<&'static Slot>, State) {
     (None, State::Unused)
 }
 
-/// Says the parts that are left.
+/// Writes the parts that are left.
 fn say_parts() {
-    // SAFETY: this thread is the reporter, and says something.
+    // SAFETY: this thread is the reporter, and writes.
     let current = unsafe { &mut *CURRENT.0.get() };
     loop {
         match PART.fetch_add(1, Relaxed) {
@@ -209,7 +208,7 @@ impl Current {
             say_frames(native::without_ours(frames));
             return;
         };
-        // The frames before it are the handler's.
+        // The frames before it belong to the handler.
         match frames.iter().position(|&frame| frame == instruction) {
             Some(first) => {
                 say_frame(0, instruction);
@@ -234,7 +233,7 @@ impl Current {
 
     fn say_allocated(&self) {
         if let Some(slot) = self.slot {
-            // SAFETY: pinned.
+            // SAFETY: the slot is pinned (GUARD-3).
             say_trace("allocated", unsafe { slot.allocated() });
         }
     }
@@ -243,7 +242,7 @@ impl Current {
         if let Some(slot) = self.slot
             && self.state == State::Freed
         {
-            // SAFETY: pinned when it was freed.
+            // SAFETY: the slot is pinned and was freed before (GUARD-3).
             say_trace("freed", unsafe { slot.freed() });
         }
     }
@@ -262,7 +261,7 @@ fn say_trace(access: &str, trace: &Trace) {
     }
 }
 
-/// Says frames that are addresses to which calls return.
+/// Writes native frames, by their return addresses.
 fn say_frames(frames: &[usize]) {
     for (i, frame) in frames.iter().enumerate() {
         say_frame(i, frame.wrapping_sub(1));

@@ -1,18 +1,18 @@
-//! Who reports: one thread at a time, from the report on to the end of what follows it.
+//! The reporter: one thread at a time, from its report to the end of what follows.
 //!
 //! ```text
-//!             says              has said             abort, the handler before us, or
-//!   nobody ----------> -n ------------------> n      the kernel ends the process
+//!             writes            has written          abort, the previous handler, or
+//!    none  ----------> -n ------------------> n      the kernel ends the process
 //!      ^                                      |
-//!      +----- the program goes on after all --+
+//!      +-------- the program continues -------+
 //! ```
 //!
-//! A thread that has reported is still the reporter while the process ends: another
-//! one that is waiting must not find the place free in between, and say a second
-//! mistake, or be cut short. Only where what follows comes back is the next one let in.
+//! A thread that has reported stays the reporter while the process ends: a waiting thread must not
+//! report a second error in between, or be cut short. The next thread becomes the reporter only if
+//! what follows returns.
 //!
-//! What follows may also leave by a jump. That thread is let in again at its next
-//! mistake; others are when they have waited long enough.
+//! What follows may also leave by a jump. That thread becomes the reporter again at its next error;
+//! other threads do when they have waited for `PATIENCE`.
 
 use core::ptr;
 
@@ -23,22 +23,22 @@ use crate::sync::{
     Ordering::{AcqRel, Relaxed},
 };
 
-/// The thread that reports: its number, negative while it says what it has to say; 0
-/// if none does. Acquire and Release hand over what a report is made of.
+/// The id of the reporter, negative while it writes; 0 without one. Acquire and Release publish the
+/// state of a report.
 static REPORTER: AtomicI32 = AtomicI32::new(0);
 
 /// Milliseconds that a thread waits for the reporter.
 const PATIENCE: u32 = 10_000;
 
-/// That the calling thread is the reporter, until this is dropped. Where it is
-/// forgotten, that is until the process ends.
+/// Makes the calling thread the reporter until it is dropped; if it is forgotten, until the end of
+/// the process.
 pub(super) struct Reporter {
     thread: i32,
 }
 
 impl Reporter {
-    /// Makes the calling thread the reporter, as soon as there is no other one. `None`
-    /// if another one is saying something for too long, or this thread itself is.
+    /// Makes the calling thread the reporter as soon as there is no other. `None` if another one
+    /// writes for too long, or this thread itself does.
     pub(super) fn when_alone() -> Option<Reporter> {
         let thread = trace::this_thread();
         let mut waited = 0;
@@ -56,8 +56,8 @@ impl Reporter {
         }
     }
 
-    /// Has it said, in a call of `say`; not if another thread has lost its patience with
-    /// this one.
+    /// Calls `say`, which writes; not if another thread has become the reporter after its patience
+    /// ended.
     pub(super) fn says(&self, say: impl FnOnce()) {
         if change(self.thread, -self.thread) {
             say();
@@ -77,18 +77,18 @@ pub(super) fn is_saying() -> bool {
     REPORTER.load(Relaxed) == -trace::this_thread()
 }
 
-/// The calling thread has said what it had to say: also where that was interrupted.
+/// Marks the calling thread's report as written, also if it was interrupted.
 pub(super) fn has_said() {
     let thread = trace::this_thread();
     change(-thread, thread);
 }
 
-/// In a forked child: the thread that was the reporter does not exist.
+/// In a forked child: there is no reporter.
 pub(super) fn forked() {
     REPORTER.store(0, Relaxed);
 }
 
-/// Whether it was `from`, and is `to` now.
+/// Changes it from `from` to `to`. Returns whether it was `from`.
 fn change(from: i32, to: i32) -> bool {
     REPORTER.compare_exchange(from, to, AcqRel, Relaxed).is_ok()
 }
@@ -100,8 +100,8 @@ fn pause() {
     };
     let none = ptr::null_mut::<libc::timespec>();
     let _ = errno::checked(|| {
-        // SAFETY: a time to sleep, and no wish to hear what is left of it. By number: the C
-        // library's own function is a cancellation point.
+        // SAFETY: a time to sleep, and NULL for the rest of it. By number: the C library's own
+        // function is a cancellation point.
         unsafe { libc::syscall(libc::SYS_nanosleep, &raw const millisecond, none) }
     });
 }

@@ -1,5 +1,5 @@
-//! What is open beside a block is filled when the block is given out, and looked
-//! at when it comes back: writes that stayed within the open pages are seen then.
+//! Slack: the open bytes beside a block. They are filled when the block is allocated and checked
+//! when it is freed, which finds writes that stayed within the open pages.
 //!
 //! ```text
 //!     page                block              block + n         page + size
@@ -10,24 +10,24 @@
 use core::ptr;
 use core::slice;
 
-/// What the slack is filled with.
+/// The byte that the slack is filled with.
 const PATTERN: u8 = 0xb5;
 
 /// The open pages of a block.
 #[derive(Clone, Copy)]
 pub(super) struct Slack {
-    /// Where they start, and how many bytes they have.
+    /// Their start and their size in bytes.
     pub(super) pages: (usize, usize),
-    /// Where the block starts, and how many bytes were asked for.
+    /// The start of the block and its requested size.
     pub(super) block: (usize, usize),
 }
 
-/// What has been written beside a block, at its nearest to the block.
+/// A write beside a block: the changed byte that is nearest to the block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Corruption {
-    /// So many bytes before its start; 1 is the byte before it.
+    /// Bytes before its start; 1 is the byte before it.
     Before(usize),
-    /// So many bytes after its end; 0 is the byte there.
+    /// Bytes after its end; 0 is the first byte after it.
     After(usize),
 }
 
@@ -41,26 +41,26 @@ impl Slack {
         (end, self.pages.0 + self.pages.1 - end)
     }
 
-    /// Fills it.
+    /// Fills the slack.
     ///
     /// # Safety
-    /// The pages are open and the caller's.
+    /// The pages are open, and only the caller uses them.
     pub(super) unsafe fn fill(&self) {
         for (start, len) in [self.before(), self.after()] {
             let start: *mut u8 = ptr::with_exposed_provenance_mut(start);
-            // SAFETY: the caller's promise; within the pages.
+            // SAFETY: within pages that are open and the caller's, by the contract above.
             unsafe { start.write_bytes(PATTERN, len) };
         }
     }
 
-    /// What has been written there since; an overflow before an underflow.
+    /// The write that is found; an overflow before an underflow.
     ///
     /// # Safety
-    /// As for [`Slack::fill`].
+    /// The pages are open, and only the caller uses them.
     pub(super) unsafe fn corruption(&self) -> Option<Corruption> {
         let is_damaged = |&byte: &u8| byte != PATTERN;
         let bytes = |(start, len)| {
-            // SAFETY: the caller's promise; within the pages.
+            // SAFETY: within pages that are open and the caller's, by the contract above.
             unsafe { slice::from_raw_parts(ptr::with_exposed_provenance(start), len) }
         };
         let after = bytes(self.after()).iter().position(is_damaged);
@@ -84,11 +84,11 @@ mod tests {
                 pages: (start, 256),
                 block: (start + offset, n),
             };
-            // SAFETY: the array, here and below.
+            // SAFETY: within the test's array.
             unsafe { slack.fill() };
             for at in 0..256 {
                 let byte: *mut u8 = ptr::with_exposed_provenance_mut(start + at);
-                // SAFETY: as above.
+                // SAFETY: within the test's array.
                 let was = unsafe { byte.replace(7) };
                 let expected = if at < offset {
                     Some(Corruption::Before(offset - at))
@@ -97,9 +97,9 @@ mod tests {
                 } else {
                     None
                 };
-                // SAFETY: as above.
+                // SAFETY: within the test's array.
                 assert_eq!(unsafe { slack.corruption() }, expected, "{offset} {n} {at}");
-                // SAFETY: as above.
+                // SAFETY: within the test's array.
                 unsafe { byte.write(was) };
             }
         }

@@ -1,4 +1,4 @@
-//! The slots: which are free, and what is known of the block in each.
+//! The slots: which are free, and the record of the block in each.
 //!
 //! ```text
 //!    never used --take--> TAKEN --> LIVE --begin_free--> DYING --> FREED
@@ -6,14 +6,14 @@
 //!                           +------------ take, first in -----------+
 //! ```
 //!
-//! A freed block stays shut as long as possible: the slot that has been free the
-//! longest is used again, and only if enough others are free.
+//! A freed block stays closed as long as possible: the slot that was freed first is used again first,
+//! and only if enough others are free (quarantine).
 //!
 //! # Invariants
 //!
-//! GUARD-2  The record of a slot that is TAKEN or DYING is written by the thread that has
-//!     made it so, of a LIVE or FREED one by nobody.
-//! GUARD-3  A slot that is pinned is not taken: a report reads its record.
+//! GUARD-2  Only the thread that made a slot TAKEN or DYING writes its record; no thread writes that
+//!     of a LIVE or FREED one.
+//! GUARD-3  A pinned slot is not taken: a report reads its record.
 
 use core::cell::{Cell, UnsafeCell};
 use core::ptr;
@@ -25,34 +25,33 @@ use crate::os::lock::Lock;
 use crate::os::memory;
 use crate::sync::{AtomicBool, Ordering::Relaxed};
 
-/// Slots, at the most. Each live one takes two mappings of the process's, and some
-/// kilobytes.
+/// Maximum slots. Each live one takes two mappings of the process and some kilobytes.
 const SLOTS_MAX: usize = 16 * 1024;
-/// Slots that stay free before one is used again, if there are so many.
+/// Free slots below which none is used again, if there are that many slots.
 const QUARANTINE: usize = 1024;
 
-/// Where a slot is in its life. Zero is a slot that was never used.
+/// The state of a slot. Zero is a slot that was never used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub(super) enum State {
-    /// Nothing was ever there.
+    /// Never used.
     Unused,
-    /// A thread is about to give a block out.
+    /// A thread is about to allocate a block in it.
     Taken,
-    /// A block.
+    /// It has a live block.
     Live,
-    /// A thread is about to shut it.
+    /// A thread is about to close its pages.
     Dying,
-    /// A block that was freed.
+    /// Its block was freed.
     Freed,
 }
 
-/// What is known of a slot's block.
+/// A slot, with the record of its block.
 #[repr(C)]
 pub(super) struct Slot {
     state: Cell<State>,
     pinned: AtomicBool,
-    /// The next one that is free, plus one.
+    /// The next free slot, plus one.
     next: Cell<u32>,
     block: Cell<usize>,
     size: Cell<usize>,
@@ -61,74 +60,74 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// Where it is in its life; under the lock.
+    /// Under the lock.
     pub(super) fn state(&self) -> State {
         self.state.get()
     }
 
-    /// The block's address and the bytes that were asked for.
+    /// The block's address and its requested size.
     pub(super) fn block(&self) -> (usize, usize) {
         (self.block.get(), self.size.get())
     }
 
-    /// Writes down where a block of `n` bytes is, and who gets it.
+    /// Records a block of `n` bytes and the stack that allocates it.
     ///
     /// # Safety
     /// The caller has taken the slot (GUARD-2).
     pub(super) unsafe fn record_alloc(&self, block: usize, n: usize) {
         self.block.set(block);
         self.size.set(n);
-        // SAFETY: GUARD-2.
+        // SAFETY: only the caller writes the record of this slot (GUARD-2).
         unsafe { &mut *self.allocated.get() }.take();
     }
 
-    /// Writes down who frees the block.
+    /// Records the stack that frees the block.
     ///
     /// # Safety
-    /// The slot is dying by the caller (GUARD-2).
+    /// The caller made the slot DYING (GUARD-2).
     pub(super) unsafe fn record_free(&self) {
-        // SAFETY: GUARD-2.
+        // SAFETY: only the caller writes the record of this slot (GUARD-2).
         unsafe { &mut *self.freed.get() }.take();
     }
 
-    /// Who got the block.
+    /// The stack that allocated the block.
     ///
     /// # Safety
     /// The slot is pinned, or the caller's (GUARD-2, GUARD-3).
     pub(super) unsafe fn allocated(&self) -> &Trace {
-        // SAFETY: nobody writes.
+        // SAFETY: no thread writes the record of a pinned slot (GUARD-2, GUARD-3).
         unsafe { &*self.allocated.get() }
     }
 
-    /// Who freed it.
+    /// The stack that freed the block.
     ///
     /// # Safety
-    /// As for [`Slot::allocated`], and it was seen freed when it was pinned.
+    /// The slot is pinned, or the caller's (GUARD-2, GUARD-3), and it was FREED when it was pinned.
     pub(super) unsafe fn freed(&self) -> &Trace {
-        // SAFETY: nobody writes.
+        // SAFETY: no thread writes the record of a pinned slot (GUARD-2, GUARD-3).
         unsafe { &*self.freed.get() }
     }
 
-    /// Keeps the record as it is, until it is unpinned; under the lock.
+    /// Keeps the record unchanged until the slot is unpinned. Under the lock.
     pub(super) fn pin(&self) {
         self.pinned.store(true, Relaxed);
     }
 
-    /// The slot may be used again.
+    /// Allows the slot to be used again.
     pub(super) fn unpin(&self) {
         self.pinned.store(false, Relaxed);
     }
 }
 
-/// All slots. Reached under the lock.
+/// All slots, under the lock.
 pub(super) struct Slots {
     region: Cell<Region>,
     records: Cell<*const Slot>,
-    /// The kernel has refused, and is not asked again.
+    /// Whether the kernel has refused: no second try.
     refused: Cell<bool>,
-    /// So many were used at some time: those below.
+    /// The slots before this one were used at some time.
     used: Cell<u32>,
-    /// Free ones that were used: their number, the first and the last, plus one.
+    /// The free slots that were used: their number, and the first and the last, plus one.
     resting: Cell<u32>,
     first: Cell<u32>,
     last: Cell<u32>,
@@ -146,17 +145,17 @@ pub(super) static SLOTS: Lock<Slots> = Lock::new(Slots {
 });
 
 impl Slots {
-    /// The region of all slots; a copy is as good, once there are any.
+    /// A copy of the region, which does not change once there are slots.
     pub(super) fn region(&self) -> Region {
         self.region.get()
     }
 
-    /// Whether there are any, or can be.
+    /// Whether there are slots, or can be.
     pub(super) fn exist_or_can(&self) -> bool {
         !self.records.get().is_null() || !self.refused.get()
     }
 
-    /// Makes them, if they are not there. Whether they were made just now.
+    /// Makes the slots, if there are none. Returns whether it did.
     pub(super) fn make(&self) -> bool {
         if !self.records.get().is_null() || self.refused.get() {
             return false;
@@ -179,11 +178,11 @@ impl Slots {
     /// Slot `i`.
     pub(super) fn slot(&self, i: usize) -> &'static Slot {
         debug_assert!(i < self.region.get().slots);
-        // SAFETY: there are so many, mapped for ever, and zero is a slot.
+        // SAFETY: `i` is below the number of slots, which are mapped for good; zero is a valid slot.
         unsafe { &*self.records.get().add(i) }
     }
 
-    /// Takes a free one, if enough are: its number.
+    /// Takes a free slot, if enough are free. Returns its number.
     pub(super) fn take(&self) -> Option<usize> {
         let (count, used, resting) = (self.region.get().slots, self.used.get(), self.resting.get());
         let enough = QUARANTINE.min(count / 4);
@@ -210,17 +209,17 @@ impl Slots {
         Some(i)
     }
 
-    /// The slot's block is given out.
+    /// Makes the slot LIVE.
     pub(super) fn is_live(&self, i: usize) {
         self.slot(i).state.set(State::Live);
     }
 
-    /// The caller frees the slot's block.
+    /// Makes the slot DYING: the caller frees its block.
     pub(super) fn set_freeing(&self, i: usize) {
         self.slot(i).state.set(State::Dying);
     }
 
-    /// Gives a slot back: the last one to be used again.
+    /// Returns a slot to the free ones, as the last to be used again.
     pub(super) fn give(&self, i: usize, state: State) {
         let slot = self.slot(i);
         slot.state.set(state);
@@ -235,7 +234,7 @@ impl Slots {
         self.resting.set(self.resting.get() + 1);
     }
 
-    /// The slot whose block is nearest to the address, of those that ever had one.
+    /// The slot whose block is nearest to the address, among those that ever had a block.
     pub(super) fn nearest(&self, address: usize) -> Option<usize> {
         let region = self.region.get();
         if region.slots == 0 {
@@ -255,9 +254,9 @@ impl Slots {
     }
 }
 
-/// A quarter of the mappings that the kernel allows the process: three quarters of
-/// the slots can be live, with two mappings each. All slots, where it allows as many
-/// as it does by default.
+/// The number of slots: a quarter of the mappings that the kernel allows the process, because three
+/// quarters of the slots can be live, with two mappings each. With the kernel's default that is the
+/// maximum.
 fn slots_wanted() -> usize {
     let mut buffer = [0; 32];
     let allowed = file::read(c"/proc/sys/vm/max_map_count", &mut buffer)
@@ -274,7 +273,7 @@ mod tests {
 
     fn some_slots(count: usize) -> Slots {
         let records: Vec<Slot> = (0..count)
-            // SAFETY: zero is a slot.
+            // SAFETY: zero is a valid slot.
             .map(|_| unsafe { core::mem::zeroed() })
             .collect();
         Slots {

@@ -1,4 +1,4 @@
-//! Who did something to a block: the thread, its native frames, its Python lines.
+//! A stack trace: the thread, its native frames, its Python lines.
 
 use core::fmt::Write;
 
@@ -8,16 +8,15 @@ use crate::os::sandbox;
 use crate::os::text::Buffer;
 use crate::os::thread;
 
-/// Native frames that are kept; the first few are this library's own.
+/// Maximum native frames; the first few are this library's own.
 const FRAMES: usize = 26;
-/// Bytes of Python lines that are kept, as a whole number of lines.
+/// Maximum bytes of Python lines, cut to whole lines.
 const TEXT: usize = 1000;
 
-/// Who did it. Zero is nobody.
+/// A stack trace. Zero is an empty one.
 #[repr(C)]
 pub(super) struct Trace {
-    /// The kernel's number for the thread; 0: nothing was written here yet, or a sandbox
-    /// has no call for it.
+    /// The kernel's id of the thread; 0: empty, or a sandbox forbids the call.
     pub(super) thread: i32,
     frames_len: usize,
     frames: [usize; FRAMES],
@@ -25,13 +24,13 @@ pub(super) struct Trace {
     text: [u8; TEXT],
 }
 
-/// This thread's number.
+/// The kernel's id of the calling thread.
 pub(super) fn this_thread() -> i32 {
     thread::number()
 }
 
 impl Trace {
-    /// Writes the calling thread down; nobody, where a sandbox has no call for its number.
+    /// Takes the trace of the calling thread; an empty one if a sandbox forbids the call for its id.
     pub(super) fn take(&mut self) {
         if !sandbox::allows() {
             self.thread = 0;
@@ -46,7 +45,7 @@ impl Trace {
         self.text_len = buffer.end().min(TEXT - 1);
     }
 
-    /// The addresses that calls return to.
+    /// The return addresses, without this library's own.
     pub(super) fn frames(&self) -> &[usize] {
         native::without_ours(&self.frames[..self.frames_len])
     }
@@ -67,7 +66,7 @@ mod tests {
 
     #[test]
     fn a_trace_says_who_took_it() {
-        // SAFETY: numbers, for which zero is right.
+        // SAFETY: a trace is numbers, for which zero is valid.
         let mut trace: Box<Trace> = Box::new(unsafe { core::mem::zeroed() });
         assert_eq!((trace.frames().len(), trace.lines().count()), (0, 0));
         trace.take();

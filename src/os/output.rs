@@ -364,9 +364,9 @@ pub(crate) fn reason(error: c_int) -> &'static str {
         libc::ENOENT | libc::ENOTDIR => "there is no such folder",
         libc::ENOMEM => "no memory",
         libc::ENOSPC => "no space is left",
-        libc::ENXIO => "nobody reads it",
+        libc::ENXIO => "it has no reader",
         libc::EPERM => "it is another user's, or has another name",
-        libc::EPIPE | libc::ETIMEDOUT => "nobody reads on",
+        libc::EPIPE | libc::ETIMEDOUT => "its reader stopped reading",
         _ => "the system refuses",
     }
 }

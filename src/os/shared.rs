@@ -110,8 +110,8 @@ impl Shared {
     }
 }
 
-/// Maps `size` bytes of what `start` is a mapping of once more: without the descriptor,
-/// which may be another file's at any moment.
+/// Maps the first `size` bytes of the file behind the mapping at `start` once more, without the
+/// descriptor, which may have another file at any moment.
 #[cold]
 pub(crate) fn map_again(start: NonNull<u8>, size: usize) -> Option<NonNull<u8>> {
     let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
