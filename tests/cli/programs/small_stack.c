@@ -1,10 +1,10 @@
 /* Starts a program from a thread with a small stack, by posix_spawn, by fork and by vfork,
-   and says how many bytes of that stack were used:
+   and prints how many bytes of that stack were used:
 
        small_stack BYTES PROGRAM [ARGUMENTS]
 
-   Each line: the way, the program's exit status, bytes. The stack is painted beforehand;
-   what a way has written over is counted from the far end. */
+   Each line: the call, the program's exit status, bytes. The stack is filled with a pattern
+   before the call; the overwritten part is counted from the far end. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <spawn.h>

@@ -1,4 +1,4 @@
-"""A WSGI application, and a program of its own: it says who serves its memory."""
+"""A WSGI application, and a program of its own: it prints what `who` finds."""
 import json
 import sys
 import time
@@ -16,6 +16,6 @@ def app(environ, start_response):
 application = app       # uwsgi's name for it
 
 if __name__ == '__main__':
-    # As a service does: says it once, and goes on until it is ended.
+    # A service: it prints once and runs until it is ended.
     print(json.dumps(who()), flush=True)
     time.sleep(float(sys.argv[1]) if sys.argv[1:] else 0)

@@ -1,4 +1,4 @@
-"""Runs a cell in a kernel that a Jupyter server has started; prints what the cell says.
+"""Runs a cell in a kernel of a Jupyter server; prints the output of the cell.
 
     kernel.py CONNECTION_FILE FOLDER_OF_WHO
 """
@@ -14,7 +14,7 @@ client.start_channels(hb=False)     # on a busy machine a late heartbeat is no d
 client.kernel_info(reply=True, timeout=90)
 until, printed = time.time() + 90, False
 while not printed and time.time() < until:
-    # Asked again if nothing comes: the channel of outputs may have been joined too late.
+    # Repeated without an output: the channel of outputs may have been joined too late.
     request = client.execute('import sys, json; sys.path.insert(0, %r); from who import who\n'
                              'print(json.dumps(who()))' % sys.argv[2])
     try:

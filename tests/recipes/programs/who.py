@@ -1,5 +1,5 @@
-"""What the library in this very process says of itself, and the proof that it serves: it
-counts the objects that are made here."""
+"""The library's statistics of this process, and the proof that it serves: it counts the objects
+made here."""
 import json
 import os
 
@@ -7,8 +7,8 @@ from ledger import numbers
 
 
 def who():
-    """{mine, parent: pids by the kernel; pid, host: by the library, None without one;
-    counted: how many bytes more it had when 20 000 objects of 64 bytes and more were held}"""
+    """{mine, parent: pids from the kernel; pid, host: from the library, None without it;
+    counted: live bytes added by 20 000 objects of at least 64 bytes}"""
     said = {'mine': os.getpid(), 'parent': os.getppid(), 'pid': None, 'host': None, 'counted': 0}
     before = numbers()
     if before:
