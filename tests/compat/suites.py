@@ -188,7 +188,10 @@ class Suite:
         for _ in range(RERUNS if part else 0):
             base.append(merged(base[0], self.run(stock_side, part)))
             other.append(merged(other[0], self.run(side, part)))
-        return verdict.judge(self.project.name, base, other, known), other
+        judged = verdict.judge(self.project.name, base, other, known)
+        assert not stock.ending or judged.differences, \
+            f'broke off on both sides: {stock.ending}\n{stock.log[-1500:]}'
+        return judged, other
 
 
 def why_inactive(run, version):

@@ -44,7 +44,6 @@ def test_packages(python, project, side, library, record_property, evidence):
     settings = {'LD_PRELOAD': str(library), **SIDES[side]}
     judged, ours = suite.compare((suite.inside, {}), stock, (suite.inside, settings), KNOWN)
     assert not why_inactive(ours[0], python.version), 'the library was not active'
-    assert not stock.ending or judged.differences, f'broke off on both sides: {stock.ending}'
     verdict.report(judged, ours, record_property)
     assert judged.tests, 'no test ran'
     name = project.label.rsplit('-', 1)[0]

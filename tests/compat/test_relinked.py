@@ -7,11 +7,13 @@ that as PYTHONPATH and run the same tests. The outcomes must be equal.
 
 numpy and psutil have their suites in the wheel; the others' tests are in extensions/.
 """
+import os
+
 import pytest
 from compat.projects import EXTENSIONS
 from compat.suites import Suite
 
-from support import relinked, verdict
+from support import outcomes, relinked, verdict
 
 pytestmark = pytest.mark.network
 
@@ -25,7 +27,8 @@ def usual(python):
 def test_extensions(python, project, record_property, evidence):
     pair = relinked.pair(python)
     suite = Suite(project, python)
-    sides = [(path, {}) for path in pair]
+    path = f'{suite.places["PACKAGES"]}{os.pathsep}{outcomes.INSIDE}'
+    sides = [(python, {'PYTHONPATH': path}) for python in pair]
     stock = suite.run(sides[0])
     judged, ours = suite.compare(sides[0], stock, sides[1])
     judged.differences += verdict.check_allocators([stock], ours[:1],
