@@ -149,7 +149,7 @@ fn serve_late(host: &Host) -> Result<(), Reason> {
     install::install(host)
 }
 
-/// The host is linked with us in place of its `obmalloc.o`: its calls chunk here
+/// The host is linked with us in place of its `obmalloc.o`: its calls come here
 /// whatever we do. Only its version is to be known.
 fn take_place(host: &Host) -> &'static Exports {
     if !is(State::InPlace) {

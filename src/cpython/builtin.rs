@@ -1,5 +1,5 @@
-//! What the exported names do where the tables are ours (`domains/`): in a C
-//! program, and in a CPython that is linked with us.
+//! The functions behind the exported names where the tables are the library's own (`domains/`): in a
+//! C program, and in a CPython that is linked with the library.
 
 use core::ffi::{CStr, c_char, c_int};
 use core::ptr;
@@ -30,7 +30,7 @@ pub(crate) const STRAIGHT: Exports = Exports {
     answers: ANSWERS,
 };
 
-/// When they are not.
+/// When a table has changed, or a domain is packed.
 const BY_TABLE: Exports = Exports {
     raw: Functions::checked::<Forward<Raw>>(),
     mem: Functions::checked::<Forward<Mem>>(),
@@ -55,7 +55,7 @@ const ANSWERS: Answers = Answers {
     pymalloc_enabled,
 };
 
-/// What is to be called after tables may have changed.
+/// Called after tables may have changed.
 pub(crate) static CHANGED: Callback<fn()> = Callback::unset();
 
 fn changed() {
@@ -66,13 +66,13 @@ fn changed() {
 
 static BOTH: [Exports; 2] = [BY_TABLE, STRAIGHT];
 
-/// What the exported names do now, where the tables are ours.
+/// The exports for the present tables.
 pub(crate) fn current() -> &'static Exports {
     let straight = all_standard() && !alignment::any() && !tools::is_wanted();
     &BOTH[usize::from(straight)]
 }
 
-/// Whether these are what the exported names do where the tables are ours.
+/// Whether these exports are one of the two of this file.
 pub(crate) fn are_own(exports: &Exports) -> bool {
     BOTH.iter().any(|own| ptr::eq(own, exports))
 }
@@ -82,7 +82,7 @@ unsafe extern "C" fn get(domain: c_int, table: *mut PyMemAllocatorEx) {
         no_table("PyMem_GetAllocator");
     }
     let domain = Domain::with_number(domain);
-    // SAFETY: the caller's place for a table.
+    // SAFETY: the caller's room for a table, not NULL.
     unsafe { *table = domain.map_or(PyMemAllocatorEx::NONE, |domain| domain.get().into()) };
 }
 
@@ -91,7 +91,7 @@ unsafe extern "C" fn set(domain: c_int, table: *const PyMemAllocatorEx) {
         no_table("PyMem_SetAllocator");
     }
     if let Some(domain) = Domain::with_number(domain) {
-        // SAFETY: the caller's table.
+        // SAFETY: the caller's table, not NULL.
         domain.set(&unsafe { *table }.filled());
         changed();
     }
@@ -108,7 +108,7 @@ unsafe extern "C" fn setup(name: usize) -> c_int {
         let text = if text.is_null() {
             c""
         } else {
-            // SAFETY: the host's argument, a C string.
+            // SAFETY: the argument is a C string in these versions.
             unsafe { CStr::from_ptr(text) }
         };
         if text.is_empty() {
@@ -133,7 +133,7 @@ unsafe extern "C" fn get_arenas(table: *mut PyObjectArenaAllocator) {
     if table.is_null() {
         no_table("PyObject_GetArenaAllocator");
     }
-    // SAFETY: the caller's place for a table.
+    // SAFETY: the caller's room for a table, not NULL.
     unsafe { *table = chunk::get().into() };
 }
 
@@ -141,7 +141,7 @@ unsafe extern "C" fn set_arenas(table: *const PyObjectArenaAllocator) {
     if table.is_null() {
         no_table("PyObject_SetArenaAllocator");
     }
-    // SAFETY: the caller's table.
+    // SAFETY: the caller's table, not NULL.
     chunk::set(&unsafe { *table }.filled(), compat::arena_size());
 }
 
@@ -149,9 +149,9 @@ unsafe extern "C" fn debug_malloc_stats(out: *mut libc::FILE) -> c_int {
     if !names::objects_are_ours() {
         return 0;
     }
-    // SAFETY: the caller's file.
+    // SAFETY: the caller's open file.
     let mut out = unsafe { CFile::new(out) };
-    // What the file does not take is lost, as in CPython.
+    // A write error is ignored, as in CPython.
     let _ = debug_stats::write(&mut out, hooks::calls());
     1
 }

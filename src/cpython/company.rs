@@ -1,5 +1,5 @@
-//! When there is more than one CPython: which of them have been found, and when the calls of
-//! our names begin to go by their callers (`several.rs`).
+//! More than one CPython: which have been found, and when calls of the exported names begin to be
+//! dispatched by their callers (`several.rs`).
 
 use core::ptr;
 
@@ -11,14 +11,14 @@ use super::{builtin, forward, lookup, several};
 use crate::config;
 use crate::os::text::{log, pid};
 
-/// The exports for the host that was found first, which stays loaded from now on.
+/// The exports for the host that was found first. It stays loaded from now on.
 pub(crate) fn exports_of_first(host: &Host) -> &'static Exports {
     host.keep();
     forward::in_host(host, is_served(host))
 }
 
-/// The names' calls go by their callers from now on. Who belongs to no host belongs to the
-/// first, or to us in a process that used us before it had one.
+/// Dispatches calls by their callers from now on. A caller that belongs to no host counts as the
+/// first host's, or, if the process used the library before it had a host, as a C program's.
 pub(crate) fn by_caller() {
     for (n, host) in Host::all().enumerate() {
         let exports = if n == 0 && !several::is_on() && !is(State::NoHost) {
@@ -42,14 +42,14 @@ pub(crate) fn by_caller() {
     several::look_for_global();
 }
 
-/// Whether another host may come. Not where we are part of one: its libpython exports our
-/// names itself.
+/// Whether another host may be loaded. Not if the library is linked into one, whose libpython
+/// exports the names itself.
 pub(crate) fn may_come() -> bool {
     !is(State::InPlace)
 }
 
-/// When the object at this address was loaded, after the route was decided. Says whether the
-/// names' calls go by their callers from now on.
+/// Called when the object at this address was loaded, after the dispatch was decided. Returns whether
+/// calls are dispatched by their callers from now on.
 pub(crate) fn when_loaded(address: usize) -> bool {
     let Some(object) = Loaded::at(ptr::without_provenance(address)) else {
         return false;

@@ -1,25 +1,25 @@
-//! The route of our exported names: one pointer to what they do now.
+//! The dispatch of the exported names: one pointer to their present functions.
 //!
-//! Each exported name is two instructions, a load of the pointer and a jump. The pointer
-//! starts at functions that decide and then go on, so that a call before our constructor, or
-//! in a program whose constructor found no host, is right.
+//! Each exported name is two instructions, a load of the pointer and a jump. At first the pointer
+//! leads to functions that decide and then continue, so that a call before the constructor, or in a
+//! program whose constructor found no host, is right.
 //!
 //! ```text
-//!    ROUTE ->  UNDECIDED    decides, then as below
+//!    ROUTE ->  UNDECIDED    decides, then one of these:
 //!              builtin.rs   no host, or linked into it
-//!              forward.rs   one host: what it does
-//!              BY_CALLER    several hosts: what the caller's host does (several.rs)
+//!              forward.rs   one host: its functions
+//!              BY_CALLER    several hosts: those of the caller's host (several.rs)
 //! ```
 //!
-//! A jump leaves the return address where it was: that is how `BY_CALLER` knows the caller.
+//! A jump keeps the return address, by which `BY_CALLER` finds the caller.
 //!
 //! # A second CPython
 //!
-//! The loader tells us of each object that it loads. Every object's `_init`, which is the C
-//! library's own code, begins with a call of `__gmon_start__` if there is such a function:
-//! meant for the profiler gprof, and defined by a program that is linked for it. We define
-//! it, too (`capi/start.rs`); so a libpython that is loaded is known before any code in it
-//! runs, at no cost for the calls of the first one.
+//! The library notices each object that is loaded. The `_init` of every object, which is code of the
+//! C library, begins with a call of `__gmon_start__` if that function exists: it is meant for the
+//! profiler gprof, and defined by a program that is linked for it. The library defines it, too
+//! (`capi/start.rs`); so a new libpython is found before any of its code runs, at no cost for the
+//! calls of the first one.
 
 use core::arch::naked_asm;
 use core::ffi::{c_char, c_int, c_void};
@@ -41,14 +41,14 @@ use crate::domains::ffi::{PyMemAllocatorEx, PyObjectArenaAllocator};
 use crate::os::errno;
 use crate::os::loader;
 
-/// What the exported names do. Release publishes what it points to.
+/// The present functions of the exported names. Stored with Release, which publishes the exports.
 pub(crate) static ROUTE: AtomicPtr<Exports> = AtomicPtr::new((&raw const UNDECIDED).cast_mut());
 
-/// How many objects were loaded.
+/// The number of objects that were loaded.
 static LOADS: AtomicUsize = AtomicUsize::new(0);
 
-/// The body of an exported function: goes where [`ROUTE`] leads, with all arguments and the
-/// return address as they are.
+/// The body of an exported function: jumps to its function in [`ROUTE`], with all arguments and the
+/// return address unchanged.
 macro_rules! jump {
     ($($field:ident).+) => {
         core::arch::naked_asm!(
@@ -61,9 +61,9 @@ macro_rules! jump {
 }
 pub(crate) use jump;
 
-/// The body of a function that goes on with the exports that `$which` answers, which is
-/// given the return address; with both arguments and the return address as they are. (None
-/// of the exported functions has more than two.)
+/// The body of a function that jumps to its function in the exports that `$which` returns for the
+/// return address, with both arguments and the return address unchanged. (No exported function has
+/// more than two arguments.)
 macro_rules! jump_by {
     ($which:path, $($field:ident).+) => {
         naked_asm!(
@@ -90,7 +90,7 @@ macro_rules! jump_by {
     };
 }
 
-/// A domain whose functions go on with the exports that `$which` answers.
+/// A domain whose functions jump to those in the exports that `$which` returns.
 macro_rules! domain_by {
     ($which:path, $domain:ident) => {{
         #[unsafe(naked)]
@@ -118,7 +118,7 @@ macro_rules! domain_by {
     }};
 }
 
-/// Exports that go on with those that `$which` answers.
+/// Exports that jump to those that `$which` returns.
 macro_rules! exports_by {
     ($which:path) => {{
         #[unsafe(naked)]
@@ -187,8 +187,8 @@ static UNDECIDED: Exports = exports_by!(decide);
 
 static BY_CALLER: Exports = exports_by!(several::of_caller);
 
-/// Has the exported names do this from now on. Nothing leads away from [`BY_CALLER`]: a
-/// thread that counted the hosts earlier than another one may come later.
+/// Sets the functions of the exported names. [`BY_CALLER`] is final: a thread that counted the hosts
+/// earlier than another one may store later.
 fn go(exports: &'static Exports) {
     let by_caller = (&raw const BY_CALLER).cast_mut();
     let to = ptr::from_ref(exports).cast_mut();
@@ -201,10 +201,10 @@ fn go(exports: &'static Exports) {
     }
 }
 
-/// What the exported names do now.
+/// The present functions of the exported names.
 #[inline(always)]
 pub(crate) fn current() -> &'static Exports {
-    // SAFETY: it only ever points to statics.
+    // SAFETY: the pointer always leads to a static.
     unsafe { &*ROUTE.load(Acquire) }
 }
 
@@ -216,7 +216,7 @@ extern "C" fn decide(caller: usize) -> &'static Exports {
             let loads = LOADS.load(SeqCst);
             let exports = attach::when_called().unwrap_or(&BY_CALLER);
             go(exports);
-            // One that was loaded meanwhile found the route undecided.
+            // An object that was loaded in between found the dispatch undecided.
             if LOADS.load(SeqCst) == loads {
                 break;
             }
@@ -229,12 +229,12 @@ extern "C" fn decide(caller: usize) -> &'static Exports {
     }
 }
 
-/// At start, from the constructor.
+/// Called by the constructor.
 pub(crate) fn start() {
     attach::at_start();
 }
 
-/// The object at this address was loaded, and nothing in it has run yet.
+/// Called when the object at this address was loaded and none of its code has run.
 #[cfg_attr(
     test,
     allow(dead_code, reason = "the caller, `capi::start`, is in no test")
@@ -252,14 +252,14 @@ pub(crate) fn object_loaded(address: usize) {
     errno::kept(|| loader::within(look));
 }
 
-/// On demand: see `obmalloc_install`.
+/// Installs the library on demand: see `obmalloc_install`.
 pub(crate) fn install() -> Result<(), Reason> {
     builtin::CHANGED.set(tables_changed);
     attach::late().map(|exports| go(exports.unwrap_or(&BY_CALLER)))
 }
 
-/// To be called after anything that may have changed tables: where they are
-/// our own, the exported names look into them from now on, or need not.
+/// Called after tables may have changed. If they are the library's own, the exported names read them
+/// from now on, or no longer need to.
 pub(crate) fn tables_changed() {
     if builtin::are_own(current()) {
         go(builtin::current());

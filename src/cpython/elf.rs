@@ -1,9 +1,9 @@
-//! The objects that the loader has in this process, and what their tables say: where an
-//! object lies, which symbols it defines itself, which libraries it needs.
+//! The loaded objects of this process and their ELF tables: an object's addresses, the symbols that
+//! it defines itself, the libraries that it needs.
 //!
-//! The tables are read where they are mapped. `dlsym` would answer with another object's
-//! symbol where this one has none, it leaves an error for the program's next `dlerror`, and
-//! its handle keeps the object from being unloaded.
+//! The tables are read in memory. `dlsym` would return another object's symbol if this one has
+//! none, would set an error for the program's next `dlerror`, and its handle would keep the object
+//! from being unloaded.
 
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::ptr::{self, NonNull};
@@ -11,7 +11,7 @@ use core::ptr::{self, NonNull};
 use crate::os::errno;
 use crate::os::loader;
 
-/// Where an object was loaded, as its program headers say.
+/// A loaded object, by its program headers.
 #[derive(Clone, Copy)]
 pub(crate) struct Loaded {
     /// Its name; the program's is empty.
@@ -42,8 +42,8 @@ impl Loaded {
             .any(|(start, size)| address.addr().wrapping_sub(start) < size)
     }
 
-    /// Its first address, and the first one behind its last segment. No other object lies
-    /// between: the loader reserves all of it at once.
+    /// Its first address and the first one after its last segment. No other object is in between:
+    /// the loader reserves all of it at once.
     pub(crate) fn range(&self) -> (usize, usize) {
         let start = self.segments().map(|(start, _)| start).min();
         let end = self
@@ -53,12 +53,12 @@ impl Loaded {
         (start.unwrap_or(0), end.unwrap_or(0))
     }
 
-    /// Where the object was loaded, relative to its own addresses.
+    /// The difference between its addresses in memory and in its file.
     pub(crate) fn slide(&self) -> usize {
         self.slide
     }
 
-    /// The first object, in the loader's order, that is wanted.
+    /// The first object, in the loader's order, for which `wanted` is true.
     pub(crate) fn find(mut wanted: impl FnMut(&Loaded) -> bool) -> Option<Loaded> {
         struct Search<'a> {
             wanted: &'a mut dyn FnMut(&Loaded) -> bool,
@@ -69,7 +69,7 @@ impl Loaded {
             _: usize,
             search: *mut c_void,
         ) -> c_int {
-            // SAFETY: the loader's answer, and what `find` handed it.
+            // SAFETY: the loader's description, and the `search` that `find` passed.
             let (info, search) = unsafe { (&*info, &mut *search.cast::<Search<'_>>()) };
             let loaded = Loaded {
                 name: info.dlpi_name,
@@ -99,9 +99,8 @@ impl Loaded {
         Loaded::find(|loaded| loaded.contains(address))
     }
 
-    /// Every object that itself defines a symbol of this name, in the loader's order. (The
-    /// loader's list is walked anew for each, so that nothing is done while the loader has
-    /// its lock.)
+    /// The objects that define a symbol of this name themselves, in the loader's order. (The loader's
+    /// list is walked anew for each, so that the caller's work is not done under the loader's lock.)
     pub(crate) fn all_with(name: &CStr) -> impl Iterator<Item = Loaded> {
         let nth = move |n| {
             let mut seen = 0;
@@ -115,11 +114,11 @@ impl Loaded {
 
     /// Whether its name is that of the program.
     pub(crate) fn is_program(&self) -> bool {
-        // SAFETY: NULL or a C string of the loader's.
+        // SAFETY: NULL or the loader's C string.
         self.name.is_null() || unsafe { *self.name } == 0
     }
 
-    /// What its dynamic section says, if it has one.
+    /// Its dynamic section, if it has one.
     pub(crate) fn dynamic(&self) -> Option<Dynamic> {
         let header = self
             .headers()
@@ -136,14 +135,14 @@ impl Loaded {
         NonNull::new(address).filter(|symbol| self.contains(symbol.as_ptr()))
     }
 
-    /// Whether it names `library` among those that it needs.
+    /// Whether it needs `library`.
     pub(crate) fn needs(&self, library: &CStr) -> bool {
         self.dynamic()
             .is_some_and(|dynamic| dynamic.needed().any(|needed| needed == library))
     }
 }
 
-/// What an object's dynamic section says.
+/// An object's dynamic section.
 #[derive(Default)]
 pub(crate) struct Dynamic {
     section: usize,
@@ -175,7 +174,7 @@ const DF_SYMBOLIC: u64 = 2;
 fn entries(section: usize) -> impl Iterator<Item = (u64, u64)> {
     let section = ptr::with_exposed_provenance::<[u64; 2]>(section);
     (0..).map_while(move |i| {
-        // SAFETY: the section ends with an entry of zeros, and nothing behind it is read.
+        // SAFETY: the section ends with an entry of zeros, where the walk ends.
         let [tag, value] = unsafe { section.add(i).read() };
         (tag != 0).then_some((tag, value))
     })
@@ -189,7 +188,7 @@ impl Dynamic {
         };
         for (tag, value) in entries(section) {
             let value = value as usize;
-            // The loader has relocated the addresses in it, on most machines.
+            // On most architectures the loader has relocated the addresses in it.
             let address = value.wrapping_add(if value < slide { slide } else { 0 });
             match tag {
                 DT_SYMTAB => dynamic.symbols = address,
@@ -210,19 +209,18 @@ impl Dynamic {
         dynamic
     }
 
-    /// Whether something binds names within the object, or is not read here.
+    /// Whether a flag binds names within the object, or a table is of a kind that is not read here.
     pub(crate) fn is_unproved(&self) -> bool {
         self.unproved
     }
 
     fn string(&self, offset: usize) -> &'static CStr {
         let strings = ptr::with_exposed_provenance::<c_char>(self.strings);
-        // SAFETY: an offset that the object's own tables give, of a C string in its table
-        // of strings.
+        // SAFETY: an offset from the object's own tables, of a C string in its string table.
         unsafe { CStr::from_ptr(strings.add(offset)) }
     }
 
-    /// The library's own name, if it has one.
+    /// The library's SONAME, if it has one.
     pub(crate) fn library(&self) -> Option<&'static CStr> {
         (self.strings != 0).then(|| self.library.map(|offset| self.string(offset)))?
     }
@@ -237,7 +235,7 @@ impl Dynamic {
 
     fn entry(&self, symbol: usize) -> libc::Elf64_Sym {
         let table = ptr::with_exposed_provenance::<libc::Elf64_Sym>(self.symbols);
-        // SAFETY: an index that a relocation or a table of hashes gives is in the table.
+        // SAFETY: an index from a relocation or a hash table is in the symbol table.
         unsafe { table.add(symbol).read() }
     }
 
@@ -265,12 +263,12 @@ impl Dynamic {
         found.map(|symbol| self.entry(symbol).st_value as usize)
     }
 
-    /// The relocations: where, of what kind and symbol, and the addend.
+    /// The relocations: offset, kind, symbol, addend.
     pub(crate) fn relocations(&self) -> impl Iterator<Item = (usize, u64, usize, usize)> {
         self.relocations.into_iter().flat_map(|(start, bytes)| {
             let table = ptr::with_exposed_provenance::<[u64; 3]>(start);
             (0..bytes / size_of::<[u64; 3]>()).map(move |i| {
-                // SAFETY: within the table that the section names.
+                // SAFETY: within the table of the section.
                 let [offset, info, addend] = unsafe { table.add(i).read() };
                 (
                     offset as usize,
@@ -283,20 +281,19 @@ impl Dynamic {
     }
 }
 
-/// A table of hashes: words of 32 bits from this address on.
+/// A hash table: words of 32 bits from this address on.
 #[derive(Clone, Copy)]
 struct Words(usize);
 
 impl Words {
     fn get(self, index: usize) -> u32 {
         let words = ptr::with_exposed_provenance::<u32>(self.0);
-        // SAFETY: the index comes from the table's own layout, so it is within the table.
+        // SAFETY: the index follows from the table's layout, so it is within the table.
         unsafe { words.add(index).read() }
     }
 
-    /// The symbols that may have this name, by the table of `--hash-style=gnu`: number of
-    /// buckets, first symbol, words of the filter, its shift; the filter; the buckets; the
-    /// chains.
+    /// The symbols that may have this name, by the table of `--hash-style=gnu`: number of buckets,
+    /// first symbol, words of the filter, its shift; the filter; the buckets; the chains.
     fn gnu(self, name: &CStr) -> impl Iterator<Item = usize> {
         let hash = name.to_bytes().iter().fold(5381_u32, |hash, &byte| {
             hash.wrapping_mul(33).wrapping_add(byte.into())
@@ -327,8 +324,8 @@ impl Words {
         })
     }
 
-    /// The symbols that may have this name, by the table of `--hash-style=sysv`: number of buckets, of symbols; the
-    /// buckets; the chains.
+    /// The symbols that may have this name, by the table of `--hash-style=sysv`: number of buckets,
+    /// number of symbols; the buckets; the chains.
     fn old(self, name: &CStr) -> impl Iterator<Item = usize> {
         let hash = name.to_bytes().iter().fold(0_u32, |hash, &byte| {
             let hash = (hash << 4).wrapping_add(byte.into());

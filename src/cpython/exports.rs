@@ -1,23 +1,23 @@
-//! What our exported names do, which depends on the process they are in.
+//! The functions behind the exported names, which depend on the process.
 //!
 //! ```text
 //!    host                    PyMem_Raw*      PyMem_*      PyObject_*
 //!    none (a C program)      own table       own table    own table
 //!    linked with us          own table       own table    own table
-//!    2.7, taken over         C library       the host's   ours
-//!    2.7, left alone         C library       the host's   the host's
+//!    2.7, served             C library       the host's   the library's
+//!    2.7, not served         C library       the host's   the host's
 //!    3.4 and later           the host's      the host's   the host's
 //! ```
 //!
-//! "Own tables" are those of `domains/`; a 2.7 that is linked with us uses
-//! that of the domain OBJ alone. The functions are in `builtin.rs` and `forward.rs`.
+//! "Own tables" are those of `domains/`; a 2.7 that is linked with the library uses only that of the
+//! domain OBJ. The functions are in `builtin.rs` and `forward.rs`.
 
 use core::ffi::{c_char, c_int};
 
 use crate::domains::adapter::Functions;
 use crate::domains::ffi::{PyMemAllocatorEx, PyObjectArenaAllocator};
 
-/// The argument is a name up to 3.7 and a number later.
+/// The argument is a name until 3.7, and a number later.
 pub(crate) type Setup = unsafe extern "C" fn(usize) -> c_int;
 /// `PyMem_GetAllocator`
 pub(crate) type GetAllocator = unsafe extern "C" fn(c_int, *mut PyMemAllocatorEx);
@@ -55,7 +55,7 @@ pub(crate) struct Tables {
     pub set_arenas: SetArenas,
 }
 
-/// The functions that say what there is.
+/// The functions by which CPython queries its allocator.
 #[derive(Clone, Copy)]
 pub(crate) struct Answers {
     /// `_PyObject_DebugMallocStats`
@@ -68,7 +68,7 @@ pub(crate) struct Answers {
     pub pymalloc_enabled: PymallocEnabled,
 }
 
-/// What the exported names do.
+/// The functions behind the exported names.
 #[derive(Clone, Copy)]
 pub(crate) struct Exports {
     /// `PyMem_Raw*`
@@ -77,8 +77,6 @@ pub(crate) struct Exports {
     pub mem: Functions,
     /// `PyObject_*`
     pub object: Functions,
-    /// The tables.
     pub tables: Tables,
-    /// What there is.
     pub answers: Answers,
 }

@@ -1,18 +1,16 @@
-//! What the exported names do in a process with a CPython that has an obmalloc
-//! of its own: mostly what its own functions of these names do.
+//! The functions behind the exported names in a process with a CPython that has an obmalloc of its
+//! own: mostly the host's functions of the same names.
 //!
-//! One truth: where a host has tables, our names lead to the host's functions,
-//! which look into its tables, whatever hooks are there, and come back to us
-//! by them. Three things are added on the way:
+//! The host's tables decide: the exported names call the host's functions, which read its tables,
+//! with whatever hooks are there, and reach the library through them. Three things are added:
 //!
-//! - A block of ours given to `PyMem_RawFree` is ours all the same. That is
-//!   how blocks of the first life of an interpreter survive its second: from
-//!   3.12 on another `Py_Initialize` resets the tables, and what pymalloc does
-//!   not know it passes to `PyMem_RawFree`.
-//! - An allocator that a program sets for the host's arenas is ours, too.
-//! - While our table is in its place, the host's questions about its allocator
-//!   are answered: we are its pymalloc. Without that it calls the allocator
-//!   unknown, counts no blocks and prints no table.
+//! - `PyMem_RawFree` frees a block of a pool to its pool. So blocks of the first life of an
+//!   interpreter survive its second: from 3.12 on another `Py_Initialize` resets the tables, and
+//!   pymalloc passes foreign blocks to `PyMem_RawFree`.
+//! - An allocator that a program sets for the host's arenas serves the library's arenas, too.
+//! - While the library's table is installed, it answers the host's queries about its allocator as
+//!   its pymalloc. Otherwise the host would call its allocator unknown, count no blocks and print
+//!   no table.
 
 use core::ffi::{c_char, c_int, c_void};
 use core::ptr;
@@ -50,7 +48,7 @@ static OVER_PYTHON_2: Functions = Functions::hot_of::<Object<InPython2, ALIGNMEN
 static PACKED_OVER_PYTHON_2: Functions = Functions::hot_of::<Object<InPython2, PACKED_ALIGNMENT>>();
 static WATCHED_OVER_PYTHON_2: Functions = Functions::hot_of::<Instrumented<InPython2>>();
 
-/// The functions of the host that we serve, or leave alone: of the first, if several are.
+/// The functions of the host that is served, or of the first one that is not.
 fn lookup<const IS_SERVED: bool>() -> &'static Lookup {
     if IS_SERVED {
         &lookup::SERVED
@@ -71,7 +69,7 @@ fn answers<const IS_SERVED: bool>() -> &'static Answers {
     lookup::<IS_SERVED>().answers()
 }
 
-/// What our names do where we stand aside, and where we serve.
+/// The exports of the host that is not served, and of the one that is served.
 static ASIDE: Made<Exports> = Made::new(STRAIGHT);
 static SERVED: Made<Exports> = Made::new(STRAIGHT);
 
@@ -130,41 +128,40 @@ const fn raw_of_host<const IS_SERVED: bool>() -> Allocator {
 }
 
 unsafe extern "C" fn get<const IS_SERVED: bool>(domain: c_int, table: *mut PyMemAllocatorEx) {
-    // SAFETY: the host's own functions, with their own arguments, as in all
-    // that follow.
+    // SAFETY: the host's own function, with the caller's own arguments.
     unsafe { (tables::<IS_SERVED>().get)(domain, table) };
 }
 
 unsafe extern "C" fn set<const IS_SERVED: bool>(domain: c_int, table: *const PyMemAllocatorEx) {
-    // SAFETY: as above.
+    // SAFETY: the host's own function, with the caller's own arguments.
     unsafe { (tables::<IS_SERVED>().set)(domain, table) };
 }
 
 unsafe extern "C" fn setup_debug_hooks<const IS_SERVED: bool>() {
-    // SAFETY: as above.
+    // SAFETY: the host's own function, with the caller's own arguments.
     unsafe { (tables::<IS_SERVED>().setup_debug_hooks)() };
 }
 
 unsafe extern "C" fn setup<const IS_SERVED: bool>(name: usize) -> c_int {
-    // SAFETY: as above.
+    // SAFETY: the host's own function, with the caller's own arguments.
     unsafe { (tables::<IS_SERVED>().setup)(name) }
 }
 
 unsafe extern "C" fn get_arenas<const IS_SERVED: bool>(table: *mut PyObjectArenaAllocator) {
-    // SAFETY: as above.
+    // SAFETY: the host's own function, with the caller's own arguments.
     unsafe { (tables::<IS_SERVED>().get_arenas)(table) };
 }
 
 unsafe extern "C" fn set_arenas_of_host<const IS_SERVED: bool>(
     table: *const PyObjectArenaAllocator,
 ) {
-    // SAFETY: as above.
+    // SAFETY: the host's own function, with the caller's own arguments.
     unsafe { (tables::<IS_SERVED>().set_arenas)(table) };
 }
 
-/// CPython 3.6 sets its tables anew from its `main`, whatever is in them.
+/// CPython 3.6 sets its tables anew in its `main`, whatever they hold.
 unsafe extern "C" fn setup_then_install(name: usize) -> c_int {
-    // SAFETY: the host's own function, with its own argument.
+    // SAFETY: the host's own function, with the caller's own arguments.
     let result = unsafe { (tables::<true>().setup)(name) };
     let name = ptr::with_exposed_provenance::<c_char>(name);
     // SAFETY: in 3.6 the argument is NULL or a C string.
@@ -172,7 +169,7 @@ unsafe extern "C" fn setup_then_install(name: usize) -> c_int {
     let host = Host::at_start()
         .filter(|host| default && result == 0 && lookup::SERVED.lies_at(host.range()));
     if let Some(host) = host {
-        // It was possible before, or nothing led here.
+        // It succeeded before, or this function would not be called.
         let _ = install::install(&host);
         if hooks::stand() {
             install::put_hooks_over(&host);
@@ -181,8 +178,8 @@ unsafe extern "C" fn setup_then_install(name: usize) -> c_int {
     result
 }
 
-/// What the host's own arenas come from. (Or, had a program set something
-/// before we were there, that: then our arenas go on to come from the kernel.)
+/// The host's own arena allocator. (Or one that a program had set before the library was loaded;
+/// then the library's arenas still come from the kernel.)
 fn before_programs() -> &'static PyObjectArenaAllocator {
     const STANDARD: PyObjectArenaAllocator = PyObjectArenaAllocator {
         ctx: ptr::null_mut(),
@@ -192,19 +189,19 @@ fn before_programs() -> &'static PyObjectArenaAllocator {
     static BEFORE: Made<PyObjectArenaAllocator> = Made::new(STANDARD);
     BEFORE.or_make(|| {
         let mut table = STANDARD;
-        // SAFETY: the host's own function, and a place for a table.
+        // SAFETY: the host's own function, and room for a table.
         unsafe { (tables::<true>().get_arenas)(&raw mut table) };
         table
     })
 }
 
-/// Lets our arenas come from where the host's would: from an allocator that a
-/// program sets, and when it puts the host's back, from the kernel.
+/// Sets the host's arena allocator and the library's: one that a program sets, or, when it restores
+/// the host's own, the kernel.
 unsafe extern "C" fn set_arenas(table: *const PyObjectArenaAllocator) {
     let before = before_programs().filled();
-    // SAFETY: the host's own function, with its own argument.
+    // SAFETY: the host's own function, with the caller's own arguments.
     unsafe { (tables::<true>().set_arenas)(table) };
-    // SAFETY: NULL would have ended in the host.
+    // SAFETY: not NULL, with which the host's function would have crashed.
     let now = unsafe { *table }.filled();
     let is_back = now.ctx == before.ctx && now.alloc as *const () == before.alloc as *const ();
     let source = if is_back { chunk::STANDARD } else { now };
@@ -217,20 +214,20 @@ fn we_are_in_place<const IS_SERVED: bool>() -> bool {
 
 unsafe extern "C" fn debug_malloc_stats<const IS_SERVED: bool>(out: *mut libc::FILE) -> c_int {
     if !we_are_in_place::<IS_SERVED>() {
-        // SAFETY: the host's own function, with its own argument.
+        // SAFETY: the host's own function, with the caller's own arguments.
         return unsafe { (answers::<IS_SERVED>().debug_malloc_stats)(out) };
     }
-    // SAFETY: the host's file.
+    // SAFETY: the host's open file.
     let mut out = unsafe { CFile::new(out) };
-    // What the file does not take is lost, as in CPython.
+    // A write error is ignored, as in CPython.
     let _ = debug_stats::write(&mut out, None);
     1
 }
 
-/// Ours, and those that the host has served: the large ones. (Of several hosts, one that is
-/// left alone has none of ours.)
+/// The library's blocks and the large ones, which the host serves. (A host that is not served has
+/// no blocks of the library.)
 unsafe extern "C" fn allocated_blocks<const IS_SERVED: bool>() -> isize {
-    // SAFETY: the host's own function.
+    // SAFETY: the host's own function, with the caller's own arguments.
     let theirs = unsafe { (answers::<IS_SERVED>().allocated_blocks)() };
     let ours = if IS_SERVED { stats::live_blocks() } else { 0 };
     ours.cast_signed() + theirs
@@ -245,7 +242,7 @@ unsafe extern "C" fn allocator_name<const IS_SERVED: bool>() -> *const c_char {
         };
         name.as_ptr()
     } else {
-        // SAFETY: the host's own function.
+        // SAFETY: the host's own function, with the caller's own arguments.
         unsafe { (answers::<IS_SERVED>().allocator_name)() }
     }
 }
@@ -254,13 +251,13 @@ unsafe extern "C" fn pymalloc_enabled<const IS_SERVED: bool>() -> c_int {
     if we_are_in_place::<IS_SERVED>() {
         1
     } else {
-        // SAFETY: the host's own function.
+        // SAFETY: the host's own function, with the caller's own arguments.
         unsafe { (answers::<IS_SERVED>().pymalloc_enabled)() }
     }
 }
 
-/// What the exported names do for this host; `served` says whether we are in its tables, or
-/// before its symbols. There is one of each kind in a process at the most.
+/// The exports for this host. `served`: the library is in its tables, or interposes its symbols. A
+/// process has at most one of each kind.
 pub(crate) fn in_host(host: &Host, served: bool) -> &'static Exports {
     if served {
         lookup::SERVED.is_for(host);

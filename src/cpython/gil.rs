@@ -1,10 +1,8 @@
-//! Whether the calling thread holds a host's GIL: with several hosts, that says whose code
-//! it runs.
+//! Whether the calling thread holds a host's GIL. With several hosts, it runs code of that host.
 //!
-//! `PyGILState_Check` alone does not: it says yes as soon as the host has had a
-//! subinterpreter, and before it is initialised. So the thread's own state is compared with
-//! the one that is current. Up to 3.11 the current one is the process's, from 3.12 on the
-//! thread's.
+//! `PyGILState_Check` does not suffice: it returns 1 once the host has had a subinterpreter, and
+//! before it is initialised. So the thread's own state is compared with the current one, which is
+//! the process's until 3.11 and the thread's from 3.12 on.
 
 use core::ffi::{c_int, c_void};
 use core::ptr::NonNull;
@@ -14,7 +12,7 @@ use crate::os::weak::function;
 
 type State = unsafe extern "C" fn() -> *mut c_void;
 
-/// The functions of a host that know which thread holds its GIL.
+/// The functions of a host about its GIL.
 #[derive(Clone, Copy)]
 pub(crate) struct Gil {
     of_thread: Option<State>,
@@ -30,24 +28,20 @@ enum Current {
     Variable(NonNull<*mut c_void>),
 }
 
-/// Whether a thread holds it.
+/// Whether a thread holds the GIL.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Holds {
-    /// It does not.
     No,
-    /// It may: it has a state in this host, and the current one may be of a subinterpreter.
-    /// Or the host is a 2.7, which knows threads by their numbers, and takes one for another
-    /// that has ended.
+    /// Unknown: the thread has a state in this host, and the current one may be of a subinterpreter.
+    /// Or the host is a 2.7, which identifies threads by numbers that are used again.
     Maybe,
-    /// It does.
     Yes,
 }
 
 impl Gil {
-    /// That of this host.
     pub(crate) fn of(host: &Host) -> Gil {
         let state = |name| {
-            // SAFETY: the type that the three names below have in every CPython.
+            // SAFETY: the three functions below have this type in every CPython.
             host.symbol(name)
                 .map(|symbol| unsafe { function::<State>(symbol) })
         };
@@ -62,7 +56,7 @@ impl Gil {
         Gil {
             of_thread: state(c"PyGILState_GetThisThreadState"),
             current: current.or_else(variable),
-            // SAFETY: its type since 3.4.
+            // SAFETY: the function has this type since 3.4.
             check: check.map(|check| unsafe { function(check) }),
             current_is_of_thread: (host.version.major, host.version.minor) >= (3, 12),
         }
@@ -71,9 +65,9 @@ impl Gil {
     /// Whether the calling thread holds it.
     pub(crate) fn held(&self) -> Holds {
         let current = match self.current {
-            // SAFETY: may be called at any time, by any thread.
+            // SAFETY: the function may be called at any time by any thread.
             Some(Current::Function(current)) => unsafe { current() },
-            // SAFETY: the host's variable, a pointer, which is only compared.
+            // SAFETY: the host's variable is a pointer, which is only compared.
             Some(Current::Variable(current)) => unsafe { current.as_ptr().read_volatile() },
             None => return Holds::No,
         };
@@ -83,8 +77,8 @@ impl Gil {
         if self.current_is_of_thread {
             return Holds::Yes;
         }
-        // SAFETY: may be called at any time; NULL if the host has no state for this thread,
-        // or is not initialised.
+        // SAFETY: the function may be called at any time; it returns NULL if the host has no state
+        // for this thread or is not initialised.
         let of_thread = self.of_thread.map(|of_thread| unsafe { of_thread() });
         match of_thread {
             Some(state) if state == current => match self.current {
@@ -92,7 +86,7 @@ impl Gil {
                 _ => Holds::Yes,
             },
             Some(state) if !state.is_null() => {
-                // SAFETY: may be called at any time.
+                // SAFETY: the function may be called at any time.
                 let checked = self.check.is_some_and(|check| unsafe { check() } != 0);
                 if checked { Holds::Maybe } else { Holds::No }
             }
@@ -101,7 +95,7 @@ impl Gil {
     }
 }
 
-/// The one of these that the calling thread holds; none where it holds several.
+/// The host whose GIL the calling thread holds; `None` if it holds several.
 pub(crate) fn only_holder<T>(all: impl Iterator<Item = (T, Gil)>) -> Option<T> {
     let (mut best, mut holder) = (Holds::No, None);
     for (one, gil) in all {

@@ -1,15 +1,14 @@
-//! The host's tables, from 3.6 on: ours go into the domains MEM and OBJ by the
-//! host's own `PyMem_SetAllocator`, so that the host's tables stay the truth
-//! and its hooks (tracemalloc, debug hooks, memray) work as ever.
+//! Installation in the host's tables, from 3.6 on: the host's own `PyMem_SetAllocator` puts the
+//! library's table into the domains MEM and OBJ, so that the host's tables decide and its hooks
+//! (tracemalloc, debug hooks, memray) work as usual.
 //!
-//! RAW stays what it is. Up to 3.13 the host swaps that table for the C
-//! library's and back, on its own, with other threads running: blocks of ours
-//! would be freed by the C library.
+//! RAW is not changed. Until 3.13 the host swaps that table for the C library's and back while other
+//! threads run: the C library would free the library's blocks.
 //!
 //! # Invariants
 //!
-//! HOST-1  `BELOW` holds what was in a domain before us, from before our table is
-//!     in it. It is written again only with the same.
+//! HOST-1  `Below` holds the table that was in a domain before, from before the library's table is in
+//!     it. It is written again only with the same value.
 
 use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_void};
@@ -32,34 +31,34 @@ use crate::tools;
 /// The numbers that CPython gives the two domains.
 const MEM: c_int = 1;
 const OBJ: c_int = 2;
-/// The letters by which its debug hooks know the domains.
+/// The letters of the domains in its debug hooks.
 const LETTERS: [u8; 3] = *b"rmo";
 
-/// What was in a domain before us. Its address is our table's context.
+/// The table that was in a domain before. Its address is the context of the library's table.
 struct Below(UnsafeCell<Allocator>);
-// SAFETY: HOST-1: written before anyone can read it through our table.
+// SAFETY: written before the library's table, through which it is read, is installed (HOST-1).
 unsafe impl Sync for Below {}
 
 static BELOW_MEM: Below = Below(UnsafeCell::new(LIBC));
 static BELOW_OBJ: Below = Below(UnsafeCell::new(LIBC));
 
-/// Our table, but for its context, for a domain that is aligned to so many bytes. Its
-/// functions lie where `base/hot.rs` says.
+/// The library's table, but for its context, for a domain with this alignment. Its functions are in
+/// sections that `base/hot.rs` orders.
 macro_rules! table {
     ($align:ident, $malloc:literal, $calloc:literal, $realloc:literal) => {{
         #[unsafe(link_section = $malloc)]
         unsafe extern "C" fn malloc(ctx: *mut c_void, n: usize) -> *mut c_void {
-            // SAFETY: our table's context is a `Below`; HOST-1, VTABLE-1.
+            // SAFETY: the context is a `Below` (HOST-1); VTABLE-1.
             unsafe { object::malloc::<$align>(&*ctx.cast(), n) }
         }
         #[unsafe(link_section = $calloc)]
         unsafe extern "C" fn calloc(ctx: *mut c_void, nelem: usize, elsize: usize) -> *mut c_void {
-            // SAFETY: as in `malloc`.
+            // SAFETY: the context is a `Below` (HOST-1); VTABLE-1.
             unsafe { object::calloc::<$align>(&*ctx.cast(), nelem, elsize) }
         }
         #[unsafe(link_section = $realloc)]
         unsafe extern "C" fn realloc(ctx: *mut c_void, p: *mut c_void, n: usize) -> *mut c_void {
-            // SAFETY: as in `malloc`; the pointer's contract is the host's.
+            // SAFETY: the context is a `Below` (HOST-1); VTABLE-1; `p` is NULL or a block of the domain.
             unsafe { realloc::realloc::<$align>(&*ctx.cast(), p, n) }
         }
         Allocator {
@@ -74,7 +73,7 @@ macro_rules! table {
 
 #[unsafe(link_section = ".text.hot.free")]
 unsafe extern "C" fn free(ctx: *mut c_void, p: *mut c_void) {
-    // SAFETY: as in `table!`.
+    // SAFETY: the context is a `Below` (HOST-1); VTABLE-1; `p` is NULL or a block of the domain.
     unsafe { object::free(&*ctx.cast(), p) }
 }
 
@@ -103,36 +102,36 @@ impl Tables {
         host.symbol(c"PyMem_RawCalloc")?;
         let get = host.symbol(c"PyMem_GetAllocator")?;
         let set = host.symbol(c"PyMem_SetAllocator")?;
-        // SAFETY: the signatures that these names have since 3.5.
+        // SAFETY: the function has this signature since 3.5.
         let get = unsafe { function::<GetAllocator>(get) };
-        // SAFETY: as above.
+        // SAFETY: the function has this signature since 3.5.
         let set = unsafe { function::<SetAllocator>(set) };
         Some(Tables { get, set })
     }
 
-    /// The tables under the debug hooks of MEM and OBJ, where the host has them.
+    /// The tables under the debug hooks of MEM and OBJ, if the host has hooks there.
     fn under_hooks(&self, host: &Host) -> [Option<PyMemAllocatorEx>; 2] {
         [MEM, OBJ]
             .map(|domain| hooks::under(host, &current(self.get, domain), LETTERS[domain as usize]))
     }
 
-    /// Puts our table, over what is in the domain now or under the hook that stands there.
+    /// Puts the library's table into the domain, or under the hook that is there.
     fn install(&self, host: &Host, domain: c_int, below: &'static Below, packed: bool) {
         let now = current(self.get, domain);
         let under = hooks::under(host, &now, LETTERS[domain as usize]);
-        // SAFETY: HOST-1. Nobody reads it yet, or it is as it was.
+        // SAFETY: no call reads it yet, or it is written with the same value (HOST-1).
         unsafe { *below.0.get() = under.unwrap_or(now).filled() };
         let ours = Allocator {
             ctx: below.0.get().cast(),
             ..flavour(packed)
         };
-        // SAFETY: a whole table that lives as long as the process (VTABLE-1). The
-        // host copies it.
+        // SAFETY: a complete table whose functions live as long as the process (VTABLE-1). The host
+        // copies it.
         unsafe { (self.set)(domain, &ours.into()) };
     }
 }
 
-/// Our table, but for its context.
+/// The library's table, but for its context.
 fn flavour(packed: bool) -> Allocator {
     if tools::is_wanted() {
         INSTRUMENTED
@@ -143,10 +142,10 @@ fn flavour(packed: bool) -> Allocator {
     }
 }
 
-/// What is in a domain of the host's.
+/// The table in a domain of the host.
 fn current(get: GetAllocator, domain: c_int) -> PyMemAllocatorEx {
     let mut table = PyMemAllocatorEx::NONE;
-    // SAFETY: the host's function, and a place for a table.
+    // SAFETY: the host's function, and room for a table.
     unsafe { get(domain, &raw mut table) };
     table
 }
@@ -160,8 +159,8 @@ fn is_ours(table: &PyMemAllocatorEx) -> bool {
     })
 }
 
-/// Whether our table is in both domains of the host, with no hook over it but those
-/// that `OBMALLOC_DEBUG` asked for. `get` is the host's `PyMem_GetAllocator`.
+/// Whether the library's table is in both domains of the host, without a hook over it but those of
+/// `OBMALLOC_DEBUG`. `get` is the host's `PyMem_GetAllocator`.
 pub(crate) fn is_installed(get: GetAllocator) -> bool {
     let is_in = |domain| {
         let table = current(get, domain);
@@ -170,7 +169,7 @@ pub(crate) fn is_installed(get: GetAllocator) -> bool {
     [MEM, OBJ].into_iter().all(is_in)
 }
 
-/// Has the host put its debug hooks over us, as `hooks.rs` says.
+/// Makes the host set its debug hooks over the library's table: see `hooks.rs`.
 pub(crate) fn put_hooks_over(host: &Host) {
     if let Some(tables) = Tables::of(host) {
         hooks::put_over(host, || {
@@ -179,17 +178,16 @@ pub(crate) fn put_hooks_over(host: &Host) {
     }
 }
 
-/// Puts our table into the host's domains MEM and OBJ: both or none.
+/// Puts the library's table into the host's domains MEM and OBJ: both or none. Does nothing if it is
+/// in both.
 ///
-/// To be called before the host runs other threads, or under its GIL. Where
-/// ours is in both already, nothing changes.
+/// Called before the host runs other threads, or under its GIL.
 pub(crate) fn install(host: &Host) -> Result<(), Reason> {
     let tables = Tables::of(host).ok_or(Reason::NoTables)?;
     if is_installed(tables.get) {
         return Ok(());
     }
-    // What somebody else has put there may be put back some day, over ours,
-    // with blocks of ours alive.
+    // A foreign table may be restored later, over the library's, while the library's blocks live.
     let is_the_hosts = |domain| {
         let malloc = current(tables.get, domain).malloc;
         malloc.is_some_and(|malloc| host.defines(malloc as *const c_void))
@@ -206,7 +204,7 @@ pub(crate) fn install(host: &Host) -> Result<(), Reason> {
         let ours = tables.under_hooks(host);
         if !ours.iter().all(|under| under.as_ref().is_some_and(is_ours)) {
             for (domain, table) in [MEM, OBJ].into_iter().zip(before) {
-                // SAFETY: what was there. Nothing was allocated since.
+                // SAFETY: the table from before; no block was allocated since.
                 unsafe { (tables.set)(domain, &raw const table) };
             }
             hooks::are([PyMemAllocatorEx::NONE; 2]);

@@ -1,6 +1,5 @@
-//! The host's own functions by name, as far as it has them; each set is looked
-//! up when it is first asked for. In a static host, where nobody calls our
-//! names, that is never.
+//! The host's own functions by name, as far as it has them. Each set is looked up when it is first
+//! needed: in a static host, which does not call the exported names, never.
 
 use core::ffi::{c_int, c_void};
 use core::mem;
@@ -14,7 +13,7 @@ use super::symbols::Host;
 use crate::domains::adapter::{Calloc, Free, Functions, Malloc, Realloc};
 use crate::os::once::Made;
 
-/// A host's functions, each set looked up when it is first asked for.
+/// A host's functions, each set looked up when it is first needed.
 pub(crate) struct Lookup {
     host: Made<Option<Host>>,
     domains: Made<Domains>,
@@ -22,12 +21,12 @@ pub(crate) struct Lookup {
     answers: Made<Answers>,
 }
 
-/// Those of the host that we leave alone: of several, the first.
+/// The functions of the host that is not served: of several, the first.
 pub(crate) static ASIDE: Lookup = Lookup::new();
-/// Those of the host that we serve.
+/// The functions of the host that is served.
 pub(crate) static SERVED: Lookup = Lookup::new();
 
-/// What is there without a host.
+/// The functions without a host.
 const WITHOUT: Domains = Domains {
     raw: STRAIGHT.raw,
     mem: STRAIGHT.mem,
@@ -44,7 +43,7 @@ impl Lookup {
         }
     }
 
-    /// Says whose functions they are, unless that was said before.
+    /// Sets the host, unless it is set.
     pub(crate) fn is_for(&self, host: &Host) {
         self.host.or_make(|| Some(*host));
     }
@@ -53,7 +52,7 @@ impl Lookup {
         self.host.or_make(|| None).as_ref()
     }
 
-    /// Whether they are those of the host that lies there.
+    /// Whether the host has this address range.
     pub(crate) fn lies_at(&self, range: (usize, usize)) -> bool {
         let host = self.host.made().and_then(|host| host.as_ref());
         host.is_some_and(|host| host.range() == range)
@@ -71,14 +70,14 @@ impl Lookup {
             .or_make(|| self.host().map_or(STRAIGHT.tables, tables_of))
     }
 
-    /// The host's functions that say what there is.
+    /// The functions by which the host queries its allocator.
     pub(crate) fn answers(&self) -> &Answers {
         self.answers
             .or_make(|| self.host().map_or(STRAIGHT.answers, answers_of))
     }
 }
 
-/// All functions of a host, and nothing of ours but where it has none.
+/// All functions of a host; the library's own where it has none.
 pub(crate) fn all_of(host: &Host) -> Exports {
     let Domains { raw, mem, object } = domains_of(host);
     Exports {
@@ -101,11 +100,11 @@ pub(crate) struct Domains {
     pub object: Functions,
 }
 
-/// The host's function of this name, or what we do where it has none.
+/// The host's function of this name, or `$own` if it has none.
 macro_rules! function {
     ($host:expr, $name:literal as $type:ty, or $own:expr) => {
         match $host.symbol($name) {
-            // SAFETY: the signature that this name has in every CPython.
+            // SAFETY: the function has this signature in every CPython.
             Some(function) => unsafe { mem::transmute::<*mut c_void, $type>(function.as_ptr()) },
             None => $own,
         }
@@ -167,7 +166,7 @@ fn tables_of(host: &Host) -> Tables {
 }
 
 fn answers_of(host: &Host) -> Answers {
-    // 3.7's name for it.
+    // The name in 3.7.
     let name = function!(
         host, c"_PyMem_GetAllocatorsName" as AllocatorName, or STRAIGHT.answers.allocator_name
     );

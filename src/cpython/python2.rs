@@ -1,13 +1,12 @@
-//! CPython 2.7: it has no table, so it is taken over by its symbols: our
-//! `PyObject_Malloc`, `Realloc` and `Free` stand before its own in the order
-//! in which names are looked up, *if* its calls go by name at all.
+//! CPython 2.7: it has no tables, so its symbols are interposed: the library's `PyObject_Malloc`,
+//! `Realloc` and `Free` come before its own in the lookup order, *if* its calls are bound by name.
 //!
-//! A library may have been linked so that its own calls do not (`-Bsymbolic`,
-//! LTO): then some blocks would come from us and go to it. So its relocations
-//! are read first, and we stay out unless they prove that each use of the
-//! three is bound by name, and where it is bound already, to us.
+//! A library may be linked so that its own calls are not (`-Bsymbolic`, LTO): then a block could be
+//! allocated by one allocator and freed by the other. So its relocations are read first, and it is
+//! served only if they prove that each use of the three is bound by name, and, if it is bound
+//! already, to the library.
 //!
-//! Never `PyMem_*`: in 2.7 half of their uses are macros for malloc and free.
+//! `PyMem_*` are never interposed: in 2.7 half of their uses are macros for malloc and free.
 
 use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_void};
@@ -19,7 +18,7 @@ use super::symbols::{self, Host};
 use crate::base::layout::REQUEST_MAX;
 use crate::base::vtable::{Allocator, Backend};
 
-/// The names that are taken over.
+/// The interposed names.
 const NAMES: [&CStr; 3] = [c"PyObject_Malloc", c"PyObject_Realloc", c"PyObject_Free"];
 
 /// The host's own functions.
@@ -30,12 +29,12 @@ struct Real {
 }
 
 struct Kept(UnsafeCell<Option<Real>>);
-// SAFETY: written once, before our functions are what the host calls.
+// SAFETY: written once, before the host's calls reach the library.
 unsafe impl Sync for Kept {}
 static REAL: Kept = Kept(UnsafeCell::new(None));
 
 fn real() -> Option<&'static Real> {
-    // SAFETY: not written any more when it is read.
+    // SAFETY: written before any call of the host reaches the library, which reads it.
     unsafe { (*REAL.0.get()).as_ref() }
 }
 
@@ -77,8 +76,8 @@ impl Backend for Python2 {
     }
 }
 
-/// Keeps the host's own functions below us, if its calls are proved to reach
-/// us. What makes them reach us is the loader's work, done already.
+/// Notes the host's own functions as the fallback, if its calls are proved to reach the library. The
+/// loader has bound them already.
 pub(crate) fn serve(host: &Host) -> Result<(), Reason> {
     if real().is_some() {
         return Ok(());
@@ -99,7 +98,7 @@ pub(crate) fn serve(host: &Host) -> Result<(), Reason> {
     };
     let [malloc, realloc, free] = NAMES;
     let (malloc, realloc, free) = (symbol(malloc)?, symbol(realloc)?, symbol(free)?);
-    // SAFETY: the signatures that these names have in 2.7.
+    // SAFETY: the functions have these signatures in 2.7.
     let real = unsafe {
         Real {
             malloc: mem::transmute::<*mut c_void, unsafe extern "C" fn(usize) -> *mut c_void>(
@@ -112,7 +111,7 @@ pub(crate) fn serve(host: &Host) -> Result<(), Reason> {
             free: mem::transmute::<*mut c_void, unsafe extern "C" fn(*mut c_void)>(free),
         }
     };
-    // SAFETY: before any call of the host's; see `Kept`.
+    // SAFETY: no call of the host has happened yet; see `Kept`.
     unsafe { *REAL.0.get() = Some(real) };
     Ok(())
 }
@@ -122,7 +121,7 @@ const R_X86_64_GLOB_DAT: u64 = 6;
 const R_X86_64_JUMP_SLOT: u64 = 7;
 const R_X86_64_RELATIVE: u64 = 8;
 
-/// Whether the host's relocations prove that it uses the three by name only.
+/// Whether the host's relocations prove that every use of the three is bound by name.
 fn calls_go_by_name(host: &Host) -> bool {
     let object = host.object();
     let Some(dynamic) = object.dynamic().filter(|dynamic| !dynamic.is_unproved()) else {
@@ -133,7 +132,7 @@ fn calls_go_by_name(host: &Host) -> bool {
     for (offset, kind, symbol, addend) in dynamic.relocations() {
         if kind == R_X86_64_RELATIVE {
             if own.contains(&object.slide().wrapping_add(addend)) {
-                return false; // a use that is bound within the object
+                return false; // bound within the object
             }
             continue;
         }
@@ -147,10 +146,9 @@ fn calls_go_by_name(host: &Host) -> bool {
             return false;
         }
         let place = ptr::with_exposed_provenance::<usize>(object.slide() + offset);
-        // SAFETY: the loader has written there, and it stays readable.
+        // SAFETY: the loader has written this word, which stays readable.
         let bound = unsafe { place.read_unaligned() };
-        // A jump slot not used yet points back into the object, to the stub
-        // that looks the name up.
+        // An unused jump slot leads into the object, to the stub that looks the name up.
         let is_stub = kind == R_X86_64_JUMP_SLOT
             && bound != own[which]
             && host.defines(ptr::without_provenance(bound));

@@ -1,34 +1,34 @@
-//! Several CPythons in one process, as programs with plugins have them: each is a libpython
-//! of its own, with a GIL of its own, and the calls by name of all of them lead to our
-//! exported names. None may reach another one's functions.
+//! Several CPythons in one process, for instance in plugins: each is a libpython with its own GIL, and
+//! calls by name from each of them reach the exported names. No call may reach another host's
+//! functions.
 //!
 //! ```text
 //!    return address of the call is in    the call goes to
 //!    a libpython                         that libpython's own function
-//!    something else, in a thread that    that host's
+//!    another object, in a thread that    that host's
 //!      holds one host's GIL
-//!    an object that needs a libpython    that one's
-//!    anything else                       the one in the global scope, else the first
+//!    an object that needs a libpython    that libpython's
+//!    any other object                    those of the one in the global scope, else the first
 //! ```
 //!
-//! A process that used us before it had a CPython goes on to use us: calls from the program
-//! itself lead to our own tables, and so does what belongs to nobody.
+//! A process that used the library before it had a CPython continues to use it: calls from the
+//! program itself lead to the library's own tables, and so do calls that belong to no host.
 //!
-//! A host that we serve has what `forward.rs` makes of it in place of its own functions; one
-//! process has at most one such host. Speed is of no matter here: with one host nothing of
-//! this runs. (`dispatch.rs` says when it begins.)
+//! The host that is served has the exports of `forward.rs` in place of its own functions; a process
+//! has at most one. Speed does not matter here: with one host none of this runs. (`dispatch.rs`
+//! decides when it begins.)
 //!
 //! # Threads
 //!
-//! Any thread reads, at any time, without a lock. Threads that load objects write, and they
-//! have the loader's lock; so no lock is held here while the loader is called.
+//! Any thread reads at any time, without a lock. Threads that load objects write; they have the
+//! loader's lock, so no lock is held here while the loader is called.
 //!
 //! # Invariants
 //!
-//! SEVERAL-1  A `Known` is written before it is in the list, stays in it, and but for its exports,
-//!     which are atomic, is not written again.
-//! SEVERAL-2  A host that is known stays loaded, closed by the program or not: its functions are
-//!     called to find out whose GIL a thread holds.
+//! SEVERAL-1  A `Known` is written before it is in the list, and stays in it. Only its exports, which
+//!     are atomic, are written again.
+//! SEVERAL-2  A host in the list stays loaded, even if the program closes it: its functions are called
+//!     to find the GIL that a thread holds.
 
 use core::ffi::{CStr, c_void};
 use core::ptr;
@@ -48,9 +48,9 @@ use crate::os::{errno, memory};
 /// One of the hosts.
 struct Known {
     next: *const Known,
-    /// First address, and the one behind the last.
+    /// Its first address, and the first one after its last segment.
     range: (usize, usize),
-    /// What its calls by name do.
+    /// The exports for its calls by name.
     exports: AtomicPtr<Exports>,
     /// Its own functions.
     own: Exports,
@@ -59,11 +59,11 @@ struct Known {
 }
 
 static FIRST: AtomicPtr<Known> = AtomicPtr::new(ptr::null_mut());
-/// What calls do that belong to no host. Null while there are not several.
+/// The exports for calls that belong to no host. Null unless there are several hosts.
 static OTHERS: AtomicPtr<Exports> = AtomicPtr::new(ptr::null_mut());
-/// The host that was in the global scope when an object was loaded last.
+/// The host in the global scope when an object was last loaded.
 static GLOBAL: AtomicPtr<Known> = AtomicPtr::new(ptr::null_mut());
-/// Where the program lies.
+/// The address range of the program.
 static PROGRAM: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(0)];
 
 fn all() -> impl Iterator<Item = &'static Known> {
@@ -80,18 +80,18 @@ fn at(address: usize) -> Option<&'static Known> {
     all().find(|known| (known.range.0..known.range.1).contains(&address))
 }
 
-/// Whether calls go by their callers.
+/// Whether calls are dispatched by their callers.
 pub(crate) fn is_on() -> bool {
     !OTHERS.load(Acquire).is_null()
 }
 
-/// What calls do that belong to no host, if there are several.
+/// The exports for calls that belong to no host, if there are several hosts.
 pub(crate) fn others() -> Option<&'static Exports> {
     // SAFETY: null, or exports that live as long as the process.
     unsafe { OTHERS.load(Acquire).as_ref() }
 }
 
-/// Has calls that belong to no host do this from now on.
+/// Sets the exports for calls that belong to no host.
 pub(crate) fn set_others(exports: &'static Exports) {
     if !is_on()
         && let Some(program) = Loaded::find(Loaded::is_program)
@@ -103,7 +103,8 @@ pub(crate) fn set_others(exports: &'static Exports) {
     OTHERS.store(ptr::from_ref(exports).cast_mut(), Release);
 }
 
-/// Makes a host known that stays loaded; with these exports, or its own functions. Says whether it is new.
+/// Adds a host, which stays loaded, with these exports or its own functions. Returns whether it is
+/// new.
 pub(crate) fn enter(host: &Host, exports: Option<&'static Exports>) -> bool {
     let (start, end) = host.range();
     if let Some(known) = at(start) {
@@ -115,10 +116,10 @@ pub(crate) fn enter(host: &Host, exports: Option<&'static Exports>) -> bool {
         return false;
     }
     let Some(place) = memory::map(memory::page_size().max(size_of::<Known>())) else {
-        return false; // without a page for it, its calls are a stranger's
+        return false; // no memory: its calls count as those of another object
     };
     let place = place.cast::<Known>().as_ptr();
-    // SAFETY: a fresh mapping, large enough, that nobody else knows.
+    // SAFETY: a new mapping, large enough, to which no other pointer exists.
     unsafe {
         place.write(Known {
             next: ptr::null(),
@@ -139,7 +140,7 @@ pub(crate) fn enter(host: &Host, exports: Option<&'static Exports>) -> bool {
     let mut first = FIRST.load(Acquire);
     loop {
         if at(start).is_some() {
-            // Another thread was faster; this page stays for nothing.
+            // Another thread was faster; this page stays unused.
             return false;
         }
         // SAFETY: not in the list yet.
@@ -151,14 +152,13 @@ pub(crate) fn enter(host: &Host, exports: Option<&'static Exports>) -> bool {
     }
 }
 
-/// Finds out which host is in the global scope: names of an object that needs none in
-/// particular are bound to it.
+/// Finds the host in the global scope: names of an object that needs no libpython are bound to it.
 pub(crate) fn look_for_global() {
     let known = match first_in_scope(c"Py_GetVersion") {
         Some(symbol) => at(symbol.addr().get()),
         None => {
-            // SAFETY: forgets the error of this look-up. The program's own error before it
-            // was forgotten when it called the loader, within which this runs.
+            // SAFETY: clears the error of this look-up. The program's own error was cleared when
+            // it called the loader, within which this runs.
             errno::kept(|| unsafe { libc::dlerror() });
             None
         }
@@ -179,8 +179,7 @@ pub(crate) extern "C" fn of_caller(address: usize) -> &'static Exports {
     unsafe { &*exports }
 }
 
-/// The exports for a call from outside every libpython: from an extension module or the
-/// program.
+/// The exports for a call from outside every libpython: an extension module or the program.
 #[cold]
 fn of_stranger(address: usize) -> &'static Exports {
     let Some(others) = others() else {
@@ -203,7 +202,7 @@ fn of_stranger(address: usize) -> &'static Exports {
     }
 }
 
-/// The host that the object at this address needs, by its own word.
+/// The host that the object at this address names as needed.
 fn needed_at(address: usize) -> Option<&'static Known> {
     let object = Loaded::at(ptr::without_provenance::<c_void>(address))?;
     all().find(|known| known.library.is_some_and(|library| object.needs(library)))

@@ -1,12 +1,9 @@
-//! The host's symbols: is there a CPython in this process, and where are its
-//! functions?
+//! The host's symbols: finds a CPython in this process, and its functions.
 //!
-//! A shared libpython stands behind a preloaded library in the order in which
-//! names are looked up, a static interpreter before it, and a libpython that
-//! was opened late may stand in no order at all. So the object that defines
-//! `Py_GetVersion` is found first, and its functions are looked up in it alone:
-//! never in the process, which would answer with ours, or with those of another
-//! CPython.
+//! In the lookup order a shared libpython comes after a preloaded library, a static interpreter
+//! before it, and a libpython that was opened late may not be in it at all. So the object that
+//! defines `Py_GetVersion` is found first, and functions are looked up in that object only: a lookup
+//! in the process could find the library's own, or those of another CPython.
 
 use core::ffi::{CStr, c_char, c_void};
 use core::ptr::{self, NonNull};
@@ -23,21 +20,20 @@ use crate::os::weak::{function, weak_symbol};
 #[derive(Clone, Copy)]
 pub(crate) struct Host {
     loaded: Loaded,
-    /// Which one it is.
     pub version: Version,
 }
 
-/// How often a version's text is read anew that is not whole. Some are never: of fakes.
+/// Readings of a version string that is incomplete. Some, of fake hosts, never are complete.
 const TRIES: u32 = 10_000;
 
 impl Host {
-    /// The host that was there when the process started.
+    /// The host that existed when the process started.
     pub(crate) fn at_start() -> Option<Host> {
         Host::with(weak_symbol!("Py_GetVersion")?)
     }
 
-    /// Every host, also those that were loaded later and privately: the one that was there
-    /// at the start first.
+    /// Every host, also those that were loaded later or with RTLD_LOCAL; first the one that existed
+    /// at the start.
     pub(crate) fn all() -> impl Iterator<Item = Host> {
         let first = Host::at_start();
         let start = first.map_or(0, |host| host.range().0);
@@ -55,17 +51,17 @@ impl Host {
     fn with(py_get_version: NonNull<c_void>) -> Option<Host> {
         let loaded = Loaded::at(py_get_version.as_ptr())?;
         type GetVersion = unsafe extern "C" fn() -> *const c_char;
-        // SAFETY: its type in every CPython; it may be called before the
+        // SAFETY: `Py_GetVersion` has this type in every CPython, and may be called before the
         // interpreter is initialised.
         let py_get_version = unsafe { function::<GetVersion>(py_get_version) };
         let text = || {
-            // SAFETY: its type was given above; it may be called at any time.
+            // SAFETY: `Py_GetVersion` may be called at any time.
             let text = unsafe { py_get_version() };
-            // SAFETY: a C string that CPython keeps.
+            // SAFETY: a C string that lives as long as the host.
             unsafe { CStr::from_ptr(text) }.to_str().ok()
         };
-        // From 3.12 on the first call writes the text, and another thread's call returns it
-        // meanwhile, half written. It is whole from the parenthesis on that ends the date.
+        // From 3.12 on the first call writes the string, and another thread's call may return it half
+        // written. It is complete once it has the parenthesis after the date.
         let mut tries = 0;
         while tries < TRIES && !text().is_some_and(|text| text.contains(')')) {
             tries += 1;
@@ -78,20 +74,19 @@ impl Host {
         })
     }
 
-    /// Keeps the host's object from being unloaded, for it is called from now on.
+    /// Keeps the host's object from being unloaded: its functions are called from now on.
     pub(crate) fn keep(&self) {
         let name = if self.loaded.is_program() {
             ptr::null()
         } else {
             self.loaded.name
         };
-        // SAFETY: NULL or a C string. Nothing is loaded that is not already; the handle
-        // is never closed.
+        // SAFETY: NULL or a C string. The object is loaded already; the handle is never closed.
         let open = || unsafe { libc::dlopen(name, libc::RTLD_LAZY | libc::RTLD_NOLOAD) };
-        let _guard = Uncancelled::begin(); // POSIX lets dlopen be a cancellation point
+        let _guard = Uncancelled::begin(); // POSIX allows dlopen to be a cancellation point
         errno::kept(|| {
             if loader::with(open).is_null() {
-                // SAFETY: forgets the error, which is not the program's.
+                // SAFETY: clears the error, which is not the program's.
                 unsafe { libc::dlerror() };
             }
         });
@@ -102,7 +97,7 @@ impl Host {
         &self.loaded
     }
 
-    /// Where its object lies.
+    /// The address range of its object.
     pub(crate) fn range(&self) -> (usize, usize) {
         self.loaded.range()
     }
@@ -127,11 +122,11 @@ pub(crate) fn first_in_scope(name: &CStr) -> Option<NonNull<c_void>> {
     NonNull::new(errno::kept(|| loader::with(look_up)))
 }
 
-/// Whether this library is linked into the host, in place of its `obmalloc.o`:
-/// they are one object, and a name that both would define is ours.
+/// Whether this library is linked into the host in place of its `obmalloc.o`: they are one object,
+/// and a name that both would define is the library's.
 pub(crate) fn is_in_place(host: &Host) -> bool {
     let is_one = host.defines(first_in_scope as *const c_void);
-    // 2.7's obmalloc.o has other names only, and no tables to be wrong about.
+    // The obmalloc.o of 2.7 has other names, and no tables.
     let ours = weak_symbol!("obmalloc_raw_strdup");
     is_one && (host.version.major == 2 || weak_symbol!("_PyMem_RawStrdup") == ours)
 }

@@ -1,7 +1,7 @@
 //! Whether tracemalloc is tracing in the host.
 //!
-//! It keeps the tables it found when it started and puts them back when it
-//! stops: a table installed in between would be lost, with its blocks alive.
+//! It saves the tables when it starts and restores them when it stops: a table that was installed in
+//! between would be lost, with its blocks alive.
 
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::mem;
@@ -11,41 +11,41 @@ use super::symbols::Host;
 
 type Object = *mut c_void;
 
-/// A function of the host's, if it has one of this name.
+/// The host's function of this name, if it has one.
 macro_rules! host_function {
     ($host:expr, $name:literal as $type:ty) => {
         $host.symbol($name).map(|function| {
-            // SAFETY: the signature that this name has in every CPython 3.
+            // SAFETY: the function has this signature in every CPython 3.
             unsafe { mem::transmute::<*mut c_void, $type>(function.as_ptr()) }
         })
     };
 }
 
-/// Whether the host's interpreter runs.
+/// Whether the host's interpreter is initialised.
 pub(crate) fn is_initialized(host: &Host) -> bool {
     let ask = host_function!(host, c"Py_IsInitialized" as unsafe extern "C" fn() -> c_int);
-    // SAFETY: may be called at any time.
+    // SAFETY: the function may be called at any time.
     ask.is_some_and(|ask| unsafe { ask() } != 0)
 }
 
 /// Whether the calling thread holds the GIL of the running interpreter.
 pub(crate) fn holds_gil(host: &Host) -> bool {
     let ask = host_function!(host, c"PyGILState_Check" as unsafe extern "C" fn() -> c_int);
-    // SAFETY: may be called at any time.
+    // SAFETY: the function may be called at any time.
     ask.is_some_and(|ask| unsafe { ask() } != 0)
 }
 
-/// Whether tracemalloc is tracing. Under the GIL of the running interpreter.
+/// Whether tracemalloc is tracing. Called under the GIL of the initialised interpreter.
 pub(crate) fn is_on(host: &Host) -> bool {
     // SAFETY: under the GIL; `_tracemalloc` is built into every CPython 3.
     unsafe { ask(host, c"_tracemalloc", c"is_tracing") }.unwrap_or(false)
 }
 
-/// Calls `module.function()` and tells whether the answer is true; `None` if
-/// anything is missing or fails, with no exception left behind.
+/// Calls `module.function()` and returns whether the result is true; `None` if something is missing
+/// or fails. Leaves no exception set.
 ///
 /// # Safety
-/// Under the GIL of the running interpreter.
+/// The thread holds the GIL of the initialised interpreter.
 unsafe fn ask(host: &Host, module: &CStr, function: &CStr) -> Option<bool> {
     type Import = unsafe extern "C" fn(*const c_char) -> Object;
     type Attribute = unsafe extern "C" fn(Object, *const c_char) -> Object;
@@ -59,7 +59,7 @@ unsafe fn ask(host: &Host, module: &CStr, function: &CStr) -> Option<bool> {
     )?;
     let release = host_function!(host, c"Py_DecRef" as unsafe extern "C" fn(Object))?;
     let clear = host_function!(host, c"PyErr_Clear" as unsafe extern "C" fn())?;
-    // SAFETY: a C string; the answer is NULL or a new reference, as below.
+    // SAFETY: a C string; the result is NULL or a new reference.
     let module = unsafe { import(module.as_ptr()) };
     let function = if module.is_null() {
         ptr::null_mut()
@@ -76,10 +76,10 @@ unsafe fn ask(host: &Host, module: &CStr, function: &CStr) -> Option<bool> {
     // SAFETY: a live object.
     let truth = (!answer.is_null()).then(|| unsafe { is_true(answer) } == 1);
     for reference in [answer, function, module] {
-        // SAFETY: NULL is fine, else a reference of ours, given up here.
+        // SAFETY: NULL, or a reference of this function that ends here.
         unsafe { release(reference) };
     }
-    // SAFETY: under the GIL.
+    // SAFETY: the thread holds the GIL.
     unsafe { clear() };
     truth
 }
