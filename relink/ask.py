@@ -1,14 +1,15 @@
-"""Ask an interpreter what it takes to link it again: used by relink.py.
-
-Everything comes from the interpreter's own sysconfig, so nothing is assumed about
-where or how it was installed.
-"""
+"""The link settings of an interpreter, for relink.py. They come from its own sysconfig, so the
+way of its installation does not matter."""
 
 import json
 import os
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
+
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tests"))
+from support import interpreters  # noqa: E402
 
 # Runs in the interpreter asked; valid on 2.7 and 3.x.
 PROBE = r"""
@@ -83,29 +84,18 @@ class Host:
         return self.executable
 
 
-def pyenv(*arguments):
-    """The output of a pyenv command; "" when there is none or it fails."""
-    if shutil.which("pyenv") is None:
-        return ""
-    result = subprocess.run(("pyenv",) + arguments, stdin=subprocess.DEVNULL,
-                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                            universal_newlines=True)
-    return result.stdout.strip() if result.returncode == 0 else ""
-
-
 def locate(name):
-    """The path of an interpreter that is given by path, pyenv's name, or command."""
+    """The path of an interpreter that is given by path, version, or command."""
     if "/" in name:
         if not os.access(name, os.X_OK) or os.path.isdir(name):
             raise Refusal("no interpreter at %s: give the path of one" % name)
         return os.path.abspath(name)
-    versions = pyenv("versions", "--bare").split()
-    fitting = [one for one in versions if one == name or one.startswith(name + ".")]
+    fitting = interpreters.select(name.removeprefix("python"))
     if fitting:
-        return os.path.join(pyenv("prefix", fitting[-1]), "bin", "python")
+        return max(fitting, key=lambda one: (not one.distribution, one.numbers)).path
     path = shutil.which(name)
     if path is None:
-        raise Refusal("no interpreter is called %s, neither by pyenv nor on PATH: "
+        raise Refusal("no interpreter is called %s, neither by version nor on PATH: "
                       "give its path" % name)
     return path
 

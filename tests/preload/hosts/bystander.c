@@ -1,4 +1,4 @@
-/* A program that is no Python: prints how many threads it has and its map. */
+/* A program that is no Python: prints the number of its threads and its map. */
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,8 +1,8 @@
-/* A program that embeds Python: linked against libpython, or opening it late.
+/* A program that embeds Python: linked against libpython, or opening it when it runs.
  *
  *   embed [-E...] LIBPYTHON|- global|local STEP...
  *
- * "-" means that libpython is linked. The steps, in the order they are given:
+ * "-" means that libpython is linked. The steps:
  *   init            Py_InitializeEx(0)
  *   finalize        Py_FinalizeEx(), which must return 0; Py_Finalize() in 2.7
  *   run CODE        fails the program if CODE raises
@@ -26,7 +26,7 @@
 extern int obmalloc_install(void);
 #endif
 
-static void *python;       /* what dlopen() gave, or the global scope */
+static void *python;       /* from dlopen(), or the global scope */
 static void **blocks;
 static int block_count;
 
@@ -40,8 +40,8 @@ static void *in_python(const char *name)
     return symbol;
 }
 
-/* As an extension module sees it: the global scope first, which is where a
- * preloaded library is, then the library that it was linked to. */
+/* As in an extension module: the global scope first, where a preloaded library is, then the
+ * library that it was linked to. */
 static void *global(const char *name)
 {
     void *symbol = dlsym(RTLD_DEFAULT, name);

@@ -1,6 +1,6 @@
-/* The program of a fake host: allocates, resizes and frees, each step now from
- * the host's own code and now from here, as an extension would, so that every
- * block changes sides; checks contents, prints the host's counts as JSON. */
+/* The program of a fake host: allocates, resizes and frees, alternately from the host's own code
+ * and from here, as an extension does, so that every block passes between both; checks contents,
+ * prints the host's counts as JSON. */
 #include "fake_python.h"
 
 #include <stdio.h>
@@ -27,7 +27,7 @@ static int holds(const unsigned char *p, int value, size_t n)
     return n == 0;
 }
 
-/* Three bits of i choose who allocates, who resizes and who frees. */
+/* Three bits of i choose the side that allocates, resizes and frees. */
 static int round_trip(const struct way *one, const struct way *other)
 {
     static unsigned char *blocks[COUNT];

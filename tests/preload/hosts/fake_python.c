@@ -1,11 +1,11 @@
-/* A host that looks like libpython from outside: Py_GetVersion() and the memory
- * functions of that version, over blocks that the host can tell from others'.
+/* A host with the interface of libpython: Py_GetVersion() and the memory functions of that
+ * version, over blocks that the host can distinguish from others.
  *
- *   -DVERSION='"3.11.7 (main, ...)"'   what Py_GetVersion() answers
+ *   -DVERSION='"3.11.7 (main, ...)"'   the answer of Py_GetVersion()
  *   -DNO_TABLE, -DFOUR_POINTERS        the interface of 2.7, of 3.4
  *   -DTABLE_OF_OTHERS=n                bit n: domain n starts with foreign.c's functions
- *   -DDIRECT_FREE                      the host frees by a call that nobody can
- *                                      interpose, and does all else by the PLT
+ *   -DDIRECT_FREE                      the host frees by a direct call, which
+ *                                      cannot be interposed, and calls all else by the PLT
  */
 #include "fake_python.h"
 
@@ -32,7 +32,7 @@ static void *own_malloc(void *ctx, size_t n)
     return block + 2;
 }
 
-/* The block behind p; NULL, and counted, if p is not one of the host's. */
+/* The header of p; NULL, and counted, if p is not a block of the host. */
 static uint64_t *own(void *p)
 {
     uint64_t *block = (uint64_t *)p - 2;
@@ -65,7 +65,7 @@ static void *own_realloc(void *ctx, void *p, size_t n)
 
 #ifdef NO_TABLE
 
-/* 2.7: the names are the allocator itself; PyMem_* are libc's and stay so. */
+/* 2.7: the names are the allocator itself; PyMem_* stay with libc. */
 void *PyObject_Malloc(size_t n) { return own_malloc(NULL, n); }
 void *PyObject_Realloc(void *p, size_t n) { return own_realloc(NULL, p, n); }
 void PyObject_Free(void *p) { own_free(NULL, p); }

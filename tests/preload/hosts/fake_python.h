@@ -1,4 +1,4 @@
-/* The part of CPython's memory interface that the fake hosts define. The words
+/* The part of CPython's memory interface that the fake hosts define. The names
  * of PEP 445, in the form of 3.5 and later; with -DFOUR_POINTERS that of 3.4,
  * whose table has no calloc; with -DNO_TABLE that of 2.7. */
 #ifndef FAKE_PYTHON_H
@@ -39,12 +39,12 @@ void *PyMem_RawCalloc(size_t count, size_t size);
 #endif
 #endif
 
-/* What the host does with its own functions, from its own code. */
+/* The host's calls of its own functions, from its own code. */
 void *host_malloc(size_t n);
 void *host_realloc(void *p, size_t n);
 void host_free(void *p);
 
-/* What happened to the host's own functions so far. */
+/* The counts of the host's own functions so far. */
 extern struct host_counts {
     int mallocs, reallocs, frees, foreign, table_writes;
 } host_counts;

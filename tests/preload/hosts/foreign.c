@@ -1,4 +1,4 @@
-/* The functions of another allocator that was in the host's table before us. */
+/* The functions of another allocator that was in the host's table first. */
 #include <stdlib.h>
 
 void *foreign_malloc(void *ctx, size_t n) { (void)ctx; return malloc(n ? n : 1); }

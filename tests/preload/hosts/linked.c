@@ -1,4 +1,4 @@
-/* A program that is linked with us: allocates, and prints who it runs as. */
+/* A program that is linked with the library: allocates, and prints its user ids. */
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>

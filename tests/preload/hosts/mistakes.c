@@ -1,5 +1,5 @@
-/* One mistake with a block of 50 bytes, by name; then honest work, and the block is
- * freed, if it was not. */
+/* Makes one mistake with a block of 50 bytes, by name; then works correctly, and frees the block
+ * unless the mistake did. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,2 +1,2 @@
-/* An empty library: what a preload costs a process when it does nothing. */
+/* An empty library: the cost of a preload that does nothing. */
 int nothing_to_see_here;

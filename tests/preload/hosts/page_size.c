@@ -1,5 +1,5 @@
-/* To preload before the library: OS pages of SIMULATED_PAGE bytes, for it alone. At
- * the end it says how many arenas there were, or nothing was simulated. */
+/* Preloaded before the library: simulates OS pages of SIMULATED_PAGE bytes, for the library alone.
+ * At the end it prints the number of arenas; no line means that nothing was simulated. */
 #include "../../../c_tests/page_size/page_size.h"
 
 static void __attribute__((destructor)) say(void)

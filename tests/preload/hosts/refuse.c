@@ -2,7 +2,7 @@
  *
  * Runs the program under a seccomp filter that lets these system calls fail with the
  * error, as sandboxes do: in it and in all its children. The word "threads" stands
- * for each call that would start one. Exit status 77 if there can be no filter. */
+ * for each call that starts one. Exit status 77 if no filter can be installed. */
 #include <errno.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
@@ -39,8 +39,8 @@ static void refuse(unsigned error)
     add(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | error, 0, 0);
 }
 
-/* clone says in its first argument what it makes; clone3 says it in memory, where a
- * filter cannot look: without it the C library takes clone. */
+/* clone has its flags in the first argument; clone3 has them in memory, which a filter cannot
+ * read: without clone3 the C library calls clone. */
 static void refuse_threads(unsigned error)
 {
     add(BPF_JMP | BPF_JEQ | BPF_K, SYS_clone3, 0, 1);

@@ -3,15 +3,15 @@
  *
  *   several TURNS WHEN [MODE LIBPYTHON HOME]...
  *
- * TURNS  how often each Python builds and drops its objects.
+ * TURNS  the number of times that each Python builds and drops its objects.
  * WHEN   "parallel", "serial", or "reopened": one after the other, each opened when the one
  *        before has been finalised and closed. With "+used": the program has blocks of
- *        the library's before it opens any.
+ *        the library before it opens a libpython.
  * MODE   "local", "global", "deep" (RTLD_DEEPBIND), "own" (dlmopen: a namespace of its own);
  *        with "+install": obmalloc_install() under its GIL, after half of the turns;
  *        with "+bare": without extension modules.
  *
- * Each Python prints its total; status 0 if all went well. */
+ * Each Python prints its total; the status is 0 without an error. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <pthread.h>
@@ -73,7 +73,7 @@ static const char EPILOGUE[] =
     "                                     sorted(totals)))\n"
     "sys.stdout.flush()\n";
 
-/* Blocks that the program takes by name, under a Python's GIL, are of that Python. */
+/* Blocks that the program allocates by name, under a Python's GIL, belong to that Python. */
 static const char BEFORE[] = "blocks = getattr(sys, 'getallocatedblocks', int)()\n";
 static const char BETWEEN[] =
     "grown = getattr(sys, 'getallocatedblocks', lambda: BLOCKS)() - blocks\n"
@@ -162,7 +162,7 @@ static void take_blocks(struct job *job)
     }
 }
 
-/* The program's own blocks, from before there was a Python. */
+/* The program's own blocks, allocated before it opened a Python. */
 static void use_before(void)
 {
     void *(*take)(size_t) = (void *(*)(size_t))dlsym(RTLD_DEFAULT, "PyMem_Malloc");

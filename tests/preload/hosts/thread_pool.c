@@ -1,6 +1,6 @@
-/* A library with a pool of threads that it ends before each fork, and starts anew when it is
- * needed: its prepare handler waits for threads that have called into Python, and that give
- * back at their end what they have of its memory. */
+/* A library with a pool of threads that it ends before each fork and starts again when needed. Its
+ * prepare handler waits for threads that have called into Python, and that return their memory
+ * when they end. */
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdatomic.h>
@@ -47,7 +47,7 @@ void pool_register(void)
     pthread_atfork(end, NULL, NULL);
 }
 
-/* To be called without the GIL. */
+/* Called without the GIL. */
 int pool_start(void)
 {
     stop = false;

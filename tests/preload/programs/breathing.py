@@ -1,5 +1,5 @@
-"""A program whose heap grows and shrinks, never below some 100 MiB and never still: for who
-watches it from outside. Runs until its input ends.
+"""A program whose heap grows and shrinks all the time, above 100 MiB, for checks that read its
+memory from outside. It runs until its input ends.
 
     breathing.py [threads]
 """
@@ -21,7 +21,7 @@ def breathe(seed):
                 lambda: [number], lambda: 'text %d' % number * 3, lambda: {'n': number},
                 lambda: (number, [None] * (number % 60)), lambda: float(number)))()
         while len(kept) > 1350000 // THREADS:
-            # Half of the time whole stretches go, else one here and there.
+            # Frees a range, or every third of a range.
             first = min(kept)
             step = random.choice((1, 3))
             for each in range(first, first + 400000 // THREADS, step):

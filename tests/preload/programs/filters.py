@@ -1,5 +1,5 @@
-"""Filters of system calls (seccomp), as sandboxes install them: what is not allowed ends
-the process. For every CPython from 2.7 on, without root."""
+"""Filters of system calls (seccomp), as sandboxes install them: a refused call ends the process.
+For CPython 2.7 and later, without root."""
 import ctypes
 import os
 import struct
@@ -19,8 +19,8 @@ NUMBERS = {
     'readlink': 89, 'getcwd': 79, 'getuid': 102, 'getgid': 104, 'geteuid': 107, 'getegid': 108,
     'pselect6': 270, 'set_robust_list': 273, 'prlimit64': 302, 'getrandom': 318,
     'memfd_create': 319, 'statx': 332, 'rseq': 334, 'clone3': 435, 'close_range': 436,
-    'mlockall': 151, 'statfs': 137, 'poll': 7, 'nanosleep': 35, 'uname': 63, 'dup2': 33, 'pipe2': 293,
-    'epoll_create1': 291, 'stat': 4, 'lstat': 6, 'getdents': 78, 'readlinkat': 267,
+    'mlockall': 151, 'statfs': 137, 'poll': 7, 'nanosleep': 35, 'uname': 63, 'dup2': 33,
+    'pipe2': 293, 'epoll_create1': 291, 'stat': 4, 'lstat': 6, 'getdents': 78, 'readlinkat': 267,
 }
 KNOWN = os.uname()[4] == 'x86_64'      # `platform` starts a process for that
 
@@ -30,8 +30,8 @@ ALLOW, KILL = 0x7fff0000, 0x80000000
 
 
 def install(names, if_named, else_, of_all=False):
-    """Makes `if_named` the fate of these calls and `else_` that of others, for the calling
-    thread and what it starts, or `of_all` threads."""
+    """Installs a filter that answers these calls with `if_named` and others with `else_`, for the
+    calling thread and its children, or `of_all` threads."""
     numbers = [NUMBERS[name] for name in names]
     steps = [LOAD_NUMBER]
     for at, number in enumerate(numbers):

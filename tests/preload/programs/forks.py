@@ -1,6 +1,6 @@
-"""forks.py quiet|busy COUNT: fork COUNT times, each child using everything it has
-inherited. busy: threads allocate meanwhile, so that a fork meets locks that are
-held and magazines that are being filled. Prints nothing unless it fails."""
+"""forks.py quiet|busy COUNT: forks COUNT times; each child uses all that it inherits. busy:
+threads allocate meanwhile, so that fork meets held locks and magazines during a refill. Prints
+only failures."""
 from __future__ import print_function
 
 import gc
@@ -16,8 +16,8 @@ DICTS = [{n: str(n)} for n in range(3000)]
 
 
 def child(number):
-    """In a child: what was inherited is whole, can grow, and can be freed by the
-    only thread that is left; new threads work."""
+    """In a child: inherited objects are whole, can grow, and can be freed by its only thread; new
+    threads work."""
     for n, each in enumerate(MODEL):
         assert each == [n] * (n % 100), n
         each.append(n)
@@ -26,8 +26,7 @@ def child(number):
     gc.collect()
     made = [bytearray([n % 256]) * n for n in range(0, 5000, 7)]
     assert all(each == bytearray([len(each) % 256]) * len(each) for each in made)
-    # In this order: a thread that was joined may be about to end when a fork comes,
-    # and Python would warn of it.
+    # In this order: a joined thread may not have ended yet at a fork, and Python would warn.
     if number % 3 == 0:
         assert ended_well(fork_and(lambda: inside.workload(1))), 'a grandchild'
     if number % 4 == 0:
@@ -72,7 +71,7 @@ def main():
     for thread in threads:
         thread.join()
     assert not failed, failed
-    child(1)                    # the parent's own are whole, too
+    child(1)                    # the parent's objects are whole, too
 
 
 main()

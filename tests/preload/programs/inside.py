@@ -1,5 +1,4 @@
-"""What the test programs share. Runs inside the interpreter under test, so it
-speaks every version from 2.7 on."""
+"""Shared by the programs that run inside the interpreter under test; valid on 2.7 and 3.6 on."""
 from __future__ import print_function
 
 import ctypes
@@ -9,9 +8,8 @@ import threading
 
 
 def library(path=None):
-    """The library under test: the one that is already in this process by preload
-    (path None looks in the global scope and finds nothing that is not there),
-    or the one at path. PyDLL calls it with the GIL held."""
+    """The preloaded library, found in the global scope, or the one at `path`. PyDLL calls it with
+    the GIL held."""
     lib = ctypes.PyDLL(path)
     lib.obmalloc_stats_json.restype = ctypes.c_int
     lib.obmalloc_stats_json.argtypes = [ctypes.c_void_p, ctypes.c_size_t]

@@ -1,12 +1,12 @@
-"""late_install.py LIBRARY MODE: obmalloc_install() in an interpreter that has
-been running for a while, with threads at work and many objects alive.
+"""late_install.py LIBRARY MODE: obmalloc_install() in an interpreter with many live objects and
+threads that allocate.
 
-MODE  plain      install, use everything old and new, install again
-      loaded     load the library and do not install
-      refused    the install must be refused; everything goes on
-      tracing    tracemalloc traces when the library is loaded: refused, and taken
-                 after it has stopped
-      no-gil     called with the GIL released, the commonest mistake
+MODE  plain      installs, uses old and new objects, installs again
+      loaded     loads the library and does not install it
+      refused    the installation must be refused; the program continues
+      tracing    tracemalloc traces when the library is loaded: refused, and installed after
+                 tracemalloc has stopped
+      no-gil     calls it with the GIL released, the commonest mistake
 Prints [live blocks before, with n new objects, without them] as JSON.
 """
 from __future__ import print_function
@@ -24,7 +24,7 @@ COUNT = 10000
 
 
 class Churn(object):
-    """Threads that build and drop objects for as long as the block lasts."""
+    """Threads that build and drop objects during the `with` block."""
 
     def __init__(self, count):
         self.stop, self.rounds, self.failed = False, 0, []
@@ -52,7 +52,7 @@ class Churn(object):
 
 
 def old_objects():
-    """Blocks of whoever allocates now: of all sizes, with vectors that can grow."""
+    """Blocks of the present allocator: of all sizes, with vectors that can grow."""
     return {
         'lists': [[n] * (n % 120) for n in range(COUNT)],
         'dicts': [{str(n): n, n: None} for n in range(COUNT // 3)],
@@ -62,8 +62,8 @@ def old_objects():
 
 
 def check_and_change(old):
-    """Contents are what they were; then every vector is grown or cut (realloc of
-    a block that its allocator never saw), and half of all is dropped."""
+    """Contents are unchanged; then every vector grows or shrinks (realloc of a block of another
+    allocator), and half of the objects are dropped."""
     for n, each in enumerate(old['lists']):
         assert each == [n] * (n % 120), n
         each.extend(range(50))
@@ -85,7 +85,7 @@ def check_and_change(old):
 
 
 def stress(old):
-    """What is left of the old objects dies in other threads, among new ones."""
+    """Frees the other old objects in other threads, among new ones."""
     remains = [each for kind in old.values() for each in kind]
     old.clear()
 
@@ -109,7 +109,7 @@ def blocks(lib):
 
 
 def new_objects_are_ours(lib):
-    """The churning threads hold some 2000 blocks, now more, now less."""
+    """The threads of Churn hold about 2000 blocks, a varying number."""
     gc.disable()
     before = blocks(lib)
     kept = [[object()] for _ in range(COUNT)]

@@ -1,9 +1,8 @@
-"""memory_limit.py AS|DATA KIND: allocate until MemoryError, drop, go on, under a
-limit a little above what the process has. Prints [[how many things each round
-held], whether one large block fits when all of them are gone].
+"""memory_limit.py AS|DATA KIND: allocates until MemoryError, drops, and repeats, under a limit a
+little above the process's size. Prints [[things that each round held], whether one large block
+fits after all of them are freed].
 
-A MemoryError must come as such, whatever was asked for when memory ran out, and
-what the round held must be there for the next one.
+Every request that fails must raise MemoryError, and the memory of a round must serve the next.
 """
 from __future__ import print_function
 
@@ -26,16 +25,15 @@ MAKE = {
 
 
 def in_use():
-    """KiB that count against the limit, as the kernel counts them."""
+    """KiB that the kernel counts against the limit."""
     field = {'AS': 'VmSize', 'DATA': 'VmData'}[LIMIT]
     with open('/proc/self/status') as status:
         return [int(line.split()[1]) for line in status if line.startswith(field)][0]
 
 
 def fill(make, kept):
-    """How many things fit. The list has its room beforehand, so that the error is
-    one of making them; the reserve lets the handler itself allocate: without it
-    Python's own counting fails there."""
+    """The number of things that fit. The list has its size beforehand, so that the things fail
+    and not the list; the reserve lets the handler allocate, whose counting would fail."""
     count, reserve = 0, [[n] for n in range(100000, 101000)]
     try:
         while True:

@@ -1,15 +1,15 @@
-/* An extension module of mistakes: each function makes one, of a block of its own.
+/* An extension module of mistakes: each function makes one, with a block of its own.
  *
- * They are made in an order and with values that harm nothing where the block is not
- * guarded: who calls them can repeat them until one is. Only the double free and the
- * free of an inner address do not survive that. */
+ * Their order and values do no harm if the block is not guarded, so that a caller can repeat a
+ * mistake until a block is guarded. Only the double free and the free of an inner address end the
+ * process at once. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <pythread.h>
 
 static volatile unsigned char sink;
 
-/* Not static, and not inlined: its name is to be seen in reports. */
+/* Not static, and not inlined: reports show its name. */
 __attribute__((noinline)) volatile unsigned char *mistakes_allocate(Py_ssize_t n)
 {
     volatile unsigned char *p = PyObject_Malloc((size_t)n);
@@ -23,7 +23,7 @@ __attribute__((noinline)) void mistakes_free(volatile unsigned char *p)
     __asm__ volatile("" ::: "memory");
 }
 
-/* The same value is written that is there. */
+/* Writes the value that the byte has. */
 __attribute__((noinline)) void mistakes_access(volatile unsigned char *p, Py_ssize_t offset, int write)
 {
     sink = p[offset];
@@ -32,7 +32,7 @@ __attribute__((noinline)) void mistakes_access(volatile unsigned char *p, Py_ssi
     __asm__ volatile("" ::: "memory");
 }
 
-/* Writes first, in what is a guard page of guarded blocks. */
+/* Writes first, into the guard page of a guarded block. */
 __attribute__((noinline)) void mistakes_write(volatile unsigned char *p, Py_ssize_t offset, int value)
 {
     p[offset] = (unsigned char)value;
@@ -57,7 +57,7 @@ MISTAKE(read_freed, "nn", mistakes_free(p); mistakes_access(p, offset, 0);)
 
 MISTAKE(write_freed, "nn", mistakes_free(p); mistakes_write(p, offset, 0);)
 
-/* At p[offset], in turn of blocks that are freed rightly. */
+/* At p[offset]; other blocks are freed correctly between. */
 MISTAKE(read_at, "nn", mistakes_access(p, offset, 0); mistakes_free(p);)
 
 MISTAKE(write_at, "nn", mistakes_write(p, offset, 1); mistakes_free(p);)
@@ -77,7 +77,7 @@ MISTAKE(resize_freed, "n",
         mistakes_free(p);
         mistakes_free(PyObject_Realloc((void *)p, (size_t)n * 2));)
 
-/* Drops a reference that it does not own: the object goes while it is in use. */
+/* Drops a reference that it does not own: the object is freed while it is in use. */
 static PyObject *drop(PyObject *self, PyObject *object)
 {
     (void)self;

@@ -1,5 +1,5 @@
-"""Threads under one GIL share their pools. Interpreters that have a GIL each allocate at
-the same time, find each other's locks held, and get pools of their own."""
+"""Threads under one GIL share their pools. Interpreters with a GIL each allocate in parallel, find
+each other's locks held, and get pools of their own."""
 from __future__ import print_function
 
 import sys

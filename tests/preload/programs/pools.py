@@ -1,4 +1,4 @@
-"""pools.py METHOD: a multiprocessing pool whose workers send objects to and fro."""
+"""pools.py METHOD: a multiprocessing pool whose workers receive and return objects."""
 from __future__ import print_function
 
 import multiprocessing
@@ -8,7 +8,7 @@ import inside
 
 
 def work(rows):
-    """A worker's answer: what it got, changed, and a checksum of its own load."""
+    """A worker's answer: its rows with a change, and the checksum of its own workload."""
     return [dict(row, seen=True) for row in rows], inside.workload(1)
 
 

@@ -1,6 +1,5 @@
-"""Runs code in several sub-interpreters, each in a thread of its own, several
-times over; from 3.12 on each with a GIL of its own, so that they really allocate
-at the same time."""
+"""Runs code in several sub-interpreters, each in its own thread, several times; from 3.12 on each
+with its own GIL, so that they allocate in parallel."""
 from __future__ import print_function
 
 import sys

@@ -1,5 +1,4 @@
-"""A thread gives memory back again and again, without the GIL, while others build and
-drop what fills pools and empties them."""
+"""Threads trim repeatedly, without the GIL, while others fill and empty pools."""
 from __future__ import print_function
 
 import ctypes
