@@ -400,8 +400,7 @@ def test_free_threaded():
 @pytest.fixture
 def with_rights():
     """A copy of the interpreter for another user, and the doctor's answer to this user."""
-    if os.geteuid() != 0:
-        pytest.skip('only root can give rights away')
+    privileges.needs_root()
     if not os.path.exists(STATIC):
         pytest.skip('no /usr/bin/python3')
     privileges.library_for_all()
