@@ -59,8 +59,9 @@ class Run:
         return {key: value for key, value in self.env.items() if os.environ.get(key) != value}
 
     @property
-    def side(self):
-        return 'with' if 'obmalloc' in self.env.get('LD_PRELOAD', '') else 'without'
+    def preloaded(self):
+        from support import build
+        return build.LIBRARY.name in self.env.get('LD_PRELOAD', '')
 
     @property
     def report(self):
@@ -80,7 +81,7 @@ class Run:
         try:
             return json.loads(lines[-1])
         except (IndexError, ValueError):
-            raise AssertionError('no JSON as last line\n' + self.report) from None
+            raise AssertionError('no JSON as last line') from None
 
 
 def run(argv, env=None, timeout=60, cwd=None, status=None, **options):
@@ -103,5 +104,5 @@ def run(argv, env=None, timeout=60, cwd=None, status=None, **options):
     done = Run(argv, env, child.pid, ended, out, err, time.monotonic() - began)
     runs.append(done)
     if status is not None:
-        assert done.status == status, f'expected exit status {status}\n{done.report}'
+        assert done.status == status, f'expected exit status {status}'
     return done

@@ -24,9 +24,9 @@ def sections(item, runs):
     if python:
         yield 'interpreter', f'{python.name}: {python.path} ({python.version}, {python.kind})'
     for run in runs[-MOST_RUNS:]:
-        yield f'{run.side} obmalloc', run.report
-    ours = [run for run in runs if run.side == 'with']
+        yield 'with the library preloaded' if run.preloaded else 'without a preload', run.report
+    ours = [run for run in runs if run.preloaded]
     if ours and len(ours) == len(runs):
         other = counterpart(ours[-1])
-        yield 'the last run repeated without obmalloc', getattr(other, 'report', str(other))
+        yield 'the last run again, without a preload', getattr(other, 'report', str(other))
     yield 'run it alone', f'tests/run {shlex.quote(item.nodeid)}'

@@ -4,7 +4,7 @@ from support import build, child
 # What runs inside interpreters, 2.7 among them. Their code can import these modules.
 PROGRAMS = build.ROOT / 'tests' / 'preload' / 'programs'
 HOSTS = build.ROOT / 'tests' / 'preload' / 'hosts'
-PRELUDE = f'import sys; sys.path.insert(0, {str(PROGRAMS)!r})\n'
+PRELUDE = f'import sys; sys.path.insert(0, "{PROGRAMS}")\n'
 
 
 def build_host(name, *arguments):
