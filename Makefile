@@ -1,5 +1,5 @@
-# obmalloc: everything that people and machines run, by one word each.
-# `make help` lists the words.
+# Everything that people and CI run. `make help` lists the targets; single tests, and tests that
+# take hours, are options of tests/run, `make -C c_tests` and cargo (CONTRIBUTING.md).
 
 CARGO   ?= cargo
 PYTHON3 ?= python3
@@ -10,15 +10,14 @@ BINDIR  ?= $(PREFIX)/bin
 MANDIR  ?= $(PREFIX)/share/man
 DOCDIR  ?= $(PREFIX)/share/doc/obmalloc
 DESTDIR ?=
-# Versions whose tests `make test` and test-relinked run on relinked interpreters.
-RELINKED ?= 2.7,3.13
+export PYTHON3
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 SONAME  := libobmalloc.so.0
 
-# Where cargo builds: CARGO_TARGET_DIR, or what its configuration says; in a folder of its own
-# for another machine (CARGO_BUILD_TARGET, or build.target of its configuration, which cargo
-# says to nightly only). Scripts look at the same two variables.
+# Cargo's target folder: CARGO_TARGET_DIR, or the one of cargo's configuration; below it a folder
+# for another machine (CARGO_BUILD_TARGET, or build.target of the configuration, which only
+# nightly prints). Scripts read the same two variables.
 ifndef CARGO_BUILD_TARGET
 CARGO_BUILD_TARGET := $(shell RUSTC_BOOTSTRAP=1 $(CARGO) -Zunstable-options config get \
                         --format json-value build.target 2>/dev/null | sed -n 's/^"\([^"/]*\)"$$/\1/p')
@@ -40,20 +39,17 @@ RELEASE := $(BUILT)/release
 SO      := $(RELEASE)/libobmalloc.so
 A       := $(RELEASE)/libobmalloc.a
 COMMAND := $(RELEASE)/obmalloc
-PYTHONS := $(RELEASE)/libobmalloc_pythons.so
+EXEC_SCOPE := $(RELEASE)/libobmalloc_pythons.so
 MANPAGES := $(RELEASE)/man
 THIRD_PARTY := $(RELEASE)/THIRD-PARTY.txt
 LICENCES := LICENSE-MIT LICENSE-APACHE $(THIRD_PARTY)
 
-.PHONY: all run test test-all test-libc test-rust test-loom loom stepper tsan miri mutants \
-        test-model test-c test-preload test-preload-sample test-cpython-slice test-cpython \
-        fuzz test-relinked-slice test-relinked test-relinked-all test-extensions compat \
-        test-soak soak forks relink check header asm bench settings install uninstall clean help command test-command \
-        test-command-sample test-packaging test-recipes wheel deb
+.PHONY: all command run test check bench relink header asm loom stepper tsan miri fuzz soak forks \
+        compat wheel deb install uninstall clean help
 
-# The archive's names are weak: a host that defines one of them itself (2.7
-# defines PyMem_*) wins. In a shared library it makes no difference. Cargo knows
-# what is up to date; the archive is weakened again in case it was made anew.
+# The archive's names are weak: a host that defines one of them itself (2.7 defines PyMem_*)
+# wins. In a shared library it makes no difference. Cargo writes the archive again when the
+# sources have changed, so it is weakened each time.
 all: ## build target/release/libobmalloc.so and .a
 	@$(CARGO) build --release --lib
 	@ln -sf libobmalloc.so $(RELEASE)/$(SONAME)
@@ -70,8 +66,8 @@ command: all ## build target/release/obmalloc, its man pages, and the licences o
 	@$(COMMAND) man $(MANPAGES)
 	@$(PYTHON3) packaging/third_party.py > $(THIRD_PARTY).new && mv $(THIRD_PARTY).new $(THIRD_PARTY)
 
-# With GLIBC= (2.17) it is built for that version, which needs cargo-zigbuild and ziglang
-# from PyPI; without, for the C library of this machine.
+# GLIBC=2.17 builds for that version of the C library, which needs cargo-zigbuild and ziglang
+# from PyPI; the default is the C library of this machine.
 WHEEL_TARGET := x86_64-unknown-linux-gnu
 ZIGBUILD = $(CARGO) zigbuild --release --target $(WHEEL_TARGET).$(GLIBC) --target-dir $(TARGET)/wheel
 wheel: $(if $(GLIBC),,command) ## a wheel with both libraries, the command and the package, in target/wheels
@@ -81,134 +77,32 @@ wheel: $(if $(GLIBC),,command) ## a wheel with both libraries, the command and t
 	$(PYTHON3) python/build_wheel.py \
 	  --from $(if $(GLIBC),$(TARGET)/wheel/$(WHEEL_TARGET)/release,$(RELEASE))
 
-run: all ## run a real Python program with the library, and without
+run: all ## a Python program with the library and without: time, memory, statistics
 	$(PYTHON3) bench/first_run.py
 
-test: test-rust test-loom test-model test-bench test-c test-soak test-preload-sample test-command-sample test-cpython-slice test-relinked-slice ## the short form of all tests
-	@echo "left out of make test: what make test-preload, test-command, test-packaging,"
-	@echo "test-cpython, test-relinked and test-relinked-all run (make test-all does); long"
-	@echo "runs: make soak, forks, loom, stepper, tsan, miri, mutants, fuzz; packages: make"
-	@echo "test-extensions, compat"
+# The models that threads are checked with are the shipped code. The short form is not optimized:
+# it takes seconds, and optimizing would take a minute.
+LOOM_SHORT = MODELS=short RUSTFLAGS="--cfg loom" CARGO_PROFILE_DEV_DEBUG=0 \
+  $(CARGO) test --quiet --lib --target-dir $(TARGET)/loom loom:: -- --test-threads=2
+# Random operations against a model of the allocator, with a check after each of them.
+MODEL = $(CARGO) run --quiet --manifest-path fuzz/Cargo.toml --bin model --profile paranoid -- --runs
 
-test-bench: all ## the benchmarks, tiny: their answers, not their times
-	PYTHON3=$(PYTHON3) tests/run -q tests/test_benchmarks.py tests/test_evidence.py
-
-test-all: test test-preload test-command test-packaging test-cpython test-relinked test-relinked-all ## all of them, which takes hours
-
-test-rust: ## the tests beside the sources
-	$(CARGO) test --quiet
-	$(CARGO) test --quiet -p obmalloc-format
-
-# Loom's own build of the library's tests: the models see the very code that is shipped.
-# The short form is not optimized: it takes seconds, and optimizing would take a minute.
-test-loom: ## the models of what threads do at once, with few changes between them
-	MODELS=short RUSTFLAGS="--cfg loom" CARGO_PROFILE_DEV_DEBUG=0 \
-	  $(CARGO) test --quiet --lib --target-dir $(TARGET)/loom loom:: -- --test-threads=2
-
-loom: ## the loom models in all orders
-	$(PYTHON3) tests/concurrency/run.py loom
-
-stepper: all ## a fork at each instruction of malloc, free, trim and a thread's end
-	$(PYTHON3) tests/concurrency/run.py stepper
-
-tsan: ## C tests of threads with ThreadSanitizer (a nightly rustc is needed)
-	$(PYTHON3) tests/concurrency/run.py tsan
-
-miri: ## tests beside the sources under Miri (a nightly rustc with it is needed)
-	$(PYTHON3) tests/concurrency/run.py miri
-
-mutants: all ## whether these three find faults that are planted
-	$(PYTHON3) tests/concurrency/mutants.py
-
-# The model (fuzz/): random operations against a naive account of what must be.
-MODEL = $(CARGO) run --quiet --manifest-path fuzz/Cargo.toml --bin model
-
-test-model: ## random operations, everything checked after each (the short form)
+# PYTHONS= takes these interpreters only: 3.11, 3.11.7, static, shared, distribution, a path.
+test: command ## the short form of all tests, about 8 minutes; PYTHONS=3.12 takes this version only
+	$(CARGO) test --quiet -p obmalloc -p obmalloc-format
+	$(CARGO) test --quiet --profile command -p obmalloc-cli
+	$(LOOM_SHORT)
 	$(CARGO) test --quiet --manifest-path fuzz/Cargo.toml --profile paranoid --lib
-	$(MODEL) --profile paranoid -- --runs --pace paranoid --ops 33e3 --each 3e3
-	$(MODEL) --profile paranoid -- --runs --pace plain --ops 5.5e6 --each 5e5
-
-test-c: all ## C programs, linked, preloaded, and against CPython's own functions
-	@$(MAKE) --no-print-directory -C c_tests -j3
-
-test-libc: all ## malloc tests of glibc (its source package is downloaded) and of musl's libc-test
-	$(if $(LIBC_TEST),LIBC_TEST="$(LIBC_TEST)") tests/run tests/libc --all-pythons -n 2
-
-test-preload: all ## every way into a process
-	tests/run tests/preload --all-pythons -n 2
-
-test-preload-sample: all ## most of that with some of the interpreters only
-	tests/run tests/preload -n 2
-
-test-command: command ## the command: its unit tests, and all that it says and does
-	$(CARGO) test --quiet --profile command -p obmalloc-cli
-	tests/run -n auto --all-pythons tests/cli
-
-test-command-sample: command ## most of that with some of the interpreters only
-	$(CARGO) test --quiet --profile command -p obmalloc-cli
-	tests/run -n auto tests/cli
-
-test-packaging: command ## what make install and make deb leave: CMake, packages
-	tests/run --all-pythons tests/packaging
-
-test-recipes: command ## what docs/recipes.md says, with real servers from PyPI
-	tests/run --all-pythons tests/recipes
-
-test-cpython-slice: all ## a part of CPython's own suites, without and with us
-	tests/run tests/cpython -k preloaded -n 2
-
-test-cpython: all ## all of them, on every interpreter; writes docs/evidence.md
-	tests/run tests/cpython -k preloaded --all-pythons --record -n 2
-
-OPS ?= 1e9
-PARANOID_OPS ?= 1e6
-MINUTES ?= 30
-JOBS ?= 2
-fuzz: ## the model at length: OPS= and PARANOID_OPS= operations, then MINUTES= of libFuzzer
-	$(PYTHON3) fuzz/run.py --ops $(OPS) --paranoid-ops $(PARANOID_OPS) --minutes $(MINUTES) \
-	  --jobs $(JOBS)
-
-test-relinked-slice: all ## a part of them, on interpreters linked with the archive
-	tests/run tests/cpython -k relinked --pythons $(RELINKED) -n 2
-
-test-relinked: all ## CPython's memory tests, on interpreters linked with the archive
-	tests/run tests/cpython -k relinked --all-pythons --pythons $(RELINKED) -n 2
-
-test-relinked-all: all ## whole suites, on all relinked interpreters; writes docs/evidence.md
-	tests/run tests/cpython -k relinked --all-pythons --record -n 2 \
-	  --pythons 3.6,3.7,3.9,3.10,distribution
-	tests/run tests/cpython -k relinked --all-pythons --record -n 2 \
-	  --pythons 2.7,3.8,3.11,3.12,3.13 --modules all
-
-test-extensions: all ## packages from PyPI, built for the original, on relinked interpreters
-	tests/run tests/compat/test_relinked.py --all-pythons --record
-
-compat: all ## other people's packages and environments, with and without us
-	tests/run tests/compat --ignore tests/compat/test_relinked.py --all-pythons --record
-
-test-soak: all ## twenty seconds of what soak does; SEED= draws others
-	tests/run tests/soak/test_soak.py -n 2 --seed $(or $(SEED),1)
-
-# MINUTES=, or SECONDS= for a short one that is not in docs/evidence.md; SEED= replays one.
-soak: MINUTES = 60
-soak: SEED := $(or $(SEED),$(shell od -An -N3 -tu4 /dev/urandom))
-soak: all ## threads, forks, trims, sub-interpreters, refusals at once
-	tests/run tests/soak/test_soak.py -n 2 --all-pythons --seed $(SEED) \
-	  --seconds $(if $(SECONDS),$(SECONDS),$$(($(MINUTES) * 60)) --record)
-
-FORKS ?= 20000
-WAYS ?= so,a,pre
-forks: all ## 20 000 forks under load in each of six settings
-	FORKS=$(FORKS) WAYS=$(WAYS) tests/run tests/soak/test_forks.py --all-pythons --record
-
-relink: all ## link the interpreter PYTHON=... again, with the archive for its obmalloc.o
-	$(if $(PYTHON),,$(error which interpreter? make relink PYTHON=3.11, or a path))
-	$(PYTHON3) relink/relink.py $(PYTHON)
+	$(MODEL) --pace paranoid --ops 33e3 --each 3e3
+	$(MODEL) --pace plain --ops 5.5e6 --each 5e5
+	$(MAKE) -C c_tests -j2
+	tests/run -n 2 $(if $(PYTHONS),--pythons $(PYTHONS))
 
 # A check by a program that not every machine has: $(call with,PROGRAM,PACKAGE,COMMAND).
 with = if command -v $(1) > /dev/null; then $(3); \
        else echo "skip: no $(1) here ($(2) installs it)"; fi
 DENY = $(CARGO) deny --offline --log-level error --config deny.toml
+HEADER_MADE = "$$(ls -t $(RELEASE)/build/obmalloc-*/out/obmalloc.h | head -n 1)"
 
 check: all ## formatting, lints, licences, documentation, header, symbols, the hit path's length
 	$(CARGO) fmt --all --check
@@ -223,21 +117,53 @@ check: all ## formatting, lints, licences, documentation, header, symbols, the h
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps --workspace --document-private-items
 	diff include/obmalloc.h $(HEADER_MADE)
-	tests/run -q tests/abi
 	$(CARGO) test --quiet tests::order
 	$(PYTHON3) bench/tables.py --check
 	$(PYTHON3) docs/settings.py --check
-	$(PYTHON3) fuzz/mutants.py --check
-	$(PYTHON3) tests/concurrency/mutants.py --check
 	$(MAKE) --no-print-directory asm
-
-HEADER_MADE = "$$(ls -t $(RELEASE)/build/obmalloc-*/out/obmalloc.h | head -n 1)"
+	tests/run -q tests/abi tests/concurrency tests/test_evidence.py
 
 header: all ## copy the header that the build has made to include/
 	cp $(HEADER_MADE) include/obmalloc.h
 
 asm: all ## count the instructions of malloc + free on the hit path (at most 30)
 	$(PYTHON3) bench/asm.py
+
+loom: ## the models of threads, all interleavings
+	$(PYTHON3) tests/concurrency/run.py loom
+
+stepper: all ## a fork at each instruction of malloc, free, trim and a thread's end
+	$(PYTHON3) tests/concurrency/run.py stepper
+
+tsan: ## C programs with threads under ThreadSanitizer (needs a nightly rustc)
+	$(PYTHON3) tests/concurrency/run.py tsan
+
+miri: ## unit tests under Miri (needs a nightly rustc with it)
+	$(PYTHON3) tests/concurrency/run.py miri
+
+OPS ?= 1e9
+PARANOID_OPS ?= 1e6
+fuzz: MINUTES ?= 30
+fuzz: ## OPS= random operations against the model, then MINUTES= of libFuzzer
+	$(PYTHON3) fuzz/run.py --ops $(OPS) --paranoid-ops $(PARANOID_OPS) --minutes $(MINUTES) \
+	  --jobs $(or $(JOBS),2)
+
+soak: MINUTES ?= 60
+soak: all ## threads, forks, trims, sub-interpreters, refusals at once for MINUTES=; SEED= replays
+	tests/run tests/soak/test_soak.py -n 2 --all-pythons --record --seconds $$(($(MINUTES) * 60)) \
+	  --seed $(or $(SEED),$$(od -An -N3 -tu4 /dev/urandom | tr -d ' '))
+
+forks: export FORKS ?= 20000
+forks: export WAYS ?= so,a,pre
+forks: all ## FORKS= forks under load in each of six settings
+	tests/run tests/soak/test_forks.py --all-pythons --record
+
+compat: all ## other projects' packages and environments, with the library and without
+	tests/run tests/compat --all-pythons --record
+
+relink: all ## link the interpreter PYTHON= again, with the archive in place of its obmalloc.o
+	$(if $(PYTHON),,$(error which interpreter? make relink PYTHON=3.11, or a path))
+	$(PYTHON3) relink/relink.py $(PYTHON)
 
 # BENCH= names benchmarks and options of bench/run.py; bench/README.md lists them.
 PYPERF = $(TARGET)/tools/pyperf
@@ -246,9 +172,6 @@ bench: all ## run the benchmarks that need no packages; BENCH="heaps --rounds 9"
 	  $(PYPERF)/bin/pip install --quiet --disable-pip-version-check pyperf; }
 	$(PYPERF)/bin/python bench/run.py $(BENCH)
 
-settings: ## write the table of docs/settings.md from src/config.rs
-	$(PYTHON3) docs/settings.py
-
 CMAKEDIR = $(LIBDIR)/cmake/obmalloc
 CMAKEFILES = obmallocConfig.cmake obmallocConfigVersion.cmake
 
@@ -256,7 +179,7 @@ install: command ## to DESTDIR/PREFIX: command, man pages, header, libraries, li
 	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(CMAKEDIR) $(DESTDIR)$(INCLUDEDIR) \
 	  $(DESTDIR)$(BINDIR) $(DESTDIR)$(MANDIR)/man1 $(DESTDIR)$(DOCDIR)
 	install -m 755 $(COMMAND) $(DESTDIR)$(BINDIR)/
-	install -m 755 $(PYTHONS) $(DESTDIR)$(LIBDIR)/
+	install -m 755 $(EXEC_SCOPE) $(DESTDIR)$(LIBDIR)/
 	install -m 644 $(MANPAGES)/*.1 $(DESTDIR)$(MANDIR)/man1/
 	install -m 644 $(LICENCES) $(DESTDIR)$(DOCDIR)/
 	install -m 644 include/obmalloc.h $(DESTDIR)$(INCLUDEDIR)/
@@ -278,7 +201,7 @@ MAINTAINER ?=
 deb: command ## packages for Debian (libobmalloc0, libobmalloc-dev, obmalloc), in target/debs
 	$(PYTHON3) packaging/deb.py $(if $(MAINTAINER),--maintainer "$(MAINTAINER)")
 
-uninstall: ## take away what install put there
+uninstall: ## remove the files that install has created
 	rm -f $(DESTDIR)$(LIBDIR)/libobmalloc.so $(DESTDIR)$(LIBDIR)/$(SONAME) \
 	  $(DESTDIR)$(LIBDIR)/libobmalloc.so.$(VERSION) $(DESTDIR)$(LIBDIR)/libobmalloc.a \
 	  $(DESTDIR)$(LIBDIR)/pkgconfig/obmalloc.pc $(DESTDIR)$(INCLUDEDIR)/obmalloc.h \
@@ -294,5 +217,5 @@ uninstall: ## take away what install put there
 clean: ## remove target/
 	$(CARGO) clean
 
-help: ## this list
+help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 22

@@ -41,7 +41,7 @@ def main():
         sys.exit("docs/settings.md has no place for the table")
     if options.check:
         if after != before:
-            sys.exit("docs/settings.md: the table is not that of src/config.rs (make settings)")
+            sys.exit("docs/settings.md: the table is not that of src/config.rs (run docs/settings.py)")
     else:
         with open(PAGE, "w", encoding="utf-8") as stream:
             stream.write(after)

@@ -1,4 +1,4 @@
-/* How long a lock is held while pages go back: what the benchmark `lock_time` runs.
+/* How long a lock is held while pages are returned to the kernel: the program of `lock_time`.
  *
  * Linked against libobmalloc.so, with no CPython in the process. A round of page
  * return takes a class's lock for one pool at a time, so the time of a round divided

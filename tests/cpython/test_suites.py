@@ -74,7 +74,8 @@ def compare(python, row, pytestconfig, tmp_path, record_property, evidence):
         whole = pytestconfig.getoption('--modules', '') == 'all'
         evidence(f"CPython's own tests, {way}{', whole suites' * whole}", "CPython's own tests",
                  {'tests': found.tests, 'modules': 1}, f'CPython {python.version}',
-                 command=f'make test-{"cpython" if way == "preloaded" else way + "-all"}')
+                 command=f'tests/run -n 2 --all-pythons --record tests/cpython -k {way}'
+                         + ' --modules all' * whole)
     return compare
 
 

@@ -50,8 +50,8 @@ static void *on_its_own(void *number)
     return NULL;
 }
 
-/* Looks at the other end's counter until it is not `old` any more. There may be more
- * threads than processors, so who waits for long lets others go first. */
+/* Waits until the other end's counter differs from `old`, and returns it. There may be more
+ * threads than processors, so a long wait yields the processor. */
 static size_t changed(atomic_size_t *counter, size_t old)
 {
     size_t now;
