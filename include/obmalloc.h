@@ -96,63 +96,59 @@ extern "C" {
 const char *obmalloc_version(void);
 
 /*
- Installs the library in the CPython of this process (3.6 to 3.14), whether
- it was there from the start or loaded since, running or not. Blocks that
- its own allocator has handed out go back to that.
+ Installs the library in the CPython of this process (3.6 to 3.14), whether it existed at
+ the start or was loaded later, and whether it runs or not. Blocks of its own allocator
+ are freed to that allocator.
 
- To be called with the GIL, if the interpreter runs: from Python, by
- `ctypes.PyDLL(...)`, not `CDLL`. Of several CPythons in the process that one is
- meant whose GIL the calling thread holds; one of them is served. Returns OBMALLOC_ACTIVE (0) if the library
- serves the process now, else one of the reasons above, with nothing
- changed. May be called again.
+ If the interpreter runs, the caller holds the GIL: from Python by `ctypes.PyDLL(...)`, not
+ `CDLL`. With several CPythons in the process, the one whose GIL the calling thread holds is
+ served; one of them can be. Returns OBMALLOC_ACTIVE (0) if the library serves the process
+ now, else one of the reasons above; then nothing has changed. May be called again.
  */
 int obmalloc_install(void);
 
 /*
- Writes what the heap holds now as JSON to `buffer`: at most `size` bytes,
- the last of them NUL. Returns the length of the whole text without NUL, as
- snprintf does: the text is whole if that is less than `size`. `buffer` may
- be NULL if `size` is 0. Allocates nothing; where another thread calls it at the
- same time, 8 KiB are mapped meanwhile, and 0 is returned if they cannot be. Any thread may call it, without
- the GIL; while others allocate, the numbers of different size classes are
- of different moments.
+ Writes the statistics of the heap as JSON to `buffer`: at most `size` bytes, the last of
+ them NUL. Returns the length of the whole text without NUL, as snprintf does: the text is
+ complete if that is less than `size`. `buffer` may be NULL if `size` is 0. Allocates
+ nothing; if another thread calls it at the same time, it maps 8 KiB for the duration, and
+ returns 0 if that fails. Any thread may call it, without the GIL; while other threads
+ allocate, the numbers of different size classes are of different moments.
  */
-size_t obmalloc_stats_json(char *buffer,
-                           size_t size);
+size_t obmalloc_stats_json(char *buffer, size_t size);
 
 /*
- Gives memory that is free back to the kernel, page by page, until no more
- than `keep` bytes are left that are free and resident; returns how many bytes
- went back. Any thread may call it, without the GIL; it takes time with the
- size of the heap and of what goes back, some 10 microseconds for a pool's 64
- KiB (benchmark `lock_time`), and stops nobody for longer than the return of one
- pool's pages. Free blocks that other threads
- have at hand stay where they are.
+ Returns free memory to the kernel, page by page, until at most `keep` free bytes are
+ resident. Returns the number of bytes returned. Any thread may call it, without the GIL.
+ Its time grows with the heap and with the memory that is returned, some 10 microseconds
+ for a pool of 64 KiB (benchmark `lock_time`); it delays other threads at most for the
+ pages of one pool. Free blocks in the magazines of other threads stay there.
  */
 size_t obmalloc_trim(size_t keep);
 
 /*
- Writes what lies on each page of the heap now to the file at `path`, which is
- made, or replaced when the new one is whole: for `obmalloc map` and `pins`. Returns
- 0, or the errno that it failed by: ESPIPE for what is no file, ELOOP and EPERM where
- a privileged process finds a link or a file of somebody else. Allocates nothing. Any thread may call it, without the GIL; it
- takes about a microsecond for a pool's 64 KiB, and stops nobody for longer than a
- look at one pool. While others allocate, pools are of different moments.
+ Writes a snapshot of the heap, with the content of each page, to the file at `path`, for
+ `obmalloc map` and `pins`. The file is created, or replaced once the new one is complete.
+ Returns 0 or an error number: ESPIPE if the target is no regular file, ELOOP or EPERM if a
+ privileged process finds a link or another user's file. Allocates nothing. Any thread may
+ call it, without the GIL. It takes about a microsecond for a pool of 64 KiB, and delays
+ other threads at most for one pool. While other threads allocate, pools are of different
+ moments.
  */
 int obmalloc_snapshot(const char *path);
 
 /*
- For servers that are about to fork: empties what the calling thread has at
- hand and gives all free pages back, so that children share as much as can be
- shared. Returns how many bytes went back to the kernel.
+ For servers, before a fork: empties the magazines of the calling thread and returns all
+ free pages, so that children share as much memory as possible. Returns the number of bytes
+ returned to the kernel.
  */
 size_t obmalloc_before_fork(void);
 
 /*
- Allocates `n` bytes in the domain RAW, which is the C library's malloc
- unless a CPython host says otherwise. Aligned to 16 bytes; a request for
- nothing returns a block of its own. NULL if there is no memory, or `n`
- exceeds `PY_SSIZE_T_MAX`. Any thread may call it, without the GIL.
+ Allocates `n` bytes in the domain RAW, which is the C library's malloc, or in a process with
+ a CPython the host's domain. Aligned to 16 bytes; a request for 0 bytes returns a block of
+ its own. NULL if there is no memory, or `n` exceeds `PY_SSIZE_T_MAX`. Any thread may call
+ it, without the GIL.
  */
 void *PyMem_RawMalloc(size_t n);
 
@@ -163,23 +159,22 @@ void *PyMem_RawMalloc(size_t n);
 void *PyMem_RawCalloc(size_t nelem, size_t elsize);
 
 /*
- Changes the size of the block `p` of the domain RAW to `n` bytes, moving it
- if need be. `p` may be NULL: then it allocates. NULL if there is no memory,
- and the block is as it was.
+ Changes the size of the block `p` of the domain RAW to `n` bytes, moving it if necessary.
+ `p` may be NULL: then it allocates. NULL if there is no memory; then the block is unchanged.
  */
 void *PyMem_RawRealloc(void *p, size_t n);
 
 /*
- Frees the block `p` of the domain RAW; nothing if it is NULL. A block of
- `PyMem_Malloc` or `PyObject_Malloc` that went astray is taken, too.
+ Frees the block `p` of the domain RAW; does nothing if it is NULL. Blocks of `PyMem_Malloc`
+ and `PyObject_Malloc` are accepted, too.
  */
 void PyMem_RawFree(void *p);
 
 /*
  Allocates `n` bytes in the domain MEM. Aligned to 16 bytes; a request for
- nothing returns a block of its own. NULL if there is no memory, or `n`
- exceeds `PY_SSIZE_T_MAX`. In a CPython host, call it as the host demands
- (with the GIL); elsewhere from any thread.
+ 0 bytes returns a block of its own. NULL if there is no memory, or `n` exceeds
+ `PY_SSIZE_T_MAX`. In a process with a CPython the caller holds the GIL; in other processes
+ any thread may call it.
  */
 void *PyMem_Malloc(size_t n);
 
@@ -190,25 +185,24 @@ void *PyMem_Malloc(size_t n);
 void *PyMem_Calloc(size_t nelem, size_t elsize);
 
 /*
- Changes the size of the block `p` of the domain MEM to `n` bytes, moving it
- if need be; it stays where it is while `n` fits the block and is more than
- three quarters of it. `p` may be NULL: then it allocates. NULL if there is
- no memory, and the block is as it was. A block of the C library's stays
- one.
+ Changes the size of the block `p` of the domain MEM to `n` bytes, moving it if necessary;
+ it does not move while `n` fits the block and is more than three quarters of it. `p` may be
+ NULL: then it allocates. NULL if there is no memory; then the block is unchanged. A block
+ of the C library remains one.
  */
 void *PyMem_Realloc(void *p, size_t n);
 
 /*
- Frees the block `p` of the domain MEM; nothing if it is NULL. A block of
- `PyObject_Malloc` or of the C library's malloc is taken, too.
+ Frees the block `p` of the domain MEM; does nothing if it is NULL. Blocks of
+ `PyObject_Malloc` and of the C library's malloc are accepted, too.
  */
 void PyMem_Free(void *p);
 
 /*
  Allocates `n` bytes in the domain OBJ. Aligned to 16 bytes; a request for
- nothing returns a block of its own. NULL if there is no memory, or `n`
- exceeds `PY_SSIZE_T_MAX`. In a CPython host, call it as the host demands
- (with the GIL); elsewhere from any thread.
+ 0 bytes returns a block of its own. NULL if there is no memory, or `n` exceeds
+ `PY_SSIZE_T_MAX`. In a process with a CPython the caller holds the GIL; in other processes
+ any thread may call it.
  */
 void *PyObject_Malloc(size_t n);
 
@@ -225,8 +219,8 @@ void *PyObject_Calloc(size_t nelem, size_t elsize);
 void *PyObject_Realloc(void *p, size_t n);
 
 /*
- Frees the block `p` of the domain OBJ; nothing if it is NULL. A block of
- `PyMem_Malloc` or of the C library's malloc is taken, too.
+ Frees the block `p` of the domain OBJ; does nothing if it is NULL. Blocks of `PyMem_Malloc`
+ and of the C library's malloc are accepted, too.
  */
 void PyObject_Free(void *p);
 
@@ -252,13 +246,13 @@ void PyObject_Free(void *p);
 typedef int PyMemAllocatorDomain;
 
 /*
- A domain's allocator: four functions, and what they get as their first
- argument. Sizes are in bytes, up to PY_SSIZE_T_MAX; a request for nothing
- wants a pointer that is not NULL; blocks are to be aligned to 16 bytes.
+ A domain's allocator: four functions and their first argument. Sizes are in bytes, at most
+ PY_SSIZE_T_MAX; a request for 0 bytes returns a pointer that is not NULL; blocks are aligned to 16
+ bytes.
  */
 typedef struct PyMemAllocatorEx {
   /*
-   Handed to the functions as their first argument.
+   Passed to the functions as their first argument.
    */
   void *ctx;
   /*
@@ -280,20 +274,20 @@ typedef struct PyMemAllocatorEx {
 } PyMemAllocatorEx;
 
 /*
- Where arenas come from. `alloc` returns NULL or `size` bytes; `free` gets back
- what `alloc` returned, and its size.
+ The allocator of arenas. `alloc` returns NULL or `size` bytes; `free` is called with the result
+ of `alloc` and its size.
  */
 typedef struct PyObjectArenaAllocator {
   /*
-   Handed to the functions as their first argument.
+   Passed to the functions as their first argument.
    */
   void *ctx;
   /*
-   Makes an arena.
+   Allocates an arena.
    */
   void *(*alloc)(void *ctx, size_t size);
   /*
-   Takes an arena back.
+   Frees an arena.
    */
   void (*free)(void *ctx, void *ptr, size_t size);
 } PyObjectArenaAllocator;
@@ -318,46 +312,41 @@ extern "C" {
 #endif // __cplusplus
 
 /*
- Writes the table of a domain to `allocator`; all NULL if there is no such
- domain.
+ Writes the table of a domain to `allocator`; all NULL if the domain does not exist.
  */
 void PyMem_GetAllocator(PyMemAllocatorDomain domain, struct PyMemAllocatorEx *allocator);
 
 /*
- Makes a copy of `allocator` the table of a domain; nothing if there is no
- such domain. To be called before other threads allocate. Blocks that the
- table before has handed out will be given to the new one: so it has to be a
- hook, which hands on to the old, or to be set before anything is allocated.
- A function that is NULL ends the process, with a reason, when it is called.
+ Makes a copy of `allocator` the table of a domain; does nothing if the domain does not
+ exist. Called before other threads allocate. Blocks of the old table will be freed by the
+ new one: so the new one is a hook that calls the old one, or is set before any block is
+ allocated. A function that is NULL ends the process with a reason when it is called.
 
- Requests of `PyMem_*` and `PyObject_*` that no pool serves go to the domain
- RAW, by whatever is in its table.
+ Requests of `PyMem_*` and `PyObject_*` that no pool serves go to the domain RAW, through its
+ table.
  */
 void PyMem_SetAllocator(PyMemAllocatorDomain domain, struct PyMemAllocatorEx *allocator);
 
 /*
- Puts CPython's debug hooks over the tables of all domains, once: each block
- then has 16 bytes before it and 8 behind it that nobody may change, new
- bytes are filled with 0xCD and freed ones with 0xDD, and a block that was
- damaged, or is given back by another domain, is described on stderr and ends
- the process. To be called before anything is allocated, and again after
+ Puts CPython's debug hooks over the tables of all domains, once. Then each block has 16 bytes
+ before it and 8 after it that must not change, new bytes are filled with 0xCD and freed ones
+ with 0xDD. A corrupted block, or one that is freed in another domain, is described on stderr
+ and ends the process. Called before any block is allocated, and again after
  `PyMem_SetAllocator`.
  */
 void PyMem_SetupDebugHooks(void);
 
 /*
- Writes to `allocator` where arenas come from.
+ Writes the allocator of arenas to `allocator`.
  */
 void PyObject_GetArenaAllocator(struct PyObjectArenaAllocator *allocator);
 
 /*
- Has arenas come from `allocator` from now on: 1 MiB each, as CPython asks
- for (256 KiB up to 3.9), at any address; those aligned to 64 KiB are used to
- the last byte, of others one pool's worth is lost. An arena goes back when all its blocks
- are free; one that is empty is kept. When NULL is returned, the domain RAW
- serves the request. The functions are called with no lock held, and without
- a host from any thread. Arenas that `allocator` has made go back to what is
- set then.
+ Sets the allocator of arenas: 1 MiB each, as in CPython (256 KiB until 3.9), at any address;
+ one that is aligned to 64 KiB is used completely, others lose one pool. An arena is freed
+ when all its blocks are free; one empty arena is kept. If it returns NULL, the domain RAW
+ serves the request. The functions are called with no lock held, and without a host from any
+ thread. An arena is freed by the allocator that is set at that time.
  */
 void PyObject_SetArenaAllocator(struct PyObjectArenaAllocator *allocator);
 

@@ -49,7 +49,7 @@
 //! | `object/` | malloc, calloc, realloc and free for every size and pointer; the fallback allocator |
 //! | `tools/` | the same where guarded blocks, memcheck or AddressSanitizer see each block |
 //! | `config` | settings |
-//! | `domains/` | RAW, MEM and OBJ with tables of our own, debug hooks, allocator names |
+//! | `domains/` | RAW, MEM and OBJ with the library's own tables, debug hooks, allocator names |
 //! | `cpython/` | the host interpreter: which one, and how it is served |
 //! | `capi/` | the exported names, nothing else; the only public module |
 //! | `model` | what the model, the fuzzers and tests use; in no release |
@@ -106,7 +106,7 @@
 //! | `tcache::registry` `TELL` | `background::init` | a thread with magazines has ended |
 //! | `background::init` `FIRST_USE` | `cpython::attach` | the first block is allocated |
 //! | `stats_page` `HOST` | `cpython::state` | the host's version is written to the page |
-//! | `cpython::builtin` `CHANGED` | `cpython::dispatch` | tables of our own were changed |
+//! | `cpython::builtin` `CHANGED` | `cpython::dispatch` | the own tables were changed |
 //!
 //! # State
 //!

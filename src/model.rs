@@ -1,7 +1,7 @@
-//! The one door for code outside the library that tests it: the model and the fuzzers
-//! (`fuzz/`), and the tests beside the sources. No library that is released has it.
+//! The facade for code that tests the library: the model and the fuzzers (`fuzz/`), and the tests
+//! beside the sources. No released library has it.
 //!
-//! Each structure asserts its own invariants; here is what the structures owe each other.
+//! Each structure asserts its own invariants; this file asserts those between structures.
 
 use std::vec::Vec;
 
@@ -12,7 +12,7 @@ use crate::pool::shard::{SHARDS, Shard};
 #[cfg(feature = "model")]
 use crate::tcache::registry;
 
-/// What the pools of a class in a shard hold.
+/// Sums over the pools of a class in a shard.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 struct Sum {
     pools: usize,
@@ -24,7 +24,7 @@ struct Sum {
 /// Asserts the invariants of the heap. Holds all locks, in the order of HEAP-2, as fork
 /// does: other threads may use the heap meanwhile.
 pub(crate) fn check_heap(heap: &Heap) {
-    // A shard's classes for packed domains last: so its locks are in order.
+    // The classes of packed domains last: the order of a shard's locks.
     let of_lane = |shard| {
         let those = |packed| SizeClass::all().filter(move |class| class.is_packed() == packed);
         let classes = those(false).chain(those(true));
@@ -75,9 +75,8 @@ pub(crate) fn check_heap(heap: &Heap) {
     assert!(lands.windows(2).all(|pair| pair[0] < pair[1]), "CHUNK-1");
 }
 
-/// Asserts what holds of the free blocks that no pool knows as free (HEAP-1), and
-/// returns them, in order. To be called on the process's heap, while no other thread
-/// is in the midst of a call.
+/// Asserts the invariants of the free blocks in magazines and depots (HEAP-1), and returns them,
+/// sorted. Called on the process's heap while no other thread is in a call.
 #[cfg(feature = "model")]
 pub(crate) fn at_hand(heap: &Heap) -> Vec<usize> {
     let mut at_hand = Vec::new();
@@ -105,7 +104,7 @@ pub(crate) fn at_hand(heap: &Heap) -> Vec<usize> {
     at_hand
 }
 
-/// What the model and the fuzzers use.
+/// The functions for the model and the fuzzers.
 #[cfg(feature = "model")]
 mod facade {
     use super::*;

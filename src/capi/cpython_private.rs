@@ -1,15 +1,12 @@
-//! The names that a CPython build needs of its `obmalloc.o` beside the public
-//! ones, and that nobody else may see: they are in the archive alone.
+//! The private names that a CPython build needs of its `obmalloc.o`. Only the archive has them.
 //!
-//! Each is a weak symbol that jumps to a function here. Weak, so that a build
-//! which defines a name itself wins; made by the assembler, so that the linker
-//! of the shared library, which exports what Rust exports, keeps it inside.
-//! One archive serves all versions: a name means the same in each that has it.
-//! `tests/abi/needed/` has the names by version.
+//! Each is a weak symbol that jumps to a function here. Weak, so that a name which the build defines
+//! itself wins; made by the assembler, so that the shared library, which exports Rust's names, does
+//! not export it. One archive serves all versions: a name means the same in each version that has
+//! it. `tests/abi/needed/` has the names by version.
 //!
-//! Debug builds need the debug hooks by name. Where a version keeps its tables
-//! in `_PyRuntime`, from 3.12 on, that place starts with these names and is
-//! never read: the tables are ours (`domains/`).
+//! Debug builds need the debug hooks by name. From 3.12 on a version's tables in `_PyRuntime` start
+//! with these names and are never read: the library has its own tables (`domains/`).
 
 use core::arch::global_asm;
 use core::ffi::{CStr, c_char, c_int, c_void};
@@ -28,7 +25,7 @@ use crate::domains::raw::Malloc;
 use crate::os::text::CFile;
 use crate::stats::debug_stats;
 
-/// Defines names that are in the archive alone, each a jump to a function.
+/// Defines names that only the archive has, each a jump to a function.
 macro_rules! names {
     ($($name:literal => $function:path;)*) => { $(
         global_asm!(
@@ -95,8 +92,8 @@ names! {
     "_PyObject_FreeDelayed" => object_free;
 }
 
-// Where tracemalloc keeps its state in 3.8 to 3.11, and all objects look:
-// `initialized`, `tracing`, `max_nframe` = 1, and in 3.8 `use_domain`.
+// The state of tracemalloc in 3.8 to 3.11, which all objects read: `initialized`, `tracing`,
+// `max_nframe` = 1, and in 3.8 `use_domain`.
 global_asm!(
     ".pushsection .data.obmalloc_names, \"aw\", @progbits",
     ".weak _Py_tracemalloc_config",
@@ -107,7 +104,7 @@ global_asm!(
     ".popsection",
 );
 
-// Which `_PyMem_RawStrdup` is ours: see `symbols::is_in_place`.
+// The library's own `_PyMem_RawStrdup`, for `symbols::is_in_place`.
 global_asm!(
     ".weak obmalloc_raw_strdup",
     ".hidden obmalloc_raw_strdup",
@@ -118,38 +115,38 @@ fn raw_domain() -> Functions {
     dispatch::current().raw
 }
 
-/// `bytes` bytes at `from`, copied to a block of `malloc`'s.
+/// Copies `bytes` bytes at `from` to a block of `malloc`.
 unsafe fn duplicate(malloc: adapter::Malloc, from: *const c_void, bytes: usize) -> *mut c_void {
-    // SAFETY: the exported function's own contract.
+    // SAFETY: an exported malloc takes any size.
     let copy = unsafe { malloc(bytes) };
     if !copy.is_null() {
-        // SAFETY: the caller's bytes, and room for them.
+        // SAFETY: the caller's bytes, and a new block with room for them.
         unsafe { copy.copy_from_nonoverlapping(from, bytes) };
     }
     copy
 }
 
 unsafe extern "C" fn raw_strdup(text: *const c_char) -> *mut c_char {
-    // SAFETY: the caller's C string, as in all that follow.
+    // SAFETY: the caller's C string.
     let bytes = unsafe { CStr::from_ptr(text) }.to_bytes_with_nul().len();
-    // SAFETY: as above.
+    // SAFETY: the caller's string, of `bytes` bytes.
     unsafe { duplicate(raw_domain().malloc, text.cast(), bytes).cast() }
 }
 
 unsafe extern "C" fn mem_strdup(text: *const c_char) -> *mut c_char {
-    // SAFETY: as above.
+    // SAFETY: the caller's string, of `bytes` bytes.
     let bytes = unsafe { CStr::from_ptr(text) }.to_bytes_with_nul().len();
-    // SAFETY: as above.
+    // SAFETY: the caller's string, of `bytes` bytes.
     unsafe { duplicate(dispatch::current().mem.malloc, text.cast(), bytes).cast() }
 }
 
 unsafe extern "C" fn raw_wcsdup(text: *const libc::wchar_t) -> *mut libc::wchar_t {
-    // SAFETY: as above.
+    // SAFETY: the caller's string, of `bytes` bytes.
     unsafe { duplicate(raw_domain().malloc, text.cast(), wide_bytes(text)).cast() }
 }
 
 unsafe extern "C" fn default_raw_wcsdup(text: *const libc::wchar_t) -> *mut libc::wchar_t {
-    // SAFETY: as above.
+    // SAFETY: the caller's string, of `bytes` bytes.
     unsafe {
         duplicate(
             adapter::plain::malloc::<Checked<Malloc>>,
@@ -166,14 +163,14 @@ unsafe fn wide_bytes(text: *const libc::wchar_t) -> usize {
     (len + 1).saturating_mul(size_of::<libc::wchar_t>())
 }
 
-/// 3.7 to 3.13: the standard table for a domain; the one that was there goes
-/// to `old`. (3.14 has functions for what this is called for.)
+/// 3.7 to 3.13: sets the default table of a domain, and stores the old one in `old`. (3.14 has other
+/// functions for the same purpose.)
 unsafe extern "C" fn set_default_allocator(domain: c_int, old: *mut PyMemAllocatorEx) -> c_int {
     let Some(domain) = Domain::with_number(domain) else {
         return -1;
     };
     if !old.is_null() {
-        // SAFETY: the caller's place for a table.
+        // SAFETY: the caller's room for a table.
         unsafe { *old = domain.get().into() };
     }
     names::install_default(domain);
@@ -190,7 +187,7 @@ unsafe extern "C" fn get_allocator_name(text: *const c_char, name: *mut c_int) -
     };
     match Name::of(text) {
         Some(known) => {
-            // SAFETY: the caller's place for it.
+            // SAFETY: the caller's room for the number.
             unsafe { *name = known as c_int };
             0
         }
@@ -198,8 +195,7 @@ unsafe extern "C" fn get_allocator_name(text: *const c_char, name: *mut c_int) -
     }
 }
 
-/// 3.6: whether the bytes are those of a block that the debug hooks have seen
-/// freed.
+/// 3.6: whether the bytes are those of a block that was freed under the debug hooks.
 unsafe extern "C" fn is_freed(p: *const u8, n: usize) -> c_int {
     let dead = compat::debug_style().dead;
     // SAFETY: the caller's bytes.
@@ -225,7 +221,7 @@ unsafe extern "C" fn allocated_blocks() -> isize {
     unsafe { (dispatch::current().answers.allocated_blocks)() }
 }
 
-/// All interpreters share the heap: what is there is not told apart.
+/// All interpreters share the heap, so their blocks are not counted apart.
 unsafe extern "C" fn blocks_of_interpreter(_: *mut c_void) -> isize {
     0
 }
@@ -246,16 +242,15 @@ unsafe extern "C" fn object_free(p: *mut c_void) {
     unsafe { (dispatch::current().object.free)(p) };
 }
 
-/// 3.11 and later: memory for the frames of Python functions, from where
-/// arenas come from.
+/// 3.11 and later: memory for the frames of Python functions, from the arena allocator.
 unsafe extern "C" fn virtual_alloc(size: usize) -> *mut c_void {
     let arenas = chunk::get();
-    // SAFETY: the contract of such a table.
+    // SAFETY: VTABLE-1 holds for the arena allocator.
     unsafe { (arenas.alloc)(arenas.ctx, size) }
 }
 
 unsafe extern "C" fn virtual_free(p: *mut c_void, size: usize) {
     let arenas = chunk::get();
-    // SAFETY: as above; the caller's memory.
+    // SAFETY: VTABLE-1 holds for the arena allocator; the memory is the caller's.
     unsafe { (arenas.free)(arenas.ctx, p, size) };
 }

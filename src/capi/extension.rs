@@ -45,15 +45,14 @@ pub extern "C" fn obmalloc_version() -> *const c_char {
     VERSION.as_ptr()
 }
 
-/// Installs the library in the CPython of this process (3.6 to 3.14), whether
-/// it was there from the start or loaded since, running or not. Blocks that
-/// its own allocator has handed out go back to that.
+/// Installs the library in the CPython of this process (3.6 to 3.14), whether it existed at
+/// the start or was loaded later, and whether it runs or not. Blocks of its own allocator
+/// are freed to that allocator.
 ///
-/// To be called with the GIL, if the interpreter runs: from Python, by
-/// `ctypes.PyDLL(...)`, not `CDLL`. Of several CPythons in the process that one is
-/// meant whose GIL the calling thread holds; one of them is served. Returns OBMALLOC_ACTIVE (0) if the library
-/// serves the process now, else one of the reasons above, with nothing
-/// changed. May be called again.
+/// If the interpreter runs, the caller holds the GIL: from Python by `ctypes.PyDLL(...)`, not
+/// `CDLL`. With several CPythons in the process, the one whose GIL the calling thread holds is
+/// served; one of them can be. Returns OBMALLOC_ACTIVE (0) if the library serves the process
+/// now, else one of the reasons above; then nothing has changed. May be called again.
 #[unsafe(no_mangle)]
 pub extern "C" fn obmalloc_install() -> c_int {
     match dispatch::install() {
@@ -73,13 +72,12 @@ pub extern "C" fn obmalloc_install() -> c_int {
     }
 }
 
-/// Writes what the heap holds now as JSON to `buffer`: at most `size` bytes,
-/// the last of them NUL. Returns the length of the whole text without NUL, as
-/// snprintf does: the text is whole if that is less than `size`. `buffer` may
-/// be NULL if `size` is 0. Allocates nothing; where another thread calls it at the
-/// same time, 8 KiB are mapped meanwhile, and 0 is returned if they cannot be. Any thread may call it, without
-/// the GIL; while others allocate, the numbers of different size classes are
-/// of different moments.
+/// Writes the statistics of the heap as JSON to `buffer`: at most `size` bytes, the last of
+/// them NUL. Returns the length of the whole text without NUL, as snprintf does: the text is
+/// complete if that is less than `size`. `buffer` may be NULL if `size` is 0. Allocates
+/// nothing; if another thread calls it at the same time, it maps 8 KiB for the duration, and
+/// returns 0 if that fails. Any thread may call it, without the GIL; while other threads
+/// allocate, the numbers of different size classes are of different moments.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn obmalloc_stats_json(buffer: *mut c_char, size: usize) -> usize {
     let size = if buffer.is_null() {
@@ -90,48 +88,47 @@ pub unsafe extern "C" fn obmalloc_stats_json(buffer: *mut c_char, size: usize) -
     let bytes = if size == 0 {
         &mut []
     } else {
-        // SAFETY: the caller's buffer of `size` bytes.
+        // SAFETY: the caller's buffer has `size` bytes.
         unsafe { slice::from_raw_parts_mut(buffer.cast::<u8>(), size) }
     };
     let mut buffer = Buffer::new(bytes);
-    // A `Buffer` takes everything: it cuts and counts.
+    // A `Buffer` does not fail: it cuts the text and counts all of it.
     let _ = json::write(&mut buffer, host_version());
     buffer.end()
 }
 
-/// Gives memory that is free back to the kernel, page by page, until no more
-/// than `keep` bytes are left that are free and resident; returns how many bytes
-/// went back. Any thread may call it, without the GIL; it takes time with the
-/// size of the heap and of what goes back, some 10 microseconds for a pool's 64
-/// KiB (benchmark `lock_time`), and stops nobody for longer than the return of one
-/// pool's pages. Free blocks that other threads
-/// have at hand stay where they are.
+/// Returns free memory to the kernel, page by page, until at most `keep` free bytes are
+/// resident. Returns the number of bytes returned. Any thread may call it, without the GIL.
+/// Its time grows with the heap and with the memory that is returned, some 10 microseconds
+/// for a pool of 64 KiB (benchmark `lock_time`); it delays other threads at most for the
+/// pages of one pool. Free blocks in the magazines of other threads stay there.
 #[unsafe(no_mangle)]
 pub extern "C" fn obmalloc_trim(keep: usize) -> usize {
     decay::trim(keep)
 }
 
-/// Writes what lies on each page of the heap now to the file at `path`, which is
-/// made, or replaced when the new one is whole: for `obmalloc map` and `pins`. Returns
-/// 0, or the errno that it failed by: ESPIPE for what is no file, ELOOP and EPERM where
-/// a privileged process finds a link or a file of somebody else. Allocates nothing. Any thread may call it, without the GIL; it
-/// takes about a microsecond for a pool's 64 KiB, and stops nobody for longer than a
-/// look at one pool. While others allocate, pools are of different moments.
+/// Writes a snapshot of the heap, with the content of each page, to the file at `path`, for
+/// `obmalloc map` and `pins`. The file is created, or replaced once the new one is complete.
+/// Returns 0 or an error number: ESPIPE if the target is no regular file, ELOOP or EPERM if a
+/// privileged process finds a link or another user's file. Allocates nothing. Any thread may
+/// call it, without the GIL. It takes about a microsecond for a pool of 64 KiB, and delays
+/// other threads at most for one pool. While other threads allocate, pools are of different
+/// moments.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn obmalloc_snapshot(path: *const c_char) -> c_int {
     if path.is_null() {
         return libc::EFAULT;
     }
-    // SAFETY: the caller's string.
+    // SAFETY: the caller's C string.
     match snapshot::write_to(unsafe { CStr::from_ptr(path) }) {
         Ok(()) => 0,
         Err(error) => error,
     }
 }
 
-/// For servers that are about to fork: empties what the calling thread has at
-/// hand and gives all free pages back, so that children share as much as can be
-/// shared. Returns how many bytes went back to the kernel.
+/// For servers, before a fork: empties the magazines of the calling thread and returns all
+/// free pages, so that children share as much memory as possible. Returns the number of bytes
+/// returned to the kernel.
 #[unsafe(no_mangle)]
 pub extern "C" fn obmalloc_before_fork() -> usize {
     decay::trim(0)

@@ -1,13 +1,12 @@
-//! The C ABI: what the library exports, and nothing else. Each function does
-//! what [`route`](crate::cpython::dispatch) says.
+//! The C ABI: the exported functions, and nothing else. Each jumps to its present function in
+//! [`dispatch`](crate::cpython::dispatch).
 //!
-//! Pointers given back to a function must be NULL or have come from the same
-//! domain; `PyMem_*` and `PyObject_*` accept each other's blocks and the C
-//! library's. That contract, and not a `# Safety` section on each function,
-//! stands at the head of the header that is made from these files.
+//! A pointer that is passed to a function is NULL or was returned by a function of the same domain;
+//! `PyMem_*` and `PyObject_*` accept each other's blocks and the C library's. The header that is made
+//! from these files states this contract once, so the functions have no `# Safety` sections.
 #![allow(
     clippy::missing_safety_doc,
-    reason = "the contract stands at the header's head"
+    reason = "the header states the contract once"
 )]
 #![allow(non_snake_case, reason = "the names are CPython's")]
 

@@ -1,13 +1,13 @@
-//! The OBJ domain: `PyObject_*`, for objects.
+//! The domain OBJ: `PyObject_*`, for objects.
 
 use core::ffi::c_void;
 
 use crate::cpython::dispatch::jump;
 
 /// Allocates `n` bytes in the domain OBJ. Aligned to 16 bytes; a request for
-/// nothing returns a block of its own. NULL if there is no memory, or `n`
-/// exceeds `PY_SSIZE_T_MAX`. In a CPython host, call it as the host demands
-/// (with the GIL); elsewhere from any thread.
+/// 0 bytes returns a block of its own. NULL if there is no memory, or `n` exceeds
+/// `PY_SSIZE_T_MAX`. In a process with a CPython the caller holds the GIL; in other processes
+/// any thread may call it.
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn PyObject_Malloc(n: usize) -> *mut c_void {
@@ -30,8 +30,8 @@ pub unsafe extern "C" fn PyObject_Realloc(p: *mut c_void, n: usize) -> *mut c_vo
     jump!(object.realloc)
 }
 
-/// Frees the block `p` of the domain OBJ; nothing if it is NULL. A block of
-/// `PyMem_Malloc` or of the C library's malloc is taken, too.
+/// Frees the block `p` of the domain OBJ; does nothing if it is NULL. Blocks of `PyMem_Malloc`
+/// and of the C library's malloc are accepted, too.
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn PyObject_Free(p: *mut c_void) {

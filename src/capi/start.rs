@@ -1,5 +1,5 @@
-//! What the loader calls: our constructor before `main`, and our destructor at
-//! exit. Neither is needed for a call to be right: see `dispatch.rs`.
+//! The functions that the loader calls: the constructor before `main`, and the destructor at exit. A
+//! call is right without either: see `dispatch.rs`.
 
 use core::ffi::{c_char, c_int};
 
@@ -10,9 +10,9 @@ use crate::cpython::state::host_version;
 use crate::cpython::{attach, dispatch};
 use crate::os::{descriptor, environment};
 
-/// What the `_init` of each object calls that is loaded, from before the first of our
-/// constructors on: see `dispatch.rs`. (A program that is linked for gprof has a function of this
-/// name itself; then a second CPython goes unnoticed.) In the archive it is local.
+/// Called by the `_init` of each object that is loaded, also before the library's constructor: see
+/// `dispatch.rs`. (A program that is linked for gprof has its own function of this name; then a second
+/// CPython goes unnoticed.) In the archive it is local.
 #[cfg(not(test))]
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
@@ -29,16 +29,16 @@ extern "C" fn object_loaded(address: usize) {
     dispatch::object_loaded(address);
 }
 
-/// glibc hands constructors what `main` gets.
+/// glibc passes constructors the arguments of `main`.
 unsafe extern "C" fn constructor(argc: c_int, argv: *mut *const c_char) {
     descriptor::note();
     environment::keep_arguments(argc, argv);
-    // Before those of other libraries, which then find no lock held when they prepare.
+    // Before those of other libraries: then no lock is held when their prepare handlers run.
     fork::register_at_start();
     dispatch::start();
 }
 
-/// Unmaps and resets nothing: daemon threads and the host's own exit run on.
+/// Unmaps and resets nothing: daemon threads and the host's own exit continue.
 unsafe extern "C" fn destructor() {
     attach::at_exit();
     at_exit::report(host_version(), config::stats());

@@ -17,7 +17,7 @@
 //!        +-- python2      2.7: takes its symbols over, once that is proved safe
 //!        +-- tracing      whether tracemalloc runs (late installation)
 //!        +-- exports      the functions behind the exported names:
-//!              builtin      tables of our own (C programs; a CPython linked with us)
+//!              builtin      the own tables (C programs; a CPython linked with us)
 //!              forward      the host's functions (lookup)
 //!              several      several hosts (company): those of the caller's host, found by
 //!                           the return address or the GIL (gil)

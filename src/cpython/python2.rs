@@ -64,13 +64,13 @@ impl Backend for Python2 {
     }
 
     unsafe fn realloc(_: *mut c_void, p: *mut c_void, n: usize) -> *mut c_void {
-        // SAFETY: `p` is NULL or not ours, so the host's.
+        // SAFETY: `p` is NULL or a block of the host.
         real().map_or(ptr::null_mut(), |real| unsafe { (real.realloc)(p, n) })
     }
 
     unsafe fn free(_: *mut c_void, p: *mut c_void) {
         if let Some(real) = real() {
-            // SAFETY: `p` is NULL or not ours, so the host's.
+            // SAFETY: `p` is NULL or a block of the host.
             unsafe { (real.free)(p) };
         }
     }

@@ -164,12 +164,12 @@ impl<F: Fallback, const ALIGN: usize> Backend for Object<F, ALIGN> {
     }
 
     unsafe fn realloc(ctx: *mut c_void, p: *mut c_void, n: usize) -> *mut c_void {
-        // SAFETY: VTABLE-1 holds for the fallback; `p` is NULL, a block of ours or the fallback's.
+        // SAFETY: VTABLE-1 holds for the fallback; `p` is NULL, a block of a pool, or the fallback's.
         unsafe { object::realloc::<ALIGN>(F::of(ctx), p, n) }
     }
 
     unsafe fn free(ctx: *mut c_void, p: *mut c_void) {
-        // SAFETY: VTABLE-1 holds for the fallback; `p` is NULL, a block of ours or the fallback's.
+        // SAFETY: VTABLE-1 holds for the fallback; `p` is NULL, a block of a pool, or the fallback's.
         unsafe { object::free(F::of(ctx), p) }
     }
 }
@@ -189,12 +189,12 @@ impl<F: Fallback> Backend for Instrumented<F> {
     }
 
     unsafe fn realloc(ctx: *mut c_void, p: *mut c_void, n: usize) -> *mut c_void {
-        // SAFETY: VTABLE-1 holds for the fallback; `p` is NULL, a block of ours or the fallback's.
+        // SAFETY: VTABLE-1 holds for the fallback; `p` is NULL, a block of a pool, or the fallback's.
         unsafe { tools::realloc::<ALIGNMENT>(F::of(ctx), p, n) }
     }
 
     unsafe fn free(ctx: *mut c_void, p: *mut c_void) {
-        // SAFETY: VTABLE-1 holds for the fallback; `p` is NULL, a block of ours or the fallback's.
+        // SAFETY: VTABLE-1 holds for the fallback; `p` is NULL, a block of a pool, or the fallback's.
         unsafe { tools::free(F::of(ctx), p) }
     }
 }

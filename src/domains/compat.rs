@@ -1,4 +1,4 @@
-//! What differs between CPython's versions. A C program gets the latest.
+//! Differences between CPython's versions. A C program gets the behaviour of the latest.
 #![forbid(unsafe_code)]
 
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -10,7 +10,7 @@ const fn version(minor: u32, patch: u32) -> u32 {
     minor * 256 + patch
 }
 
-/// To be told which CPython this is.
+/// Sets the version of CPython.
 pub(crate) fn set(minor: u32, patch: u32) {
     VERSION.store(version(minor, patch), Relaxed);
 }
@@ -19,20 +19,20 @@ fn before(minor: u32, patch: u32) -> bool {
     VERSION.load(Relaxed) < version(minor, patch)
 }
 
-/// What the debug hooks write, and where.
+/// The bytes of the debug hooks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct DebugStyle {
-    /// Fills blocks that were just allocated.
+    /// Fills new blocks.
     pub clean: u8,
-    /// Fills blocks that were freed.
+    /// Fills freed blocks.
     pub dead: u8,
-    /// Stands before and behind every block.
+    /// Fills the padding before and after every block.
     pub forbidden: u8,
-    /// Whether a serial number stands behind the block.
+    /// Whether a serial number follows the block.
     pub serial: bool,
 }
 
-/// What this version's debug hooks write.
+/// The bytes of this version's debug hooks.
 pub(crate) fn debug_style() -> DebugStyle {
     let (clean, dead, forbidden) = if before(7, 4) {
         (0xcb, 0xdb, 0xfb)
@@ -47,13 +47,13 @@ pub(crate) fn debug_style() -> DebugStyle {
     }
 }
 
-/// Whether `_PyMem_SetupAllocators` takes a text; later, a number.
+/// Whether `_PyMem_SetupAllocators` takes a string; later versions pass a number.
 pub(crate) fn setup_takes_text() -> bool {
     before(8, 0)
 }
 
-/// Whether `PYTHONMALLOC=debug` puts the hooks over what there is; later,
-/// over the default.
+/// Whether `PYTHONMALLOC=debug` sets the hooks over the present allocator; in later versions over the
+/// default.
 pub(crate) fn debug_keeps_tables() -> bool {
     before(7, 0)
 }
@@ -63,12 +63,12 @@ pub(crate) fn knows_mimalloc() -> bool {
     !before(13, 0)
 }
 
-/// Whether the hooks ask for a thread state; before, for the GIL.
+/// Whether the hooks check for a thread state; earlier versions check for the GIL.
 pub(crate) fn asks_for_thread_state() -> bool {
     !before(14, 0)
 }
 
-/// Bytes of an arena that a user's allocator is asked for.
+/// Bytes of an arena that a program's allocator is called for.
 pub(crate) fn arena_size() -> usize {
     if before(10, 0) { 256 << 10 } else { 1 << 20 }
 }

@@ -21,7 +21,6 @@ pub(crate) enum Domain {
 }
 
 impl Domain {
-    /// All of them.
     pub(crate) const ALL: [Domain; 3] = [Domain::Raw, Domain::Mem, Domain::Obj];
 
     /// The domain with this number.
@@ -39,18 +38,18 @@ impl Domain {
         }
     }
 
-    /// What is in its table now.
+    /// Its present table.
     #[inline(always)]
     pub(crate) fn get(self) -> Allocator {
         self.table().get()
     }
 
-    /// Changes its table.
+    /// Sets its table.
     pub(crate) fn set(self, table: &Allocator) {
         self.table().set(table);
     }
 
-    /// What is in its table at the start.
+    /// Its table at the start.
     pub(crate) fn standard(self) -> Allocator {
         match self {
             Domain::Raw => MALLOC,
@@ -60,7 +59,7 @@ impl Domain {
     }
 }
 
-/// Whether all three tables are as they are at the start.
+/// Whether all three tables are those of the start.
 pub(crate) fn all_standard() -> bool {
     let is_standard = |domain: Domain| table::same(&domain.get(), &domain.standard());
     Domain::ALL.into_iter().all(is_standard)

@@ -1,19 +1,19 @@
-//! CPython's tables as C programs hand them to us: any function may be
-//! missing. What is missing is replaced by a function that ends the process
-//! with a reason, when it is called and not before: CPython takes such tables.
+//! CPython's tables as C programs pass them: any function may be missing. A missing one is replaced
+//! by a function that ends the process with a reason when it is called, and not before: CPython
+//! accepts these tables.
 
 use core::ffi::c_void;
 
 use crate::base::vtable::{Allocator, ArenaAllocator, Backend};
 use crate::os::text;
 
-/// A domain's allocator: four functions, and what they get as their first
-/// argument. Sizes are in bytes, up to PY_SSIZE_T_MAX; a request for nothing
-/// wants a pointer that is not NULL; blocks are to be aligned to 16 bytes.
+/// A domain's allocator: four functions and their first argument. Sizes are in bytes, at most
+/// PY_SSIZE_T_MAX; a request for 0 bytes returns a pointer that is not NULL; blocks are aligned to 16
+/// bytes.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct PyMemAllocatorEx {
-    /// Handed to the functions as their first argument.
+    /// Passed to the functions as their first argument.
     pub ctx: *mut c_void,
     /// As C's malloc.
     pub malloc: Option<unsafe extern "C" fn(ctx: *mut c_void, size: usize) -> *mut c_void>,
@@ -28,26 +28,26 @@ pub struct PyMemAllocatorEx {
     pub free: Option<unsafe extern "C" fn(ctx: *mut c_void, ptr: *mut c_void)>,
 }
 
-/// Where arenas come from. `alloc` returns NULL or `size` bytes; `free` gets back
-/// what `alloc` returned, and its size.
+/// The allocator of arenas. `alloc` returns NULL or `size` bytes; `free` is called with the result
+/// of `alloc` and its size.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct PyObjectArenaAllocator {
-    /// Handed to the functions as their first argument.
+    /// Passed to the functions as their first argument.
     pub ctx: *mut c_void,
-    /// Makes an arena.
+    /// Allocates an arena.
     pub alloc: Option<unsafe extern "C" fn(ctx: *mut c_void, size: usize) -> *mut c_void>,
-    /// Takes an arena back.
+    /// Frees an arena.
     pub free: Option<unsafe extern "C" fn(ctx: *mut c_void, ptr: *mut c_void, size: usize)>,
 }
 
-// SAFETY: only numbers; who calls by them knows VTABLE-1.
+// SAFETY: five words; VTABLE-1 holds for calls of the functions.
 unsafe impl Sync for PyMemAllocatorEx {}
-// SAFETY: as above.
+// SAFETY: three words; VTABLE-1 holds for calls of the functions.
 unsafe impl Sync for PyObjectArenaAllocator {}
 
 impl PyMemAllocatorEx {
-    /// What an unknown domain has.
+    /// The table of an unknown domain.
     pub const NONE: PyMemAllocatorEx = PyMemAllocatorEx {
         ctx: core::ptr::null_mut(),
         malloc: None,
@@ -56,7 +56,7 @@ impl PyMemAllocatorEx {
         free: None,
     };
 
-    /// The table without holes.
+    /// The table with every function.
     pub fn filled(&self) -> Allocator {
         Allocator {
             ctx: self.ctx,
@@ -68,7 +68,7 @@ impl PyMemAllocatorEx {
     }
 }
 
-/// A function of a table, unless it stands for a hole.
+/// A function of a table; `None` if it stands for a missing one.
 macro_rules! unless_missing {
     ($function:expr, $missing:expr) => {
         Some($function).filter(|&function| function as *const () != $missing as *const ())
@@ -88,7 +88,7 @@ impl From<Allocator> for PyMemAllocatorEx {
 }
 
 impl PyObjectArenaAllocator {
-    /// The table without holes.
+    /// The table with every function.
     pub fn filled(&self) -> ArenaAllocator {
         ArenaAllocator {
             ctx: self.ctx,

@@ -1,6 +1,6 @@
-//! The domains RAW, MEM and OBJ with tables of our own: in C programs, and in
-//! a CPython that is linked with us in place of its `obmalloc.o`. (A CPython
-//! with an obmalloc of its own has its own tables: see `cpython/`.)
+//! The domains RAW, MEM and OBJ with the library's own tables: in C programs, and in a CPython that is
+//! linked with the library in place of its `obmalloc.o`. (A CPython with an obmalloc of its own has
+//! its own tables: see `cpython/`.)
 //!
 //! ```text
 //!    PyMem_RawMalloc     PyMem_Malloc        PyObject_Malloc
@@ -17,20 +17,19 @@
 //!    the C library
 //! ```
 //!
-//! While all three tables are as they were at the start, the exported
-//! functions lead straight to [`object`](crate::object); else they look into
-//! the tables (`cpython/dispatch.rs`).
+//! While no table has changed, the exported functions call [`object`](crate::object) directly; later
+//! they read the tables (`cpython/dispatch.rs`).
 //!
-//! - `outside`: the tables' types as C has them; they may have holes
-//! - `table`: one domain's table, which anyone may read while it changes
+//! - `ffi`: the C types of tables, whose functions may be missing
+//! - `table`: one domain's table, which any thread may read while it changes
 //! - `adapter`: allocators as types, from which tables and exported functions are made
 //! - `raw`: the C library, and the domain RAW
-//! - `pymalloc`: ours, and the domains MEM and OBJ
-//! - `domain`: the three by number; reading and writing tables
-//! - `era`: what differs between CPython's versions
-//! - `python`: what is asked of the CPython that we are linked into
+//! - `pymalloc`: the object allocator, and the domains MEM and OBJ
+//! - `domain`: the three domains by number; reading and writing their tables
+//! - `compat`: differences between CPython's versions
+//! - `python`: functions of the CPython that the library is linked into
 //! - `debug`: the debug hooks
-//! - `names`: PYTHONMALLOC and its values
+//! - `names`: the values of PYTHONMALLOC
 
 pub(crate) mod ffi;
 

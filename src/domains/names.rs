@@ -1,11 +1,10 @@
-//! The allocators by their names: what PYTHONMALLOC may say, what each puts
-//! into the tables, and which of them is there now.
+//! The allocators by name: the values of PYTHONMALLOC, the tables of each, and the present one.
 //!
 //! ```text
-//!    default, pymalloc    RAW: the C library    MEM, OBJ: ours
+//!    default, pymalloc    RAW: the C library    MEM, OBJ: the object allocator
 //!    malloc               RAW: the C library    MEM, OBJ: the C library
-//!    mimalloc (3.13)      RAW: the C library    MEM, OBJ: ours, by this name
-//!    ..._debug            the same, under the debug hooks
+//!    mimalloc (3.13)      RAW: the C library    MEM, OBJ: the object allocator, by this name
+//!    ..._debug            one of these under the debug hooks
 //!    debug                default, under the debug hooks
 //! ```
 //!
@@ -26,7 +25,7 @@ use crate::os::weak::is_debug_build;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(i32)]
 pub(crate) enum Name {
-    /// None is chosen: everything stays.
+    /// None: the tables stay as they are.
     NotSet = 0,
     /// `default`
     Default = 1,
@@ -81,7 +80,7 @@ impl Name {
         (!is_new || compat::knows_mimalloc()).then_some(self)
     }
 
-    /// Puts it into the tables of all domains.
+    /// Sets the tables of all domains.
     pub(crate) fn install(self) {
         let standard = || Some([Domain::Mem, Domain::Obj].map(Domain::standard));
         let (objects, hooked) = match self {
@@ -106,7 +105,7 @@ impl Name {
     }
 }
 
-/// Puts the default of this build into the table of one domain.
+/// Sets the table of one domain to the default of this build.
 pub(crate) fn install_default(domain: Domain) {
     domain.set(&domain.standard());
     if is_debug_build() {
@@ -114,7 +113,7 @@ pub(crate) fn install_default(domain: Domain) {
     }
 }
 
-/// The name of what is in the tables now, if it is one of these.
+/// The name of the present tables, if it is one of these.
 pub(crate) fn current() -> Option<&'static CStr> {
     let tables = Domain::ALL.map(hooks::under);
     let hooked = tables[0].1;
@@ -144,12 +143,12 @@ pub(crate) fn current() -> Option<&'static CStr> {
     }
 }
 
-/// Whether the debug hooks stand over the domain OBJ of our own tables.
+/// Whether the debug hooks are over the domain OBJ of the library's own tables.
 pub(crate) fn are_hooked() -> bool {
     hooks::under(Domain::Obj).1
 }
 
-/// Whether objects come from us, perhaps under the debug hooks.
+/// Whether the object allocator serves the domain OBJ, perhaps under the debug hooks.
 pub(crate) fn objects_are_ours() -> bool {
     is_ours(&hooks::under(Domain::Obj).0)
 }

@@ -1,5 +1,5 @@
 //! The object allocator in the domains MEM and OBJ, which start with it: `pymalloc` to CPython,
-//! and `mimalloc` for those who ask for that.
+//! and `mimalloc` in `PYTHONMALLOC=mimalloc`.
 
 use core::ffi::c_void;
 use core::ptr;
@@ -17,7 +17,7 @@ pub(crate) type Pymalloc = Object<InRaw, ALIGNMENT>;
 /// `PYTHONMALLOC=pymalloc`, the default.
 pub(crate) const PYMALLOC: Allocator = Allocator::hot_of::<Pymalloc>(ptr::null_mut());
 
-/// The same with blocks aligned to 8 bytes.
+/// Its table with blocks aligned to 8 bytes.
 const PACKED: Allocator = Allocator::hot_of::<Object<InRaw, PACKED_ALIGNMENT>>(ptr::null_mut());
 
 /// The instrumented one.

@@ -1,6 +1,5 @@
-//! What is asked of the CPython that we are linked into: to die with its own
-//! message, whether the GIL is held, and where a block was allocated. A
-//! process without CPython has none of these; then we do without.
+//! Functions of the CPython that the library is linked into: to end with its own message, to check
+//! the GIL, and to print where a block was allocated. A process without CPython has none of them.
 
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::ptr;
@@ -9,18 +8,18 @@ use super::compat;
 use crate::os::descriptor;
 use crate::os::weak::{function, weak_symbol};
 
-/// Ends the process as CPython does: `Fatal Python error: FUNCTION: MESSAGE`,
-/// without the function up to 3.8.
+/// Ends the process as CPython does: `Fatal Python error: FUNCTION: MESSAGE`, without the function
+/// until 3.8.
 pub(crate) fn fatal(name: &CStr, message: &CStr) -> ! {
     type FatalErrorFunc = unsafe extern "C" fn(*const c_char, *const c_char);
     type FatalError = unsafe extern "C" fn(*const c_char);
     if let Some(fatal) = weak_symbol!("_Py_FatalErrorFunc") {
-        // SAFETY: its type in 3.9 and later.
+        // SAFETY: the function has this type in 3.9 and later.
         let fatal = unsafe { function::<FatalErrorFunc>(fatal) };
         // SAFETY: two C strings. It does not return.
         unsafe { fatal(name.as_ptr(), message.as_ptr()) };
     } else if let Some(fatal) = weak_symbol!("Py_FatalError") {
-        // SAFETY: its type in every version.
+        // SAFETY: the function has this type in every version.
         let fatal = unsafe { function::<FatalError>(fatal) };
         // SAFETY: a C string. It does not return.
         unsafe { fatal(message.as_ptr()) };
@@ -34,8 +33,7 @@ pub(crate) fn fatal(name: &CStr, message: &CStr) -> ! {
     unsafe { libc::abort() }
 }
 
-/// Whether the calling thread may use the domains MEM and OBJ. Yes where there
-/// is nobody to ask.
+/// Whether the calling thread may use the domains MEM and OBJ. True without CPython.
 pub(crate) fn may_allocate() -> bool {
     let ask = if compat::asks_for_thread_state() {
         weak_symbol!("PyThreadState_GetUnchecked")
@@ -44,31 +42,31 @@ pub(crate) fn may_allocate() -> bool {
     };
     match ask {
         Some(ask) if compat::asks_for_thread_state() => {
-            // SAFETY: its type since 3.13.
+            // SAFETY: the function has this type since 3.13.
             let ask = unsafe { function::<unsafe extern "C" fn() -> *mut c_void>(ask) };
-            // SAFETY: may be asked at any time.
+            // SAFETY: the function may be called at any time.
             !unsafe { ask() }.is_null()
         }
         Some(ask) => {
-            // SAFETY: its type since 3.4.
+            // SAFETY: the function has this type since 3.4.
             let ask = unsafe { function::<unsafe extern "C" fn() -> c_int>(ask) };
-            // SAFETY: as above.
+            // SAFETY: the function may be called at any time.
             unsafe { ask() != 0 }
         }
         None => true,
     }
 }
 
-/// Has tracemalloc write to stderr where the block at `address` was allocated.
+/// Makes tracemalloc write to stderr where the block at `address` was allocated.
 pub(crate) fn dump_traceback(address: usize) {
     if !descriptor::stderr_is_ours() {
         return;
     }
     type Dump = unsafe extern "C" fn(c_int, *const c_void);
     if let Some(dump) = weak_symbol!("_PyMem_DumpTraceback") {
-        // SAFETY: its type since 3.6.
+        // SAFETY: the function has this type since 3.6.
         let dump = unsafe { function::<Dump>(dump) };
-        // SAFETY: it only looks the address up.
+        // SAFETY: the function only looks the address up.
         unsafe { dump(libc::STDERR_FILENO, ptr::without_provenance(address)) };
     }
 }

@@ -1,8 +1,8 @@
 //! One domain's table, which can be called while another thread changes it.
 //!
-//! A change is five stores, as in CPython: who calls during one may get the
-//! new function with the old context. CPython's rule is that tables change
-//! before threads run, or by wrappers that can bear it.
+//! A change is five stores, as in CPython: a call during a change may get the new function with the
+//! old context. CPython requires that tables change before threads run, or to wrappers that tolerate
+//! it.
 
 use core::ffi::c_void;
 use core::mem;
@@ -22,17 +22,16 @@ pub(crate) struct Table {
     free: AtomicPtr<()>,
 }
 
-/// A function of one of the four types, from where it was kept.
+/// A function of one of the four types, from the word that holds it.
 macro_rules! load {
     ($from:expr, $type:ty) => {{
         let function = $from.load(Acquire);
-        // SAFETY: only functions of this type are kept there.
+        // SAFETY: the word holds functions of this type only.
         unsafe { mem::transmute::<*mut (), $type>(function) }
     }};
 }
 
 impl Table {
-    /// A table that starts as `table`.
     pub(crate) const fn new(table: Allocator) -> Table {
         Table {
             ctx: AtomicPtr::new(table.ctx),
@@ -43,7 +42,7 @@ impl Table {
         }
     }
 
-    /// What it holds now.
+    /// The present table.
     #[inline]
     pub(crate) fn get(&self) -> Allocator {
         Allocator {
@@ -55,52 +54,43 @@ impl Table {
         }
     }
 
-    /// Calls its malloc.
-    ///
     /// # Safety
-    /// What the table's functions ask of their callers (VTABLE-1), as in the three
-    /// that follow.
+    /// The contract of the table's functions (VTABLE-1).
     #[inline]
     pub(crate) unsafe fn malloc(&self, n: usize) -> *mut c_void {
         let malloc = load!(self.malloc, Malloc);
-        // SAFETY: the caller's promise.
+        // SAFETY: the contract of the table's functions, by the contract above.
         unsafe { malloc(self.ctx.load(Acquire), n) }
     }
 
-    /// Calls its calloc.
-    ///
     /// # Safety
-    /// As for `malloc`.
+    /// The contract of the table's functions (VTABLE-1).
     #[inline]
     pub(crate) unsafe fn calloc(&self, nelem: usize, elsize: usize) -> *mut c_void {
         let calloc = load!(self.calloc, Calloc);
-        // SAFETY: the caller's promise.
+        // SAFETY: the contract of the table's functions, by the contract above.
         unsafe { calloc(self.ctx.load(Acquire), nelem, elsize) }
     }
 
-    /// Calls its realloc.
-    ///
     /// # Safety
-    /// As for `malloc`.
+    /// The contract of the table's functions (VTABLE-1).
     #[inline]
     pub(crate) unsafe fn realloc(&self, p: *mut c_void, n: usize) -> *mut c_void {
         let realloc = load!(self.realloc, Realloc);
-        // SAFETY: the caller's promise.
+        // SAFETY: the contract of the table's functions, by the contract above.
         unsafe { realloc(self.ctx.load(Acquire), p, n) }
     }
 
-    /// Calls its free.
-    ///
     /// # Safety
-    /// As for `malloc`.
+    /// The contract of the table's functions (VTABLE-1).
     #[inline]
     pub(crate) unsafe fn free(&self, p: *mut c_void) {
         let free = load!(self.free, Free);
-        // SAFETY: the caller's promise.
+        // SAFETY: the contract of the table's functions, by the contract above.
         unsafe { free(self.ctx.load(Acquire), p) }
     }
 
-    /// Changes it.
+    /// Sets the table.
     pub(crate) fn set(&self, table: &Allocator) {
         self.ctx.store(table.ctx, Release);
         self.malloc.store(table.malloc as *mut (), Release);
@@ -110,7 +100,7 @@ impl Table {
     }
 }
 
-/// Whether two tables are the same: their functions and their context.
+/// Whether two tables have the same functions and context.
 pub(crate) fn same(one: &Allocator, other: &Allocator) -> bool {
     let parts = |table: &Allocator| {
         [

@@ -1,5 +1,4 @@
-//! The structure that obmalloc is known for, on a heap of the test's own:
-//! what becomes of pools and arenas as blocks come and go.
+//! Pools and arenas while blocks are allocated and freed, on a heap of the test's own.
 
 use super::*;
 use crate::arena::set;
@@ -12,7 +11,7 @@ use core::ptr;
 fn heap() -> &'static Heap {
     // Too large for a thread's stack.
     let heap = core::alloc::Layout::new::<Heap>();
-    // SAFETY: all zero is a heap without memory, as the process's own is at the start.
+    // SAFETY: zeroed memory is a heap without arenas, like the process's own at the start.
     unsafe { &*std::alloc::alloc_zeroed(heap).cast() }
 }
 
@@ -69,7 +68,7 @@ fn the_fullest_pool_is_asked_first() {
     let class = SizeClass::of(256).unwrap();
     let blocks = class.info().blocks as usize;
     let all = take(heap, class, 3 * blocks);
-    // The second pool gets one free block, the others half of theirs.
+    // One block of the second pool is freed, and half of the blocks of the others.
     heap.give(class, &all[..blocks / 2]);
     heap.give(class, &all[2 * blocks..2 * blocks + blocks / 2]);
     heap.give(class, &[all[blocks]]);

@@ -1,5 +1,5 @@
-//! What the tests share, and the tests that are about the sources as a whole
-//! or about several floors at once. The tests of one file stand at its foot.
+//! Shared parts of the tests, and tests of the sources as a whole or of several folders at once. The
+//! tests of one file are at its end.
 
 use core::ptr::NonNull;
 

@@ -1,6 +1,5 @@
-//! The object allocator against a naive model: random operations on the
-//! process's heap, with every block's contents written and verified, and
-//! everything a program may do to it from several threads.
+//! The object allocator against a naive model: random operations on the process's heap, with the
+//! contents of every block written and verified, from several threads.
 
 use super::*;
 use crate::base::size_class::MEDIUM_MAX;
@@ -14,14 +13,14 @@ use core::ptr;
 use proptest::prelude::*;
 use std::sync::mpsc;
 
-/// A block with what must stand in it.
+/// A block with its expected contents.
 struct Owned {
     p: *mut u8,
     len: usize,
     seed: u8,
 }
 
-// SAFETY: a block belongs to who has its `Owned`.
+// SAFETY: a block belongs to the owner of its `Owned`.
 unsafe impl Send for Owned {}
 
 fn byte(seed: u8, i: usize) -> u8 {
@@ -42,12 +41,12 @@ impl Owned {
     }
 
     fn malloc(len: usize, seed: u8) -> Owned {
-        // SAFETY: the C library's table keeps VTABLE-1, here and below.
+        // SAFETY: VTABLE-1 holds for the C library's table.
         Owned::new(unsafe { object::malloc::<16>(&LIBC, len) }, len, seed)
     }
 
     fn calloc(len: usize, seed: u8) -> Owned {
-        // SAFETY: as above.
+        // SAFETY: VTABLE-1 holds for the C library's table.
         let p = unsafe { object::calloc::<16>(&LIBC, 1, len) };
         for i in 0..len {
             // SAFETY: within the block.
@@ -72,7 +71,7 @@ impl Owned {
     }
 
     fn realloc(&mut self, len: usize) {
-        // SAFETY: a live block, given up.
+        // SAFETY: a live block, used no more.
         let p = unsafe { realloc::realloc::<16>(&LIBC, self.p.cast(), len) };
         assert!(!p.is_null());
         let kept = self.len.min(len);
@@ -83,7 +82,7 @@ impl Owned {
 
     fn free(self) {
         self.verify(self.len);
-        // SAFETY: a live block, given up.
+        // SAFETY: a live block, used no more.
         unsafe { object::free(&LIBC, self.p.cast()) };
     }
 }
@@ -126,7 +125,7 @@ fn perform(acts: &[Act]) {
             Act::Realloc(..) | Act::Free(_) => {}
         }
     }
-    // Blocks that overlapped would have spoiled each other by now.
+    // Overlapping blocks would have changed each other's contents.
     for owned in live {
         owned.free();
     }
@@ -189,7 +188,7 @@ fn impossible_sizes_are_refused_and_change_nothing() {
         isize::MAX as usize,
         1 << 62,
     ] {
-        // SAFETY: any size may be asked, and the block is live.
+        // SAFETY: any size is valid, and the block is live.
         unsafe {
             assert!(object::malloc::<16>(&LIBC, n).is_null());
             assert!(object::calloc::<16>(&LIBC, n, 1).is_null());
@@ -221,7 +220,7 @@ fn a_block_stays_while_three_quarters_of_it_are_used() {
 #[test]
 fn foreign_blocks_go_to_whom_they_belong() {
     for n in [1, 100, 5000, 100_000] {
-        // SAFETY: the C library's block, given to realloc and then to free.
+        // SAFETY: a block of the C library, passed to realloc and then to free.
         unsafe {
             let p = libc::malloc(n);
             let p = realloc::realloc::<16>(&LIBC, p, 2 * n);

@@ -1,5 +1,5 @@
-//! The tools that want to know where blocks begin and end: Valgrind's memcheck, and
-//! AddressSanitizer, by its two functions for allocators.
+//! Annotations of blocks for Valgrind's memcheck, and for AddressSanitizer by its two functions for
+//! allocators.
 
 use core::ffi::c_void;
 use core::ptr;
@@ -10,7 +10,7 @@ use crate::sync::{AtomicU8, Ordering::Relaxed};
 
 type Mark = unsafe extern "C" fn(*const c_void, usize);
 
-/// Which tool is there.
+/// The tool of this process.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Tool {
@@ -21,7 +21,7 @@ enum Tool {
 
 static TOOL: AtomicU8 = AtomicU8::new(Tool::None as u8);
 
-/// Looks for a tool, at start; unless `wanted`, none is seen.
+/// Finds the tool, at start; none if not `wanted`.
 pub(crate) fn look(wanted: bool) {
     let tool = if !wanted {
         Tool::None
@@ -35,7 +35,7 @@ pub(crate) fn look(wanted: bool) {
     TOOL.store(tool as u8, Relaxed);
 }
 
-/// Whether there is one.
+/// Whether there is a tool.
 pub(crate) fn any() -> bool {
     TOOL.load(Relaxed) != Tool::None as u8
 }
@@ -45,24 +45,24 @@ fn is(tool: Tool) -> bool {
 }
 
 fn poison() -> Option<Mark> {
-    // SAFETY: the type that it has.
+    // SAFETY: the function has this type in every version of the tool.
     weak_symbol!("__asan_poison_memory_region").map(|mark| unsafe { function(mark) })
 }
 
 fn unpoison() -> Option<Mark> {
-    // SAFETY: the type that it has.
+    // SAFETY: the function has this type in every version of the tool.
     weak_symbol!("__asan_unpoison_memory_region").map(|mark| unsafe { function(mark) })
 }
 
 fn mark(how: Option<Mark>, address: usize, n: usize) {
     if let Some(mark) = how {
-        // SAFETY: memory of ours; what is marked is the tool's shadow of it.
+        // SAFETY: the library's memory; the call changes only the tool's shadow of it.
         unsafe { mark(ptr::without_provenance(address), n) };
     }
 }
 
-/// Of the `size` bytes at `address` the first `n` are a block from now on, the others
-/// nobody's, nor the `before` bytes before it.
+/// Marks the first `n` of `size` bytes at `address` as a block, and the others and the `before` bytes
+/// before it as inaccessible.
 pub(crate) fn block_begins(address: usize, n: usize, size: usize, before: usize) {
     if is(Tool::Memcheck) {
         memcheck::make_inaccessible(address - before, before);
@@ -75,8 +75,8 @@ pub(crate) fn block_begins(address: usize, n: usize, size: usize, before: usize)
     }
 }
 
-/// The block at `address`, of `size` bytes in all, is nobody's. Memcheck says so if none
-/// is live there.
+/// Marks the block at `address`, of `size` bytes in all, as freed. Memcheck reports an address without
+/// a live block.
 pub(crate) fn block_ends(address: usize, size: usize) {
     if is(Tool::Memcheck) {
         memcheck::block_ends(address);
@@ -85,7 +85,7 @@ pub(crate) fn block_ends(address: usize, size: usize) {
     }
 }
 
-/// What `look` does in a word of ours that is nobody's: the tool looks away.
+/// Runs `look`, which accesses a word that is marked as inaccessible, without reports.
 pub(crate) fn unseen<T>(address: usize, look: impl FnOnce() -> T) -> T {
     if is(Tool::Memcheck) {
         memcheck::make_defined(address, size_of::<usize>());

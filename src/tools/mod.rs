@@ -1,17 +1,17 @@
-//! The object allocator when somebody watches single blocks: the plain functions know
-//! nothing of it; these are in the tables instead of them.
+//! Instrumented entry points of the object allocator, installed in place of the plain ones when guard
+//! sampling or a tool is active.
 //!
 //! ```text
-//!    OBMALLOC_GUARD=N             one allocation in N is a guarded block
+//!    guard sampling               one allocation in N is a guarded block
 //!         | else
-//!    memcheck, AddressSanitizer   `told`: the tool knows each block
+//!    memcheck, AddressSanitizer   `instrumented`: each block is annotated
 //!         | else
 //!    object/mod.rs
 //! ```
 //!
 //! # Threads
 //!
-//! As in `object/mod.rs`.
+//! Those of `object/mod.rs`.
 
 use core::ffi::c_void;
 use core::ptr;
@@ -27,38 +27,38 @@ use crate::guard;
 use crate::object;
 use crate::object::realloc as plain;
 
-/// Whether these functions are to be in the tables.
+/// Whether these functions are installed in the tables.
 pub(crate) fn is_wanted() -> bool {
     guard::is_on() || annotate::any()
 }
 
 /// A guarded block of `n` bytes, or null.
 fn guarded(n: usize) -> *mut c_void {
-    init::happened(); // what unwinds the stack is loaded then
+    init::happened(); // loads the unwinder
     guard::allocate(n).cast()
 }
 
 /// As [`object::malloc`].
 ///
 /// # Safety
-/// The same.
+/// The contract of [`object::malloc`].
 pub(crate) unsafe fn malloc<const ALIGN: usize>(below: &Allocator, n: usize) -> *mut c_void {
     let block = guarded(n);
     if !block.is_null() {
         return block;
     }
     if annotate::any() {
-        // SAFETY: the caller's promise.
+        // SAFETY: the same contract.
         return unsafe { instrumented::malloc(below, n) };
     }
-    // SAFETY: as above.
+    // SAFETY: the same contract.
     unsafe { object::malloc::<ALIGN>(below, n) }
 }
 
 /// As [`object::calloc`].
 ///
 /// # Safety
-/// The same.
+/// The contract of [`object::calloc`].
 pub(crate) unsafe fn calloc<const ALIGN: usize>(
     below: &Allocator,
     nelem: usize,
@@ -67,41 +67,41 @@ pub(crate) unsafe fn calloc<const ALIGN: usize>(
     let n = nelem.checked_mul(elsize).filter(|&n| n <= REQUEST_MAX);
     let block = n.map_or(ptr::null_mut(), guarded);
     if !block.is_null() {
-        return block; // it is zero
+        return block; // guarded blocks are zero
     }
     if annotate::any() {
-        // SAFETY: the caller's promise.
+        // SAFETY: the same contract.
         return unsafe { instrumented::calloc(below, nelem, elsize) };
     }
-    // SAFETY: as above.
+    // SAFETY: the same contract.
     unsafe { object::calloc::<ALIGN>(below, nelem, elsize) }
 }
 
-/// As [`plain::realloc`]. A guarded block moves, so that its old place is watched.
+/// As [`plain::realloc`]. A guarded block moves, so that uses of its old place are found.
 ///
 /// # Safety
-/// The same.
+/// The contract of [`plain::realloc`].
 pub(crate) unsafe fn realloc<const ALIGN: usize>(
     below: &Allocator,
     p: *mut c_void,
     n: usize,
 ) -> *mut c_void {
     if p.is_null() {
-        // SAFETY: the caller's promise.
+        // SAFETY: the same contract.
         return unsafe { malloc::<ALIGN>(below, n) };
     }
     if !guard::owns(p.addr()) {
         if annotate::any() {
-            // SAFETY: as above.
+            // SAFETY: the same contract.
             return unsafe { instrumented::realloc(below, p, n) };
         }
-        // SAFETY: as above.
+        // SAFETY: the same contract.
         return unsafe { plain::realloc::<ALIGN>(below, p, n) };
     }
     let Some(size) = guard::size(p.cast()) else {
         return ptr::null_mut();
     };
-    // SAFETY: as above; what is guarded goes back to where it came from.
+    // SAFETY: `p` is a live guarded block of `size` bytes, which is freed once its content is copied.
     unsafe {
         let new = malloc::<ALIGN>(below, n);
         plain::into(new, p, size, n, || guard::free(p.cast()))
@@ -111,16 +111,16 @@ pub(crate) unsafe fn realloc<const ALIGN: usize>(
 /// As [`object::free`].
 ///
 /// # Safety
-/// The same.
+/// The contract of [`object::free`].
 pub(crate) unsafe fn free(below: &Allocator, p: *mut c_void) {
     if guard::owns(p.addr()) {
-        // SAFETY: the caller's promise.
+        // SAFETY: the same contract.
         unsafe { guard::free(p.cast()) };
     } else if annotate::any() {
-        // SAFETY: as above.
+        // SAFETY: the same contract.
         unsafe { instrumented::free(below, p) };
     } else {
-        // SAFETY: as above.
+        // SAFETY: the same contract.
         unsafe { object::free(below, p) };
     }
 }

@@ -1,83 +1,80 @@
-//! A block under the debug hooks: how it is laid out (see the module's page),
-//! and whether it still is.
+//! A block under the debug hooks: its layout (see the module's page), and the check of it.
 
 use core::ptr;
 
 use super::super::compat::{self, DebugStyle};
 
-/// Bytes of a size as it is written, of the pad behind a block, and of a
-/// serial number.
+/// Bytes of the size, of the padding after a block, and of the serial number.
 pub(crate) const WORD: usize = size_of::<usize>();
 /// Bytes before a block.
 pub(crate) const BEFORE: usize = 2 * WORD;
 
-/// A block under the debug hooks, by the address that the program has.
+/// A block under the debug hooks, by the program's address.
 #[derive(Clone, Copy)]
 pub(crate) struct Block {
     data: *mut u8,
     style: DebugStyle,
 }
 
-/// What is wrong with a block.
+/// The corruption of a block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Corruption {
-    /// It was allocated by another domain, with this id.
+    /// Another domain, with this id, allocated it.
     OtherId(u8),
     /// The bytes before it were changed.
     Leading,
-    /// The bytes behind it were changed.
+    /// The bytes after it were changed.
     Trailing,
 }
 
-/// Bytes around a block, in all.
+/// All bytes around a block.
 pub(crate) fn overhead(style: DebugStyle) -> usize {
     BEFORE + WORD + if style.serial { WORD } else { 0 }
 }
 
 impl Block {
-    /// The block that the program knows as `data`.
+    /// The block at the program's address `data`.
     pub(crate) fn at(data: *mut u8) -> Block {
         let style = compat::debug_style();
         Block { data, style }
     }
 
-    /// The block in `raw`, which the table below handed out.
+    /// The block in `raw`, a block of the table under the hooks.
     pub(crate) fn within(raw: *mut u8) -> Block {
         Block::at(raw.wrapping_add(BEFORE))
     }
 
-    /// Its address, as the program knows it.
+    /// The program's address.
     pub(crate) fn data(self) -> *mut u8 {
         self.data
     }
 
-    /// What the table below handed out.
+    /// The block of the table under the hooks.
     pub(crate) fn raw(self) -> *mut u8 {
         self.data.wrapping_sub(BEFORE)
     }
 
-    /// The bytes of this version.
     pub(crate) fn style(self) -> DebugStyle {
         self.style
     }
 
-    /// The bytes asked for, as they are written before it.
+    /// The requested size, which is stored before it.
     pub(crate) fn size(self) -> usize {
-        // SAFETY: a block under the hooks has its size there. Unaligned: the
-        // pointer may be anything.
+        // SAFETY: a block under the hooks has its size there. Unaligned, because the pointer may be
+        // invalid.
         usize::from_be(unsafe { self.raw().cast::<usize>().read_unaligned() })
     }
 
     /// The byte at `offset` from it.
     pub(crate) fn byte(self, offset: isize) -> u8 {
-        // SAFETY: within the block and its surroundings, as its size says.
+        // SAFETY: within the block and its surroundings, by its size.
         unsafe { self.data.offset(offset).read() }
     }
 
-    /// The serial number behind it.
+    /// The serial number after it.
     pub(crate) fn serial(self) -> usize {
         let place = self.data.wrapping_add(self.size() + WORD).cast::<usize>();
-        // SAFETY: written there, in versions that have it.
+        // SAFETY: it is stored there, in versions that have it.
         usize::from_be(unsafe { place.read_unaligned() })
     }
 
@@ -86,18 +83,18 @@ impl Block {
         self.byte(-(WORD as isize))
     }
 
-    /// Whether the bytes before it are as they must be.
+    /// Whether the bytes before it are unchanged.
     pub(crate) fn leading_is_whole(self) -> bool {
         (1..WORD).all(|i| self.byte(-(i as isize)) == self.style.forbidden)
     }
 
-    /// Whether the bytes behind it are as they must be.
+    /// Whether the bytes after it are unchanged.
     pub(crate) fn trailing_is_whole(self) -> bool {
         let n = self.size();
         (n..n + WORD).all(|i| self.byte(i as isize) == self.style.forbidden)
     }
 
-    /// What is wrong with it, for the domain with this id.
+    /// Its corruption, for the domain with this id.
     pub(crate) fn corruption(self, id: u8) -> Option<Corruption> {
         if self.id() != id {
             Some(Corruption::OtherId(self.id()))
@@ -113,23 +110,23 @@ impl Block {
     /// Writes its surroundings, for `n` bytes.
     ///
     /// # Safety
-    /// There is room for them around it, and nobody else has it.
+    /// There is room for them around it, and only the caller has it.
     pub(crate) unsafe fn surround(self, id: u8, n: usize, serial: usize) {
-        // SAFETY: the caller's promise, as in all that follow.
+        // SAFETY: within the surroundings, for which there is room by the contract above.
         unsafe { self.raw().cast::<usize>().write_unaligned(n.to_be()) };
-        // SAFETY: as above.
+        // SAFETY: within the surroundings, for which there is room by the contract above.
         unsafe { self.data.sub(WORD).write(id) };
-        // SAFETY: as above.
+        // SAFETY: within the surroundings, for which there is room by the contract above.
         unsafe {
             self.data
                 .sub(WORD - 1)
                 .write_bytes(self.style.forbidden, WORD - 1);
         };
-        // SAFETY: as above.
+        // SAFETY: within the surroundings, for which there is room by the contract above.
         unsafe { self.data.add(n).write_bytes(self.style.forbidden, WORD) };
         if self.style.serial {
             let place = self.data.wrapping_add(n + WORD).cast::<usize>();
-            // SAFETY: as above.
+            // SAFETY: within the surroundings, for which there is room by the contract above.
             unsafe { place.write_unaligned(serial.to_be()) };
         }
     }
@@ -137,9 +134,9 @@ impl Block {
     /// Fills its bytes from `start` to `end` with CLEAN.
     ///
     /// # Safety
-    /// They are its own.
+    /// They are within the block.
     pub(crate) unsafe fn clean(self, start: usize, end: usize) {
-        // SAFETY: the caller's promise.
+        // SAFETY: within the block and its surroundings, by the contract above.
         unsafe {
             self.data
                 .add(start)
@@ -150,29 +147,29 @@ impl Block {
     /// Fills all of it, surroundings too, with DEAD.
     ///
     /// # Safety
-    /// It is whole, and nobody uses it any more.
+    /// It is intact, and the program uses it no more.
     pub(crate) unsafe fn kill(self) {
         let n = self.size() + overhead(self.style);
-        // SAFETY: the caller's promise.
+        // SAFETY: within the block and its surroundings, by the contract above.
         unsafe { self.raw().write_bytes(self.style.dead, n) };
     }
 }
 
-/// The bytes of a block that are put aside while it is reallocated.
+/// Bytes at each end of a block that are saved while it is reallocated.
 const ENDS: usize = 64;
 
-/// Both ends of a block that is being reallocated: in the meantime the block
-/// itself is filled with DEAD there, so that who still uses it is noticed.
+/// Both ends of a block that is being reallocated. Until then the block has DEAD there, so that a use
+/// of it is noticed.
 pub(crate) struct Ends {
     bytes: [u8; 2 * ENDS],
     size: usize,
 }
 
 impl Ends {
-    /// Puts the ends of `block` aside and fills them with DEAD.
+    /// Saves the ends of `block` and fills them with DEAD.
     ///
     /// # Safety
-    /// It is whole.
+    /// It is intact.
     pub(crate) unsafe fn put_aside(block: Block) -> Ends {
         let size = block.size();
         let mut ends = Ends {
@@ -182,7 +179,7 @@ impl Ends {
         let (all, dead) = (overhead(block.style), block.style.dead);
         let start = ends.bytes.as_mut_ptr();
         if size <= 2 * ENDS {
-            // SAFETY: as many bytes as the block has; there is room for them.
+            // SAFETY: all bytes of the block, for which there is room.
             unsafe { ptr::copy_nonoverlapping(block.data, start, size) };
             // SAFETY: the whole block.
             unsafe { block.raw().write_bytes(dead, size + all) };
@@ -192,31 +189,31 @@ impl Ends {
             unsafe { ptr::copy_nonoverlapping(block.data, start, ENDS) };
             // SAFETY: the last ones; the second half is room for them.
             unsafe { ptr::copy_nonoverlapping(last, start.add(ENDS), ENDS) };
-            // SAFETY: what stands before the block, and its first bytes.
+            // SAFETY: the bytes before the block, and its first ones.
             unsafe { block.raw().write_bytes(dead, BEFORE + ENDS) };
-            // SAFETY: its last bytes, and what stands behind it.
+            // SAFETY: its last bytes, and those after it.
             unsafe { last.write_bytes(dead, ENDS + all - BEFORE) };
         }
         ends
     }
 
-    /// Puts them back into `block`, which has `n` bytes now.
+    /// Restores them in `block`, which has `n` bytes now.
     ///
     /// # Safety
-    /// It has, and nobody else has it.
+    /// It has `n` bytes, and only the caller has it.
     pub(crate) unsafe fn put_back(&self, block: Block, n: usize) {
         let start = self.bytes.as_ptr();
         if self.size <= 2 * ENDS {
-            // SAFETY: the caller's promise.
+            // SAFETY: within the block and its surroundings, by the contract above.
             unsafe { ptr::copy_nonoverlapping(start, block.data, n.min(self.size)) };
             return;
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: within the block and its surroundings, by the contract above.
         unsafe { ptr::copy_nonoverlapping(start, block.data, n.min(ENDS)) };
         let last = self.size - ENDS;
         if n > last {
             let to = block.data.wrapping_add(last);
-            // SAFETY: the caller's promise: `n - last` bytes are left there.
+            // SAFETY: `n - last` bytes are left there, by the contract above.
             unsafe { ptr::copy_nonoverlapping(start.add(ENDS), to, ENDS.min(n - last)) };
         }
     }
@@ -249,7 +246,7 @@ mod tests {
             assert_eq!(whole.corruption(b'o'), Some(Corruption::OtherId(b'm')));
             for i in 0..WORD {
                 let behind = block(n);
-                // SAFETY: the bytes behind it.
+                // SAFETY: the bytes after it.
                 unsafe { behind.data().add(n + i).write(0) };
                 assert_eq!(behind.corruption(b'm'), Some(Corruption::Trailing));
             }
@@ -267,13 +264,13 @@ mod tests {
         for n in [0, 5, 128, 129, 1000] {
             for now in [0, 1, 64, 100, n] {
                 let old = block(n);
-                // SAFETY: whole.
+                // SAFETY: an intact block.
                 let ends = unsafe { Ends::put_aside(old) };
                 let dead = old.style().dead;
                 assert!(n == 0 || old.byte(0) == dead && old.byte(n as isize - 1) == dead);
-                // SAFETY: the block itself has room for no more than it had.
+                // SAFETY: the block has room for the size that it had.
                 unsafe { old.surround(b'm', now.min(n), 8) };
-                // SAFETY: as above.
+                // SAFETY: the block has room for the size that it had.
                 unsafe { ends.put_back(old, now.min(n)) };
                 assert_eq!(old.corruption(b'm'), None);
                 let kept = (0..now.min(n)).all(|i| old.byte(i as isize) == i as u8);

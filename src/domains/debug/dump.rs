@@ -1,5 +1,5 @@
-//! The description of a block under the debug hooks, on stderr, in CPython's
-//! words: people and tests read them.
+//! The description of a block under the debug hooks on stderr, in CPython's words, which people and
+//! tests read.
 
 use core::fmt::{self, Write};
 
@@ -7,8 +7,8 @@ use super::super::python;
 use super::block::{Block, WORD};
 use crate::os::descriptor::write_to_stderr;
 
-/// stderr, a write for each piece: what is read may be damaged, and what was
-/// read before a fault has been said.
+/// stderr, with a write for each piece: after a fault on corrupted memory the pieces before it are
+/// written.
 struct Stderr;
 
 impl Write for Stderr {
@@ -27,11 +27,11 @@ pub(crate) fn describe(block: Block) {
 fn write(block: Block, out: &mut Stderr) -> fmt::Result {
     let data = block.data();
     write!(out, "Debug memory block at address p={data:p}: API '")?;
-    // As it is: it may be no character at all.
+    // Unchanged: it may be no character.
     write_to_stderr(&[block.id(), b'\'', b'\n']);
     let size = block.size();
     writeln!(out, "    {size} bytes originally requested")?;
-    // First what stands before: if that is damaged, so may be the size.
+    // First the bytes before it: if they are corrupted, the size may be, too.
     let pad = WORD - 1;
     write!(out, "    The {pad} pad bytes at p-{pad} are ")?;
     if block.leading_is_whole() {

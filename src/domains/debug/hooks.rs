@@ -2,8 +2,8 @@
 //!
 //! # Invariants
 //!
-//! HOOKS-1  `INNER` of a domain is written before the hooks stand in its table,
-//!     with what stood there.
+//! HOOKS-1  `inner` of a domain is written before the hooks are in its table, with the table that was
+//!     there.
 
 use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_void};
@@ -23,7 +23,7 @@ struct Hooked {
     id: u8,
     inner: UnsafeCell<Allocator>,
 }
-// SAFETY: HOOKS-1.
+// SAFETY: `inner` is written before it is read through the hooks (HOOKS-1).
 unsafe impl Sync for Hooked {}
 
 static HOOKED: [Hooked; 3] = [Hooked::new(b'r'), Hooked::new(b'm'), Hooked::new(b'o')];
@@ -37,27 +37,26 @@ impl Hooked {
     }
 
     /// # Safety
-    /// The context of a call of the hooks.
+    /// `ctx` is the context of a call of the hooks.
     unsafe fn of<'a>(ctx: *mut c_void) -> &'a Hooked {
-        // SAFETY: the caller's promise: only `put_over` makes such a context.
+        // SAFETY: the context of the hooks is a `Hooked` (`put_over`).
         unsafe { &*ctx.cast::<Hooked>() }
     }
 
     fn inner(&self) -> Allocator {
-        // SAFETY: HOOKS-1.
+        // SAFETY: written before the hooks are in the table (HOOKS-1).
         unsafe { *self.inner.get() }
     }
 }
 
-/// Puts the hooks over what is in the domain's table, unless they stand there.
+/// Puts the hooks over the domain's table, unless they are there.
 pub(crate) fn put_over(domain: Domain) {
     let (inner, hooked) = (domain.get(), &HOOKED[domain as usize]);
     if is_hooked(&inner) {
         return;
     }
-    // SAFETY: the hooks do not stand in the table now. (A thread that is in
-    // the midst of a call by them, after they were taken out, reads what its
-    // call was made for, or what takes its place: CPython's own risk.)
+    // SAFETY: the hooks are not in the table now. (A thread in a call of the hooks from before they
+    // were removed reads the old table or the new one, as in CPython.)
     unsafe { *hooked.inner.get() = inner };
     let functions = if domain == Domain::Raw {
         FREELY
@@ -68,7 +67,7 @@ pub(crate) fn put_over(domain: Domain) {
     domain.set(&Allocator { ctx, ..functions });
 }
 
-/// What is in the domain's table, or under the hooks that are.
+/// The domain's table, or the one under the hooks in it; and whether the hooks are.
 pub(crate) fn under(domain: Domain) -> (Allocator, bool) {
     let table = domain.get();
     if is_hooked(&table) {
@@ -87,18 +86,17 @@ fn is_hooked(table: &Allocator) -> bool {
 
 /// The hooks of the domain RAW.
 pub(crate) struct Freely;
-/// Those of the domains MEM and OBJ, which are called with the GIL.
+/// The hooks of the domains MEM and OBJ, which are called with the GIL.
 pub(crate) struct WithGil;
 
 const FREELY: Allocator = Allocator::of::<Freely>(ptr::null_mut());
 const WITH_THE_GIL: Allocator = Allocator::of::<WithGil>(ptr::null_mut());
 
-/// Calls of the hooks that made or changed a block, in versions that number
-/// them.
+/// Calls of the hooks that allocated or reallocated a block, in versions that number them.
 static SERIAL: AtomicUsize = AtomicUsize::new(0);
 
-/// So many calls have made or changed a block; `None` in a version that does
-/// not number them, or without the hooks.
+/// The number of calls that allocated or reallocated a block; `None` in a version that does not
+/// number them, or without the hooks.
 pub(crate) fn calls() -> Option<usize> {
     let counted = compat::debug_style().serial && under(Domain::Obj).1;
     counted.then(|| SERIAL.load(Relaxed))
@@ -109,7 +107,7 @@ unsafe fn allocate(
     n: usize,
     ask: impl FnOnce(&Allocator, usize) -> *mut c_void,
 ) -> Option<Block> {
-    // SAFETY: the context of a call of the hooks.
+    // SAFETY: `ctx` is the context of a call of the hooks.
     let hooked = unsafe { Hooked::of(ctx) };
     let serial = SERIAL.fetch_add(1, Relaxed) + 1;
     let overhead = overhead(compat::debug_style());
@@ -121,7 +119,7 @@ unsafe fn allocate(
         return None;
     }
     let block = Block::within(raw.cast());
-    // SAFETY: made with room for it just now.
+    // SAFETY: a new block with room for the surroundings.
     unsafe { block.surround(hooked.id, n, serial) };
     Some(block)
 }
@@ -132,30 +130,30 @@ fn address(block: Option<Block>) -> *mut c_void {
 
 impl Backend for Freely {
     unsafe fn malloc(ctx: *mut c_void, n: usize) -> *mut c_void {
-        // SAFETY: our context; VTABLE-1.
+        // SAFETY: the hooks' context; VTABLE-1 holds for the table under them.
         let block = unsafe { allocate(ctx, n, |inner, all| (inner.malloc)(inner.ctx, all)) };
         if let Some(block) = block {
-            // SAFETY: its own bytes.
+            // SAFETY: within the block.
             unsafe { block.clean(0, n) };
         }
         address(block)
     }
 
     unsafe fn calloc(ctx: *mut c_void, nelem: usize, elsize: usize) -> *mut c_void {
-        // A product that is too large does not get here by the exported names.
+        // Exported functions refuse too large products before.
         let Some(n) = nelem.checked_mul(elsize) else {
             return errno::no_memory();
         };
-        // SAFETY: our context; VTABLE-1.
+        // SAFETY: the hooks' context; VTABLE-1 holds for the table under them.
         address(unsafe { allocate(ctx, n, |inner, all| (inner.calloc)(inner.ctx, 1, all)) })
     }
 
     unsafe fn realloc(ctx: *mut c_void, p: *mut c_void, n: usize) -> *mut c_void {
         if p.is_null() {
-            // SAFETY: the caller's own promises.
+            // SAFETY: the same contract.
             return unsafe { Freely::malloc(ctx, n) };
         }
-        // SAFETY: our context.
+        // SAFETY: the hooks' context.
         let hooked = unsafe { Hooked::of(ctx) };
         let old = Block::at(p.cast());
         check(old, hooked.id, c"_PyMem_DebugRawRealloc");
@@ -165,10 +163,10 @@ impl Backend for Freely {
         }
         let size = old.size();
         let old_serial = if old.style().serial { old.serial() } else { 0 };
-        // SAFETY: whole, as was just seen.
+        // SAFETY: an intact block, by the check above.
         let ends = unsafe { Ends::put_aside(old) };
         let inner = hooked.inner();
-        // SAFETY: VTABLE-1.
+        // SAFETY: VTABLE-1 holds for the table under the hooks.
         let raw = unsafe { (inner.realloc)(inner.ctx, old.raw().cast(), n + overhead) };
         let (block, now, serial) = if raw.is_null() {
             (old, size, old_serial)
@@ -176,15 +174,15 @@ impl Backend for Freely {
             let serial = SERIAL.fetch_add(1, Relaxed) + 1;
             (Block::within(raw.cast()), n, serial)
         };
-        // SAFETY: there is room for it, new or as it was.
+        // SAFETY: the block, new or old, has room for the surroundings.
         unsafe { block.surround(hooked.id, now, serial) };
-        // SAFETY: as above.
+        // SAFETY: the block has room for the ends.
         unsafe { ends.put_back(block, now) };
         if raw.is_null() {
             return errno::no_memory();
         }
         if n > size {
-            // SAFETY: its own bytes.
+            // SAFETY: within the block.
             unsafe { block.clean(size, n) };
         }
         block.data().cast()
@@ -194,14 +192,14 @@ impl Backend for Freely {
         if p.is_null() {
             return;
         }
-        // SAFETY: our context.
+        // SAFETY: the hooks' context.
         let hooked = unsafe { Hooked::of(ctx) };
         let block = Block::at(p.cast());
         check(block, hooked.id, c"_PyMem_DebugRawFree");
-        // SAFETY: whole, as was just seen, and given up by the caller.
+        // SAFETY: an intact block, by the check above, which the caller frees.
         unsafe { block.kill() };
         let inner = hooked.inner();
-        // SAFETY: VTABLE-1.
+        // SAFETY: VTABLE-1 holds for the table under the hooks.
         unsafe { (inner.free)(inner.ctx, block.raw().cast()) };
     }
 }
@@ -241,7 +239,7 @@ fn check_gil(function: &CStr) {
     }
 }
 
-/// Ends the process if the block is not as it must be.
+/// Ends the process if the block is corrupted.
 fn check(block: Block, id: u8, function: &CStr) {
     let Some(damage) = block.corruption(id) else {
         return;

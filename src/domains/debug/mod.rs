@@ -1,6 +1,5 @@
-//! The debug hooks: tables that stand over whatever is in a domain, surround
-//! every block with bytes nobody may change, and look at them when it comes
-//! back.
+//! The debug hooks: tables over those of the domains. They surround every block with bytes that must
+//! not change, and check them when the block is freed.
 //!
 //! ```text
 //!          -16        -8  -7            p                 p+n        p+n+8
@@ -9,16 +8,14 @@
 //!    | byte 1st  | 'm'  |   7 bytes    |         |  8 bytes  |  number   |
 //!    |           | 'o'  |              |         |           | (to 3.7)  |
 //!    +-----------+------+--------------+-- ... --+-----------+-----------+
-//!    |<- what the table below handed out                               ->|
+//!    |<- block of the table under the hooks                            ->|
 //! ```
 //!
-//! New bytes are filled with CLEAN, but for calloc's; all of a block that is
-//! freed with DEAD, these surroundings too. What each version writes is in
-//! `compat.rs`. A block that was changed where it must not be, or comes back by
-//! another domain, is described on stderr (`dump`), and the process ends as
-//! CPython ends it.
+//! New bytes are filled with CLEAN, except calloc's; a freed block with DEAD, its surroundings too.
+//! `compat.rs` has the values of each version. A block whose surroundings were changed, or that is
+//! freed in another domain, is described on stderr (`dump`), and the process ends as CPython ends it.
 //!
-//! - `block`: the layout, and the look at it
+//! - `block`: the layout, and its check
 //! - `dump`: the description
 //! - `hooks`: the tables
 

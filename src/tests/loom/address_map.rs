@@ -1,5 +1,5 @@
-//! The address map: whoever finds an arena finds all of its record, and whoever has a
-//! block finds its class.
+//! The page map: a thread that finds an arena sees its whole record, and a thread that has a block
+//! finds its class.
 
 use crate::arena::Arena;
 use crate::arena::chunk::Chunk;
@@ -15,7 +15,7 @@ use crate::sync::{
 use core::ptr::{self, NonNull};
 use std::rc::Rc;
 
-/// Chunk and a record for an arena, at the same place in every order.
+/// A chunk and a record for an arena, at the same address in every order.
 #[derive(Clone, Copy)]
 struct Place(NonNull<Arena>, Chunk);
 
@@ -27,16 +27,16 @@ impl Place {
 
     /// The record, without an arena.
     fn clean(self) -> (&'static Arena, Chunk) {
-        // SAFETY: mapped for it, and no model is under way that has it.
+        // SAFETY: mapped for it; no other model is under way.
         unsafe { self.0.write_bytes(0, 1) };
-        // SAFETY: all zero is a record without an arena.
+        // SAFETY: zeroed memory is a record without an arena.
         (unsafe { self.0.as_ref() }, self.1)
     }
 }
 
-// SAFETY: loom's threads all run on one thread.
+// SAFETY: all of loom's threads run on one thread.
 unsafe impl Send for Place {}
-// SAFETY: as above.
+// SAFETY: all of loom's threads run on one thread.
 unsafe impl Sync for Place {}
 
 fn is_found(arena: &'static Arena) -> bool {
@@ -44,7 +44,7 @@ fn is_found(arena: &'static Arena) -> bool {
         .is_some_and(|found| ptr::eq(found, arena))
 }
 
-/// A thread adds an arena, another looks it up; `neighbours` were there before.
+/// A thread adds an arena while another looks it up, next to existing `neighbours`.
 fn add_and_look_up(neighbours: &'static [Place]) {
     let place = Place::new();
     model(Some(2), move || {
@@ -76,7 +76,7 @@ fn whoever_finds_an_arena_finds_its_record_filled() {
     add_and_look_up(&[]);
 }
 
-/// The leaf is there already: it is the arena's entry that publishes the record.
+/// The leaf exists already: the arena's entry publishes the record.
 #[test]
 fn the_same_where_there_is_a_leaf() {
     add_and_look_up(std::vec![Place::new()].leak());
@@ -102,7 +102,7 @@ fn two_arenas_that_need_the_same_leaf_both_have_it() {
     });
 }
 
-/// The block goes from one thread to the other by the program's own means.
+/// The program hands the block from one thread to the other.
 #[test]
 fn whoever_has_a_block_finds_its_class() {
     let place = Place::new();

@@ -1,4 +1,4 @@
-//! The helper thread: one at the most, and gone when a fork has stopped it.
+//! The helper thread: at most one, and ended when a fork has stopped it.
 
 use crate::os::forker::{self, Turn};
 use crate::os::helper::Helper;
@@ -6,7 +6,7 @@ use crate::sync::execution::{model, spawn};
 use crate::sync::threads::{forget_all, running};
 use std::boxed::Box;
 
-/// As `decay::work`: some rounds, then it leaves.
+/// Like `decay::work`: some rounds, then it leaves.
 fn work(helper: &Helper) {
     if helper.sleep(1) {
         helper.leave(|| true);
@@ -35,7 +35,7 @@ fn a_fork_finds_no_thread() {
         assert!(helper.start());
         let forks = spawn(move || fork(helper));
         assert!(helper.start());
-        assert!(running() <= 1, "one at the most");
+        assert!(running() <= 1, "at most one");
         forks.join().unwrap();
         fork(helper);
     });

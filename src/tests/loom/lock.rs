@@ -1,5 +1,5 @@
-//! The lock: one thread at a time, nobody sleeps for ever, the thread that forks is let
-//! through, and what is borrowed from a fork comes back to it, or is poisoned in the child.
+//! The lock: one owner at a time, no thread sleeps for ever, the forking thread passes, and a borrowed
+//! lock is returned to its fork or poisoned in the child.
 
 use crate::os::forker::{self, SLEEPS, Turn};
 use crate::os::lock::Lock;
@@ -60,7 +60,7 @@ fn who_only_tries_takes_it_alone_or_not_at_all() {
 
 type Pair = [Lock<Cell<u32>>; 2];
 
-/// What `background/fork.rs` does around a fork, in small: `copied` stands for the copy.
+/// The steps of `background/fork.rs` around a fork; `copied` runs in place of the copy.
 fn fork(locks: &Pair, copied: impl FnOnce()) {
     assert!(matches!(forker::begin(u64::MAX), Turn::Own));
     for lock in locks {
@@ -73,8 +73,8 @@ fn fork(locks: &Pair, copied: impl FnOnce()) {
     forker::end();
 }
 
-/// Two threads fork, a third takes both locks in their order: each fork finds both
-/// values equal, and its own calls in between are let through.
+/// Two threads fork while a third takes both locks in order: each fork finds both values equal, and
+/// its own calls in between pass.
 #[test]
 fn a_fork_holds_all_locks_and_passes_itself() {
     SLEEPS.set(false);
@@ -103,7 +103,7 @@ fn a_fork_holds_all_locks_and_passes_itself() {
     });
 }
 
-/// Of several that sleep on a lock one is woken: if that is the fork, it wakes the next.
+/// One of several sleeping threads is woken: if that is the fork, it wakes the next.
 #[test]
 fn a_fork_that_has_slept_wakes_others() {
     SLEEPS.set(false);
@@ -126,8 +126,7 @@ fn a_fork_that_has_slept_wakes_others() {
     });
 }
 
-/// A fork whose handlers wait for a thread that needs both locks: it borrows them, and each
-/// comes back.
+/// A fork whose handlers wait for a thread that needs both locks: the thread borrows and returns them.
 #[test]
 fn a_fork_may_wait_for_a_thread_that_needs_its_locks() {
     model(Some(2), || {
@@ -146,7 +145,7 @@ fn a_fork_may_wait_for_a_thread_that_needs_its_locks() {
     SLEEPS.set(false);
 }
 
-/// The fork ends while a thread has a lock of it.
+/// The fork ends while a thread has borrowed a lock of it.
 #[test]
 fn a_lock_that_is_lent_beyond_the_fork_is_open_in_the_end() {
     model(Some(3), || {
@@ -166,8 +165,8 @@ fn a_lock_that_is_lent_beyond_the_fork_is_open_in_the_end() {
     SLEEPS.set(false);
 }
 
-/// A fork that has interrupted its thread while that held a lock: it gets the other one or
-/// gives up, and the one that was held is opened by the interrupted code only.
+/// A fork that interrupted its thread, which held a lock: the fork gets the other lock or gives up, and
+/// only the interrupted code opens the held one.
 #[test]
 fn a_fork_leaves_what_its_thread_holds() {
     model(Some(2), || {
@@ -178,7 +177,7 @@ fn a_fork_leaves_what_its_thread_holds() {
         let works = spawn(move || {
             let second = other[1].lock();
             second.set(second.get() + 1);
-            // The other order than the fork's: it must not wait without end.
+            // In the opposite order of the fork, which must not wait for ever.
             if let Some(first) = other[0].try_lock() {
                 first.set(first.get() + 1);
             }

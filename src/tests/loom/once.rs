@@ -1,4 +1,4 @@
-//! What is done once is done for every thread that goes on.
+//! Work that is done once is done before any thread continues.
 
 use crate::os::once::Once;
 use crate::sync::Cell;

@@ -1,5 +1,5 @@
-//! Free pages go back while pools change hands: who purges finds out which lock guards
-//! a pool by looks without one.
+//! Free pages are purged while pools change their owner: the purging thread finds the lock of a pool
+//! by reads without a lock.
 
 use super::Own;
 use crate::base::size_class::SizeClass;
@@ -9,7 +9,7 @@ use crate::pool::shard::Shard;
 use crate::sync::execution::{model, spawn};
 use core::ptr;
 
-/// A pool that has just become `shard`'s and `class`'s, and one of its blocks.
+/// A pool that was assigned to `shard` and `class`, and one of its blocks.
 fn begin(heap: &Heap, shard: Shard, class: SizeClass) -> (&'static Pool, *mut u8) {
     let used = heap.used(shard, class);
     let pool = heap.begin_pool(&used, shard, class, false).unwrap();
@@ -25,7 +25,7 @@ fn end(heap: &Heap, shard: Shard, class: SizeClass, (pool, block): (&'static Poo
     heap.end_pool(&used, pool);
 }
 
-/// The pool goes from one shard to another, and back to the first in another class.
+/// The pool is assigned to another shard, then to the first one in another class.
 #[test]
 fn a_pool_is_purged_under_the_lock_that_guards_it() {
     model(Some(2), || {
