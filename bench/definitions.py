@@ -187,7 +187,8 @@ BENCHMARKS = [
         "while memory is returned?", "30 min", read=pattern, quick=("scale=0.01", "idle=0.0"),
         programs={label: [own("memory/" + words[0])] + list(words[1:])
                   for label, words in PATTERNS.items()},
-        sides=(STOCK, OBMALLOC, NO_THREAD), interpreters="3.11", rounds=3, sample=True, repeats={"latency": 3},
+        sides=(STOCK, OBMALLOC, NO_THREAD), interpreters="3.11", rounds=3, sample=True,
+        repeats={"latency": 3},
         environment={"PYTHONHASHSEED": "0"}),
     Benchmark(
         "lock_time", "How long is a lock held while free pages are returned to the kernel?",

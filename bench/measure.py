@@ -96,7 +96,8 @@ def callgrind(command, out=os.devnull, options=(), **more):
     environment = {"PATH": os.defpath, "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "0",
                    "PYTHONDONTWRITEBYTECODE": "1"}
     environment.update(more)
-    valgrind = [shutil.which("valgrind") or "valgrind", "--tool=callgrind", "--callgrind-out-file=" + out]
+    valgrind = [shutil.which("valgrind") or "valgrind", "--tool=callgrind",
+                "--callgrind-out-file=" + out]
     result = subprocess.run(valgrind + list(options) + command, env=environment, cwd=hosts.ROOT,
                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                             stderr=subprocess.PIPE, universal_newlines=True)

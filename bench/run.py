@@ -102,11 +102,13 @@ def arguments():
                         help="versions, distribution or paths (each benchmark has its own)")
     parser.add_argument("--relinked", default="", metavar="LIST", help="versions that are linked "
                         "twice, with CPython's obmalloc.o and with ours")
-    parser.add_argument("--only", default="", metavar="LIST", help="programs with these in the name")
+    parser.add_argument("--only", default="", metavar="LIST",
+                        help="programs with these in the name")
     parser.add_argument("--side", action="append", default=[], metavar="SIDE",
                         help="one more: %s, or NAME:VARIABLE=VALUE,..." % ", ".join(EXTRA))
     parser.add_argument("--rounds", type=int, default=0, help="of all sides")
-    parser.add_argument("--jobs", type=int, default=2, help="callgrind runs at a time (%(default)s)")
+    parser.add_argument("--jobs", type=int, default=2,
+                        help="callgrind runs at a time (%(default)s)")
     parser.add_argument("--record", action="store_true", help="keep the result in bench/results")
     parser.add_argument("--strict", action="store_true", help="fail if a threshold is exceeded")
     options = parser.parse_args()

@@ -43,7 +43,8 @@ def installed():
     if not os.path.exists(PYTHON):
         commands.insert(0, [sys.executable, "-m", "venv", os.path.join(FOLDER, "tools")])
     for command in commands:
-        result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                text=True)
         if result.returncode != 0:
             print("skip: %s" % (result.stdout.strip().splitlines() or ["pip"])[-1])
             return False

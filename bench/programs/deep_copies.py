@@ -1,4 +1,4 @@
-"""copy.deepcopy: nested dicts, lists and tuples, and the memo that it keeps."""
+"""copy.deepcopy: nested dicts, lists and tuples, and the memo of deepcopy."""
 
 import copy
 

@@ -3,10 +3,9 @@
     growing.py CASE SHARE       prints {"right": ..., "seconds": ...}
     growing.py                  prints the names of the cases
 
-What grows in steps is reallocated at each step, and moves from one size class to the
-next, then out of the pools: the seams where an allocator loses what it gained. The
-time is this process's own (user and system), measured from inside, so that the start of
-the interpreter is not in it.
+The memory is reallocated at each step, moves from one size class to the next, then out of the
+pools: the transitions where an allocator can lose time. The time is this process's own (user
+and system), measured from inside, without the start of the interpreter.
 """
 
 import io
@@ -25,7 +24,7 @@ def items(length):
 
 
 def items_in_turn(count, length):
-    """No list finds the memory behind its own free: the others grow as well."""
+    """No list can grow in place, because the others grow as well."""
     grown = [[] for _ in range(count)]
     for number in range(length):
         for one in grown:
@@ -61,7 +60,7 @@ def table(length):
     return grown
 
 
-# name: what grows, the same made in one step, how often it grows (about 0.1 s)
+# name: grows in steps, built in one step, repetitions (about 0.1 s)
 CASES = {
     "list to 150": (lambda: items(150), lambda: list(range(150)), 16000),
     "list to 4000": (lambda: items(4000), lambda: list(range(4000)), 600),

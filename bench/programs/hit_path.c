@@ -1,9 +1,8 @@
-/* One malloc and one free that hit, N times: the program that
- * bench/instructions.py counts under callgrind.
+/* One malloc and one free that hit, N times: the program that bench/instructions.py counts
+ * under callgrind.
  *
- * Linked against libobmalloc.so, with no CPython in the process: then the
- * library serves PyObject_* itself. Run with two different N; what a run costs
- * besides the loop falls out of the difference. */
+ * Linked with libobmalloc.so, without CPython in the process, so the library serves
+ * PyObject_* itself. The difference of two runs with different N contains the loop only. */
 #include <stddef.h>
 #include <stdlib.h>
 

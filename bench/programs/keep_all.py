@@ -1,4 +1,4 @@
-"""Makes small objects of mixed sizes and never frees one of them."""
+"""Builds small objects of mixed sizes and frees none of them."""
 
 import os
 import sys

@@ -36,12 +36,12 @@ static void fill(void)
 static int stays(uintptr_t p, int pattern)
 {
     uintptr_t page = p % POOL / PAGE, last = (p + SIZE - 1) % POOL / PAGE;
-    if (pattern == 1) /* what reaches into the next page would keep that */
+    if (pattern == 1) /* a block that reaches into the next page would keep it */
         return page % 2 == 0 && last == page;
     return pattern == 0 || last == 0;
 }
 
-/* Nanoseconds per pool of a trim, after what does not stay was freed. */
+/* Nanoseconds per pool of a trim, after the blocks that are not kept were freed. */
 static double round_of(int pattern, double *mib)
 {
     fill();

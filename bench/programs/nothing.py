@@ -1,2 +1,2 @@
-"""Start-up and the end, nothing between."""
+"""Start and end of the interpreter."""
 pass

@@ -1,8 +1,7 @@
-"""Reads the standard library's own source, makes an index of it, keeps the index.
+"""Reads the source of the standard library and builds an index of it.
 
-A real program in small: files, syntax trees, objects of a class with slots, dicts,
-sorting, JSON there and back; nearly all of what it makes is dropped on the way. Its
-result depends on the interpreter and its library, and on nothing else.
+Files, syntax trees, objects of a class with slots, dicts, sorting, JSON and back; nearly all
+objects are dropped on the way. The result depends on the interpreter and its library only.
 """
 
 import ast

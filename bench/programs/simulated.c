@@ -1,5 +1,5 @@
-/* The clock that a benchmark reads under callgrind (the benchmark `simulated`): what runs between
- * two readings is counted, what runs before and after is not. */
+/* The clock that a benchmark reads under callgrind (the benchmark `simulated`): instructions
+ * between two readings are counted, those before and after are not. */
 #include <time.h>
 #include <valgrind/callgrind.h>
 

@@ -1,4 +1,4 @@
-"""Objects that live for a moment: instances with slots, floats, strings, tuples."""
+"""Short-lived objects: instances with slots, floats, strings, tuples."""
 
 
 class Point:

@@ -1,4 +1,4 @@
-"""Trees of nodes and of dicts: built, asked, dropped as a whole, again and again."""
+"""Trees of nodes and of dicts: built, traversed and dropped as a whole, again and again."""
 
 
 class Node:

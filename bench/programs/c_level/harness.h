@@ -33,14 +33,14 @@ struct row {
     void (*run)(const struct row *row, size_t rounds);
     size_t rounds;      /* of a full run: 50 to 200 ms */
     int size;           /* of the blocks, where they are of one size */
-    int how;            /* what the workload makes of it */
+    int how;            /* an option of the workload */
     int threads;        /* that allocate or free at the same time; 0 means one */
 };
 
 extern const struct row batch_rows[], live_rows[], resize_rows[], thread_rows[];
 
-/* The measured part of a run is between these two; `operations` are what the time
- * is divided by. */
+/* The measured part of a run is between these two; the time is divided by
+ * `operations`. */
 void begin(void);
 void end(size_t operations);
 
@@ -51,13 +51,13 @@ void give_up(const char *what) __attribute__((noreturn));
 
 typedef uint64_t word __attribute__((may_alias, aligned(1)));
 
-/* What was written, and what was found again; a thread has its own. */
+/* Sums of the written and of the read words, for each thread. */
 struct tally {
     uint64_t written, found;
 };
 
-/* Adds a tally that is complete to the program's answer. By value: what never has an
- * address can stay in registers over the calls. */
+/* Adds a complete tally to the program's answer. By value: a variable without an address can
+ * stay in registers across the calls. */
 void answer(struct tally tally);
 
 static inline void mark(struct tally *tally, void *p, size_t n, uint64_t number)

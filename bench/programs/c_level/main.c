@@ -5,7 +5,7 @@
  *                             the processors, operations, the check value, peak RSS
  *                             in KiB, the file that the allocator comes from
  *
- * Exit status 1: a block did not hold what was written to it, or there was none. */
+ * Exit status 1: a block did not hold what was written to it, or an allocation failed. */
 #define _GNU_SOURCE
 #include "harness.h"
 

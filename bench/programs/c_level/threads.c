@@ -10,8 +10,8 @@
 
 enum { MOST = 4, LIVE = 1000, LINE = 64, RING = 1024, HANDFUL = 32 };
 
-/* A bounded queue of one writer and one reader. The counters only grow, and what one
- * end writes shares no cache line with what the other one does. */
+/* A bounded queue of one writer and one reader. The counters only grow, and the
+ * two ends write to different cache lines. */
 struct ring {
     alignas(LINE) atomic_size_t put;
     alignas(LINE) atomic_size_t got;

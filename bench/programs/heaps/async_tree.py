@@ -1,7 +1,7 @@
-"""Trees of tasks: each gathers six of the next level, and nobody waits for anything.
+"""Trees of tasks: each gathers six of the next level, and none waits for I/O.
 
-`wide` runs small trees again and again (three levels, 259 tasks), `deep` a few large
-ones (five levels, 9331 tasks), of which all are alive when the first leaf runs.
+`wide` runs small trees again and again (three levels, 259 tasks), `deep` a few large ones (five
+levels, 9331 tasks), all of whose tasks are alive when the first leaf runs.
 """
 
 import asyncio

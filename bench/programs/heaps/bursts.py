@@ -1,8 +1,7 @@
 """200 000 tuples built and dropped, fifty times.
 
-An allocator that gives the memory back between the bursts has to ask for it again: a
-page fault for each page. One that keeps a place for each block that is free has to
-find it fifty times.
+An allocator that returns the memory between the bursts has to map it again, with a page fault
+for each page. One that links the free blocks has to walk the links fifty times.
 """
 
 from phases import phase, report, scaled

@@ -1,9 +1,9 @@
-"""Trees, instances, dicts and lists of tuples, built to some ten thousand objects and
-dropped, again and again.
+"""Trees, instances, dicts and lists of tuples, built up to ten thousand objects and dropped, again
+and again.
 
-Nothing of a round stays. First there is nothing else in the process (`alone`); then a
-large heap stands beside and stays as it is (`beside`); then a random half of that heap
-has gone, and what the rounds make has to live in the holes (`holes`).
+Nothing of a round is kept. In `alone` the process has no other objects; in `beside` it has a
+large heap that does not change; in `holes` a random half of that heap is free, and the rounds
+allocate in the gaps.
 """
 
 import random
@@ -15,7 +15,7 @@ DEPTH = 12
 
 
 class Node:
-    """A node of a binary tree, as small as instances get."""
+    """A node of a binary tree, the smallest kind of instance."""
     __slots__ = ("left", "right")
 
     def __init__(self, depth):
@@ -27,7 +27,7 @@ class Node:
 
 
 class Person:
-    """An instance with a dict, as most are."""
+    """An instance with a dict."""
 
     def __init__(self, number):
         self.name = "person %d" % number
@@ -65,7 +65,7 @@ def churn(name):
 
 
 def live(number):
-    """A piece of the heap that stays: four blocks of four sizes, or five."""
+    """A piece of the heap that is kept: four blocks of four sizes, or five."""
     return {"number": number, "name": "live %d" % number, "at": (number, number * 0.5)}
 
 

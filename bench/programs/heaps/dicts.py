@@ -1,8 +1,8 @@
-"""600 000 dicts with a list and a tuple each: a large heap that stays.
+"""600 000 dicts with a list and a tuple each: a large heap that is kept.
 
-They are built, visited by the collector (three times, the median counts), read in the
-order in which they were made, and dropped. Building asks the allocator for a block at
-every step; the collector and the reader never ask it, they feel where it has put them.
+They are built, visited by the collector (three times, the median counts), read in the order in
+which they were built, and dropped. Building allocates at every step; the collector and the
+reader do not allocate, so they show the effect of the blocks' places only.
 """
 
 import gc

@@ -1,9 +1,8 @@
-"""Objects made by one thread and dropped by another.
+"""Objects allocated by one thread and freed by another.
 
-Two producers make parcels of mixed objects, two consumers open and drop them: every
-block is freed by a thread that has not asked for it, so what one thread has at hand
-runs empty while another's overflows. At most 32 parcels are under way: who takes one
-hands its ticket back.
+Two producers build parcels of mixed objects, two consumers open and drop them. Every block is
+freed by a thread that did not allocate it, so the cache of one thread runs empty while that of
+another overflows. Tickets limit the parcels under way to 32.
 """
 
 import queue

@@ -1,7 +1,7 @@
-"""A bit of everything that programs do: source, JSON, pickles, expressions, text.
+"""Several kinds of work: syntax trees, JSON, pickles, regular expressions, text.
 
-Each phase makes what the next may take: the syntax trees of some modules of the standard
-library become the records that go through JSON and pickle and end as lines of text.
+Each phase builds the input of the next: the syntax trees of some modules of the standard
+library become records, which go through JSON and pickle and end as lines of text.
 """
 
 import ast

@@ -1,7 +1,7 @@
-"""A worker process that gets huge tasks and small ones by turns, as in a task queue.
+"""A worker process of a task queue that gets large and small tasks in turn.
 
-A huge task builds a million objects and drops them; then come two seconds of small
-tasks, and of each of those a line of the log stays.
+A large task builds a million objects and drops them; then come two seconds of small tasks, of
+each of which a line of the log is kept.
 """
 
 import time

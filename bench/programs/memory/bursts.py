@@ -1,7 +1,7 @@
-"""Three million objects in bursts of 2000, of each of which 20 consecutive ones stay.
+"""Three million objects in bursts of 2000, of which 20 consecutive ones are kept.
 
-As a server does that keeps a little of each request. What stays lies close together,
-so most pages become free.
+This is a server that keeps a little of each request. The kept objects are close together, so
+most pages become free.
 """
 
 import pattern

@@ -1,7 +1,7 @@
-"""A cache of at most 60 MB that forgets what was not used for longest.
+"""A cache of at most 60 MB with least-recently-used eviction.
 
-The values have another size in each phase, so what one phase has freed does not fit the
-next; the keys looked for change all the time.
+The values have another size in each phase, so the blocks that one phase has freed do not fit
+the next; the requested keys change all the time.
 """
 
 import random
@@ -11,7 +11,7 @@ import pattern
 
 LIMIT = 60e6
 SIZES = (80, 300, 40, 450, 120, 200)
-HEAD = 100      # about what an entry needs beside its value
+HEAD = 100      # an entry's approximate size besides its value
 
 
 def main():

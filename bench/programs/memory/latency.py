@@ -1,13 +1,13 @@
-"""How long small tasks take, each of them, while much memory goes back to the kernel.
+"""How long single small tasks take while much memory is returned to the kernel.
 
-Tasks of some 100 microseconds, one after the other for `seconds`. Between two of them,
-every second, 300 000 objects are dropped, all but 1 %: that itself is not in any task's
-time, but the return of the memory falls into the tasks that follow. The collector is
-off, whose pauses would be all that one sees.
+Tasks of about 100 microseconds, one after the other for `seconds`. Every second, between two
+tasks, 300 000 objects are dropped, all but 1 %. The drop is in no task's time, but the return
+of the memory falls into the tasks that follow. The collector is off, because its pauses would
+hide everything else.
 
-CPU time of the same tasks beside: on a busy machine the longest tasks are those that
-the scheduler has interrupted, with any allocator. (It does not show what waiting for a
-lock costs; wall time does.)
+The CPU time of the same tasks is measured as well: on a busy machine the longest tasks are
+those that the scheduler has interrupted, with any allocator. CPU time does not contain the wait
+for a lock; wall time does.
 """
 
 import gc
@@ -37,7 +37,7 @@ def thin_out(things):
 
 
 def percentiles(what, times):
-    """In microseconds, by name."""
+    """{name: microseconds}"""
     times.sort()
     return {what + name: 1e6 * times[min(len(times) - 1, int(len(times) * share))]
             for name, share in (("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("max", 1))}

@@ -1,7 +1,7 @@
-"""Rows loaded from a database as objects with a __dict__, looked at, and dropped.
+"""Rows of a database as objects with a __dict__, loaded, read and dropped.
 
-150 000 rows of text, numbers and times, three times, as a report that runs now and then
-in a process that goes on.
+150 000 rows of text, numbers and times, three times: a report that runs now and then in a
+long-lived process.
 """
 
 import datetime

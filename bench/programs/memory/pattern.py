@@ -21,7 +21,7 @@ clock = time.perf_counter
 
 
 class Settings:
-    """The numbers given on the command line, else those the program names."""
+    """The numbers of the command line, or the program's defaults."""
 
     def __init__(self, **defaults):
         self.scale, self.idle = 1.0, 2.0
@@ -56,7 +56,7 @@ def rss():
 
 
 def begin():
-    """Takes the figures from which `report` counts."""
+    """Returns the figures at the start."""
     random.seed(SEED)
     gc.collect()
     return {"base": rss(), "began": time.monotonic()}
@@ -74,7 +74,7 @@ def idle(figures, settings):
 
 def report(figures, right):
     """Prints the line that the driver reads; exits with a message if the result is wrong."""
-    import json     # not earlier: it would be in the figures
+    import json     # here, so that it is not in the figures
     print(json.dumps(figures))
     sys.stdout.flush()
     if not right:
@@ -82,9 +82,9 @@ def report(figures, right):
 
 
 def built(count, make, figures):
-    """[make(0), make(1), ...], and what is in memory then, in the figures.
+    """[make(0), make(1), ...]; the resident memory afterwards becomes a figure.
 
-    The list is there in its whole length from the start: one that grows would be moved.
+    The list has its whole length from the start, because a growing list would be moved.
     """
     things = [None] * count
     for number in range(count):
@@ -94,12 +94,12 @@ def built(count, make, figures):
 
 
 def touched(things):
-    """KiB of the pages on which these objects begin: no allocator can be with less."""
+    """KiB of the pages on which these objects begin: the least that any allocator needs."""
     return len({id(one) // PAGE for one in things}) * PAGE // 1024
 
 
 class Record:
-    """An object with slots, as small as instances get."""
+    """An object with slots, the smallest kind of instance."""
     __slots__ = ("number", "name", "next", "size", "flag")
 
     def __init__(self, number):
@@ -110,7 +110,7 @@ class Record:
 
 
 def mixed(number):
-    """An object of one of six kinds, sizes from 32 to some 240 bytes, about 100 on average."""
+    """An object of one of six kinds, sizes from 32 to about 240 bytes, about 100 on average."""
     kind = number % 6
     if kind == 0:
         return (1, 2, 3, number % 200)

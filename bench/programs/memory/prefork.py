@@ -1,9 +1,9 @@
 """A server that loads two million objects, drops some of them, and forks.
 
-The child makes 23 MiB of objects of its own. Each that is put between its parent's
-objects makes a page its own that was shared: what counts is how much private memory the
-child has got from that (Private_Dirty). The collector is switched off and frozen before
-the fork, as servers do that care.
+The child allocates 23 MiB of objects. Each one that is placed between the parent's objects
+makes a shared page private to the child, so the figure is the growth of the child's private
+memory (Private_Dirty). The collector is off and frozen before the fork, as in servers that
+are tuned for it.
 """
 
 import gc
@@ -18,13 +18,13 @@ SIZE = 96       # bytes of each of the child's objects, in pools
 
 
 def private():
-    """KiB that this process shares with no other and has written."""
+    """KiB of written pages that this process shares with no other."""
     return pattern.field("/proc/self/smaps_rollup", "Private_Dirty")
 
 
 def child(count):
-    """What the child does, and by how many KiB its private memory grows from that."""
-    private()       # once for nothing: so that reading is not in the difference
+    """The child's work; returns the growth of its private memory in KiB."""
+    private()       # once, so that the memory for reading is not in the difference
     own = [None] * count
     before = private()
     for number in range(count):

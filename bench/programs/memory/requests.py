@@ -1,8 +1,8 @@
-"""A server under a load that comes and goes; 1 % of what a request makes stays for a while.
+"""A server under a rising and falling load; 1 % of each request's objects is kept for a while.
 
-The load is how many requests are under way at once, each with its objects alive: from a
-few to 120 and back, three times, with two quiet seconds after each wave. The rows that
-stay of a request, anywhere among the others, go when another 20 requests have ended.
+The load is the number of requests under way, each with its objects alive: from 4 to 120 and
+back, three times, with two idle seconds after each wave. The kept rows of a request, scattered
+among the others, are dropped when another 20 requests have ended.
 """
 
 import random
@@ -22,7 +22,7 @@ def request(number, settings):
 
 
 def end(under_way, sessions):
-    """The oldest request ends, and leaves some of its rows."""
+    """Ends the oldest request and keeps some of its rows."""
     rows, _ = under_way.popleft()
     sessions.append([row for row in rows if random.random() < 0.01])
 

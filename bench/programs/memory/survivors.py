@@ -1,8 +1,8 @@
-"""Three million small objects, all but a share of them dropped: `keep`.
+"""Three million small objects, of which a share is kept: `keep`.
 
-The survivors lie anywhere, the worst of cases for returning memory: with 10 % of them
-nearly every page still has one. With `row` they were made in a row, so many at a time,
-as what one request leaves.
+The survivors are scattered at random, the worst case for returning memory: at 10 % nearly every
+page has one. With `row`, `row` consecutive objects are kept at a time, as one request would
+leave them.
 """
 
 import random
@@ -11,7 +11,7 @@ import pattern
 
 
 def stays(settings, number):
-    """Whether an object stays. Takes from the random numbers, if there is no row."""
+    """Whether an object is kept. Draws a random number unless rows are kept."""
     if settings.row:
         return number % int(settings.row / settings.keep) < settings.row
     return random.random() < settings.keep
@@ -25,7 +25,7 @@ def main():
     for number in range(count):
         if not stays(settings, number):
             things[number] = None
-    # The long list goes, so that it is not in the figures.
+    # The long list is dropped, so that it is not in the figures.
     kept = [thing for thing in things if thing is not None]
     del things
     pattern.idle(figures, settings)

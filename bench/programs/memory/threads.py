@@ -1,7 +1,7 @@
 """Forty threads that build and drop objects of all sizes, and then wait.
 
-`threads=1` does the same work one after the other in a single thread. The difference is
-what an allocator leaves with each thread, beside its stack.
+`threads=1` does the same work sequentially in a single thread. The difference is the memory
+that an allocator keeps for each thread, besides its stack.
 """
 
 import threading
@@ -26,7 +26,7 @@ def churn(settings):
 
 
 def all_at_once(settings, answers):
-    """The work in threads of their own, all of which wait for the event returned."""
+    """Starts the work in threads, which wait for the returned event at their end."""
     start, end = threading.Barrier(WORKERS), threading.Event()
     done = threading.Barrier(WORKERS + 1)
 

@@ -1,9 +1,8 @@
 """200 000 tuples built and dropped, fifty times.
 
-An allocator that gives the memory back at once has to ask for it fifty times: a page
-fault for each page. The time is that of the fifty rounds alone. `large=1` makes
-them 50 MiB in each round; `collector=0` leaves out what the garbage collector
-needs, which is the same with any allocator.
+An allocator that returns the memory at once has to map it again fifty times, with a page fault
+for each page. Only the fifty rounds are timed. `large=1` makes them 50 MiB each; `collector=0`
+switches the garbage collector off, whose cost is the same with any allocator.
 """
 
 import gc
@@ -32,7 +31,7 @@ def main():
         gc.disable()
     before = resource.getrusage(resource.RUSAGE_SELF)
     wall, cpu = pattern.clock(), time.process_time()
-    # Nothing may be left of a round: an int in each arena would keep them all.
+    # Nothing of a round may be kept: an int in each arena would keep them all.
     right = True
     for _ in range(ROUNDS):
         right = one_round(count, settings.large) and right

@@ -1,10 +1,10 @@
-"""Has docutils make HTML of a manual of some hundred KiB of reStructuredText.
+"""Builds HTML from a manual of some hundred KiB of reStructuredText, by docutils.
 
     bench/programs/whole/build_manual.py [SHARE]
 
-The manual is made here, of the doc strings of some modules of the standard library: a
-section for each module, with a table of what it defines and a section for each of these.
-Its answer is the length of the HTML and its checksum.
+The manual consists of the doc strings of some modules of the standard library: a section for
+each module, with a table of its definitions and a section for each definition. The answer is
+the length of the HTML and its checksum.
 """
 
 import ast
@@ -18,7 +18,7 @@ from docutils.core import publish_string
 SHARE = float(sys.argv[1]) if len(sys.argv) > 1 else 1.0
 MODULES = ("argparse", "difflib", "inspect", "mailbox", "optparse", "smtplib", "subprocess",
            "tarfile", "turtle", "typing")
-SETTINGS = {"report_level": 3, "halt_level": 3}      # errors end it, warnings are not shown
+SETTINGS = {"report_level": 3, "halt_level": 3}      # stops at errors, hides warnings
 TABLE = """\
 .. list-table::
    :header-rows: 1
@@ -34,7 +34,7 @@ def title(text, line):
 
 
 def paragraphs(text):
-    """A doc string as paragraphs of plain words, of which the second is strong."""
+    """A doc string as paragraphs of plain words, the second word in bold."""
     for paragraph in re.split(r"\n\s*\n", text):
         words = [re.sub(r"([^A-Za-z0-9.,])", r"\\\1", word) for word in paragraph.split()]
         if len(words) > 1 and words[1].isalnum():

@@ -1,9 +1,9 @@
-"""Has mypy look at some modules of the standard library, without a cache.
+"""Checks the types of some modules of the standard library, by mypy without a cache.
 
     bench/programs/whole/check_types.py [SHARE]
 
-They are copied to a temporary folder under other names: mypy knows the stubs of the
-originals. Its answer is what mypy says, in short.
+They are copied to a temporary folder under other names, because mypy has stubs for the originals.
+The answer is a checksum of mypy's output.
 """
 
 import os
@@ -24,10 +24,10 @@ with tempfile.TemporaryDirectory(prefix="obmalloc-bench-") as folder:
         shutil.copy(os.path.join(os.path.dirname(os.__file__), module + ".py"),
                     "checked_%s.py" % module)
     names = sorted(os.listdir("."))
-    said, problem, status = mypy.api.run(["--cache-dir=" + os.devnull, "--check-untyped-defs",
+    output, problem, status = mypy.api.run(["--cache-dir=" + os.devnull, "--check-untyped-defs",
                                           "--no-error-summary"] + names)
     os.chdir(os.sep)
 print("status %d, %d lines, checksum %08x"
-      % (status, len(said.splitlines()), zlib.crc32(said.encode())))
+      % (status, len(output.splitlines()), zlib.crc32(output.encode())))
 if problem or status > 1:
-    sys.exit("mypy has not done its work: %s" % (problem or said))
+    sys.exit("mypy failed: %s" % (problem or output))

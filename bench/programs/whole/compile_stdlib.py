@@ -2,7 +2,7 @@
 
     bench/programs/whole/compile_stdlib.py [SHARE]
 
-Its answer is how many files there are, and the size of what they became.
+The answer is the number of files and the size of the compiled ones.
 """
 
 import compileall
