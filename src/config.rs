@@ -89,7 +89,7 @@ pub(crate) static SETTINGS: &[Setting] = table![
         values: "abort or report; abort",
         meaning: "what follows the line on stderr that a block was freed wrongly: the process ends, or the wrong call is left undone and the program goes on",
         apply: |value| {
-            invalid_free::set_go_on(value == b"report");
+            invalid_free::set_continue(value == b"report");
             matches!(value, b"abort" | b"report")
         },
     },

@@ -39,14 +39,14 @@
 //! | `base/` | the numbers (`layout`), size classes, CPython's tables (`vtable`), lists, callbacks, the order of the hit path's code |
 //! | `os/` | the kernel and the C library: mappings, locks, threads, files, output, the process and its cgroup |
 //! | `policy/` | what settings decide: limits, size policy, alignment, huge pages, copy-on-write after a fork |
-//! | `pool/` | a pool, its bitmap and pages, invalid frees, shards |
-//! | `arena/` | an arena and its record, chunks of address space, the page map, the set of usable arenas, metadata |
+//! | `pool/` | a pool and its owner, the bitmaps of its blocks and pages, invalid frees |
+//! | `arena/` | an arena's record and affinity, chunks of address space, the page map, the set of usable arenas, metadata |
 //! | `guard/` | sampled blocks beside inaccessible pages |
-//! | `heap/` | used pools of each class (`bin`), depots, blocks in and out, purging |
-//! | `tcache/` | magazines: the hit path; which thread has which (`registry`), counters |
+//! | `heap/` | the bin of each class (used pools, depot), batches in and out, purging |
+//! | `tcache/` | magazines: the hit path; which thread has which, and its shard (`registry`), counters |
 //! | `stats/`, `stats_page/` | statistics as numbers, JSON and text; the page that other processes read, heap snapshots |
 //! | `background/` | when free memory is returned (`decay`, `round`), fork handlers, what happens at the first block and at exit |
-//! | `object/` | malloc, calloc, realloc and free for every size and pointer; the fallback allocator |
+//! | `object` | malloc, calloc, realloc and free for every size and pointer; the fallback allocator |
 //! | `tools/` | the same where guarded blocks, memcheck or AddressSanitizer see each block |
 //! | `config` | settings |
 //! | `domains/` | RAW, MEM and OBJ with the library's own tables, debug hooks, allocator names |
@@ -61,15 +61,15 @@
 //! 1. The host's `PyObject_Malloc` calls the function in its table (a debug hook or
 //!    tracemalloc may be there), in the end `cpython::install`'s malloc.
 //! 2. [`object::malloc`]: 48 is small, a multiple of 16, and that is its class.
-//! 3. [`tcache::current::magazines`] reads the thread word;
-//!    [`Magazines::pop_small`](tcache::magazines::Magazines::pop_small) takes the block
+//! 3. [`tcache::magazine::current`] reads the thread word;
+//!    [`Magazines::pop_small`](tcache::magazine::Magazines::pop_small) takes the block
 //!    on top. Done: no lock, no call, no atomic read-modify-write (`make asm`
 //!    prints the instructions).
 //!
 //! *The magazine is empty:*
 //!
 //! 4. `object::miss`; a thread that has no magazines gets some
-//!    (`tcache::registry::mine`); [`Magazines::refill`](tcache::magazines::Magazines::refill).
+//!    (`tcache::registry::current`); [`Magazines::refill`](tcache::magazine::Magazines::refill).
 //! 5. [`Heap::refill`](heap::Heap::refill): a batch of blocks that another thread freed, if
 //!    the class's depot has one. Else [`Heap::take`](heap::Heap::take), under the class's lock
 //!    in the thread's shard: free blocks of the fullest used pools, in each the lowest
@@ -84,14 +84,14 @@
 //!
 //! *`PyObject_Free(p)`:*
 //!
-//! 1. `AddressMap::find_near`: one lookup says whether `p` is in a pool, and of which class.
+//! 1. `PageMap::find_near`: one lookup says whether `p` is in a pool, and of which class.
 //!    If not, the fallback allocator frees it.
-//! 2. [`Magazines::push`](tcache::magazines::Magazines::push). Done.
-//! 3. The magazine is full: [`Magazines::flush`](tcache::magazines::Magazines::flush)
-//!    gives its older batch back, [`Heap::flush`](heap::Heap::flush): to the depot. From
+//! 2. [`Magazines::push`](tcache::magazine::Magazines::push). Done.
+//! 3. The magazine is full: [`Magazines::flush`](tcache::magazine::Magazines::flush)
+//!    flushes its older batch, [`Heap::flush`](heap::Heap::flush): to the depot. From
 //!    there, when it is full, to the pools of their shard: [`Heap::give`](heap::Heap::give),
 //!    [`Pool::give`](pool::Pool::give): a bit each.
-//! 4. A pool's last block is back: the pool is returned to its arena
+//! 4. A pool's last block is free: the pool is returned to its arena
 //!    ([`Arenas::give_pool`](arena::set::Arenas::give_pool)). A wholly empty arena
 //!    is kept for the next peak, and returned to the kernel by time.
 //! 5. Some blocks of a page are free, then all: when they have been for a while, a second at
@@ -102,8 +102,8 @@
 //!
 //! | slot | set by | called when |
 //! |---|---|---|
-//! | `arena::chunk` `TELL` | `cpython`, for `PYTHONMALLOCSTATS` | an arena was added |
-//! | `tcache::registry` `TELL` | `background::init` | a thread with magazines has ended |
+//! | `arena::chunk` `ON_ARENA_ADDED` | `cpython`, for `PYTHONMALLOCSTATS` | an arena was added |
+//! | `tcache::registry` `ON_THREAD_EXIT` | `background::init` | a thread with magazines has ended |
 //! | `background::init` `FIRST_USE` | `cpython::attach` | the first block is allocated |
 //! | `stats_page` `HOST` | `cpython::state` | the host's version is written to the page |
 //! | `cpython::builtin` `CHANGED` | `cpython::dispatch` | the own tables were changed |

@@ -8,7 +8,7 @@ use std::vec::Vec;
 use crate::arena::page_map::MAP;
 use crate::base::size_class::{SizeClass, TABLE_LEN};
 use crate::heap::Heap;
-use crate::pool::shard::{SHARDS, Shard};
+use crate::pool::{SHARDS, Shard};
 #[cfg(feature = "model")]
 use crate::tcache::registry;
 
@@ -25,19 +25,19 @@ struct Sum {
 /// does: other threads may use the heap meanwhile.
 pub(crate) fn check_heap(heap: &Heap) {
     // The classes of packed domains last: the order of a shard's locks.
-    let of_lane = |shard| {
-        let those = |packed| SizeClass::all().filter(move |class| class.is_packed() == packed);
-        let classes = those(false).chain(those(true));
-        classes.map(move |class| (shard, class, heap.used(shard, class)))
+    let bins_of = |shard| {
+        let by_packed = |packed| SizeClass::all().filter(move |class| class.is_packed() == packed);
+        let classes = by_packed(false).chain(by_packed(true));
+        classes.map(move |class| (shard, class, heap.bin(shard, class)))
     };
-    let all: Vec<_> = heap.shards().flat_map(of_lane).collect();
+    let all: Vec<_> = heap.shards().flat_map(bins_of).collect();
     let arenas = heap.arenas.lock();
     arenas.check();
     let mut sums = [[Sum::default(); TABLE_LEN]; SHARDS];
-    let (mut claims, mut lands) = (Vec::new(), Vec::new());
-    for arena in arenas.with_land() {
-        lands.push(arena.base());
-        claims.extend(arena.affinity());
+    let (mut affinities, mut bases) = (Vec::new(), Vec::new());
+    for arena in arenas.mapped() {
+        bases.push(arena.base());
+        affinities.extend(arena.affinity());
         for pool in arena.pools().take(arena.len()) {
             let (base, class) = (pool.base(), pool.class());
             assert_eq!(MAP.find(base).class(), class, "MAP-1");
@@ -54,14 +54,14 @@ pub(crate) fn check_heap(heap: &Heap) {
             sum.resident += pool.resident().bytes();
         }
     }
-    for (shard, class, used) in &all {
-        used.check(*shard, *class);
-        used.depot.check(*class);
+    for (shard, class, bin) in &all {
+        bin.check(*shard, *class);
+        bin.depot.check(*class);
         let sum = Sum {
-            pools: used.pools(),
-            full: used.full(),
-            taken: used.taken(),
-            resident: used.resident(),
+            pools: bin.pools(),
+            full: bin.full(),
+            taken: bin.taken(),
+            resident: bin.resident(),
         };
         assert_eq!(
             sum,
@@ -69,17 +69,17 @@ pub(crate) fn check_heap(heap: &Heap) {
             "{shard:?} {class:?}"
         );
     }
-    let others = |n: usize| claims[n + 1..].contains(&claims[n]);
-    assert!(!(0..claims.len()).any(others), "AFFINITY-1");
-    lands.sort_unstable();
-    assert!(lands.windows(2).all(|pair| pair[0] < pair[1]), "CHUNK-1");
+    let others = |n: usize| affinities[n + 1..].contains(&affinities[n]);
+    assert!(!(0..affinities.len()).any(others), "AFFINITY-1");
+    bases.sort_unstable();
+    assert!(bases.windows(2).all(|pair| pair[0] < pair[1]), "CHUNK-1");
 }
 
 /// Asserts the invariants of the free blocks in magazines and depots (HEAP-1), and returns them,
 /// sorted. Called on the process's heap while no other thread is in a call.
 #[cfg(feature = "model")]
-pub(crate) fn at_hand(heap: &Heap) -> Vec<usize> {
-    let mut at_hand = Vec::new();
+pub(crate) fn cached(heap: &Heap) -> Vec<usize> {
+    let mut cached = Vec::new();
     let mut add = |class: SizeClass, blocks: Vec<*mut u8>| {
         for block in &blocks {
             let address = block.addr();
@@ -87,7 +87,7 @@ pub(crate) fn at_hand(heap: &Heap) -> Vec<usize> {
             let arena = MAP.arena(address).expect("MAP-3");
             assert!(arena.pool(address).is_taken(address), "HEAP-1 POOL-1");
         }
-        at_hand.extend(blocks.iter().map(|block| block.addr()));
+        cached.extend(blocks.iter().map(|block| block.addr()));
     };
     registry::check(|magazines, is_idle| {
         for class in SizeClass::all() {
@@ -96,12 +96,12 @@ pub(crate) fn at_hand(heap: &Heap) -> Vec<usize> {
             add(class, blocks);
         }
     });
-    for (_, class, used) in heap.all_used() {
-        add(class, used.depot.check(class));
+    for (_, class, bin) in heap.touched_bins() {
+        add(class, bin.depot.check(class));
     }
-    at_hand.sort_unstable();
-    assert!(at_hand.windows(2).all(|pair| pair[0] < pair[1]), "HEAP-1");
-    at_hand
+    cached.sort_unstable();
+    assert!(cached.windows(2).all(|pair| pair[0] < pair[1]), "HEAP-1");
+    cached
 }
 
 /// The functions for the model and the fuzzers.
@@ -124,7 +124,7 @@ mod facade {
 
     /// The addresses of the blocks in all magazines and depots, sorted.
     pub fn cached_blocks() -> Vec<usize> {
-        super::at_hand(&HEAP)
+        super::cached(&HEAP)
     }
 
     /// The size class of the pool that an address is in, in bytes.

@@ -1,6 +1,6 @@
 /* ways: so a
  *
- * A fork may find another thread at any instruction (M4 in src/tcache/magazines.rs). Here it
+ * A fork may find another thread at any instruction (MAGAZINE-4 in src/tcache/magazine.rs). Here it
  * does: one thread is taken through malloc and free instruction by instruction, and
  * after each another thread forks. In the child a new thread takes over what the
  * stopped one had at hand, allocates until all pools are full, and frees all; no block

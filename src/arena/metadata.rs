@@ -1,29 +1,30 @@
-//! Memory for what the library itself keeps: records of arenas and of threads, leaves of the
-//! address map, slots of depots, the classes of shards.
+//! Memory for the library's own records: those of arenas and of threads, leaves of the page map,
+//! slots of depots, the classes of shards.
 //!
 //! ```text
-//!    a chunk
+//!    a segment
 //!    +-------+--------+---------+---------+-- ... --+---------------+-------+
 //!    | fence | header | piece 0 | piece 1 |         | never touched | fence |
 //!    +-------+--------+---------+---------+-- ... --+---------------+-------+
 //!                                                   next
 //! ```
 //!
-//! Pieces are cut off one behind the other and never given back. The pages at both ends of a
-//! chunk cannot be accessed: a program that writes beyond the end of a block, upwards or
-//! downwards, faults there before it reaches what is kept here.
+//! Pieces are cut off one behind the other and never returned. The pages at both ends of a segment
+//! cannot be accessed: a program that writes beyond the end of a block, upwards or downwards,
+//! faults there before it reaches the records.
 //!
 //! # Invariants
 //!
-//! METADATA-1  `next` only grows, and what lies before it belongs to whom it was handed out to. What lies
-//!     behind it is zero.
-//! METADATA-2  A chunk in the list stays mapped as long as the process lives, and its `older` does not change.
+//! METADATA-1  `next` only grows. The bytes before it belong to the callers that took them; those
+//!     behind it are zero.
+//! METADATA-2  A segment in the list stays mapped as long as the process lives, and its `older` does
+//!     not change.
 //!
 //! # Threads
 //!
-//! Any thread, with or without a lock: one compare-and-swap hands a piece out, another lists a chunk.
+//! Any thread, with or without a lock: one compare-and-swap takes a piece, another lists a segment.
 //! So a forked child needs no care: it loses at most the piece that another thread was taking.
-//! (It is no part of the models in `tests/loom/`: what it orders is within this file.)
+//! (It is not part of the models in `tests/loom/`: its ordering stays within this file.)
 
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{
@@ -31,39 +32,38 @@ use core::sync::atomic::{
     Ordering::{Acquire, Relaxed, Release},
 };
 
-use crate::arena::refusal::Refusal;
+use crate::arena::chunk::Refusal;
 use crate::os::memory;
 use crate::os::process::name_mapping;
 
-/// Bytes of the first chunk, and of each that follows: most processes need only the first.
+/// Bytes of the first segment, and of each further one: most processes need only the first.
 const FIRST: usize = 256 * 1024;
 const FURTHER: usize = 512 * 1024;
-/// Every piece begins at a multiple of so many bytes: two cache lines, which processors fetch in
-/// pairs.
+/// Every piece begins at a multiple of this: two cache lines, which processors fetch in pairs.
 pub(crate) const ALIGNMENT: usize = 128;
 
-/// The header of a chunk.
+/// The header of a segment.
 #[repr(C, align(128))]
-struct Chunk {
-    /// The chunk that was mapped before this one (METADATA-2).
-    older: *const Chunk,
-    /// Bytes of the chunk, header included.
+struct Segment {
+    /// The segment that was mapped before this one (METADATA-2).
+    older: *const Segment,
+    /// Bytes of the segment, header included.
     bytes: usize,
-    /// Offset of the first byte that nobody has (METADATA-1).
+    /// Offset of the first byte that was not taken (METADATA-1).
     next: AtomicUsize,
 }
 
-const _: () = assert!(size_of::<Chunk>() == ALIGNMENT);
+const _: () = assert!(size_of::<Segment>() == ALIGNMENT);
 
-/// The chunk that was mapped last. Release publishes its header; pairs with the Acquire of each load.
-static NEWEST: AtomicPtr<Chunk> = AtomicPtr::new(ptr::null_mut());
+/// The newest segment. Release publishes its header; pairs with the Acquire of each load.
+static NEWEST: AtomicPtr<Segment> = AtomicPtr::new(ptr::null_mut());
 static REFUSAL: Refusal = Refusal::new();
 
-/// `bytes` that are all zero and belong to the caller for good. `None` if the kernel has no memory
-/// for them.
+/// Takes `bytes` that are all zero and belong to the caller for the life of the process. `None` if
+/// the kernel has no memory for them.
 #[cold]
 pub(crate) fn take(bytes: usize) -> Option<NonNull<u8>> {
-    // In the models, what happens must not depend on how much an earlier order of events has taken.
+    // In the models, an order of events must not depend on what an earlier order has taken.
     #[cfg(all(test, loom))]
     if bytes > 0 {
         return memory::map(bytes.next_multiple_of(memory::page_size()));
@@ -71,80 +71,80 @@ pub(crate) fn take(bytes: usize) -> Option<NonNull<u8>> {
     let bytes = bytes.checked_next_multiple_of(ALIGNMENT)?;
     loop {
         let newest = NEWEST.load(Acquire);
-        if let Some(piece) = NonNull::new(newest).and_then(|chunk| Chunk::cut(chunk, bytes)) {
+        if let Some(piece) = NonNull::new(newest).and_then(|segment| Segment::cut(segment, bytes)) {
             return Some(piece);
         }
-        let chunk = REFUSAL.ask(|| Chunk::map(bytes, newest))?;
-        let listed = NEWEST.compare_exchange(newest, chunk.as_ptr(), Release, Relaxed);
+        let segment = REFUSAL.attempt(|| Segment::map(bytes, newest))?;
+        let listed = NEWEST.compare_exchange(newest, segment.as_ptr(), Release, Relaxed);
         if listed.is_err() {
-            // Another thread was faster: its chunk will do.
-            // SAFETY: mapped just now, and nobody has seen it.
-            let size = unsafe { chunk.as_ref() }.bytes;
-            // SAFETY: the same.
-            unsafe { memory::unmap_fenced(chunk.cast(), size) };
+            // Another thread was faster: its segment is used.
+            // SAFETY: mapped above, and no other thread has seen it.
+            let size = unsafe { segment.as_ref() }.bytes;
+            // SAFETY: mapped above with this size, and no other thread has seen it.
+            unsafe { memory::unmap_fenced(segment.cast(), size) };
         }
     }
 }
 
-impl Chunk {
-    /// Maps a chunk in which `bytes` have room.
-    fn map(bytes: usize, older: *const Chunk) -> Option<NonNull<Chunk>> {
-        let least = bytes.checked_add(size_of::<Chunk>())?;
+impl Segment {
+    /// Maps a segment with room for `bytes`.
+    fn map(bytes: usize, older: *const Segment) -> Option<NonNull<Segment>> {
+        let least = bytes.checked_add(size_of::<Segment>())?;
         let size = if older.is_null() { FIRST } else { FURTHER };
         let size = size
             .max(least)
             .checked_next_multiple_of(memory::page_size())?;
         let start = memory::map_fenced(size)?;
         name_mapping(start, size, c"obmalloc: metadata");
-        let chunk = start.cast::<Chunk>();
-        let header = Chunk {
+        let segment = start.cast::<Segment>();
+        let header = Segment {
             older,
             bytes: size,
-            next: AtomicUsize::new(size_of::<Chunk>()),
+            next: AtomicUsize::new(size_of::<Segment>()),
         };
-        // SAFETY: mapped just now for it, aligned to an OS page.
-        unsafe { chunk.write(header) };
-        Some(chunk)
+        // SAFETY: mapped above, large enough for the header and aligned to an OS page.
+        unsafe { segment.write(header) };
+        Some(segment)
     }
 
-    /// Cuts `bytes` off a listed chunk, if they have room there.
-    fn cut(chunk: NonNull<Chunk>, bytes: usize) -> Option<NonNull<u8>> {
+    /// Cuts `bytes` off a listed segment, if it has room for them.
+    fn cut(segment: NonNull<Segment>, bytes: usize) -> Option<NonNull<u8>> {
         // SAFETY: METADATA-2.
-        let header = unsafe { chunk.as_ref() };
+        let header = unsafe { segment.as_ref() };
         let after = |next: usize| {
             let end = next.checked_add(bytes)?;
             (end <= header.bytes).then_some(end)
         };
         let at = header.next.fetch_update(Relaxed, Relaxed, after).ok()?;
-        // SAFETY: within the mapping of the chunk (METADATA-1).
-        Some(unsafe { chunk.cast::<u8>().add(at) })
+        // SAFETY: within the mapping of the segment (METADATA-1).
+        Some(unsafe { segment.cast::<u8>().add(at) })
     }
 }
 
-fn chunks() -> impl Iterator<Item = &'static Chunk> {
+fn segments() -> impl Iterator<Item = &'static Segment> {
     // SAFETY: METADATA-2.
     let newest = unsafe { NEWEST.load(Acquire).as_ref() };
-    core::iter::successors(newest, |chunk| {
+    core::iter::successors(newest, |segment| {
         // SAFETY: METADATA-2.
-        unsafe { chunk.older.as_ref() }
+        unsafe { segment.older.as_ref() }
     })
 }
 
-/// Where each chunk begins, and its bytes.
+/// The address and bytes of each segment.
 #[cold]
 pub(crate) fn mappings() -> impl Iterator<Item = (usize, usize)> {
-    chunks().map(|chunk| (ptr::from_ref(chunk).addr(), chunk.bytes))
+    segments().map(|segment| (ptr::from_ref(segment).addr(), segment.bytes))
 }
 
-/// Bytes of all chunks: of address space, that is.
+/// Bytes of address space in all segments.
 pub(crate) fn mapped() -> usize {
-    chunks().map(|chunk| chunk.bytes).sum()
+    segments().map(|segment| segment.bytes).sum()
 }
 
-/// Bytes of all pieces.
+/// Bytes of all pieces and headers.
 pub(crate) fn used() -> usize {
-    let cut_off = |chunk: &Chunk| chunk.next.load(Relaxed);
-    chunks().map(cut_off).sum()
+    let taken = |segment: &Segment| segment.next.load(Relaxed);
+    segments().map(taken).sum()
 }
 
 #[cfg(test)]
@@ -159,7 +159,7 @@ mod tests {
             let piece = take(size).unwrap();
             let start = piece.addr().get();
             assert!(start.is_multiple_of(ALIGNMENT));
-            // SAFETY: the caller's own.
+            // SAFETY: METADATA-1: the piece is this caller's alone.
             let bytes = unsafe { core::slice::from_raw_parts_mut(piece.as_ptr(), size) };
             assert!(bytes.iter().all(|&byte| byte == 0));
             bytes.fill(0xa5);
@@ -186,7 +186,7 @@ mod tests {
             let pieces: std::vec::Vec<_> = (0..PIECES)
                 .map(|_| {
                     let piece = take(ALIGNMENT).unwrap().cast::<usize>();
-                    // SAFETY: the caller's own, zero before.
+                    // SAFETY: METADATA-1: the piece is this caller's alone.
                     unsafe {
                         assert_eq!(piece.replace(thread + 1), 0);
                     }
@@ -194,7 +194,7 @@ mod tests {
                 })
                 .collect();
             for piece in pieces {
-                // SAFETY: the same.
+                // SAFETY: METADATA-1: the piece is this caller's alone.
                 assert_eq!(unsafe { piece.read() }, thread + 1);
             }
         };

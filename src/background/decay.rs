@@ -41,7 +41,7 @@ use crate::os::lock::Word;
 use crate::os::sandbox;
 use crate::policy::huge_pages;
 use crate::policy::limits;
-use crate::pool::pages;
+use crate::pool;
 use crate::stats_page;
 use crate::sync::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use crate::tcache::registry;
@@ -119,7 +119,7 @@ pub(crate) fn host_counts_threads(so: bool) {
 }
 
 fn say_what_goes_by_time() {
-    set::go_by_time(THREAD.load(Relaxed) && INTERVAL.load(Relaxed) > 0);
+    set::set_decay(THREAD.load(Relaxed) && INTERVAL.load(Relaxed) > 0);
 }
 
 /// Notes that blocks of `bytes` bytes were freed to pools. Called with no lock held.
@@ -201,14 +201,14 @@ fn work(helper: &Helper) {
             return; // the kernel refuses the calls from now on
         }
         let stirred = STIRRED.swap(false, Relaxed);
-        let before = pages::returned();
+        let before = pool::purged_bytes();
         HEAP.empty_depots(false);
         HEAP.release(false);
         if !round_of_helper(helper, false) {
             return;
         }
         check_soft_limit(0);
-        quiet = if stirred || pages::returned() != before {
+        quiet = if stirred || pool::purged_bytes() != before {
             0
         } else {
             quiet + 1
@@ -248,14 +248,14 @@ fn give_back(keep: usize) {
 /// Returns free memory to the OS now, until at most `keep` free bytes are resident. The magazines
 /// of other threads stay as they are. Returns the bytes returned.
 pub(crate) fn trim(keep: usize) -> usize {
-    let before = pages::returned();
+    let before = pool::purged_bytes();
     if !registry::is_new()
-        && let Some(magazines) = registry::mine()
+        && let Some(magazines) = registry::current()
     {
-        magazines.empty(&HEAP);
+        magazines.flush_all(&HEAP);
     }
     give_back(keep);
-    pages::returned() - before
+    pool::purged_bytes() - before
 }
 
 /// Returns all free memory if the process has come near its soft limit since the last check.
@@ -278,7 +278,7 @@ pub(crate) fn purge_before_growth() {
     if INTERVAL.load(Relaxed) >= 0
         && counts.mapped == counts.highwater
         && !huge_pages::are_wanted()
-        && !pages::were_refused()
+        && !pool::purge_was_refused()
         && HEAP.free_bytes() >= SPARE
     {
         round::at_once(0);

@@ -3,7 +3,7 @@
 //! ```text
 //!    prepare:          stop the helper threads; return free memory for at most 0.35 ms;
 //!                      take all locks: those of the helpers (stats_page/,
-//!                      background/decay.rs), THREADS, class 1, ..., class 80, arenas,
+//!                      background/decay.rs), REGISTRY, class 1, ..., class 80, arenas,
 //!                      the guarded slots
 //!    parent, child:    open the locks
 //! ```

@@ -43,7 +43,7 @@ fn happen() {
         return;
     }
     thread::prepare();
-    registry::after_each_end(decay::tick);
+    registry::on_thread_exit(decay::tick);
     stats_page::begin();
     guard::begin();
     if let Some(call) = FIRST_USE.get() {

@@ -1,5 +1,5 @@
-//! A function that a file above leaves with one below, to be called from there: the one
-//! below need not know of the one above.
+//! A callback slot: a lower folder calls a higher one without depending on it. The higher folder
+//! sets the function; `lib.rs` lists all slots.
 
 use core::marker::PhantomData;
 use core::mem;
@@ -10,26 +10,26 @@ use crate::sync::{
     Ordering::{Acquire, Release},
 };
 
-/// Functions that can be left.
+/// Function types that a slot can hold.
 ///
 /// # Safety
 ///
 /// Only for plain function pointers: they are never null, and as large as a pointer.
 pub(crate) unsafe trait Function: Copy {}
 
-// SAFETY: a function pointer.
+// SAFETY: a plain function pointer.
 unsafe impl<R> Function for fn() -> R {}
-// SAFETY: a function pointer.
+// SAFETY: a plain function pointer.
 unsafe impl<A, R> Function for fn(A) -> R {}
 
-/// Who is to be called, if anybody.
+/// A slot for a function, empty at first.
 pub(crate) struct Callback<F> {
     function: AtomicPtr<()>,
     kind: PhantomData<F>,
 }
 
 impl<F: Function> Callback<F> {
-    /// Nobody yet.
+    /// An empty slot.
     pub(crate) const fn unset() -> Callback<F> {
         const { assert!(size_of::<F>() == size_of::<*mut ()>()) };
         Callback {
@@ -38,21 +38,21 @@ impl<F: Function> Callback<F> {
         }
     }
 
-    /// Leaves a function, in the place of the one before.
+    /// Sets the function, in place of an earlier one.
     pub(crate) fn set(&self, function: F) {
-        // SAFETY: `Function`.
+        // SAFETY: by the contract of `Function`, an `F` is as large as a pointer.
         let function = unsafe { mem::transmute_copy::<F, *mut ()>(&function) };
         self.function.store(function, Release);
     }
 
-    /// The function that was left.
+    /// The function, if one was set.
     #[inline]
     pub(crate) fn get(&self) -> Option<F> {
         let function = self.function.load(Acquire);
         if function.is_null() {
             return None;
         }
-        // SAFETY: from `set`, which made it of an `F`.
+        // SAFETY: not null, so `set` has stored it, from an `F`.
         Some(unsafe { mem::transmute_copy::<*mut (), F>(&function) })
     }
 }
@@ -62,12 +62,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_one_is_called() {
-        static LISTENER: Callback<fn(u32) -> u32> = Callback::unset();
-        assert!(LISTENER.get().is_none());
-        LISTENER.set(|n| n + 1);
-        assert_eq!(LISTENER.get().map(|listener| listener(1)), Some(2));
-        LISTENER.set(|n| n + 2);
-        assert_eq!(LISTENER.get().map(|listener| listener(1)), Some(3));
+    fn the_last_function_is_called() {
+        static CALLBACK: Callback<fn(u32) -> u32> = Callback::unset();
+        assert!(CALLBACK.get().is_none());
+        CALLBACK.set(|n| n + 1);
+        assert_eq!(CALLBACK.get().map(|callback| callback(1)), Some(2));
+        CALLBACK.set(|n| n + 2);
+        assert_eq!(CALLBACK.get().map(|callback| callback(1)), Some(3));
     }
 }

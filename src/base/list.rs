@@ -1,9 +1,8 @@
-//! A doubly linked list whose links lie in its members, so that it allocates
-//! nothing and a member leaves it in constant time.
+//! An intrusive doubly linked list: it allocates nothing, and a member is removed in constant time.
 //!
-//! Members are records that live as long as the process (pools' descriptors,
-//! arenas' records), hence `&'static`, hence no unsafe code. A member is on
-//! one list at a time: the caller knows which.
+//! Members are records that live as long as the process (descriptors of pools, records of arenas),
+//! hence `&'static`, hence no unsafe code. A member is on one list at a time, and the caller names
+//! that list to remove it.
 #![forbid(unsafe_code)]
 
 use crate::sync::Cell;
@@ -14,9 +13,8 @@ pub(crate) struct Links<T: 'static> {
     previous: Cell<Option<&'static T>>,
 }
 
-/// What can be on a [`List`].
+/// A type whose values can be on a [`List`].
 pub(crate) trait Linked: Sized + 'static {
-    /// Its links.
     fn links(&self) -> &Links<Self>;
 }
 
@@ -26,20 +24,18 @@ pub(crate) struct List<T: 'static> {
 }
 
 impl<T: Linked> List<T> {
-    /// A list with no member.
+    /// An empty list.
     pub(crate) const fn new() -> List<T> {
         List {
             first: Cell::new(None),
         }
     }
 
-    /// The first member.
     #[inline]
     pub(crate) fn first(&self) -> Option<&'static T> {
         self.first.get()
     }
 
-    /// The members, from the first on.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &'static T> {
         core::iter::successors(self.first(), |member| member.links().next.get())
     }
@@ -62,8 +58,7 @@ impl<T: Linked> List<T> {
         Some(first)
     }
 
-    /// Puts all members of `other` behind this list's own, and leaves it empty.
-    /// Takes time with the length of this list.
+    /// Moves all members of `other` behind this list's own. Takes time in the length of this list.
     pub(crate) fn append(&self, other: &List<T>) {
         let rest = other.first.take();
         match self.iter().last() {
@@ -117,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn members_leave_from_any_place() {
+    fn members_are_removed_from_any_place() {
         let list: List<Node> = List::new();
         let nodes: Vec<_> = (0..5).map(node).collect();
         for &node in &nodes {

@@ -1,6 +1,13 @@
-//! What every other folder is made of: the numbers of the layout, size classes, CPython's
-//! tables, intrusive lists, callbacks, and the order of the hit path's code. Nothing here makes
-//! a system call or holds state.
+//! The base of all other folders: the numbers of the layout, size classes, CPython's allocator
+//! tables, intrusive lists, callbacks, and the order of the hit path's code.
+//!
+//! # Invariants
+//!
+//! CLASS-1 to CLASS-4 are in `size_class`, VTABLE-1 is in `vtable`.
+//!
+//! # Uses
+//!
+//! `sync` and the C library's malloc. Nothing here makes a system call or holds state.
 
 pub(crate) mod hot;
 

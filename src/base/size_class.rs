@@ -1,4 +1,4 @@
-//! Size classes: which block serves a request, and how a pool of it looks.
+//! Size classes: which block size serves a request, and the layout of a pool of each class.
 //!
 //! ```text
 //!   request in bytes     block size          class index
@@ -15,27 +15,25 @@
 //!    more                    layer 0
 //! ```
 //!
-//! As CPython does, blocks are a multiple of 16 bytes, so every other small class
-//! is used. A domain that is packed (`OBMALLOC_ALIGN=8`) rounds to 8 bytes and
-//! uses them all.
+//! As in CPython, blocks are a multiple of 16 bytes, so every other small class is used. A packed
+//! domain (`OBMALLOC_ALIGN=8`) rounds to 8 bytes and uses all of them.
 //!
-//! Index 0 is no size class: the address map says 0 for "not in a pool".
+//! Index 0 is no size class: in the page map, 0 stands for "in no pool".
 //!
 //! # Blocks by number
 //!
-//! Block `n` of a pool begins at `first + n * size`. From an offset back to the
-//! number leads a multiplication: with `reciprocal == ceil(2^32 / size)` the upper
-//! half of `offset * reciprocal` is the number of the block that the offset lies
-//! in, and the lower half says where in it: below 2^16 at its first byte, above
-//! everywhere else (a test tries them all).
+//! Block `n` of a pool begins at `first + n * size`. A multiplication turns an offset from `first`
+//! into the number: with `reciprocal == ceil(2^32 / size)` the upper half of `offset * reciprocal`
+//! is the number of the block that the offset is in, and the lower half is below 2^16 exactly at the
+//! block's first byte (a test tries all offsets).
 //!
 //! # Invariants
 //!
 //! CLASS-1  A `SizeClass` is in `1 ..= LAST`, so it may index every per-class table.
 //! CLASS-2  `size(of(n)) >= n`, and the next smaller class is too small for `n`.
-//! CLASS-3  A pool has room for two blocks at least, so it is never at once full
-//!     and empty, and for [`BLOCKS_MAX`] at the most.
-//! CLASS-4  A run is [`BLOCKS_PER_WORD`] blocks at the most.
+//! CLASS-3  A pool has at least two blocks, so it is never full and empty at once, and at most
+//!     [`BLOCKS_MAX`].
+//! CLASS-4  A batch is at most [`BLOCKS_PER_WORD`] blocks.
 use crate::base::layout::{ALIGNMENT, FIRST_SMALL_BLOCK, MIN_PAGE, PACKED_ALIGNMENT, POOL_SIZE};
 
 /// The largest request that small classes serve, in bytes.
@@ -49,24 +47,24 @@ const MEDIUM_CLASSES: usize = STEPS_PER_DOUBLING * (MEDIUM_MAX / SMALL_MAX).ilog
 
 /// The highest class index.
 pub(crate) const LAST: usize = SMALL_CLASSES + MEDIUM_CLASSES;
-/// Length of a table that is indexed by class; entry 0 stands for "no class".
+/// Length of an array that is indexed by class; element 0 stands for "no class".
 pub(crate) const TABLE_LEN: usize = LAST + 1;
 
-/// Blocks in a word of a pool's bits.
+/// Blocks per word of a pool's bits.
 pub(crate) const BLOCKS_PER_WORD: usize = u64::BITS as usize;
 /// Words of bits in a pool's descriptor.
 pub(crate) const WORDS: usize = 32;
-/// The most blocks that a pool has. (Of 8 to 24 bytes there would be room for more;
-/// what of a pool is never handed out is address space, not memory.)
+/// Bound on blocks in a pool. (Of 8 to 24 bytes more would fit; the part of a pool that is never
+/// allocated is address space, not memory.)
 pub(crate) const BLOCKS_MAX: usize = WORDS * BLOCKS_PER_WORD;
 
-/// Used pools of a class are told apart by how full they are, in so many steps.
+/// Buckets for the used pools of a class, by how full they are.
 pub(crate) const BUCKETS: usize = 8;
 
-/// What all pools of a size class have in common.
+/// The layout of the pools of a size class.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ClassInfo {
-    /// Bytes in a block.
+    /// Block size in bytes.
     pub size: u32,
     /// ceil(2^32 / size)
     pub reciprocal: u32,
@@ -74,11 +72,10 @@ pub(crate) struct ClassInfo {
     pub blocks: u32,
     /// Offset of the first block in the pool, in bytes.
     pub first: u32,
-    /// log2 of the counts of free blocks that [`BUCKETS`] treats alike.
+    /// log2 of the number of counts of free blocks that share one of the [`BUCKETS`].
     pub bucket_bits: u32,
-    /// Free blocks that travel at once between a thread and the pools; a thread
-    /// has room for two such runs.
-    pub run: u32,
+    /// Blocks in a refill or a flush; a magazine has slots for two batches.
+    pub batch: u32,
 }
 
 impl ClassInfo {
@@ -88,7 +85,7 @@ impl ClassInfo {
         blocks: 0,
         first: 0,
         bucket_bits: 0,
-        run: 0,
+        batch: 0,
     };
 
     const fn new(size: usize) -> ClassInfo {
@@ -99,23 +96,23 @@ impl ClassInfo {
         };
         let mut blocks = (POOL_SIZE - first) / size;
         if blocks > BLOCKS_MAX {
-            // As many as end on a page that is full of them.
+            // The number of blocks that ends on a full page.
             let end = (first + BLOCKS_MAX * size) / MIN_PAGE * MIN_PAGE;
             blocks = (end - first) / size;
         }
         assert!(blocks >= 2, "CLASS-3");
-        assert!(run(size) as usize <= BLOCKS_PER_WORD, "CLASS-4");
+        assert!(batch(size) as usize <= BLOCKS_PER_WORD, "CLASS-4");
         ClassInfo {
             size: size as u32,
             reciprocal: (1u64 << 32).div_ceil(size as u64) as u32,
             blocks: blocks as u32,
             first: first as u32,
             bucket_bits: (blocks as u32).ilog2().saturating_sub(BUCKETS.ilog2() - 1),
-            run: run(size),
+            batch: batch(size),
         }
     }
 
-    /// The words of a pool's bits that stand for blocks.
+    /// The words of a pool's bits that have blocks.
     pub(crate) const fn words(&self) -> usize {
         (self.blocks as usize).div_ceil(BLOCKS_PER_WORD)
     }
@@ -126,14 +123,14 @@ impl ClassInfo {
         self.first as usize + n * self.size as usize
     }
 
-    /// The number of the block whose first byte lies at this offset in a pool; the
-    /// number may be beyond the last block's.
+    /// The number of the block whose first byte is at this offset in a pool; it may be beyond the last
+    /// block's.
     #[inline]
     pub(crate) const fn number(&self, offset: usize) -> Option<usize> {
-        let Some(behind) = offset.checked_sub(self.first as usize) else {
+        let Some(from_first) = offset.checked_sub(self.first as usize) else {
             return None;
         };
-        let product = behind as u64 * self.reciprocal as u64;
+        let product = from_first as u64 * self.reciprocal as u64;
         if product as u32 >= INSIDE {
             return None;
         }
@@ -141,17 +138,15 @@ impl ClassInfo {
     }
 }
 
-/// The lower half of `offset * reciprocal` is below this at a block's first byte,
-/// and not below it everywhere else.
+/// The lower half of `offset * reciprocal` is below this exactly at a block's first byte.
 pub(crate) const INSIDE: u32 = 1 << 16;
 
-/// How many blocks of `size` bytes make a run.
+/// Blocks of `size` bytes in a batch.
 ///
-/// About 4 KiB of each small class, and never more than 64 blocks. Of medium
-/// classes half of that, but one block up to 8 KiB, and none above: what a thread
-/// keeps keeps its pool from serving another class, and a lock costs little beside
-/// filling such a block.
-const fn run(size: usize) -> u32 {
+/// About 4 KiB of each small class, and at most 64 blocks. Half of that for medium classes, one
+/// block up to 8 KiB, and none above: a block that a thread has cached keeps its pool from serving
+/// another class, and a lock costs little compared to filling a block of that size.
+const fn batch(size: usize) -> u32 {
     if size > 8192 {
         0
     } else if size > 2048 {
@@ -174,18 +169,18 @@ const fn size_of_index(index: usize) -> usize {
     doubling + doubling / STEPS_PER_DOUBLING * (medium % STEPS_PER_DOUBLING + 1)
 }
 
-/// The shapes by class index; entry 0 is all zero.
+/// By class index; element 0 is all zero.
 pub(crate) static CLASS_INFO: [ClassInfo; TABLE_LEN] = {
-    let mut shapes = [ClassInfo::NONE; TABLE_LEN];
+    let mut infos = [ClassInfo::NONE; TABLE_LEN];
     let mut index = 1;
     while index <= LAST {
-        shapes[index] = ClassInfo::new(size_of_index(index));
+        infos[index] = ClassInfo::new(size_of_index(index));
         index += 1;
     }
-    shapes
+    infos
 };
 
-/// Bytes in a block by class index; entry 0 is 0.
+/// Block sizes by class index; element 0 is 0.
 pub(crate) static SIZES: [u32; TABLE_LEN] = {
     let mut sizes = [0; TABLE_LEN];
     let mut index = 1;
@@ -201,14 +196,14 @@ pub(crate) static SIZES: [u32; TABLE_LEN] = {
 pub(crate) struct SizeClass(usize);
 
 impl SizeClass {
-    /// The class of a request of `n` bytes; `None` if it belongs to layer 0.
-    /// A request for nothing gets a block like a request for one byte.
+    /// The class of a request of `n` bytes; `None` if it is large. A request for zero bytes gets a
+    /// block as one for one byte does.
     #[inline]
     pub(crate) const fn of(n: usize) -> Option<SizeClass> {
         SizeClass::aligned::<ALIGNMENT>(n)
     }
 
-    /// How many classes only packed domains use.
+    /// Number of classes that only packed domains use.
     pub(crate) const PACKED: usize = SMALL_CLASSES / 2;
 
     /// The class whose blocks are a multiple of `ALIGN` bytes, 8 or 16.
@@ -230,7 +225,6 @@ impl SizeClass {
         }
     }
 
-    /// The class with this index, if there is one.
     #[inline(always)]
     pub(crate) const fn from_index(index: usize) -> Option<SizeClass> {
         if index >= 1 && index <= LAST {
@@ -248,19 +242,18 @@ impl SizeClass {
     /// The index, in `1 ..= LAST`.
     #[inline(always)]
     pub(crate) const fn index(self) -> usize {
-        // SAFETY: CLASS-1.
+        // SAFETY: CLASS-1: the index is at most LAST.
         unsafe { core::hint::assert_unchecked(self.0 < TABLE_LEN) };
         self.0
     }
 
-    /// What its pools look like.
     #[inline(always)]
     pub(crate) const fn info(self) -> &'static ClassInfo {
         &CLASS_INFO[self.index()]
     }
 
-    /// The number under which CPython's table of statistics has it, or would; a packed
-    /// class has that of the class that serves its requests elsewhere.
+    /// The class's number in CPython's statistics, continued beyond CPython's classes; a packed class
+    /// has that of the class that serves its requests in other domains.
     pub(crate) fn number(self) -> usize {
         let small = SMALL_CLASSES / 2;
         match self.index().checked_sub(SMALL_CLASSES + 1) {
@@ -269,13 +262,13 @@ impl SizeClass {
         }
     }
 
-    /// Bytes in a block.
+    /// Block size in bytes.
     #[inline(always)]
     pub(crate) const fn size(self) -> usize {
         self.info().size as usize
     }
 
-    /// Whether only packed domains use it: its blocks are aligned to 8 bytes.
+    /// Whether only packed domains use it, because its blocks are aligned to 8 bytes.
     pub(crate) const fn is_packed(self) -> bool {
         !self.size().is_multiple_of(ALIGNMENT)
     }
@@ -293,8 +286,8 @@ mod tests {
                 assert!(class.unwrap().size() >= n, "CLASS-2: {n}");
             }
             let (plain, packed) = (SizeClass::of(n), SizeClass::aligned::<8>(n));
-            let below = CLASS_INFO[packed.unwrap().index() - 1].size;
-            assert!(below < n.max(1) as u32, "CLASS-2: {n}");
+            let smaller = CLASS_INFO[packed.unwrap().index() - 1].size;
+            assert!(smaller < n.max(1) as u32, "CLASS-2: {n}");
             assert!(!plain.unwrap().is_packed());
             assert!(plain == packed || packed.unwrap().size() + 8 == plain.unwrap().size());
         }
@@ -314,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn medium_requests_waste_an_eighth_at_the_most() {
+    fn medium_requests_waste_at_most_an_eighth() {
         for n in SMALL_MAX + 1..=MEDIUM_MAX {
             let size = SizeClass::of(n).unwrap().size();
             assert!((size - n) * 8 < n, "{n} in {size}");
@@ -322,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn an_offset_tells_its_block_and_whether_it_is_the_first_byte() {
+    fn an_offset_gives_its_block_and_whether_it_is_the_first_byte() {
         for class in SizeClass::all() {
             let info = class.info();
             assert_eq!(
@@ -330,8 +323,8 @@ mod tests {
                 None
             );
             for offset in info.first as usize..POOL_SIZE {
-                let behind = offset - info.first as usize;
-                let (number, rest) = (behind / class.size(), behind % class.size());
+                let from_first = offset - info.first as usize;
+                let (number, rest) = (from_first / class.size(), from_first % class.size());
                 let expected = (rest == 0).then_some(number);
                 assert_eq!(info.number(offset), expected, "{class:?} {offset}");
             }

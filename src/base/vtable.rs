@@ -1,16 +1,15 @@
-//! The ABI types of CPython's tables: a domain's four functions and the
-//! context they are called with (`PyMemAllocatorEx`, 40 bytes, since 3.5), and
-//! the two functions that arenas come from.
+//! The ABI types of CPython's allocator tables: a domain's four functions with their context
+//! (`PyMemAllocatorEx`, 40 bytes, since 3.5), and the two functions that arenas come from.
 //!
-//! A table from outside may have holes; inside it has none. One such table
-//! stands *below* us wherever we serve: whatever is not ours,
-//! or is too large for a pool, goes there. In a CPython host it is the table
-//! that was in the domain when we came; elsewhere it is the C library's.
+//! A table from outside may have null functions; inside the library none has. Each call of the
+//! object allocator brings one table along, the *fallback*, for foreign pointers and for requests
+//! that are too large for a pool. In a CPython host it is the table that was in the domain before
+//! the library was installed; elsewhere it is the C library's.
 //!
 //! # Invariants
 //!
-//! VTABLE-1  The functions of a table accept what the same table handed out, keep to
-//!     malloc's contract for it, and live as long as the process.
+//! VTABLE-1  The functions of a table accept the table's context and the blocks that the same table
+//!     allocated, keep malloc's contract, and live as long as the process.
 
 use core::ffi::c_void;
 
@@ -27,11 +26,11 @@ pub(crate) type ArenaAlloc = unsafe extern "C" fn(*mut c_void, usize) -> *mut c_
 /// `free(ctx, p, size)` of an arena
 pub(crate) type ArenaFree = unsafe extern "C" fn(*mut c_void, *mut c_void, usize);
 
-/// A domain's table (`PyMemAllocatorEx`) without holes.
+/// A domain's table (`PyMemAllocatorEx`) without null functions.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Allocator {
-    /// Handed to the functions as their first argument.
+    /// The first argument of the functions.
     pub ctx: *mut c_void,
     /// `malloc(ctx, n)`
     pub malloc: Malloc,
@@ -43,11 +42,11 @@ pub struct Allocator {
     pub free: Free,
 }
 
-/// The table that arenas come from (`PyObjectArenaAllocator`), without holes.
+/// The table that arenas come from (`PyObjectArenaAllocator`), without null functions.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct ArenaAllocator {
-    /// Handed to the functions as their first argument.
+    /// The first argument of the functions.
     pub ctx: *mut c_void,
     /// `alloc(ctx, size)`: NULL, or `size` bytes.
     pub alloc: ArenaAlloc,
@@ -77,7 +76,7 @@ pub(crate) trait Backend {
 /// puts them.
 macro_rules! c_functions {
     ($(#[$place:meta])? $module:ident) => {
-        /// The C functions of a [`Backend`](super::Backend).
+        /// The C functions of a `Backend`.
         pub(crate) mod $module {
             use super::Backend;
             use core::ffi::c_void;

@@ -155,7 +155,7 @@ fn take_place(host: &Host) -> &'static Exports {
     if !is(State::InPlace) {
         keep_version(host);
         if statistics_wanted() {
-            chunk::then(debug_stats::to_stderr);
+            chunk::on_arena_added(debug_stats::to_stderr);
         }
         fill_own_tables();
         set(State::InPlace);

@@ -23,7 +23,6 @@ use crate::base::vtable::{Allocator, LIBC};
 use crate::domains::adapter::INSTRUMENTED;
 use crate::domains::ffi::PyMemAllocatorEx;
 use crate::object;
-use crate::object::realloc;
 use crate::os::weak::function;
 use crate::policy::alignment;
 use crate::tools;
@@ -59,7 +58,7 @@ macro_rules! table {
         #[unsafe(link_section = $realloc)]
         unsafe extern "C" fn realloc(ctx: *mut c_void, p: *mut c_void, n: usize) -> *mut c_void {
             // SAFETY: the context is a `Below` (HOST-1); VTABLE-1; `p` is NULL or a block of the domain.
-            unsafe { realloc::realloc::<$align>(&*ctx.cast(), p, n) }
+            unsafe { object::realloc::<$align>(&*ctx.cast(), p, n) }
         }
         Allocator {
             ctx: ptr::null_mut(),

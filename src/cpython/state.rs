@@ -6,8 +6,8 @@ use super::symbols::Host;
 use super::version::Version;
 use crate::background::decay;
 use crate::domains::compat;
-use crate::pool::shard;
 use crate::stats_page;
+use crate::tcache::registry;
 
 /// How we are in the process.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -37,7 +37,7 @@ static SERVED_AT: AtomicUsize = AtomicUsize::new(0);
 /// Says how we are in the process from now on.
 pub(crate) fn set(state: State) {
     if let State::Table | State::Symbols | State::InPlace = state {
-        shard::assume_gil(); // its GIL sees to it
+        registry::assume_gil(); // its GIL sees to it
     }
     STATE.store(state as u8, Relaxed);
 }

@@ -202,7 +202,7 @@ fn mistake(access: Access, address: usize) {
         );
     }
     // No reported error has damaged the heap, so the program may continue.
-    invalid_free::end_or_go_on(format_args!(
+    invalid_free::fatal_unless_continuing(format_args!(
         "{} of {address:#x} is reported above (pid {})",
         access.word(),
         text::pid()
@@ -459,7 +459,7 @@ mod tests {
     #[test]
     fn a_program_that_is_to_go_on_does() {
         let (said, signal) = in_child(|| {
-            invalid_free::set_go_on(true);
+            invalid_free::set_continue(true);
             let p = allocate(41);
             access(p, 41, true);
             for _ in 0..200 {

@@ -1,24 +1,24 @@
-//! The used pools of one size class, on buckets by how full they are.
+//! The bin of a size class in a shard: its used pools, in buckets by how full they are, and its
+//! depot.
 //!
 //! ```text
-//!    bucket 0 -> pool -> pool       few free blocks: asked first
+//!    bucket 0 -> pool -> pool       few free blocks: used first
 //!    bucket 1 -> pool
 //!       ...
 //!    bucket 7 -> pool -> pool       mostly free: left to drain
 //! ```
 //!
-//! Blocks come from the fullest pools, so that the others can become empty and
-//! go back to their arenas. A bucket covers a span of counts, so that a pool
-//! changes its place rarely; on a bucket the pool that changed last is first.
+//! Blocks come from the fullest pools, so that the others can become empty and return to their
+//! arenas. A bucket covers a range of counts, so that a pool changes its bucket rarely; within a
+//! bucket the pool that changed last is first.
 //!
-//! There are two such sets of buckets: for the process's own pools, and for those
-//! that a forked child was born with and leaves alone (`policy/fork_cow.rs`).
+//! There are two sets of buckets: for the process's own pools, and for frozen ones, which a forked
+//! child has inherited and takes no blocks from (`policy/fork_cow.rs`).
 //!
 //! # Invariants
 //!
-//! BIN-1  A pool is on bucket `bucket(free)` of its class exactly while it is used:
-//!     of the sealed set if its generation is before `first_own`, else of the
-//!     own set.
+//! BIN-1  A pool is in bucket `bucket(free)` of its class exactly while it is used: of the frozen
+//!     set if its generation is before `first_own`, else of the own set.
 //! BIN-2  Bit n of `occupied` is set exactly while bucket n has a member.
 //!
 //! # Threads
@@ -31,15 +31,15 @@ use crate::base::size_class::{BUCKETS, ClassInfo};
 use crate::heap::depot::Depot;
 use crate::os::memory;
 use crate::pool::Pool;
-use crate::pool::pages::Pages;
+use crate::pool::bitmap::Pages;
 use crate::sync::Cell;
 
 /// Pools by how full they are.
 struct Buckets {
     lists: [List<Pool>; BUCKETS],
-    /// How many they have.
+    /// Pools in all of them.
     len: Cell<u32>,
-    /// Which have members (BIN-2).
+    /// The buckets that have members (BIN-2).
     occupied: Cell<u32>,
 }
 
@@ -75,10 +75,10 @@ impl Buckets {
         }
     }
 
-    /// Takes all pools of `other`. Takes time with the number of its own.
+    /// Moves all pools of `other` here. Takes time in the number of pools already here.
     fn append(&self, other: &Buckets) {
-        for (mine, theirs) in self.lists.iter().zip(&other.lists) {
-            mine.append(theirs);
+        for (list, others) in self.lists.iter().zip(&other.lists) {
+            list.append(others);
         }
         self.len.set(self.len.get() + other.len.take());
         let occupied = self.occupied.get() | other.occupied.replace(0);
@@ -86,16 +86,15 @@ impl Buckets {
     }
 }
 
-/// The used pools of one size class.
-pub(crate) struct UsedPools {
-    /// Free blocks that no pool knows as free yet.
+/// The bin of one size class in a shard.
+pub(crate) struct Bin {
+    /// Free blocks that count as taken in their pools.
     pub depot: Depot,
     own: Buckets,
-    /// Inherited, and left alone.
     frozen: Buckets,
-    /// The arena that the class has claimed last.
+    /// The arena that last got an affinity to the class.
     pub affine: Cell<Option<&'static Arena>>,
-    /// The first generation of pools that are not sealed.
+    /// The first generation of pools that are not frozen.
     first_own: Cell<u32>,
     /// Pools of the class, the full ones too.
     pools: Cell<usize>,
@@ -103,22 +102,21 @@ pub(crate) struct UsedPools {
     taken: Cell<usize>,
     /// Bytes of resident pages in its pools.
     resident: Cell<usize>,
-    /// Requests that were looked at, and their bytes.
+    /// Requests that reached the bin, and their bytes.
     sampled: Cell<usize>,
     requested: Cell<usize>,
 }
 
-/// The bucket of a pool with so many free blocks; `None` if it is full.
+/// The bucket of a pool with this number of free blocks; `None` if it is full.
 #[inline]
 fn bucket(info: &ClassInfo, free: u32) -> Option<usize> {
     free.checked_sub(1)
         .map(|free| (free >> info.bucket_bits) as usize)
 }
 
-impl UsedPools {
-    /// No pool yet.
-    pub(crate) const fn new() -> UsedPools {
-        UsedPools {
+impl Bin {
+    pub(crate) const fn new() -> Bin {
+        Bin {
             depot: Depot::new(),
             own: Buckets::new(),
             frozen: Buckets::new(),
@@ -132,7 +130,7 @@ impl UsedPools {
         }
     }
 
-    /// Requests that were looked at.
+    /// Requests that reached the bin: a sample of all.
     pub(crate) fn sampled(&self) -> usize {
         self.sampled.get()
     }
@@ -142,17 +140,17 @@ impl UsedPools {
         self.requested.get()
     }
 
-    /// Pools of the class.
+    /// Pools of the class, used and full.
     pub(crate) fn pools(&self) -> usize {
         self.pools.get()
     }
 
-    /// Blocks that are live or in a magazine.
+    /// Blocks that are live, in a magazine or in the depot.
     pub(crate) fn taken(&self) -> usize {
         self.taken.get()
     }
 
-    /// How many pools are full.
+    /// The number of full pools.
     pub(crate) fn full(&self) -> usize {
         self.pools.get() - (self.own.len.get() + self.frozen.len.get()) as usize
     }
@@ -163,15 +161,15 @@ impl UsedPools {
         self.own.first()
     }
 
-    /// Seals all pools that are of an earlier generation than `first_own`: in a
-    /// forked child, all there are.
+    /// Freezes all pools that are of an earlier generation than `first_own`: in a forked child, all
+    /// there are.
     pub(crate) fn freeze(&self, first_own: u32) {
         self.first_own.set(first_own);
         self.own.append(&self.frozen);
         self.frozen.append(&self.own);
     }
 
-    /// Makes sealed pools the class's own, if there are any that are used.
+    /// Makes frozen pools the class's own. Returns whether any of them is used.
     pub(crate) fn unfreeze(&self) -> bool {
         self.first_own.set(0);
         let any = self.frozen.first().is_some();
@@ -179,7 +177,7 @@ impl UsedPools {
         any
     }
 
-    /// Whether there are sealed pools that are used.
+    /// Whether a frozen pool is used.
     pub(crate) fn has_frozen(&self) -> bool {
         self.frozen.first().is_some()
     }
@@ -198,19 +196,19 @@ impl UsedPools {
         self.resident.get()
     }
 
-    /// `pool` has joined the class; it is on no bucket yet.
+    /// Counts `pool`, which was assigned to the class and is in no bucket yet.
     pub(crate) fn on_added(&self, pool: &Pool) {
         self.pools.set(self.pools.get() + 1);
         self.resident_changed(Pages::NONE, pool.resident());
     }
 
-    /// `pool` has left the class and its bucket.
-    pub(crate) fn left(&self, pool: &Pool) {
+    /// Counts that `pool` leaves the class. It is in no bucket any more.
+    pub(crate) fn on_removed(&self, pool: &Pool) {
         self.pools.set(self.pools.get() - 1);
         self.resident_changed(pool.resident(), Pages::NONE);
     }
 
-    /// The resident pages of a pool were those before and are these now.
+    /// Counts a change of the resident pages of a pool.
     #[inline]
     pub(crate) fn resident_changed(&self, before: Pages, now: Pages) {
         if before != now {
@@ -219,38 +217,35 @@ impl UsedPools {
         }
     }
 
-    /// So many blocks were taken from pools of the class, for the sake of a
-    /// request for so many bytes.
-    pub(crate) fn record_take(&self, blocks: usize, request: usize) {
+    /// Counts blocks that were taken from pools of the class, for a request of `request` bytes.
+    pub(crate) fn on_alloc(&self, blocks: usize, request: usize) {
         self.sampled.set(self.sampled.get() + 1);
         self.requested
             .set(self.requested.get().wrapping_add(request));
         self.taken.set(self.taken.get() + blocks);
     }
 
-    /// So many blocks came back to pools of the class.
-    pub(crate) fn record_give(&self, blocks: usize) {
+    /// Counts blocks that were given to pools of the class.
+    pub(crate) fn on_free(&self, blocks: usize) {
         self.taken.set(self.taken.get() - blocks);
     }
 
-    /// Gives the pages of `pool`, which belongs to the class and lies in `arena`,
-    /// one of the kernel's, back that are due: see [`Pool::take_purgeable`]. Returns how
-    /// many bytes.
+    /// Purges the pages of `pool`, of the class and in `arena`, one of the kernel's, that are due:
+    /// see [`Pool::take_purgeable`]. Returns the number of bytes.
     #[inline(never)]
     pub(crate) fn purge(&self, arena: &Arena, pool: &Pool, at_once: bool) -> usize {
         let before = pool.resident();
         let due = pool.take_purgeable(memory::page_size(), at_once);
-        let gone = arena.give_back(pool, due);
+        let purged = arena.purge(pool, due);
         self.resident_changed(before, pool.resident());
-        gone
+        purged
     }
 
-    /// Moves `pool` from the bucket for `before` free blocks to the one for
-    /// `after`. 0 stands for being on no bucket, as a full pool is; a pool that
-    /// has just joined or is about to leave is on none either.
+    /// Moves `pool` from the bucket for `before` free blocks to the one for `after`. 0 stands for no
+    /// bucket: that of a full pool, and of one that was just added or is about to be removed.
     #[inline(always)]
-    pub(crate) fn moved(&self, pool: &'static Pool, info: &ClassInfo, before: u32, after: u32) {
-        // The same for `None` as for a bucket that there is not.
+    pub(crate) fn requeue(&self, pool: &'static Pool, info: &ClassInfo, before: u32, after: u32) {
+        // As `bucket`, with a number that no bucket has in place of `None`.
         let number = |free: u32| free.wrapping_sub(1) >> info.bucket_bits;
         if number(before) != number(after) {
             self.change_bucket(pool, bucket(info, before), bucket(info, after));
@@ -273,7 +268,7 @@ impl UsedPools {
     #[cfg(any(test, feature = "model"))]
     pub(crate) fn check(
         &self,
-        shard: crate::pool::shard::Shard,
+        shard: crate::pool::Shard,
         class: crate::base::size_class::SizeClass,
     ) {
         for (buckets, frozen) in [(&self.own, false), (&self.frozen, true)] {
@@ -301,7 +296,7 @@ mod tests {
     use crate::tests::*;
 
     #[test]
-    fn fuller_pools_stand_on_lower_shelves() {
+    fn fuller_pools_are_in_lower_buckets() {
         for class in SizeClass::all() {
             let info = class.info();
             assert_eq!(bucket(info, 0), None);

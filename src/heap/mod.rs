@@ -1,15 +1,15 @@
-//! The heap: all arenas and the used pools of every class, shared by all
-//! threads. Blocks leave it and come back in runs, a magazine's part at a time.
+//! The heap: all arenas and the bins of every class, shared by all threads. Blocks leave it and
+//! return in batches, half a magazine at a time.
 //!
 //! ```text
-//!    magazines of each thread          (tcache/magazines.rs)
+//!    magazines of each thread          (tcache/magazine.rs)
 //!        | refill            ^ flush
 //!        v                   |
 //!    depot of each class               (heap/depot.rs)
 //!        | take, if empty    ^ give, if full
 //!        v                   |
 //!    used pools by shard and class, each under its lock      empty -> used -> full
-//!        | no used pool      ^ all blocks back
+//!        | no used pool      ^ all blocks free
 //!        v                   |
 //!    arenas, under one lock
 //!        |                   ^
@@ -18,13 +18,17 @@
 //!
 //! # Invariants
 //!
-//! HEAP-1  A block is in exactly one of four places: its pool's bits, its class's
-//!     depot, some thread's magazine, or the program.
-//! HEAP-2  Locks are taken in this order: a class's, then the arenas'. Nobody
-//!     holds two classes' locks, but for fork, which takes them in order, shard
-//!     by shard.
-//! HEAP-3  No lock is held while an arena's chunk comes or goes: that may take
-//!     time, and may call a program's own functions.
+//! HEAP-1  A block is in exactly one of four places: free in its pool's bits, in its class's depot,
+//!     in some thread's magazine, or with the program.
+//! HEAP-2  Locks are taken in this order: a class's, then the arenas'. No thread holds two classes'
+//!     locks, except for fork, which takes them in order, shard by shard.
+//! HEAP-3  No lock is held while an arena's chunk is taken or released: that may take time, and may
+//!     call a program's own functions.
+//!
+//! # Uses
+//!
+//! `pool`, `arena`, `os::lock` and `policy`. The thread caches are above: the heap does not access
+//! magazines.
 
 pub(crate) mod bin;
 
@@ -35,8 +39,8 @@ use core::mem::MaybeUninit;
 use core::ptr;
 use core::slice;
 
+use crate::arena::Affinity;
 use crate::arena::Arena;
-use crate::arena::affinity::Affinity;
 use crate::arena::chunk;
 use crate::arena::chunk::Chunk;
 use crate::arena::metadata;
@@ -50,8 +54,8 @@ use crate::base::size_class::BLOCKS_PER_WORD;
 use crate::base::size_class::LAST;
 use crate::base::size_class::SizeClass;
 use crate::base::size_class::TABLE_LEN;
-use crate::heap::bin::UsedPools;
-use crate::heap::depot::Left;
+use crate::heap::bin::Bin;
+use crate::heap::depot::Evicted;
 use crate::os::lock::Lock;
 use crate::os::lock::LockGuard;
 use crate::os::lock::MaintenanceScope;
@@ -65,10 +69,10 @@ use crate::policy::limits;
 use crate::policy::size_policy;
 use crate::pool::NotAllTaken;
 use crate::pool::Pool;
+use crate::pool::SHARDS;
+use crate::pool::Shard;
 use crate::pool::invalid_free;
 use crate::pool::invalid_free::InvalidFree;
-use crate::pool::shard::SHARDS;
-use crate::pool::shard::Shard;
 use crate::sync::AtomicBool;
 use crate::sync::AtomicPtr;
 use crate::sync::AtomicUsize;
@@ -77,64 +81,62 @@ use crate::sync::Ordering::Acquire;
 use crate::sync::Ordering::Relaxed;
 use crate::sync::Ordering::Release;
 
-/// A class that has so many pools, two arenas' worth, is large: it claims an arena for
-/// the next, and gets each with all of its pages at once. By then it is likely to use
-/// them, and fetching them one by one takes longer.
-const LARGE: usize = 2 * POOLS_PER_ARENA;
+/// A class with this number of pools, two arenas' worth, is large: it gets an affinity to an arena
+/// for the next ones, and each with all of its pages prefaulted. By then it is likely to use them,
+/// and faulting them in one by one takes longer.
+const LARGE_CLASS_POOLS: usize = 2 * POOLS_PER_ARENA;
 
-/// What a class has in a shard. On cache lines of its own: other classes' are other
-/// processors' business.
+/// A class in a shard. On cache lines of its own, because other processors use other classes.
 #[repr(align(64))]
 struct Class {
-    used: Lock<UsedPools>,
-    /// Whether it was ever asked for. What was not is all zero, and has no memory.
+    bin: Lock<Bin>,
+    /// Whether the bin was ever locked. If not, it is all zero and its pages are not resident.
     touched: AtomicBool,
 }
 
 impl Class {
     const fn new() -> Class {
         Class {
-            used: Lock::new(UsedPools::new()),
+            bin: Lock::new(Bin::new()),
             touched: AtomicBool::new(false),
         }
     }
 }
 
-/// Where each class stands in a shard, by its index: those for packed domains last, so that
-/// nobody touches their memory where nothing is packed.
-static PLACES: [u8; TABLE_LEN] = {
-    let (mut places, mut index) = ([0; TABLE_LEN], 1);
+/// The position of each class in a shard, by its index: those of packed domains last, so that their
+/// memory is not touched where nothing is packed.
+static POSITIONS: [u8; TABLE_LEN] = {
+    let (mut positions, mut index) = ([0; TABLE_LEN], 1);
     let (mut plain, mut packed) = (0, LAST - SizeClass::PACKED);
     while index < TABLE_LEN {
         let next = match SizeClass::from_index(index) {
             Some(class) if class.is_packed() => &mut packed,
             _ => &mut plain,
         };
-        places[index] = *next as u8;
+        positions[index] = *next as u8;
         *next += 1;
         index += 1;
     }
     assert!(plain == LAST - SizeClass::PACKED && packed == LAST);
-    places
+    positions
 };
 
-/// The classes of a shard, in the order of [`PLACES`]. All zero is a shard in which nobody ever asked
-/// for anything.
+/// The classes of a shard, in the order of [`POSITIONS`]. All zero is an unused shard.
 struct Classes([Class; LAST]);
 
-// SAFETY: each class is reached under its lock; `touched` is an atomic.
+// SAFETY: a bin is accessed under its lock; `touched` is an atomic.
 unsafe impl Sync for Classes {}
 
-/// The arenas and the used pools of every class. All zero is a heap without memory.
+/// All zero is a heap without memory.
 pub(crate) struct Heap {
-    /// Those of the first shard.
+    /// The classes of the first shard.
     first: Classes,
-    /// Those of the others, by shard from 1 on; null until the shard is opened (SHARD-1). Release publishes
-    /// them; pairs with the Acquire of each load.
+    /// The classes of the other shards, from 1 on; null until the shard is opened (SHARD-1). Release
+    /// publishes them; pairs with the Acquire of each load.
     others: [AtomicPtr<Classes>; SHARDS - 1],
     pub(crate) arenas: Lock<Arenas>,
     /// How often blocks have left a depot for pools of another shard, and how often they have
-    /// arrived. In between no lock covers them, and the classes count them as taken.
+    /// arrived. In between they are under no lock, and the classes count them as taken.
     moves_begun: AtomicUsize,
     moves_ended: AtomicUsize,
 }
@@ -143,30 +145,29 @@ pub(crate) struct Heap {
 #[unsafe(link_section = ".bss.tables")]
 pub(crate) static HEAP: Heap = Heap::new();
 
-/// Whether free pages go back as soon as they are free, wherever the limits are.
+/// Whether pages are purged as soon as they are free, independent of the limits.
 static AT_ONCE: AtomicBool = AtomicBool::new(false);
 
-/// Has free pages go back as soon as they are free, or not.
+/// Sets whether pages are purged as soon as they are free.
 pub(crate) fn purge_at_once(at_once: bool) {
     AT_ONCE.store(at_once, Relaxed);
 }
 
-/// Whether they do so now: that is asked for, or memory is short.
+/// Whether pages are purged as soon as they are free: by the setting, or because memory is short.
 pub(crate) fn at_once() -> bool {
     (AT_ONCE.load(Relaxed) || limits::is_near()) && !sandbox::is_restricted()
 }
 
-/// An arena was added since `grew` was asked.
+/// Whether an arena was added since the last call of `grew`.
 static GREW: AtomicBool = AtomicBool::new(false);
 
-/// Whether an arena was added since this was asked the last time.
+/// Whether an arena was added since the last call.
 #[inline]
 pub(crate) fn grew() -> bool {
     GREW.load(Relaxed) && GREW.swap(false, Relaxed)
 }
 
 impl Heap {
-    /// A heap without memory.
     pub(crate) const fn new() -> Heap {
         Heap {
             first: Classes([const { Class::new() }; LAST]),
@@ -177,112 +178,107 @@ impl Heap {
         }
     }
 
-    /// Makes the classes of a shard, if they are not there. False if there is no memory for them.
-    /// Under the threads' lock (SHARD-1).
+    /// Makes the classes of a shard, unless it has them. False if there is no memory for them.
+    /// Caller holds the registry's lock (SHARD-1).
     #[cold]
     pub(crate) fn open(&self, shard: Shard) -> bool {
-        let Some(place) = shard
+        let Some(classes) = shard
             .index()
             .checked_sub(1)
             .map(|other| &self.others[other])
         else {
             return true;
         };
-        if place.load(Acquire).is_null()
+        if classes.load(Acquire).is_null()
             && let Some(made) = metadata::take(size_of::<Classes>())
         {
-            place.store(made.cast().as_ptr(), Release);
+            classes.store(made.cast().as_ptr(), Release);
         }
-        !place.load(Acquire).is_null()
+        !classes.load(Acquire).is_null()
     }
 
-    /// The shards that are open, and have classes in this heap. (In the process's heap each has; the
-    /// tests have other heaps beside.)
+    /// The shards that are open and have classes in this heap. (In the process's heap each has them;
+    /// tests have other heaps, too.)
     pub(crate) fn shards(&self) -> impl DoubleEndedIterator<Item = Shard> {
         let is_made = |other: usize| !self.others[other].load(Acquire).is_null();
         Shard::open().filter(move |shard| shard.index().checked_sub(1).is_none_or(is_made))
     }
 
-    /// The classes of a shard.
     #[inline]
     fn classes(&self, shard: Shard) -> &Classes {
         let Some(other) = shard.index().checked_sub(1) else {
             return &self.first;
         };
-        // SAFETY: `open` made them, for good.
+        // SAFETY: `open` has made the classes in metadata, which is never unmapped.
         let classes = unsafe { self.others[other].load(Acquire).as_ref() };
-        // Nobody asks for one that is not open (SHARD-1).
+        // Not reached for a shard that is not open (SHARD-1).
         classes.unwrap_or(&self.first)
     }
 
     #[inline]
     fn class(&self, shard: Shard, class: SizeClass) -> &Class {
-        &self.classes(shard).0[usize::from(PLACES[class.index()])]
+        &self.classes(shard).0[usize::from(POSITIONS[class.index()])]
     }
 
-    /// The used pools of a class, under its lock.
+    /// Locks the bin of a class.
     #[inline(never)]
     #[unsafe(link_section = ".text.hot.rest")]
-    pub(crate) fn used(&self, shard: Shard, class: SizeClass) -> LockGuard<'_, UsedPools> {
+    pub(crate) fn bin(&self, shard: Shard, class: SizeClass) -> LockGuard<'_, Bin> {
         let class = self.class(shard, class);
         class.touched.store(true, Relaxed);
-        class.used.lock()
+        class.bin.lock()
     }
 
-    /// The same, if the class was ever asked for in the shard. For walks over all of them,
-    /// which else would bring memory for each: 28 KiB in a shard.
-    pub(crate) fn touched(
-        &self,
-        shard: Shard,
-        class: SizeClass,
-    ) -> Option<LockGuard<'_, UsedPools>> {
+    /// Locks the bin of a class, if it was ever locked. For walks over all classes, which would make
+    /// the memory of each resident otherwise: 28 KiB in a shard.
+    pub(crate) fn touched_bin(&self, shard: Shard, class: SizeClass) -> Option<LockGuard<'_, Bin>> {
         let was_touched = self.class(shard, class).touched.load(Relaxed);
-        was_touched.then(|| self.used(shard, class))
+        was_touched.then(|| self.bin(shard, class))
     }
 
-    /// The used pools of every class that was touched, in every shard that is open, one after
-    /// the other.
-    pub(crate) fn all_used(
+    /// Locks the bins that were ever locked, in every shard that is open, one after the other.
+    pub(crate) fn touched_bins(
         &self,
-    ) -> impl Iterator<Item = (Shard, SizeClass, LockGuard<'_, UsedPools>)> {
+    ) -> impl Iterator<Item = (Shard, SizeClass, LockGuard<'_, Bin>)> {
         let all = self
             .shards()
             .flat_map(|shard| SizeClass::all().map(move |class| (shard, class)));
-        all.filter_map(|(shard, class)| Some((shard, class, self.touched(shard, class)?)))
+        all.filter_map(|(shard, class)| Some((shard, class, self.touched_bin(shard, class)?)))
     }
 
-    /// A pool for the class, taken from the arenas. Empty -> used.
-    pub(crate) fn begin_pool(
+    /// Takes a pool for the class from the arenas; if memory is `scarce`, without regard to affinity.
+    /// Empty -> used.
+    pub(crate) fn assign_pool(
         &self,
-        used: &UsedPools,
+        bin: &Bin,
         shard: Shard,
         class: SizeClass,
         scarce: bool,
     ) -> Option<&'static Pool> {
-        let is_large = used.pools() >= LARGE;
+        let is_large = bin.pools() >= LARGE_CLASS_POOLS;
         let affinity = if is_large && !scarce {
             Affinity::of(shard, class)
         } else {
             None
         };
         let arenas = self.arenas.lock();
-        let pool = arenas.take_pool(affinity, &used.affine)?;
-        pool.begin(shard, class);
-        let is_programs = || MAP.arena(pool.base()).is_some_and(Arena::is_programs);
-        if is_large && pool.resident().is_empty() && !is_programs() {
-            pool.bring(class);
+        let pool = arenas.take_pool(affinity, &bin.affine)?;
+        pool.assign(shard, class);
+        let is_custom = || MAP.arena(pool.base()).is_some_and(Arena::is_custom);
+        if is_large && pool.resident().is_empty() && !is_custom() {
+            pool.prefault(class);
         }
         MAP.set_class(pool.base(), Some(class));
-        used.on_added(pool);
+        bin.on_added(pool);
         Some(pool)
     }
 
-    /// Hands a pool whose blocks are all free back. Used -> empty.
-    pub(crate) fn end_pool(&self, used: &UsedPools, pool: &'static Pool) {
+    /// Returns a pool whose blocks are all free to its arena. Used -> empty.
+    pub(crate) fn reset_pool(&self, bin: &Bin, pool: &'static Pool) {
         let arenas = self.arenas.lock();
-        used.left(pool);
+        bin.on_removed(pool);
         MAP.set_class(pool.base(), None);
-        pool.end();
+        pool.reset();
         if let Some(arena) = MAP.arena(pool.base()) {
             arenas.give_pool(arena, pool);
         }
@@ -301,70 +297,69 @@ impl Heap {
         let (added, size) = (arenas.add(chunk), arenas.counts().bytes);
         drop(arenas);
         if let Err(chunk) = added {
-            chunk.give_back();
+            chunk.release();
             return false;
         }
         size_policy::heap_has(size);
         GREW.store(true, Relaxed);
-        chunk::tell();
+        chunk::notify_arena_added();
         true
     }
 
-    /// Gives wholly empty arenas back that are not kept for the next peak.
+    /// Releases wholly empty arenas that are not kept for the next peak.
     #[inline(never)]
-    pub(crate) fn give_surplus(&self) {
+    fn release_surplus(&self) {
         loop {
-            let chunk = self.arenas.lock().surplus();
+            let chunk = self.arenas.lock().take_surplus();
             match chunk {
-                Some(chunk) => chunk.give_back(),
+                Some(chunk) => chunk.release(),
                 None => return,
             }
         }
     }
 
-    /// Gives every wholly empty arena back. Returns whether there was one.
+    /// Releases every wholly empty arena. Returns whether there was one.
     #[cold]
     pub(crate) fn release_empty(&self) -> bool {
         let mut released = false;
         loop {
-            let chunk = self.arenas.lock().any_empty();
+            let chunk = self.arenas.lock().take_any_empty();
             match chunk {
-                Some(chunk) => chunk.give_back(),
+                Some(chunk) => chunk.release(),
                 None => return released,
             }
             released = true;
         }
     }
 
-    /// In a forked child whose thread holds all locks by the fork: leaves the pools alone
-    /// that it was born with, if that is the rule.
+    /// In a forked child, whose thread holds all locks by the fork: freezes the inherited pools, if
+    /// that is the rule.
     pub(crate) fn forked(&self) {
-        // Blocks that another thread was moving are lost with it.
+        // Blocks that another thread was moving are lost with that thread.
         self.moves_ended
             .store(self.moves_begun.load(Relaxed), Relaxed);
         if let Some(first_own) = fork_cow::forked(process::parent) {
-            for (_, _, used) in self.all_used() {
-                used.freeze(first_own);
+            for (_, _, bin) in self.touched_bins() {
+                bin.freeze(first_own);
             }
             self.empty_depots(true);
         }
     }
 
-    /// All locks, in their order (HEAP-2): those of all classes in the shards that are open
-    /// (SHARD-1), and the arenas'.
+    /// Calls `see` with all locks, in their order (HEAP-2): those of all classes in the shards that
+    /// are open (SHARD-1), and the arenas'.
     pub(crate) fn each_lock<'a>(&'a self, see: &mut dyn FnMut(&'a Word)) {
         let classes = |shard: Shard| self.classes(shard).0.iter();
         self.shards()
             .flat_map(classes)
-            .for_each(|class| see(class.used.word()));
+            .for_each(|class| see(class.bin.word()));
         see(self.arenas.word());
     }
 
-    /// Takes free blocks of `class`, those of the fullest pools and in each the
-    /// lowest first. They fill `out` from its end: the first is the last.
-    /// `request` is the program's, in bytes, for the statistics. Returns how many:
-    /// fewer than asked when that spares a new pool, none only if there is no
-    /// memory.
+    /// Takes free blocks of `class`: the fullest pools first, and in each the lowest addresses. They
+    /// fill `out` from its end, so the first block is last. `request` is the size of the program's
+    /// request in bytes, for the statistics. Returns the number of blocks: fewer than `out` has room
+    /// for if that avoids a new pool, 0 only if there is no memory.
     pub(crate) fn take(
         &self,
         shard: Shard,
@@ -372,35 +367,35 @@ impl Heap {
         request: usize,
         out: &mut [*mut u8],
     ) -> usize {
-        self.take_holding(self.used(shard, class), shard, class, request, out)
+        self.take_locked(self.bin(shard, class), shard, class, request, out)
     }
 
-    /// The same for who holds the class's lock, which is open afterwards.
-    pub(crate) fn take_holding<'a>(
+    /// [`take`](Heap::take) with the class's lock held. Unlocks it.
+    pub(crate) fn take_locked<'a>(
         &'a self,
-        mut used: LockGuard<'a, UsedPools>,
+        mut bin: LockGuard<'a, Bin>,
         shard: Shard,
         class: SizeClass,
         request: usize,
         out: &mut [*mut u8],
     ) -> usize {
         loop {
-            let taken = self.take_from_pools(&used, shard, class, request, out, false);
-            drop(used);
+            let taken = self.take_from_pools(&bin, shard, class, request, out, false);
+            drop(bin);
             if taken > 0 {
                 return taken;
             }
             if !self.add_arena() {
-                return self.take_what_is_left(shard, class, request, out);
+                return self.take_anywhere(shard, class, request, out);
             }
-            used = self.used(shard, class);
+            bin = self.bin(shard, class);
         }
     }
 
-    /// As `take`, from wherever there is a block, claimed arenas and other shards: there
-    /// is no memory for another arena.
+    /// [`take`](Heap::take) if there is no memory for another arena: from any arena, whatever its
+    /// affinity, and from any shard.
     #[cold]
-    fn take_what_is_left(
+    fn take_anywhere(
         &self,
         shard: Shard,
         class: SizeClass,
@@ -409,18 +404,18 @@ impl Heap {
     ) -> usize {
         let mut shards = iter::once(shard).chain(self.shards());
         let taken = |shard| {
-            let used = self.used(shard, class);
-            let taken = self.take_from_pools(&used, shard, class, request, out, true);
+            let bin = self.bin(shard, class);
+            let taken = self.take_from_pools(&bin, shard, class, request, out, true);
             (taken > 0).then_some(taken)
         };
         shards.find_map(taken).unwrap_or(0)
     }
 
-    /// As `take`, as far as there are pools; if memory is `scarce`, those of arenas that
-    /// others have claimed, too. `used` are the class's.
+    /// [`take`](Heap::take) without adding an arena; if memory is `scarce`, from arenas with another
+    /// affinity, too.
     fn take_from_pools(
         &self,
-        used: &UsedPools,
+        bin: &Bin,
         shard: Shard,
         class: SizeClass,
         request: usize,
@@ -430,27 +425,27 @@ impl Heap {
         let info = class.info();
         let mut taken = 0;
         for _ in 0..VISITS {
-            let (pool, before) = match used.fullest() {
+            let (pool, before) = match bin.fullest() {
                 Some(pool) => (pool, pool.free()),
                 None if taken > 0 => break,
-                None if used.has_frozen() && fork_cow::may_be_used(process::parent) => {
-                    used.unfreeze();
+                None if bin.has_frozen() && fork_cow::may_be_used(process::parent) => {
+                    bin.unfreeze();
                     continue;
                 }
-                None => match self.begin_pool(used, shard, class, scarce) {
+                None => match self.assign_pool(bin, shard, class, scarce) {
                     Some(pool) => (pool, 0),
                     None => break,
                 },
             };
             let (room, resident) = (out.len() - taken, pool.resident());
             taken += pool.take(class, &mut out[..room]);
-            used.resident_changed(resident, pool.resident());
-            used.moved(pool, info, before, pool.free());
+            bin.resident_changed(resident, pool.resident());
+            bin.requeue(pool, info, before, pool.free());
             if taken == out.len() {
                 break;
             }
         }
-        used.record_take(taken, request);
+        bin.on_alloc(taken, request);
         taken
     }
 
@@ -461,79 +456,78 @@ impl Heap {
         block[0]
     }
 
-    /// Takes `blocks`, of `class` and in nobody's hands any more, back.
+    /// Gives `blocks`, of `class` and in no other place any more, to their pools.
     ///
-    /// A block that cannot be what it was freed as is reported: it was freed twice or
-    /// never allocated, and the next owner of that memory would be damaged. Where the
-    /// program goes on after that, such a block is left out.
+    /// An invalid block is reported: it was freed twice or never allocated, and the next owner of
+    /// that memory would be corrupted. If the program continues after that, the block is left out.
     pub(crate) fn give(&self, class: SizeClass, blocks: &[*mut u8]) {
         if let Some(first) = blocks.first() {
             let shard = shard_of(*first);
-            self.give_holding(self.used(shard, class), shard, class, blocks);
+            self.give_locked(self.bin(shard, class), shard, class, blocks);
         }
     }
 
-    /// The same for who holds the class's lock in `shard`, which is open afterwards.
+    /// [`give`](Heap::give) with the class's lock in `shard` held. Unlocks it.
     #[inline(never)]
-    pub(crate) fn give_holding(
+    pub(crate) fn give_locked(
         &self,
-        used: LockGuard<'_, UsedPools>,
+        bin: LockGuard<'_, Bin>,
         shard: Shard,
         class: SizeClass,
         blocks: &[*mut u8],
     ) {
-        let (given, mut pools_ended) = self.take_back_in(&used, shard, class, blocks);
-        drop(used);
+        let (given, mut pools_emptied) = self.give_in_shard(&bin, shard, class, blocks);
+        drop(bin);
         if given < blocks.len() {
-            pools_ended |= self.take_back(class, &blocks[given..]);
+            pools_emptied |= self.give_keeping_arenas(class, &blocks[given..]);
         }
-        if pools_ended {
-            self.give_surplus();
+        if pools_emptied {
+            self.release_surplus();
         }
     }
 
-    /// Takes `blocks` back as `give` does, but no arena goes back, whose chunk may be a
-    /// program's and go by the program's own calls only. Returns whether a pool has
-    /// become empty.
+    /// [`give`](Heap::give) without releasing an arena: a custom chunk is released within the
+    /// program's own calls only. Returns whether a pool has become empty.
     #[inline(never)]
-    pub(crate) fn take_back(&self, class: SizeClass, blocks: &[*mut u8]) -> bool {
-        let (mut rest, mut pools_ended) = (blocks, false);
+    fn give_keeping_arenas(&self, class: SizeClass, blocks: &[*mut u8]) -> bool {
+        let (mut rest, mut pools_emptied) = (blocks, false);
         while let Some(first) = rest.first() {
             let shard = shard_of(*first);
-            let (given, ended) = self.take_back_in(&self.used(shard, class), shard, class, rest);
+            let (given, ended) = self.give_in_shard(&self.bin(shard, class), shard, class, rest);
             rest = &rest[given..];
-            pools_ended |= ended;
+            pools_emptied |= ended;
         }
-        pools_ended
+        pools_emptied
     }
 
-    /// Takes the leading blocks of `blocks` back that are of `shard`, whose pools of the
-    /// class are `used`. Returns how many, and whether a pool has become empty.
+    /// Gives the leading blocks of `blocks` that are of `shard` to their pools. `bin` is the class's
+    /// in that shard. Returns their number, and whether a pool has become empty.
     #[inline(never)]
-    fn take_back_in(
+    fn give_in_shard(
         &self,
-        used: &UsedPools,
+        bin: &Bin,
         shard: Shard,
         class: SizeClass,
         blocks: &[*mut u8],
     ) -> (usize, bool) {
         let (info, at_once) = (class.info(), at_once());
-        let (mut given, mut wrong, mut pools_ended) = (0, 0, false);
+        let (mut given, mut invalid, mut pools_emptied) = (0, 0, false);
         while let Some(first) = blocks.get(given) {
             let arena = MAP.arena(first.addr());
             let pool = arena.map(|arena| arena.pool(first.addr()));
-            let (Some(arena), Some(pool)) = (arena, pool.filter(|pool| pool.is_at(shard, class)))
+            let (Some(arena), Some(pool)) =
+                (arena, pool.filter(|pool| pool.is_owned_by(shard, class)))
             else {
-                if pool.is_some_and(|pool| pool.is_of(class)) {
+                if pool.is_some_and(|pool| pool.has_class(class)) {
                     break; // another shard's
                 }
                 invalid_free::report(Some(class), *first, InvalidFree::NoSuchPool);
-                (given, wrong) = (given + 1, wrong + 1);
+                (given, invalid) = (given + 1, invalid + 1);
                 continue;
             };
             let before = pool.free();
             let rest = &blocks[given..];
-            // Programs that drop what they have sorted or hashed drop it all over the place.
+            // Programs that drop sorted or hashed objects free them in no order of addresses.
             let is_alone = rest
                 .get(1)
                 .is_none_or(|next| pool_base(next.addr()) != pool.base());
@@ -545,28 +539,28 @@ impl Heap {
             given += match gave {
                 Ok(len) => len,
                 Err(NotAllTaken) => {
-                    let (len, mistakes) = give_with_mistakes(pool, class, rest);
-                    wrong += mistakes;
+                    let (len, left_out) = give_reporting(pool, class, rest);
+                    invalid += left_out;
                     len
                 }
             };
-            if at_once && !arena.is_programs() {
-                used.purge(arena, pool, true);
+            if at_once && !arena.is_custom() {
+                bin.purge(arena, pool, true);
             }
             if pool.free() < info.blocks {
-                used.moved(pool, info, before, pool.free());
+                bin.requeue(pool, info, before, pool.free());
             } else {
-                used.moved(pool, info, before, 0);
-                self.end_pool(used, pool);
-                pools_ended = true;
+                bin.requeue(pool, info, before, 0);
+                self.reset_pool(bin, pool);
+                pools_emptied = true;
             }
         }
-        used.record_give(given - wrong);
-        (given, pools_ended)
+        bin.on_free(given - invalid);
+        (given, pools_emptied)
     }
 
-    /// A run of free blocks of `class` for a thread that has none: what came to the
-    /// depot last, else as `take`.
+    /// Takes a batch of free blocks of `class` for a thread that has none: the one that was flushed
+    /// last, else as [`take`](Heap::take).
     #[inline(never)]
     #[unsafe(link_section = ".text.hot.rest")]
     pub(crate) fn refill(
@@ -576,64 +570,63 @@ impl Heap {
         request: usize,
         out: &mut [*mut u8],
     ) -> usize {
-        let used = self.used(shard, class);
-        let taken = used.depot.take(class, out);
+        let bin = self.bin(shard, class);
+        let taken = bin.depot.take(class, out);
         if taken == 0 {
-            return self.take_holding(used, shard, class, request, out);
+            return self.take_locked(bin, shard, class, request, out);
         }
-        used.record_take(0, request);
+        bin.on_alloc(0, request);
         taken
     }
 
-    /// Takes a run of blocks of `class` that a thread has too many of into the depot of
-    /// the shard that the first one belongs to. What leaves that, the oldest run if it is
-    /// full, goes to the pools.
+    /// Takes a batch of blocks of `class` from a full magazine into the depot of the first block's
+    /// shard. If that depot is full, its oldest batch goes to the pools.
     #[inline(never)]
     #[unsafe(link_section = ".text.hot.rest")]
-    pub(crate) fn flush(&self, class: SizeClass, run: &[*mut u8]) {
+    pub(crate) fn flush(&self, class: SizeClass, batch: &[*mut u8]) {
         if at_once() {
-            return self.give(class, run);
+            return self.give(class, batch);
         }
-        let Some(first) = run.first() else {
+        let Some(first) = batch.first() else {
             return;
         };
         let (shard, mut oldest) = (shard_of(*first), [MaybeUninit::uninit(); BLOCKS_PER_WORD]);
-        let used = self.used(shard, class);
-        let leaving = match used.depot.put(class, run, &mut oldest) {
-            Left::Nothing => return,
-            Left::Run => run,
-            // SAFETY: so many were put there.
-            Left::Oldest(n) => unsafe { slice::from_raw_parts(oldest.as_ptr().cast(), n) },
+        let bin = self.bin(shard, class);
+        let leaving = match bin.depot.put(class, batch, &mut oldest) {
+            Evicted::Nothing => return,
+            Evicted::Batch => batch,
+            // SAFETY: `put` has initialised `n` elements.
+            Evicted::Oldest(n) => unsafe { slice::from_raw_parts(oldest.as_ptr().cast(), n) },
         };
-        self.give_holding(used, shard, class, leaving);
+        self.give_locked(bin, shard, class, leaving);
     }
 
-    /// Gives what is in the depots to the pools: what nobody has taken since this was
-    /// called the last time, or `all`. No arena goes back.
+    /// Moves batches from the depots to the pools: those that stayed unused since the last call, or
+    /// `all`. No arena is released.
     pub(crate) fn empty_depots(&self, all: bool) {
-        let _tending = MaintenanceScope::begin();
-        for (shard, class, used) in self.all_used() {
-            let (rows, unused) = (used.depot.rows(), used.depot.unused());
-            drop(used);
-            let leaving = if all { rows } else { unused };
-            let mut run = [ptr::null_mut(); BLOCKS_PER_WORD];
+        let _maintenance = MaintenanceScope::begin();
+        for (shard, class, bin) in self.touched_bins() {
+            let (batches, unused) = (bin.depot.batches(), bin.depot.take_unused());
+            drop(bin);
+            let leaving = if all { batches } else { unused };
+            let mut batch = [ptr::null_mut(); BLOCKS_PER_WORD];
             for _ in 0..leaving {
-                let used = self.used(shard, class);
-                let taken = used.depot.take_oldest(class, &mut run);
-                // Under the same lock, so that statistics never see these blocks as live.
-                let (given, _) = self.take_back_in(&used, shard, class, &run[..taken]);
+                let bin = self.bin(shard, class);
+                let taken = bin.depot.take_oldest(class, &mut batch);
+                // Under the same lock, so that statistics never count these blocks as live.
+                let (given, _) = self.give_in_shard(&bin, shard, class, &batch[..taken]);
                 if given == taken {
                     continue;
                 }
                 self.moves_begun.fetch_add(1, AcqRel);
-                drop(used);
-                self.take_back(class, &run[given..taken]);
+                drop(bin);
+                self.give_keeping_arenas(class, &batch[given..taken]);
                 self.moves_ended.fetch_add(1, Release);
             }
         }
     }
 
-    /// Calls `read`, which reads the classes' counts, and repeats it while blocks move from a
+    /// Calls `read`, which reads the classes' counters, and repeats it while blocks move from a
     /// depot to pools of another shard: at most `TRIES` times.
     pub(crate) fn while_settled(&self, mut read: impl FnMut()) {
         const TRIES: usize = 50;
@@ -649,73 +642,75 @@ impl Heap {
         }
     }
 
-    /// What a class holds now.
+    /// The counters of a class, over all shards.
     pub(crate) fn class_counts(&self, class: SizeClass) -> ClassCounts {
         let mut sum = ClassCounts::default();
-        for used in self.shards().filter_map(|shard| self.touched(shard, class)) {
-            sum.pools += used.pools();
-            sum.full += used.full();
-            sum.taken += used.taken();
-            sum.in_depot += used.depot.held();
-            sum.resident += used.resident();
-            sum.sampled += used.sampled();
-            sum.requested = sum.requested.wrapping_add(used.requested());
+        for bin in self
+            .shards()
+            .filter_map(|shard| self.touched_bin(shard, class))
+        {
+            sum.pools += bin.pools();
+            sum.full += bin.full();
+            sum.taken += bin.taken();
+            sum.in_depot += bin.depot.blocks();
+            sum.resident += bin.resident();
+            sum.sampled += bin.sampled();
+            sum.requested = sum.requested.wrapping_add(bin.requested());
         }
         sum
     }
 
-    /// What the arenas hold now.
     pub(crate) fn arena_counts(&self) -> Counts {
         self.arenas.lock().counts()
     }
 
-    /// Bytes that are with us and that no block lies in which is live or in a
-    /// magazine. Not all of them make whole pages.
+    /// Resident bytes without a block that is live or cached in a magazine. Not all of them make
+    /// whole pages.
     pub(crate) fn free_bytes(&self) -> usize {
-        let of_class = |(_, class, used): (Shard, SizeClass, LockGuard<'_, UsedPools>)| {
+        let of_class = |(_, class, bin): (Shard, SizeClass, LockGuard<'_, Bin>)| {
             // A depot may hold some blocks of another shard.
-            let taken = used.taken().saturating_sub(used.depot.held());
-            used.resident().saturating_sub(taken * class.size())
+            let taken = bin.taken().saturating_sub(bin.depot.blocks());
+            bin.resident().saturating_sub(taken * class.size())
         };
-        let used: usize = self.all_used().map(of_class).sum();
+        let used: usize = self.touched_bins().map(of_class).sum();
         used + self.arena_counts().resident_empty
     }
 
-    /// Gives free pages of the next pool back to the kernel: those that have been
-    /// free since this was called for it the last time, or `at_once` all. Returns
-    /// how many bytes went back; `None` at the end of the way.
+    /// Purges free pages of the next pool: those that were free at the last call for it too, or
+    /// `at_once` all. Returns the number of bytes; `None` at the end of the walk.
     ///
     /// A lock is held for one pool's pages at a time.
     pub(crate) fn purge_next(&self, walk: &mut Walk, at_once: bool) -> Option<usize> {
         let (arena, pool) = walk.next()?;
-        let _tending = MaintenanceScope::begin();
+        let _maintenance = MaintenanceScope::begin();
         Some(self.purge_pool(arena, pool, at_once))
     }
 
-    /// The same, at once, but of a pool that has no block in use, or nothing.
+    /// Purges all pages of the next pool, if it is empty. Returns the number of bytes; `None` at the
+    /// end of the walk.
     pub(crate) fn purge_next_empty(&self, walk: &mut Walk) -> Option<usize> {
         let (arena, pool) = walk.next()?;
-        if pool.home().is_some() {
+        if pool.owner().is_some() {
             return Some(0);
         }
-        let _tending = MaintenanceScope::begin();
+        let _maintenance = MaintenanceScope::begin();
         Some(self.purge_pool(arena, pool, true))
     }
 
-    /// The way through all pools.
+    /// A walk over all pools.
     pub(crate) fn walk(&self) -> Walk {
         Walk::from(self.arenas.lock().newest())
     }
 
     fn purge_pool(&self, arena: &'static Arena, pool: &'static Pool, at_once: bool) -> usize {
-        // Without a lock, the pool's home only says which lock to take.
-        match pool.home() {
+        // POOL-7: without a lock, the pool's owner only says which lock to take.
+        match pool.owner() {
             Some((shard, class)) => {
-                let used = self.used(shard, class);
-                if !pool.is_at(shard, class) || arena.is_programs() {
+                let bin = self.bin(shard, class);
+                if !pool.is_owned_by(shard, class) || arena.is_custom() {
                     return 0;
                 }
-                used.purge(arena, pool, at_once)
+                bin.purge(arena, pool, at_once)
             }
             None => {
                 let arenas = self.arenas.lock();
@@ -724,14 +719,14 @@ impl Heap {
         }
     }
 
-    /// Gives wholly empty arenas back: those that have been so since this was
-    /// called the last time, or `at_once` all.
+    /// Releases wholly empty arenas: those that were empty at the last call and since, or `at_once`
+    /// all.
     pub(crate) fn release(&self, at_once: bool) {
         loop {
-            let chunk = self.arenas.lock().idle(at_once);
+            let chunk = self.arenas.lock().take_idle(at_once);
             match chunk {
-                Some(chunk) => chunk.give_back(),
-                None => return self.arenas.lock().note_idle(),
+                Some(chunk) => chunk.release(),
+                None => return self.arenas.lock().mark_idle(),
             }
         }
     }
@@ -740,28 +735,28 @@ impl Heap {
 const _: () = assert!(size_of::<Class>() <= 256, "four cache lines");
 const _: () = assert!(align_of::<Classes>() <= metadata::ALIGNMENT);
 
-/// Pools that one refill visits at the most: scattered blocks are gathered
-/// under one lock, but not for ever.
+/// Bound on the pools that one refill visits: scattered blocks are gathered under one lock, but not
+/// without end.
 const VISITS: usize = 8;
 
-/// Microseconds between two looks at whether blocks are on their way.
+/// Microseconds between two reads while blocks move.
 const PAUSE: u64 = 20;
 
-/// As [`Pool::give`] where something is wrong, which is reported. Returns how many blocks lie
-/// in the pool, and how many of them were left out.
+/// [`Pool::give`] of a batch with invalid blocks, which are reported. Returns the number of blocks in
+/// the pool, and how many of them were left out.
 #[cold]
-fn give_with_mistakes(pool: &Pool, class: SizeClass, blocks: &[*mut u8]) -> (usize, usize) {
-    let mut mistakes = 0;
+fn give_reporting(pool: &Pool, class: SizeClass, blocks: &[*mut u8]) -> (usize, usize) {
+    let mut invalid = 0;
     let len = pool.give_singly(class, blocks, |block, invalid_free| {
         invalid_free::report(Some(class), block, invalid_free);
-        mistakes += 1;
+        invalid += 1;
     });
-    (len, mistakes)
+    (len, invalid)
 }
 
-/// The shard that a block belongs to, as far as a look without a lock can tell.
+/// The shard of a block, read without a lock (POOL-7).
 #[inline]
-pub(crate) fn shard_of(block: *mut u8) -> Shard {
+fn shard_of(block: *mut u8) -> Shard {
     if Shard::is_one() {
         Shard::FIRST
     } else {
@@ -775,27 +770,27 @@ fn shard_of_several(block: *mut u8) -> Shard {
     arena.map_or(Shard::FIRST, |arena| arena.pool(block.addr()).shard())
 }
 
-/// What a class holds at one moment, in all shards.
+/// Counters of a class, over all shards.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct ClassCounts {
-    /// Its pools, used and full.
+    /// Pools, used and full.
     pub pools: usize,
-    /// Of these, how many are full.
+    /// Of these, the full ones.
     pub full: usize,
-    /// Blocks that are live, in some thread's magazine or in the depot.
+    /// Blocks that are live, in a magazine or in the depot.
     pub taken: usize,
     /// Blocks in the depot.
     pub in_depot: usize,
     /// Bytes of resident pages in its pools.
     pub resident: usize,
-    /// Requests that were looked at.
+    /// Requests that reached the bins: a sample of all.
     pub sampled: usize,
-    /// The bytes of these.
+    /// The bytes of these requests.
     pub requested: usize,
 }
 
-/// A place on the way through all pools there are: every arena, from the one that
-/// was added last, and in each pool by pool.
+/// A position in a walk over all pools: by arena, from the newest record on, and in each pool by
+/// pool.
 #[derive(Clone, Copy)]
 pub(crate) struct Walk {
     arena: Option<&'static Arena>,
@@ -803,7 +798,7 @@ pub(crate) struct Walk {
 }
 
 impl Walk {
-    /// Before the first pool of `newest` and of all arenas that are older.
+    /// Before the first pool of `newest` and of all older arenas.
     fn from(newest: Option<&'static Arena>) -> Walk {
         Walk {
             arena: newest,
@@ -818,7 +813,7 @@ impl Walk {
         match pool {
             Some(pool) => Some((arena, pool)),
             None => {
-                *self = Walk::from(arena.made_before());
+                *self = Walk::from(arena.older());
                 self.next()
             }
         }
@@ -827,7 +822,7 @@ impl Walk {
 
 #[cfg(all(test, loom))]
 impl Walk {
-    /// The next pool, for models.
+    /// The next pool, for the loom models.
     pub(crate) fn next_pool(mut self) -> &'static Pool {
         self.next().unwrap().1
     }

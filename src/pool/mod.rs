@@ -31,6 +31,11 @@
 //!
 //! A block in a thread's magazine or in a depot counts as taken.
 //!
+//! # Owner
+//!
+//! A pool with a class is owned by that class in one shard. A shard is a set of used pools of all
+//! classes; which thread takes blocks from which shard is decided in `tcache/registry.rs`.
+//!
 //! # Blocks in batches
 //!
 //! Blocks are taken and given back in batches, mostly of neighbours, so each word of bits is
@@ -68,14 +73,15 @@
 //!
 //! A pool with a class is accessed under that class's lock in its shard, an empty pool under
 //! the arenas' lock. It changes between the two under both.
+//!
+//! # Uses
+//!
+//! `base`, `os::memory` for purging and prefaulting, and `policy::fork_cow` for the generation.
+//! Arenas and the page map are above: a pool does not access them.
 
 pub(crate) mod bitmap;
 
 pub(crate) mod invalid_free;
-
-pub(crate) mod pages;
-
-pub(crate) mod shard;
 
 use core::hint::assert_unchecked;
 use core::ptr;
@@ -92,43 +98,105 @@ use crate::base::size_class::TABLE_LEN;
 use crate::base::size_class::WORDS;
 use crate::os::memory;
 use crate::policy::fork_cow;
+use crate::pool::bitmap::Pages;
 use crate::pool::invalid_free::InvalidFree;
-use crate::pool::pages::Pages;
-use crate::pool::shard::SHARDS;
-use crate::pool::shard::Shard;
+use crate::sync::AtomicBool;
 use crate::sync::AtomicU16;
 use crate::sync::AtomicUsize;
 use crate::sync::Cell;
 use crate::sync::Ordering::Relaxed;
 
-/// The descriptor of a pool. All zero is an empty pool without a place.
+/// Bound on shards; further threads share them.
+pub(crate) const SHARDS: usize = 16;
+
+/// How many shards are open (SHARD-1).
+static OPEN_SHARDS: AtomicUsize = AtomicUsize::new(1);
+
+/// The index of a shard, below [`SHARDS`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Shard(u8);
+
+impl Shard {
+    /// The one that is always open.
+    pub(crate) const FIRST: Shard = Shard(0);
+
+    pub(crate) fn from_index(index: u8) -> Shard {
+        Shard(index % SHARDS as u8)
+    }
+
+    #[inline(always)]
+    pub(crate) fn index(self) -> usize {
+        usize::from(self.0) % SHARDS
+    }
+
+    /// Opens this shard and those before it. Caller holds the registry's lock and has made their
+    /// classes (SHARD-1).
+    pub(crate) fn set_open(self) {
+        OPEN_SHARDS.fetch_max(self.index() + 1, Relaxed);
+    }
+
+    /// All that are open.
+    pub(crate) fn open() -> impl DoubleEndedIterator<Item = Shard> {
+        (0..OPEN_SHARDS.load(Relaxed)).map(|index| Shard(index as u8))
+    }
+
+    /// Whether only the first is open.
+    #[inline]
+    pub(crate) fn is_one() -> bool {
+        OPEN_SHARDS.load(Relaxed) == 1
+    }
+}
+
+/// Resident bytes that were purged so far.
+static PURGED_BYTES: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether the kernel kept pages at the last purge.
+static PURGE_REFUSED: AtomicBool = AtomicBool::new(false);
+
+/// Resident bytes that were purged so far.
+pub(crate) fn purged_bytes() -> usize {
+    PURGED_BYTES.load(Relaxed)
+}
+
+/// Whether the kernel kept pages at the last purge, as it does with locked memory.
+pub(crate) fn purge_was_refused() -> bool {
+    PURGE_REFUSED.load(Relaxed)
+}
+
+/// Adds to the resident bytes that were purged, and records whether the kernel `refused` some.
+pub(crate) fn count_purged(bytes: usize, refused: bool) {
+    PURGED_BYTES.fetch_add(bytes, Relaxed);
+    if purge_was_refused() != refused {
+        PURGE_REFUSED.store(refused, Relaxed);
+    }
+}
+
+/// The descriptor of a pool. All zero is an empty pool without an address.
 #[repr(C, align(64))]
 pub(crate) struct Pool {
     links: Links<Pool>,
-    /// Address of the pool; written when its arena gets chunk. Anyone may read
-    /// it.
+    /// Address of the pool; written when its arena gets its chunk. Any thread may read it.
     base: AtomicUsize,
-    /// Whose it is: indices of the shard and of the size class; 0 while empty (POOL-7).
-    home: AtomicU16,
-    /// Blocks that are free (POOL-2).
+    /// Indices of the owning shard and size class; 0 while empty (POOL-7).
+    owner: AtomicU16,
+    /// Number of free blocks (POOL-2).
     pub(crate) free: Cell<u32>,
-    /// The generation of the process when it began.
+    /// The generation of the process when the pool was assigned.
     generation: Cell<u32>,
-    /// Pages that may be in memory (POOL-5).
+    /// Pages that may be resident (POOL-5).
     pub(crate) resident: Cell<Pages>,
-    /// Pages that have been free for a while (POOL-6).
+    /// Pages that were free at the last purge round (POOL-6).
     pub(crate) idle: Cell<Pages>,
-    /// Pages that went back to the kernel at some time; those of them that are not
-    /// resident are still there.
-    pub(crate) returned: Cell<Pages>,
-    /// Which words have free blocks (POOL-3).
+    /// Pages that were purged at some time; those of them that are not resident are purged now.
+    pub(crate) purged: Cell<Pages>,
+    /// The words with free blocks (POOL-3).
     pub(crate) words_free: Cell<u32>,
     /// A bit for each block (POOL-1).
     pub(crate) words: [Cell<u64>; WORDS],
 }
 
-// SAFETY: reached by several threads, but only under the lock that the module
-// page names, which orders them.
+// SAFETY: POOL-7: the fields that are no atomics are accessed under the lock of the owner, or the
+// arenas' lock while the pool is empty.
 unsafe impl Sync for Pool {}
 
 impl Linked for Pool {
@@ -137,94 +205,91 @@ impl Linked for Pool {
     }
 }
 
-/// A class in a shard, as `home` names it.
-fn number(shard: Shard, class: SizeClass) -> u16 {
+/// The value of `owner` for a class in a shard.
+fn owner_word(shard: Shard, class: SizeClass) -> u16 {
     (shard.index() << 8 | class.index()) as u16
 }
 
 const _: () = assert!(TABLE_LEN <= 1 << 8 && SHARDS <= 1 << 8);
 
 impl Pool {
-    /// Where the pool lies.
+    /// The pool's address.
     #[inline]
     pub(crate) fn base(&self) -> usize {
         self.base.load(Relaxed)
     }
 
-    /// Puts the descriptor in charge of the empty pool at `base`, of which these
-    /// pages are resident.
-    pub(crate) fn place(&self, base: usize, resident: Pages) {
+    /// Initialises the descriptor for the empty pool at `base`, of which these pages are resident.
+    pub(crate) fn init(&self, base: usize, resident: Pages) {
         debug_assert_eq!(base, pool_base(base));
         self.base.store(base, Relaxed);
-        self.home.store(0, Relaxed);
+        self.owner.store(0, Relaxed);
         self.resident.set(resident);
         self.idle.set(Pages::NONE);
-        self.returned.set(Pages::NONE);
+        self.purged.set(Pages::NONE);
     }
 
     /// The class, unless the pool is empty.
     #[inline]
     pub(crate) fn class(&self) -> Option<SizeClass> {
-        SizeClass::from_index(usize::from(self.home.load(Relaxed) as u8))
+        SizeClass::from_index(usize::from(self.owner.load(Relaxed) as u8))
     }
 
-    /// Whether the pool belongs to `class`.
     #[inline]
-    pub(crate) fn is_of(&self, class: SizeClass) -> bool {
-        usize::from(self.home.load(Relaxed) as u8) == class.index()
+    pub(crate) fn has_class(&self, class: SizeClass) -> bool {
+        usize::from(self.owner.load(Relaxed) as u8) == class.index()
     }
 
-    /// Whose it is, unless it is empty. Anyone may ask, and learns which lock to take.
-    pub(crate) fn home(&self) -> Option<(Shard, SizeClass)> {
-        let home = self.home.load(Relaxed);
-        let class = SizeClass::from_index(usize::from(home as u8))?;
-        Some((Shard::from_index((home >> 8) as u8), class))
+    /// The owner, unless the pool is empty. Without a lock it only says which lock to take (POOL-7).
+    pub(crate) fn owner(&self) -> Option<(Shard, SizeClass)> {
+        let owner = self.owner.load(Relaxed);
+        let class = SizeClass::from_index(usize::from(owner as u8))?;
+        Some((Shard::from_index((owner >> 8) as u8), class))
     }
 
-    /// Whether the class, whose lock is held, has the pool (POOL-7).
-    pub(crate) fn is_at(&self, shard: Shard, class: SizeClass) -> bool {
-        self.home.load(Relaxed) == number(shard, class)
+    /// Whether the class in the shard, whose lock is held, owns the pool (POOL-7).
+    pub(crate) fn is_owned_by(&self, shard: Shard, class: SizeClass) -> bool {
+        self.owner.load(Relaxed) == owner_word(shard, class)
     }
 
-    /// The shard whose class it belongs to, unless it is empty.
+    /// The owner's shard; the first if the pool is empty.
     #[inline]
     pub(crate) fn shard(&self) -> Shard {
-        Shard::from_index((self.home.load(Relaxed) >> 8) as u8)
+        Shard::from_index((self.owner.load(Relaxed) >> 8) as u8)
     }
 
-    /// The generation of the process when the pool began.
     #[inline]
     pub(crate) fn generation(&self) -> u32 {
         self.generation.get()
     }
 
-    /// Blocks that are free.
+    /// Number of free blocks.
     #[inline]
     pub(crate) fn free(&self) -> u32 {
         self.free.get()
     }
 
-    /// Cuts the empty pool into blocks of `class`, all of them free, for `shard`. Not one
-    /// byte of the pool itself is touched.
-    pub(crate) fn begin(&self, shard: Shard, class: SizeClass) {
+    /// Assigns the empty pool to `class` in `shard`, with all blocks free. No byte of the pool
+    /// itself is touched.
+    pub(crate) fn assign(&self, shard: Shard, class: SizeClass) {
         let info = class.info();
         let words = info.words();
-        self.home.store(number(shard, class), Relaxed);
+        self.owner.store(owner_word(shard, class), Relaxed);
         self.generation.set(fork_cow::generation());
         self.free.set(info.blocks);
         self.words_free.set(u32::MAX >> (WORDS - words));
-        self.words[words - 1].set(bitmap::of_no_block(info, words - 1));
+        self.words[words - 1].set(bitmap::bits_of_no_block(info, words - 1));
     }
 
-    /// Makes the pool empty; all its blocks are free.
-    pub(crate) fn end(&self) {
+    /// Makes the pool empty. All of its blocks are free.
+    pub(crate) fn reset(&self) {
         if let Some(class) = self.class() {
             self.words[class.info().words() - 1].set(0);
         }
-        self.home.store(0, Relaxed);
+        self.owner.store(0, Relaxed);
     }
 
-    /// The pages that may be in memory.
+    /// The pages that may be resident.
     pub(crate) fn resident(&self) -> Pages {
         self.resident.get()
     }
@@ -232,7 +297,7 @@ impl Pool {
     /// Whether a block of the pool begins at this address in it and is taken.
     #[cfg(feature = "model")]
     pub(crate) fn is_taken(&self, address: usize) -> bool {
-        let class = self.class().filter(|_| self.begins_block(address));
+        let class = self.class().filter(|_| self.is_block_start(address));
         let number = class.and_then(|class| class.info().number(address - self.base()));
         number.is_some_and(|n| self.words[n / 64].get() >> (n % 64) & 1 == 1)
     }
@@ -249,7 +314,7 @@ impl Pool {
         let bits = 64 * used.len() as u32;
         assert_eq!(bits - set, self.free.get(), "POOL-2");
         assert!(unused.iter().all(|word| word.get() == 0), "POOL-1");
-        let none = bitmap::of_no_block(info, used.len() - 1);
+        let none = bitmap::bits_of_no_block(info, used.len() - 1);
         assert_eq!(used[used.len() - 1].get() & none, none, "POOL-1");
         for n in 0..WORDS {
             let free = n < used.len() && used[n].get() != u64::MAX;
@@ -274,7 +339,9 @@ impl Pool {
         let mut room = wanted;
         // If the resident pages are the pool's first, the lowest blocks are on them anyway.
         if !resident.are_the_first() {
-            room = self.take_where(info, out, room, |n| bitmap::on_pages(info, resident, n));
+            room = self.take_where(info, out, room, |n| {
+                bitmap::bits_on_pages(info, resident, n)
+            });
         }
         room = self.take_where(info, out, room, |_| u64::MAX);
         let taken = wanted - room;
@@ -282,8 +349,7 @@ impl Pool {
         taken
     }
 
-    /// Takes free blocks whose bit is set in `may(word)`. Returns how many slots of `room` are
-    /// left.
+    /// Takes free blocks whose bit is set in `may(word)`. Returns the part of `room` that is left.
     #[inline(always)]
     fn take_where(
         &self,
@@ -357,7 +423,7 @@ impl Pool {
         self.idle.set(idle & !touched);
     }
 
-    /// Gives back one block of the pool, which is of this shape; as `give`, with less ado.
+    /// Gives one block back: `give` for a batch of one, without its loops.
     #[inline(always)]
     pub(crate) fn give_one(&self, info: &ClassInfo, block: *mut u8) -> Result<(), NotAllTaken> {
         let number = info.number(block.addr() - self.base());
@@ -411,7 +477,7 @@ impl Pool {
                 rest = others;
             }
             if taken != from.len() - rest.len() {
-                self.take_again(info, &blocks[..blocks.len() - from.len()]);
+                self.undo_give(info, &blocks[..blocks.len() - from.len()]);
                 return Err(NotAllTaken);
             }
             self.words[n].set(word);
@@ -422,7 +488,7 @@ impl Pool {
         let beside = rest.first();
         let beside = beside.is_some_and(|block| pool_base(block.addr()) == self.base());
         if beside || products as u32 >= INSIDE {
-            self.take_again(info, &blocks[..given]);
+            self.undo_give(info, &blocks[..given]);
             return Err(NotAllTaken);
         }
         self.words_free.set(words_free);
@@ -431,7 +497,7 @@ impl Pool {
     }
 
     /// Whether a block of the pool's class begins at `address`, which is in the pool.
-    pub(crate) fn begins_block(&self, address: usize) -> bool {
+    pub(crate) fn is_block_start(&self, address: usize) -> bool {
         let Some(class) = self.class() else {
             return false;
         };
@@ -439,9 +505,9 @@ impl Pool {
         number.is_some_and(|n| n < class.info().blocks as usize)
     }
 
-    /// Marks blocks as taken again for which `give` has cleared the bits.
+    /// Sets the bits again that `give` has cleared for these blocks.
     #[cold]
-    pub(crate) fn take_again(&self, info: &ClassInfo, blocks: &[*mut u8]) {
+    fn undo_give(&self, info: &ClassInfo, blocks: &[*mut u8]) {
         for block in blocks {
             let behind = block.addr() - self.base() - info.first as usize;
             let number = ((behind as u64 * u64::from(info.reciprocal)) >> 32) as usize;
@@ -451,8 +517,8 @@ impl Pool {
     }
 
     /// Gives the leading blocks of `blocks` back that are in this pool, whose class is
-    /// `class`, one by one. Reports each invalid one to `report` and leaves it out. Returns how
-    /// many entries are in the pool.
+    /// `class`, one by one. Reports each invalid one to `report` and leaves it out. Returns the
+    /// number of entries in the pool.
     #[cold]
     #[inline(never)]
     pub(crate) fn give_singly(
@@ -468,7 +534,7 @@ impl Pool {
             if self.give_one(class.info(), *block).is_ok() {
                 continue;
             }
-            let invalid_free = if self.begins_block(block.addr()) {
+            let invalid_free = if self.is_block_start(block.addr()) {
                 InvalidFree::AlreadyFree
             } else {
                 InvalidFree::NotABlock
@@ -484,18 +550,18 @@ impl Pool {
             return Pages::ALL;
         };
         let info = class.info();
-        Pages::where_all(|page| {
-            let blocks = bitmap::of_page(info, page);
-            let mut words = bitmap::words(&blocks);
-            words.all(|n| self.words[n].get() & bitmap::in_word(&blocks, n) == 0)
+        Pages::filter(|page| {
+            let blocks = bitmap::blocks_of_page(info, page);
+            let mut words = bitmap::words_of(&blocks);
+            words.all(|n| self.words[n].get() & bitmap::bits_in_word(&blocks, n) == 0)
         })
     }
 
     /// Takes the pages that are due for purging out of the resident ones: those that are free
-    /// and, unless `at_once`, were free at the last call too. `page` is the size of an OS page
+    /// and, unless `at_once`, were free at the last call too. `os_page` is the size of an OS page
     /// in bytes.
-    pub(crate) fn take_purgeable(&self, page: usize, at_once: bool) -> Pages {
-        let free = (self.free_pages() & self.resident.get()).whole(page);
+    pub(crate) fn take_purgeable(&self, os_page: usize, at_once: bool) -> Pages {
+        let free = (self.free_pages() & self.resident.get()).whole(os_page);
         let due = if at_once {
             free
         } else {
@@ -503,34 +569,34 @@ impl Pool {
         };
         self.idle.set(free & !due);
         self.resident.set(self.resident.get() & !due);
-        self.returned.set(self.returned.get() | due);
+        self.purged.set(self.purged.get() | due);
         due
     }
 
-    /// Gives `due` pages, which [`take_purgeable`](Pool::take_purgeable) has taken out of the resident
-    /// ones and which lie in an arena of the kernel's, back to it. From the first one on that
-    /// stays, as it is locked or a sandbox does not know the call, all are resident again.
-    /// Returns how many bytes went back.
-    pub(crate) fn give_back(&self, due: Pages) -> usize {
-        let mut stay = Pages::NONE;
+    /// Purges `due` pages, which [`take_purgeable`](Pool::take_purgeable) returned. The pool's arena
+    /// is from the kernel. If the kernel keeps a page, because it is locked or a sandbox forbids
+    /// the call, that page and all after it are resident again. Returns the number of bytes that
+    /// were purged.
+    pub(crate) fn purge(&self, due: Pages) -> usize {
+        let mut kept = Pages::NONE;
         for (offset, len) in due.runs() {
             // SAFETY: no taken block is on a page outside of `resident` (POOL-5), and the lock
             // under which pages become resident is held.
             if !unsafe { memory::purge(self.base() + offset, len) } {
-                stay = due & Pages::spanning(offset, POOL_SIZE - 1);
+                kept = due & Pages::spanning(offset, POOL_SIZE - 1);
                 break;
             }
         }
-        self.resident.set(self.resident.get() | stay);
-        self.returned.set(self.returned.get() & !stay);
-        let gone = (due & !stay).bytes();
-        pages::count_returned(gone, !stay.is_empty());
-        gone
+        self.resident.set(self.resident.get() | kept);
+        self.purged.set(self.purged.get() & !kept);
+        let purged = (due & !kept).bytes();
+        count_purged(purged, !kept.is_empty());
+        purged
     }
 
-    /// Faults all pages with blocks in at once, which is cheaper than one by one. The pool was
-    /// assigned to `class` just now, and its arena is the kernel's.
-    pub(crate) fn bring(&self, class: SizeClass) {
+    /// Faults all pages with blocks in with one call, which is cheaper than one by one. The pool
+    /// was just assigned to `class`, and its arena is from the kernel.
+    pub(crate) fn prefault(&self, class: SizeClass) {
         let info = class.info();
         let len = info.offset(info.blocks as usize);
         let len = len.next_multiple_of(memory::page_size()).min(POOL_SIZE);
@@ -542,7 +608,7 @@ impl Pool {
 
 const _: () = assert!(WORDS == 32, "words_free has a bit for each word");
 
-/// Of blocks that were to go back to a pool, at least one is no taken block of it.
+/// At least one of the blocks given to a pool is no taken block of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct NotAllTaken;
 
@@ -554,12 +620,12 @@ pub(crate) mod tests {
     use crate::tests::*;
     use core::ptr;
 
-    /// A descriptor whose pool has no memory.
+    /// A descriptor of a pool that is not mapped.
     pub(crate) fn pool(class: SizeClass) -> Pool {
-        // SAFETY: all zero is a valid descriptor (the type's own documentation).
+        // SAFETY: `Pool` documents that all zero is a valid descriptor.
         let pool: Pool = unsafe { core::mem::zeroed() };
-        pool.place(0x7000_0000, Pages::NONE);
-        pool.begin(Shard::FIRST, class);
+        pool.init(0x7000_0000, Pages::NONE);
+        pool.assign(Shard::FIRST, class);
         pool.check();
         pool
     }
@@ -580,7 +646,7 @@ pub(crate) mod tests {
             assert_eq!(all.len(), blocks);
             assert_eq!(pool.free(), 0);
             assert!(all.is_sorted());
-            assert!(all.iter().all(|block| pool.begins_block(block.addr())));
+            assert!(all.iter().all(|block| pool.is_block_start(block.addr())));
             let odd: Vec<_> = all.iter().copied().skip(1).step_by(2).rev().collect();
             assert_eq!(pool.give(class, &odd), Ok(odd.len()));
             pool.check();
@@ -590,7 +656,7 @@ pub(crate) mod tests {
             assert_eq!(pool.give(class, &all), Ok(blocks));
             assert_eq!(pool.free() as usize, blocks);
             pool.check();
-            pool.end();
+            pool.reset();
             pool.check_empty();
         }
     }
@@ -635,7 +701,7 @@ pub(crate) mod tests {
             assert_eq!((seen, named), (3, vec![(wrong, invalid_free)]));
             assert_eq!(pool.free(), free + 2);
             pool.check();
-            assert_eq!(pool.begins_block(wrong.addr()), invalid_free != no_block);
+            assert_eq!(pool.is_block_start(wrong.addr()), invalid_free != no_block);
         }
     }
 
@@ -679,9 +745,9 @@ pub(crate) mod tests {
         assert_eq!(pool.give(class, &blocks[..300]), Ok(300));
         let due = pool.take_purgeable(MIN_PAGE, true);
         assert_eq!(pool.resident(), all & !due);
-        assert_eq!((due.bytes() / MIN_PAGE, pool.give_back(due)), (4, 0));
+        assert_eq!((due.bytes() / MIN_PAGE, pool.purge(due)), (4, 0));
         assert_eq!(pool.resident(), all);
-        assert_eq!(pool.returned.get(), Pages::NONE);
+        assert_eq!(pool.purged.get(), Pages::NONE);
         pool.check();
         assert_eq!(
             pool.take_purgeable(MIN_PAGE, true),
@@ -703,10 +769,10 @@ pub(crate) mod tests {
             pool.give(class, &blocks[..blocks.len() - 3]),
             Ok(blocks.len() - 3)
         );
-        let gone = pool.take_purgeable(MIN_PAGE, true);
-        assert!(gone.bytes() >= 14 * MIN_PAGE);
+        let purged = pool.take_purgeable(MIN_PAGE, true);
+        assert!(purged.bytes() >= 14 * MIN_PAGE);
         assert_eq!(pool.give(class, &last), Ok(3));
         let first = take(&pool, class, 1)[0].addr() - pool.base();
-        assert!((Pages::spanning(first, first) & gone).is_empty());
+        assert!((Pages::spanning(first, first) & purged).is_empty());
     }
 }

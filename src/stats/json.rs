@@ -5,7 +5,7 @@ use core::fmt::{self, Write};
 use crate::arena::set::Counts;
 use crate::base::layout::{ARENA_SIZE, POOL_SIZE};
 use crate::os::text;
-use crate::pool::shard::Shard;
+use crate::pool::Shard;
 use crate::stats::{Ledger, Snapshot};
 
 /// The version of the JSON's form.
@@ -81,7 +81,7 @@ pub(crate) fn write(out: &mut dyn Write, host: Option<&str>) -> fmt::Result {
     write!(
         out,
         ",\"large\":{{\"served_below_total\":{},\"blocks_live\":{}}}",
-        below.asked,
+        below.requests,
         below.live()
     )?;
     out.write_str(",\"libc\":")?;

@@ -28,7 +28,7 @@ use crate::heap::ClassCounts;
 use crate::heap::HEAP;
 use crate::os::memory;
 use crate::os::process::{self, LibcMemory};
-use crate::pool::pages;
+use crate::pool;
 use crate::sync::{
     AtomicBool,
     Ordering::{Acquire, Release},
@@ -221,7 +221,7 @@ impl Snapshot {
 
     /// What went below.
     pub(crate) fn below(&self) -> &CounterSums {
-        &self.threads.below
+        &self.threads.fallback
     }
 
     /// Bytes that we have from the kernel, in memory or not.
@@ -284,7 +284,7 @@ impl Ledger {
             empty_pools,
             metadata,
             ours: in_pools + empty_pools + metadata,
-            returned: pages::returned(),
+            returned: pool::purged_bytes(),
             libc: None,
             process: None,
         }
@@ -308,7 +308,7 @@ fn live_and_below() -> (usize, isize) {
     match Snapshot::now() {
         Some(now) => {
             let live = now.classes().map(|class| class.live()).sum();
-            (live, now.threads.below.live())
+            (live, now.threads.fallback.live())
         }
         None => {
             let taken = SizeClass::all().map(|class| HEAP.class_counts(class).taken);

@@ -45,7 +45,7 @@ pub(crate) fn log() {
         "from the system: {}, metadata {} of it; requests served below: {}",
         now.os_bytes(),
         now.metadata(),
-        now.below().asked
+        now.below().requests
     ));
     ledger(&Ledger::of(&now));
 }

@@ -7,7 +7,7 @@ use crate::base::layout::{ARENA_SIZE, POOL_SIZE};
 use crate::base::size_class::{LAST, SizeClass};
 use crate::os::process::{LibcMemory, resident};
 use crate::os::{clock, memory, text};
-use crate::pool::shard::Shard;
+use crate::pool::Shard;
 use crate::stats::{Ledger, Snapshot};
 
 const _: () = assert!(CLASSES == LAST, "an entry for each class");
@@ -81,7 +81,7 @@ pub(crate) fn fill(to: &mut Statistics, libc: &dyn Fn() -> Option<LibcMemory>) {
         returned_total: ledger.returned as u64,
     };
     to.large = Large {
-        served_below_total: now.below().asked as u64,
+        served_below_total: now.below().requests as u64,
         blocks_live: now.below().live() as i64,
     };
     let libc = libc();

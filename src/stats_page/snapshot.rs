@@ -121,7 +121,7 @@ impl Plan {
         while let Some(arena) = next {
             let lock = HEAP.arenas.lock();
             let (address, bytes, pools) = (arena.base(), arena.size(), arena.len());
-            let programs = arena.is_programs();
+            let programs = arena.is_custom();
             drop(lock);
             if bytes > 0 && self.arenas < most {
                 let at = self.arenas;
@@ -135,7 +135,7 @@ impl Plan {
                 };
             }
             records += 1;
-            next = arena.made_before();
+            next = arena.older();
         }
         records
     }
@@ -220,7 +220,7 @@ impl Plan {
         at: u64,
     ) -> Result<usize, c_int> {
         let newest = HEAP.arenas.lock().newest();
-        let records = core::iter::successors(newest, |arena| arena.made_before());
+        let records = core::iter::successors(newest, |arena| arena.older());
         let size = size_of::<arena::Arena>();
         let records =
             records.map(|record| (MAPPING_RECORD, (core::ptr::from_ref(record).addr(), size)));
@@ -315,17 +315,17 @@ fn look(address: usize, pages: &mut [Page]) -> Option<Pool> {
         let arena = MAP.arena(address)?;
         let pool = arena.pool(address);
         // Without a lock, the pool's home only says which lock to take.
-        match pool.home() {
+        match pool.owner() {
             Some((shard, class)) => {
-                let _used = HEAP.used(shard, class);
-                if pool.is_at(shard, class) && pool.base() == address {
+                let _used = HEAP.bin(shard, class);
+                if pool.is_owned_by(shard, class) && pool.base() == address {
                     return Some(of_class(pool, class, pages));
                 }
             }
             None => {
                 let _arenas = HEAP.arenas.lock();
                 let is_there = arena.size() > 0 && pool.base() == address;
-                if is_there && arena.has_empty(address) {
+                if is_there && arena.is_pool_empty(address) {
                     flags(pool, pages);
                     return Some(EMPTY);
                 }
@@ -340,9 +340,10 @@ fn of_class(pool: &pool::Pool, class: SizeClass, pages: &mut [Page]) -> Pool {
     let info = class.info();
     let taken = |n: usize| pool.words[n / 64].get() >> (n % 64) & 1 == 1;
     for (i, page) in pages.iter_mut().enumerate() {
-        let blocks = bitmap::of_page(info, i);
-        let count = |n: usize| (pool.words[n].get() & bitmap::in_word(&blocks, n)).count_ones();
-        let count: u32 = bitmap::words(&blocks).map(count).sum();
+        let blocks = bitmap::blocks_of_page(info, i);
+        let count =
+            |n: usize| (pool.words[n].get() & bitmap::bits_in_word(&blocks, n)).count_ones();
+        let count: u32 = bitmap::words_of(&blocks).map(count).sum();
         let mut bytes = count as usize * class.size();
         if count > 0 {
             // The first and the last may lie on other pages, too.
@@ -370,7 +371,7 @@ fn of_class(pool: &pool::Pool, class: SizeClass, pages: &mut [Page]) -> Pool {
 
 fn flags(pool: &pool::Pool, pages: &mut [Page]) {
     let (resident, idle) = (pool.resident(), pool.idle.get());
-    let returned = pool.returned.get() & !resident;
+    let returned = pool.purged.get() & !resident;
     for (i, page) in pages.iter_mut().enumerate() {
         for (set, flag) in [
             (resident, PAGE_RESIDENT),

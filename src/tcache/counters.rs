@@ -1,72 +1,66 @@
-//! What went below: requests that no pool serves, and blocks that are not
-//! ours. Each thread counts for itself, with plain additions; who wants to
-//! know sums the threads up (`tcache/registry.rs`).
+//! Counts of the requests that the fallback allocator served. Each thread counts its own with
+//! plain additions; `registry::totals` adds the threads up.
 //!
 //! # Threads
 //!
-//! [`Counters::add`] is for the thread that the counters belongs to, anyone may
-//! read. The numbers only ever grow.
+//! [`Counters::add`] is for the thread that owns the counters; any thread may read. The numbers
+//! only grow.
 #![forbid(unsafe_code)]
 
 use crate::sync::{AtomicUsize, Ordering::Relaxed};
 
-/// What is counted.
 #[derive(Clone, Copy)]
 pub(crate) enum Event {
-    /// A request went below, whatever became of it.
-    Asked,
-    /// A block came from below that was not there before.
-    Made,
-    /// A block was given back below.
-    Freed,
+    /// A request was passed on, whether it succeeded or not.
+    Request,
+    /// A new block was allocated.
+    Alloc,
+    /// A block was freed.
+    Free,
 }
 
-/// How often each has happened.
+/// How often each event has happened. All zero is the start.
 pub(crate) struct Counters([AtomicUsize; 3]);
 
-/// The sums.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct CounterSums {
-    /// Requests that went below.
-    pub asked: usize,
-    /// Blocks that came from below.
-    pub made: usize,
-    /// Blocks that were given back below: some may have come from elsewhere.
-    pub freed: usize,
+    pub requests: usize,
+    pub allocs: usize,
+    /// Some of these blocks may have been allocated elsewhere.
+    pub frees: usize,
 }
 
 impl Counters {
-    /// Nothing has happened. (All zero is the same.)
     pub(crate) const fn new() -> Counters {
         Counters([const { AtomicUsize::new(0) }; 3])
     }
 
-    /// Counts, for the one thread that the counters belongs to.
+    /// Counts an event of the thread that owns these counters.
     #[inline]
     pub(crate) fn add(&self, event: Event) {
         let count = &self.0[event as usize];
         count.store(count.load(Relaxed).wrapping_add(1), Relaxed);
     }
 
-    /// Counts, in a counters that belongs to no thread.
+    /// Counts an event in counters that several threads share.
     #[cold]
     pub(crate) fn add_shared(&self, event: Event) {
         self.0[event as usize].fetch_add(1, Relaxed);
     }
 
-    /// Adds what was counted so far to `sums`.
-    pub(crate) fn sum(&self, sums: &mut CounterSums) {
-        let [asked, made, freed] = &self.0;
-        sums.asked += asked.load(Relaxed);
-        sums.made += made.load(Relaxed);
-        sums.freed += freed.load(Relaxed);
+    /// Adds these counts to `sums`.
+    pub(crate) fn add_to(&self, sums: &mut CounterSums) {
+        let [requests, allocs, frees] = &self.0;
+        sums.requests += requests.load(Relaxed);
+        sums.allocs += allocs.load(Relaxed);
+        sums.frees += frees.load(Relaxed);
     }
 }
 
 impl CounterSums {
-    /// Blocks from below that are still there, if none was given back that
-    /// came from elsewhere. As CPython counts them, it may be negative.
+    /// Live blocks of the fallback allocator, if none was freed that was allocated elsewhere.
+    /// Negative otherwise, as in CPython's own count.
     pub(crate) fn live(&self) -> isize {
-        self.made.wrapping_sub(self.freed).cast_signed()
+        self.allocs.wrapping_sub(self.frees).cast_signed()
     }
 }

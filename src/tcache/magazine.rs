@@ -1,24 +1,76 @@
-//! A magazine: a thread's free blocks of one class. What is here is all that the hit
-//! path touches of them: two words, and the slot that is on top.
+//! Magazines: for each size class, the free blocks that one thread has cached. This is the hit
+//! path: no lock, no atomic read-modify-write, no test whether the thread is known.
 //!
-//! How it is filled and emptied, and what holds of its fields (MAGAZINE-1 to MAGAZINE-4), is in
-//! `tcache/magazines.rs`.
+//! ```text
+//!    +------+-------+-------+- ... -+-------+- ... -+-------+
+//!    | null | block | block |       |       |       |       |   slots for two batches
+//!    +------+-------+-------+- ... -+-------+- ... -+-------+
+//!    bottom   pop <-- top --> push                    limit
+//! ```
+//!
+//! The addresses of free blocks are in an array, not in a list through the blocks: allocating a
+//! block does not read it, freeing it does not write it, and what a program writes into a free
+//! block is never followed.
+//!
+//! The bottom slot holds null, so an empty magazine needs no count: pop reads the top and finds
+//! null. Class 0, "in no pool", has no slots in any thread, so a foreign pointer and a request
+//! for zero bytes take the slow path, too.
+//!
+//! An empty magazine is refilled with a batch from the heap. Of a full one the older batch is
+//! flushed and the newer one moves down. Either way one batch is left, so at least as many calls
+//! pass before the next slow path. (Flushing the newer batch would be less work. But then the
+//! oldest blocks would stay for ever: the pages that they are on could not be purged, and a block
+//! among them that is freed twice would not be found.)
+//!
+//! # The thread word
+//!
+//! ```text
+//!    UNUSED ------------> the thread's record ------------> ENDED
+//!            first miss                        thread exit
+//! ```
+//!
+//! The word always points to magazines, so the hit path does not test it. Before its first miss
+//! and after its end a thread has magazines without slots: every pop finds null, every push is at
+//! the limit, and the slow path distinguishes the two by their address.
+//!
+//! # Invariants
+//!
+//! MAGAZINE-1  `top` points to the bottom slot, or to a slot that holds a free block.
+//! MAGAZINE-2  The bottom slot holds null, the slots above it up to the top hold free blocks.
+//! MAGAZINE-3  `limit` is the last slot, or null if the class has no slots.
+//! MAGAZINE-4  At each instruction the slots up to `top` hold blocks that are in no other place:
+//!     fork may copy the thread's memory at any of them.
+//!
+//! # Threads
+//!
+//! Written by their own thread only. Other threads read `top` for statistics, so it is an atomic,
+//! used with plain loads and stores.
 
-use crate::arena::page_map::ENTRY_STEP;
+use core::mem::MaybeUninit;
+use core::ptr::{self, NonNull};
+use core::slice;
+
+use crate::arena::page_map::{ENTRY_STEP, Entry};
+use crate::base::layout::PACKED_ALIGNMENT;
+use crate::base::size_class::{BLOCKS_PER_WORD, CLASS_INFO, SMALL_MAX, SizeClass, TABLE_LEN};
+use crate::heap::Heap;
+use crate::os::thread_word;
+use crate::pool::Shard;
 use crate::sync::{
-    AtomicPtr, Cell,
-    Ordering::{Relaxed, Release},
+    AtomicPtr, AtomicU8, Cell,
+    Ordering::{Relaxed, Release, SeqCst},
+    compiler_fence,
 };
+use crate::tcache::counters::Counters;
 
-/// A place for a free block.
+/// The address of a free block, or null.
 pub(crate) type Slot = *mut u8;
 
-/// What the hit path needs of a class.
+/// The words that the hit path reads and writes of a class, besides the top slot.
 #[repr(C)]
 pub(crate) struct Magazine {
-    /// The slot on top. Read by others, too, for statistics.
     pub top: AtomicPtr<Slot>,
-    /// The last slot there is.
+    /// The last slot.
     pub limit: Cell<*mut Slot>,
 }
 
@@ -43,8 +95,8 @@ impl Magazine {
         if above > self.limit.get() {
             return false;
         }
-        // SAFETY: MAGAZINE-1, MAGAZINE-3: above a slot and not above the last is a slot. What
-        // is written there is an address, not followed.
+        // SAFETY: MAGAZINE-1, MAGAZINE-3: above a slot and not above the last one is a slot. The
+        // address that is written there is not followed.
         unsafe { *above = block };
         // Release: the compiler must keep the order, for MAGAZINE-4.
         self.top.store(above, Release);
@@ -53,3 +105,319 @@ impl Magazine {
 }
 
 const _: () = assert!(size_of::<Magazine>() == ENTRY_STEP);
+
+/// The magazines of a thread. Their slots follow in the thread's record.
+#[repr(C, align(64))]
+pub(crate) struct Magazines {
+    /// By class index; an entry of the page map is an offset in it.
+    table: [Magazine; TABLE_LEN],
+    /// The bottom slot of each magazine; null if the class has no slots. Written before another
+    /// thread can see it.
+    bottoms: [Cell<*mut Slot>; TABLE_LEN],
+    /// The index of the shard that the thread refills from.
+    shard: AtomicU8,
+    /// By how many bits batches are shorter than the longest.
+    batch_shift: Cell<u32>,
+    pub counters: Counters,
+}
+
+// SAFETY: the fields that other threads read are atomics, or do not change once they are shared.
+unsafe impl Sync for Magazines {}
+
+/// The bottom slot of magazines without slots.
+#[repr(transparent)]
+struct Bottom(Slot);
+// SAFETY: never written.
+unsafe impl Sync for Bottom {}
+static BOTTOM: Bottom = Bottom(ptr::null_mut());
+const NO_SLOTS: *mut Slot = (&raw const BOTTOM).cast::<Slot>().cast_mut();
+
+/// A thread's magazines before its first miss. Never written (MAGAZINE-3).
+static UNUSED: Magazines = Magazines::slotless();
+
+/// The magazines of a thread that is ending or could not get a record. All zero, so without
+/// memory, until [`ended`] is called.
+#[unsafe(link_section = ".bss.tables")]
+static ENDED: Magazines = Magazines::zero();
+
+thread_word::start_at!(UNUSED);
+
+/// The calling thread's magazines.
+#[inline(always)]
+pub(crate) fn current() -> &'static Magazines {
+    // SAFETY: the word starts as the address of UNUSED and changes in `set_current` only.
+    unsafe { thread_word::get().cast::<Magazines>().as_ref() }
+}
+
+/// Sets the calling thread's magazines, which must belong to no other thread.
+pub(crate) fn set_current(magazines: &'static Magazines) {
+    thread_word::set(NonNull::from(magazines).cast());
+}
+
+/// The shared empty magazines for threads that are ending or got no record. Idempotent: each call
+/// writes the same values.
+#[cold]
+pub(crate) fn ended() -> &'static Magazines {
+    ENDED.make_slotless();
+    &ENDED
+}
+
+/// Whether these are the magazines of a thread before its first miss.
+#[inline]
+pub(crate) fn is_unused(magazines: &Magazines) -> bool {
+    ptr::eq(magazines, &raw const UNUSED)
+}
+
+/// Whether these are the magazines that [`ended`] returns.
+#[inline]
+pub(crate) fn is_ended(magazines: &Magazines) -> bool {
+    ptr::eq(magazines, &raw const ENDED)
+}
+
+/// Blocks in the shortest batch of a class, unless its longest batch is shorter.
+const BATCH_MIN: usize = 4;
+
+/// Slots for two batches and their bottom; none if the class has no batches.
+const fn slots_for(batch: usize) -> usize {
+    if batch > 0 { 2 * batch + 1 } else { 0 }
+}
+
+/// Slots of all classes, with their bottoms.
+pub(crate) const SLOTS: usize = {
+    let (mut sum, mut index) = (0, 1);
+    while index < TABLE_LEN {
+        sum += slots_for(CLASS_INFO[index].batch as usize);
+        index += 1;
+    }
+    sum
+};
+
+impl Magazines {
+    /// Zeroed magazines, which no thread may use yet.
+    pub(crate) const fn zero() -> Magazines {
+        Magazines {
+            table: [const {
+                Magazine {
+                    top: AtomicPtr::new(ptr::null_mut()),
+                    limit: Cell::new(ptr::null_mut()),
+                }
+            }; TABLE_LEN],
+            bottoms: [const { Cell::new(ptr::null_mut()) }; TABLE_LEN],
+            shard: AtomicU8::new(0),
+            batch_shift: Cell::new(0),
+            counters: Counters::new(),
+        }
+    }
+
+    /// Magazines without slots: every pop finds null, every push the limit (MAGAZINE-3).
+    pub(crate) const fn slotless() -> Magazines {
+        let mut magazines = Magazines::zero();
+        let mut index = 0;
+        while index < TABLE_LEN {
+            magazines.table[index].top = AtomicPtr::new(NO_SLOTS);
+            index += 1;
+        }
+        magazines
+    }
+
+    /// Makes zeroed magazines slotless. Idempotent.
+    pub(crate) fn make_slotless(&self) {
+        for magazine in &self.table {
+            magazine.top.store(NO_SLOTS, Relaxed);
+        }
+    }
+
+    /// The shard that the thread refills from.
+    pub(crate) fn shard(&self) -> Shard {
+        Shard::from_index(self.shard.load(Relaxed))
+    }
+
+    /// Sets the shard to refill from. Caller holds the registry's lock (SHARD-1).
+    pub(crate) fn set_shard(&self, shard: Shard) {
+        self.shard.store(shard.index() as u8, Relaxed);
+    }
+
+    /// Batch size of a class, at least [`BATCH_MIN`] or the class's maximum, if that is less: a
+    /// refill's fixed cost, a lock among it, dominates.
+    fn batch(&self, class: SizeClass) -> usize {
+        let most = class.info().batch as usize;
+        (most >> self.batch_shift.get()).max(most.min(BATCH_MIN))
+    }
+
+    /// Divides `slots` among the magazines of all classes, which are empty then, refill from
+    /// `shard`, and have batches `batch_shift` bits shorter than the longest.
+    ///
+    /// # Safety
+    /// `slots` points to [`SLOTS`] null slots that live as long as the process and that nothing
+    /// else uses.
+    pub(crate) unsafe fn init(&self, slots: NonNull<Slot>, shard: Shard, batch_shift: u32) {
+        self.set_shard(shard);
+        self.batch_shift.set(batch_shift);
+        self.make_slotless();
+        let mut bottom = slots.as_ptr();
+        // Packed classes last: where nothing is packed, their slots are never touched.
+        let by_packed = |packed| SizeClass::all().filter(move |class| class.is_packed() == packed);
+        for class in by_packed(false).chain(by_packed(true)) {
+            let batch = self.batch(class);
+            if batch > 0 {
+                let Magazine { top, limit } = &self.table[class.index()];
+                self.bottoms[class.index()].set(bottom);
+                top.store(bottom, Relaxed);
+                // SAFETY: SLOTS is the sum of the longest of these steps.
+                let next = unsafe { bottom.add(slots_for(batch)) };
+                limit.set(next.wrapping_sub(1));
+                bottom = next;
+            }
+        }
+    }
+
+    /// The bottom slot of `class`, if it has slots.
+    #[inline]
+    fn bottom(&self, class: SizeClass) -> Option<NonNull<Slot>> {
+        NonNull::new(self.bottoms[class.index()].get())
+    }
+
+    /// Takes the block of `class` that was freed last; null if there is none.
+    #[inline(always)]
+    pub(crate) fn pop(&self, class: SizeClass) -> *mut u8 {
+        self.table[class.index()].pop()
+    }
+
+    /// Takes a block for a request of `n` bytes, at most [`SMALL_MAX`], rounded up to a multiple of
+    /// `ALIGN`: the hit path. A request for zero bytes finds class 0, so null.
+    #[inline(always)]
+    pub(crate) fn pop_small<const ALIGN: usize>(&self, n: usize) -> *mut u8 {
+        debug_assert!(n <= SMALL_MAX);
+        let rounded = (n + (ALIGN - 1)) & !(ALIGN - 1);
+        let offset = rounded * (size_of::<Magazine>() / PACKED_ALIGNMENT);
+        // SAFETY: the index of a small class is its block size in units of the packed alignment.
+        unsafe { self.at(offset) }.pop()
+    }
+
+    /// The magazine at an offset in the table, in bytes.
+    ///
+    /// # Safety
+    /// The offset of an entry.
+    #[inline(always)]
+    unsafe fn at(&self, offset: usize) -> &Magazine {
+        let table = (&raw const self.table).cast::<Magazine>();
+        // SAFETY: the offset is an entry's, so within `table`.
+        unsafe { &*table.byte_add(offset) }
+    }
+
+    /// Puts `block`, free and of the class of `entry`, on top. False, and unchanged, if the
+    /// magazine is full or `entry` is no class.
+    #[inline(always)]
+    pub(crate) fn push(&self, entry: Entry, block: Slot) -> bool {
+        // SAFETY: MAP-1: an entry of the page map is the offset of a class, or 0.
+        unsafe { self.at(entry.offset()) }.push(block)
+    }
+
+    /// Blocks in the magazine of `class`. Any thread may call this.
+    pub(crate) fn cached(&self, class: SizeClass) -> usize {
+        let bottom = self.bottoms[class.index()].get();
+        let top = self.table[class.index()].top.load(Relaxed);
+        if bottom.is_null() {
+            return 0;
+        }
+        top.addr().saturating_sub(bottom.addr()) / size_of::<Slot>()
+    }
+
+    /// Fills the magazine of `class`, which is empty, with a batch, and takes one block of it; null
+    /// if there is no memory. The lowest address is allocated first, so that neighbours in time are
+    /// neighbours in space.
+    #[inline(never)]
+    #[unsafe(link_section = ".text.hot.rest")]
+    pub(crate) fn refill(&self, heap: &Heap, class: SizeClass, request: usize) -> *mut u8 {
+        let Some(bottom) = self.bottom(class) else {
+            return heap.take_one(self.shard(), class, request);
+        };
+        let batch = self.batch(class);
+        // SAFETY: MAGAZINE-3: two batches of slots follow the bottom; MAGAZINE-4: those above the
+        // top hold no block.
+        let slots = unsafe { slice::from_raw_parts_mut(bottom.as_ptr().add(1), batch) };
+        let taken = heap.refill(self.shard(), class, request, slots);
+        if taken < batch {
+            slots.copy_within(batch - taken.., 0);
+        }
+        let Some(rest) = taken.checked_sub(1) else {
+            return ptr::null_mut();
+        };
+        // Release as in `push`.
+        // SAFETY: `rest` slots above the bottom hold blocks.
+        let top = unsafe { bottom.add(rest) };
+        self.table[class.index()].top.store(top.as_ptr(), Release);
+        slots[rest]
+    }
+
+    /// Makes room in the magazine of `class`, which is full: flushes the older batch. Returns its
+    /// number of blocks; 0 if the class has no slots.
+    #[inline(never)]
+    #[unsafe(link_section = ".text.hot.rest")]
+    pub(crate) fn flush(&self, heap: &Heap, class: SizeClass) -> usize {
+        let Some(bottom) = self.bottom(class) else {
+            return 0;
+        };
+        let (top, batch) = (&self.table[class.index()].top, self.batch(class));
+        let mut leaving = [MaybeUninit::<Slot>::uninit(); BLOCKS_PER_WORD];
+        // SAFETY: MAGAZINE-3: two batches of slots follow the bottom.
+        let slots = unsafe { slice::from_raw_parts_mut(bottom.as_ptr().add(1), 2 * batch) };
+        let (older, newer) = slots.split_at_mut(batch);
+        // SAFETY: CLASS-4: a batch fits in `leaving`.
+        unsafe { ptr::copy_nonoverlapping(older.as_ptr(), leaving.as_mut_ptr().cast(), batch) };
+        // SAFETY: the copy has initialised `batch` elements.
+        let leaving = unsafe { slice::from_raw_parts(leaving.as_ptr().cast::<Slot>(), batch) };
+        // MAGAZINE-4: in a copy that a fork makes in between, blocks are missing; none is there
+        // twice.
+        top.store(bottom.as_ptr(), Relaxed);
+        compiler_fence(SeqCst);
+        older.copy_from_slice(newer);
+        compiler_fence(SeqCst);
+        // SAFETY: `batch` slots above the bottom hold blocks now.
+        top.store(unsafe { bottom.add(batch) }.as_ptr(), Release);
+        heap.flush(class, leaving);
+        batch
+    }
+
+    /// Returns every block of every class to its pool. Returns their bytes.
+    pub(crate) fn flush_all(&self, heap: &Heap) -> usize {
+        let mut bytes = 0;
+        for class in SizeClass::all() {
+            let (cached, Some(bottom)) = (self.cached(class), self.bottom(class)) else {
+                continue;
+            };
+            let top = &self.table[class.index()].top;
+            // MAGAZINE-4: the blocks leave the magazine before they are in the pool.
+            top.store(bottom.as_ptr(), Relaxed);
+            compiler_fence(SeqCst);
+            if cached > 0 {
+                // SAFETY: MAGAZINE-2: these slots held blocks until `top` was stored, and only
+                // this thread writes them.
+                let all = unsafe { slice::from_raw_parts(bottom.as_ptr().add(1), cached) };
+                heap.give(class, all);
+            }
+            bytes += cached * class.size();
+        }
+        bytes
+    }
+
+    /// Asserts the invariants, for tests. Returns the blocks of `class`.
+    #[cfg(feature = "model")]
+    pub(crate) fn check(&self, class: SizeClass) -> std::vec::Vec<Slot> {
+        let Magazine { top, limit } = &self.table[class.index()];
+        let Some(bottom) = self.bottom(class) else {
+            assert!(
+                limit.get().is_null() && top.load(Relaxed) == NO_SLOTS,
+                "MAGAZINE-3"
+            );
+            return std::vec::Vec::new();
+        };
+        let room = 2 * self.batch(class);
+        // SAFETY: the magazine has `room` slots and its bottom.
+        let all = unsafe { slice::from_raw_parts(bottom.as_ptr(), room + 1) };
+        assert!(self.cached(class) <= room, "MAGAZINE-1");
+        assert!(ptr::eq(limit.get(), &raw const all[room]), "MAGAZINE-3");
+        assert!(all[0].is_null(), "MAGAZINE-2");
+        all[1..=self.cached(class)].to_vec()
+    }
+}

@@ -5,7 +5,8 @@ use crate::arena::set;
 use crate::base::layout::{POOL_SIZE, POOLS_PER_ARENA, pool_base};
 use crate::base::size_class::SizeClass;
 use crate::heap::Heap;
-use crate::pool::shard::{SHARDS, Shard};
+use crate::pool::{SHARDS, Shard};
+use crate::tcache::registry;
 use core::ptr;
 
 fn heap() -> &'static Heap {
@@ -110,7 +111,7 @@ fn empty_pools_serve_another_class() {
 
 #[test]
 fn empty_arenas_go_back_to_the_kernel() {
-    set::go_by_time(false);
+    set::set_decay(false);
     let heap = heap();
     let class = SizeClass::of(32768).unwrap();
     let arenas = 20;
@@ -152,7 +153,7 @@ fn lanes_share_no_pool_and_blocks_go_back_to_their_own() {
         assert_eq!(heap.take(shard, class, 1, &mut run), run.len());
         run
     };
-    let shard = |number| Shard::of_thread(number, |shard| heap.open(shard));
+    let shard = |number| registry::shard_of_thread(number, |shard| heap.open(shard));
     let (one, other) = (take(shard(SHARDS - 2)), take(shard(SHARDS - 1)));
     assert_ne!(pool_base(one[0].addr()), pool_base(other[0].addr()));
     assert_eq!(heap.class_counts(class).pools, 2);

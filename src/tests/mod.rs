@@ -24,13 +24,13 @@ pub(crate) fn lone_record() -> &'static Arena {
     let size = size_of::<Arena>().next_multiple_of(memory::page_size());
     let record: NonNull<Arena> = memory::map(size).unwrap().cast();
     // SAFETY: mapped zero for it.
-    unsafe { Arena::begin(record) }
+    unsafe { Arena::init_record(record) }
 }
 
 /// An arena that is mapped and in the address map, and in no heap.
 pub(crate) fn lone_arena() -> &'static Arena {
     let arena = lone_record();
-    arena.place(Chunk::take().unwrap());
+    arena.init(Chunk::take().unwrap());
     assert!(MAP.add_arena(arena));
     arena
 }

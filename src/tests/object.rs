@@ -5,7 +5,6 @@ use super::*;
 use crate::base::size_class::MEDIUM_MAX;
 use crate::base::vtable::LIBC;
 use crate::object;
-use crate::object::realloc;
 use crate::policy::size_policy;
 use crate::stats;
 use core::ffi::c_void;
@@ -72,7 +71,7 @@ impl Owned {
 
     fn realloc(&mut self, len: usize) {
         // SAFETY: a live block, used no more.
-        let p = unsafe { realloc::realloc::<16>(&LIBC, self.p.cast(), len) };
+        let p = unsafe { object::realloc::<16>(&LIBC, self.p.cast(), len) };
         assert!(!p.is_null());
         let kept = self.len.min(len);
         (self.p, self.len) = (p.cast(), len);
@@ -194,8 +193,8 @@ fn impossible_sizes_are_refused_and_change_nothing() {
             assert!(object::calloc::<16>(&LIBC, n, 1).is_null());
             assert!(object::calloc::<16>(&LIBC, 1, n).is_null());
             assert!(object::calloc::<16>(&LIBC, n, n).is_null());
-            assert!(realloc::realloc::<16>(&LIBC, block.p.cast(), n).is_null());
-            assert!(realloc::realloc::<16>(&LIBC, ptr::null_mut(), n).is_null());
+            assert!(object::realloc::<16>(&LIBC, block.p.cast(), n).is_null());
+            assert!(object::realloc::<16>(&LIBC, ptr::null_mut(), n).is_null());
         }
     }
     block.free();
@@ -223,7 +222,7 @@ fn foreign_blocks_go_to_whom_they_belong() {
         // SAFETY: a block of the C library, passed to realloc and then to free.
         unsafe {
             let p = libc::malloc(n);
-            let p = realloc::realloc::<16>(&LIBC, p, 2 * n);
+            let p = object::realloc::<16>(&LIBC, p, 2 * n);
             assert!(MAP.find(p.addr()).class().is_none(), "it stays foreign");
             object::free(&LIBC, p);
             object::free(&LIBC, libc::malloc(n));
@@ -235,7 +234,7 @@ fn foreign_blocks_go_to_whom_they_belong() {
 #[test]
 fn requests_above_the_limit_go_below() {
     size_policy::set(MEDIUM_MAX);
-    let asked = || stats::Snapshot::now().unwrap().below().asked;
+    let asked = || stats::Snapshot::now().unwrap().below().requests;
     let before = asked();
     let block = Owned::malloc(32769, 3);
     assert!(MAP.find(block.p.addr()).class().is_none());

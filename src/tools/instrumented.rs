@@ -26,8 +26,6 @@ use crate::base::layout::{ALIGNMENT, REQUEST_MAX, pool_base};
 use crate::base::size_class::{SMALL_MAX, SizeClass};
 use crate::base::vtable::Allocator;
 use crate::object;
-use crate::object::fallback;
-use crate::object::realloc as plain;
 use crate::os::errno;
 use crate::policy::size_policy;
 use crate::pool::invalid_free::{self, InvalidFree};
@@ -78,7 +76,7 @@ pub(crate) unsafe fn malloc(below: &Allocator, n: usize) -> *mut c_void {
             return errno::no_memory();
         }
         // SAFETY: VTABLE-1 holds for the fallback.
-        return fallback::make(n, || unsafe { (below.malloc)(below.ctx, n) });
+        return object::alloc_from_fallback(n, || unsafe { (below.malloc)(below.ctx, n) });
     }
     // SAFETY: the same contract.
     let block = unsafe { object::malloc::<ALIGNMENT>(below, wide) };
@@ -109,10 +107,10 @@ pub(crate) unsafe fn calloc(below: &Allocator, nelem: usize, elsize: usize) -> *
     block
 }
 
-/// As [`plain::realloc`]. A block of a pool always moves, so that its old place is inaccessible.
+/// As [`object::realloc`]. A block of a pool always moves, so that its old place is inaccessible.
 ///
 /// # Safety
-/// The contract of [`plain::realloc`].
+/// The contract of [`object::realloc`].
 pub(crate) unsafe fn realloc(below: &Allocator, p: *mut c_void, n: usize) -> *mut c_void {
     if p.is_null() {
         // SAFETY: the same contract.
@@ -120,7 +118,7 @@ pub(crate) unsafe fn realloc(below: &Allocator, p: *mut c_void, n: usize) -> *mu
     }
     let Some(class) = class_of(p) else {
         // SAFETY: the same contract; `p` is no block of a pool.
-        return unsafe { plain::realloc::<ALIGNMENT>(below, p, n) };
+        return unsafe { object::realloc::<ALIGNMENT>(below, p, n) };
     };
     let Some(size) = requested(p, class) else {
         return ptr::null_mut();
@@ -128,7 +126,7 @@ pub(crate) unsafe fn realloc(below: &Allocator, p: *mut c_void, n: usize) -> *mu
     // SAFETY: `p` is a live block of `size` bytes, which is freed once its content is copied.
     unsafe {
         let new = malloc(below, n);
-        plain::into(new, p, size, n, || free(below, p))
+        object::move_block(new, p, size, n, || free(below, p))
     }
 }
 
@@ -157,7 +155,7 @@ pub(crate) unsafe fn free(below: &Allocator, p: *mut c_void) {
 /// The requested size of the live block at `p`; `None`, and a report, if there is none.
 fn requested(p: *mut c_void, class: SizeClass) -> Option<usize> {
     let pool = MAP.arena(p.addr()).map(|arena| arena.pool(p.addr()));
-    let begins = pool.is_some_and(|pool| pool.begins_block(p.addr()));
+    let begins = pool.is_some_and(|pool| pool.is_block_start(p.addr()));
     let invalid_free = if begins {
         let n = remembered(p, class);
         if n <= class.size() - BEHIND {

@@ -6,12 +6,12 @@
 //!         | else
 //!    memcheck, AddressSanitizer   `instrumented`: each block is annotated
 //!         | else
-//!    object/mod.rs
+//!    object.rs
 //! ```
 //!
 //! # Threads
 //!
-//! Those of `object/mod.rs`.
+//! Those of `object.rs`.
 
 use core::ffi::c_void;
 use core::ptr;
@@ -25,7 +25,6 @@ use crate::base::layout::REQUEST_MAX;
 use crate::base::vtable::Allocator;
 use crate::guard;
 use crate::object;
-use crate::object::realloc as plain;
 
 /// Whether these functions are installed in the tables.
 pub(crate) fn is_wanted() -> bool {
@@ -77,10 +76,10 @@ pub(crate) unsafe fn calloc<const ALIGN: usize>(
     unsafe { object::calloc::<ALIGN>(below, nelem, elsize) }
 }
 
-/// As [`plain::realloc`]. A guarded block moves, so that uses of its old place are found.
+/// As [`object::realloc`]. A guarded block moves, so that uses of its old place are found.
 ///
 /// # Safety
-/// The contract of [`plain::realloc`].
+/// The contract of [`object::realloc`].
 pub(crate) unsafe fn realloc<const ALIGN: usize>(
     below: &Allocator,
     p: *mut c_void,
@@ -96,7 +95,7 @@ pub(crate) unsafe fn realloc<const ALIGN: usize>(
             return unsafe { instrumented::realloc(below, p, n) };
         }
         // SAFETY: the same contract.
-        return unsafe { plain::realloc::<ALIGN>(below, p, n) };
+        return unsafe { object::realloc::<ALIGN>(below, p, n) };
     }
     let Some(size) = guard::size(p.cast()) else {
         return ptr::null_mut();
@@ -104,7 +103,7 @@ pub(crate) unsafe fn realloc<const ALIGN: usize>(
     // SAFETY: `p` is a live guarded block of `size` bytes, which is freed once its content is copied.
     unsafe {
         let new = malloc::<ALIGN>(below, n);
-        plain::into(new, p, size, n, || guard::free(p.cast()))
+        object::move_block(new, p, size, n, || guard::free(p.cast()))
     }
 }
 

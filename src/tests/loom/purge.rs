@@ -5,14 +5,15 @@ use super::Own;
 use crate::base::size_class::SizeClass;
 use crate::heap::Heap;
 use crate::pool::Pool;
-use crate::pool::shard::Shard;
+use crate::pool::Shard;
 use crate::sync::execution::{model, spawn};
+use crate::tcache::registry;
 use core::ptr;
 
 /// A pool that was assigned to `shard` and `class`, and one of its blocks.
 fn begin(heap: &Heap, shard: Shard, class: SizeClass) -> (&'static Pool, *mut u8) {
-    let used = heap.used(shard, class);
-    let pool = heap.begin_pool(&used, shard, class, false).unwrap();
+    let used = heap.bin(shard, class);
+    let pool = heap.assign_pool(&used, shard, class, false).unwrap();
     let (mut block, before) = ([ptr::null_mut()], pool.resident());
     assert_eq!(pool.take(class, &mut block), 1);
     used.resident_changed(before, pool.resident());
@@ -20,9 +21,9 @@ fn begin(heap: &Heap, shard: Shard, class: SizeClass) -> (&'static Pool, *mut u8
 }
 
 fn end(heap: &Heap, shard: Shard, class: SizeClass, (pool, block): (&'static Pool, *mut u8)) {
-    let used = heap.used(shard, class);
+    let used = heap.bin(shard, class);
     assert_eq!(pool.give(class, &[block]), Ok(1));
-    heap.end_pool(&used, pool);
+    heap.reset_pool(&used, pool);
 }
 
 /// The pool is assigned to another shard, then to the first one in another class.
@@ -32,7 +33,10 @@ fn a_pool_is_purged_under_the_lock_that_guards_it() {
         let own = Own::new();
         let heap = own.0;
         let classes = [32768, 16384].map(|size| SizeClass::of(size).unwrap());
-        let (first, second) = (Shard::FIRST, Shard::of_thread(1, |shard| heap.open(shard)));
+        let (first, second) = (
+            Shard::FIRST,
+            registry::shard_of_thread(1, |shard| heap.open(shard)),
+        );
         assert!(heap.add_arena());
         let taken = begin(heap, first, classes[0]);
         let mut walk = heap.walk();

@@ -6,7 +6,7 @@ use crate::arena::chunk::Chunk;
 use crate::arena::page_map::MAP;
 use crate::base::size_class::SizeClass;
 use crate::os::memory;
-use crate::pool::shard::Shard;
+use crate::pool::Shard;
 use crate::sync::execution::{model, spawn};
 use crate::sync::{
     AtomicUsize,
@@ -50,13 +50,13 @@ fn add_and_look_up(neighbours: &'static [Place]) {
     model(Some(2), move || {
         for neighbour in neighbours {
             let (arena, chunk) = neighbour.clean();
-            arena.place(chunk);
+            arena.init(chunk);
             assert!(MAP.add_arena(arena));
         }
         let (arena, chunk) = place.clean();
         let base = chunk.first_pool();
         let thread = spawn(move || {
-            arena.place(chunk);
+            arena.init(chunk);
             assert!(MAP.add_arena(arena));
         });
         for address in [base + 5, base + chunk.size() - 1] {
@@ -88,7 +88,7 @@ fn two_arenas_that_need_the_same_leaf_both_have_it() {
     model(Some(2), move || {
         let [one, other] = places.map(|place| {
             let (arena, chunk) = place.clean();
-            arena.place(chunk);
+            arena.init(chunk);
             arena
         });
         let add = |arena| {
@@ -112,10 +112,10 @@ fn whoever_has_a_block_finds_its_class() {
         let block = Rc::new(AtomicUsize::new(0));
         let handed = Rc::clone(&block);
         let thread = spawn(move || {
-            arena.place(chunk);
+            arena.init(chunk);
             assert!(MAP.add_arena(arena));
             let pool = arena.take_pool().unwrap();
-            pool.begin(Shard::FIRST, class);
+            pool.assign(Shard::FIRST, class);
             MAP.set_class(pool.base(), Some(class));
             handed.store(pool.base() + 48, Release);
         });
@@ -123,7 +123,7 @@ fn whoever_has_a_block_finds_its_class() {
         if address != 0 {
             assert_eq!(MAP.find(address).class(), Some(class));
             let pool = MAP.arena(address).unwrap().pool(address);
-            assert!(pool.is_of(class));
+            assert!(pool.has_class(class));
         }
         thread.join().unwrap();
         assert_eq!(MAP.find(block.load(Acquire)).class(), Some(class));
