@@ -6,7 +6,7 @@
  * abort, is what double_free.c is about.) A block freed twice is seen when it goes
  * back to its pool, so nothing is allocated before all have.
  *
- * And in both settings: what is freed into an arena that went back to the kernel is
+ * And in both settings: what is freed into an arena that was unmapped is
  * told from a block of the C library's. */
 #include "harness.h"
 #include "stats.h"
@@ -116,7 +116,7 @@ static void beside(void *unused)
     all_is_well(BLOCKS / 2);
 }
 
-/* Five blocks of arenas that went back to the kernel. */
+/* Five blocks of arenas that were unmapped. */
 static void *const *returned(void)
 {
     allocate();
@@ -181,8 +181,8 @@ static void reports(void)
         {"freed beside a pool's blocks", "no block begins there", beside, 5},
         {"freed long after", "freed", long_after, 5},
         {"freed twice in a thread that ends", "freed twice", at_thread_end, 5},
-        {"freed into returned memory", "its arena went back", into_returned_memory, 5},
-        {"resized in returned memory", "its arena went back", resize_returned_memory, 5},
+        {"freed into returned memory", "its arena was unmapped", into_returned_memory, 5},
+        {"resized in returned memory", "its arena was unmapped", resize_returned_memory, 5},
         {"freed wrongly in a loop", "no block begins there", in_a_loop, 101},
     };
     for (size_t i = 0; i < sizeof mistakes / sizeof *mistakes; i++)
