@@ -93,8 +93,8 @@ test: command ## the short form of all tests, about 8 minutes; PYTHONS=3.12 take
 	$(CARGO) test --quiet --profile command -p obmalloc-cli
 	$(LOOM_SHORT)
 	$(CARGO) test --quiet --manifest-path fuzz/Cargo.toml --profile paranoid --lib
-	$(MODEL) --pace paranoid --ops 33e3 --each 3e3
-	$(MODEL) --pace plain --ops 5.5e6 --each 5e5
+	$(MODEL) --profile paranoid --ops 33e3 --each 3e3
+	$(MODEL) --profile plain --ops 5.5e6 --each 5e5
 	$(MAKE) -C c_tests -j2
 	tests/run -n 2 $(if $(PYTHONS),--pythons $(PYTHONS))
 

@@ -4,10 +4,10 @@
 use std::sync::Once;
 
 use libfuzzer_sys::fuzz_target;
-use obmalloc_fuzz::crew;
 use obmalloc_fuzz::engine::{Care, Engine};
-use obmalloc_fuzz::rare::FUZZ;
+use obmalloc_fuzz::rare_ops::FUZZ;
 use obmalloc_fuzz::source::Given;
+use obmalloc_fuzz::turns;
 
 static START: Once = Once::new();
 
@@ -19,5 +19,5 @@ fuzz_target!(|bytes: &[u8]| {
     };
     let rest = bytes.get(1..).unwrap_or_default();
     let engine = Engine::new(Given::new(rest), &FUZZ, care, 20_000);
-    crew::drive(engine).finish();
+    turns::drive(engine).finish();
 });

@@ -1,20 +1,18 @@
-//! The numbers that the library says of itself, against each other and against what
-//! must be.
+//! The library's own numbers, against each other and against the model's.
 
 use core::ffi::c_char;
 use std::time::{Duration, Instant};
 
-use obmalloc::capi::{introspection, extension};
+use obmalloc::capi::{extension, introspection};
 use obmalloc::model;
 
-/// What `_Py_GetAllocatedBlocks` says.
+/// The result of `_Py_GetAllocatedBlocks`.
 pub fn blocks() -> isize {
-    // SAFETY: no conditions.
+    // SAFETY: no preconditions.
     unsafe { introspection::_Py_GetAllocatedBlocks() }
 }
 
-/// Asserts that `says` comes to say so; where the helper thread is at work it may take a
-/// while, for it carries blocks from one place to the next.
+/// Asserts that `says` returns the expected value; if a helper thread moves blocks, after some tries.
 pub fn settles<T: PartialEq + std::fmt::Debug>(
     helper: bool,
     expected: &T,
@@ -36,15 +34,16 @@ pub fn settles<T: PartialEq + std::fmt::Debug>(
 /// The statistics as JSON.
 pub fn json() -> String {
     let mut bytes = vec![0u8; 1 << 16];
-    // SAFETY: the buffer and its size.
-    let len = unsafe { extension::obmalloc_stats_json(bytes.as_mut_ptr().cast::<c_char>(), bytes.len()) };
+    // SAFETY: a buffer and its size.
+    let len =
+        unsafe { extension::obmalloc_stats_json(bytes.as_mut_ptr().cast::<c_char>(), bytes.len()) };
     assert!(len < bytes.len(), "the buffer is large enough");
     assert_eq!(bytes[len], 0);
     bytes.truncate(len);
     String::from_utf8(bytes).expect("JSON is text")
 }
 
-/// The number behind `key` in `text`.
+/// The number after `key` in `text`.
 fn number(text: &str, key: &str) -> i64 {
     let at = text
         .find(&format!("\"{key}\":"))
@@ -58,7 +57,7 @@ fn number(text: &str, key: &str) -> i64 {
         .unwrap_or_else(|_| panic!("{key}: {rest}"))
 }
 
-/// The object behind `key` in `text`.
+/// The object after `key` in `text`.
 fn object<'a>(text: &'a str, key: &str) -> &'a str {
     let at = text
         .find(&format!("\"{key}\":{{"))
@@ -66,7 +65,7 @@ fn object<'a>(text: &'a str, key: &str) -> &'a str {
     &text[at..at + text[at..].find('}').expect("it ends")]
 }
 
-/// Asserts that what the JSON says adds up.
+/// Asserts that the numbers of the JSON add up.
 fn adds_up() -> Result<(), String> {
     let text = json();
     let expect = |what: &str, sum: i64, said: i64| {
@@ -119,7 +118,7 @@ pub fn check(helper: bool) {
     settles(helper, &Ok(()), "ledger", model::check_statistics);
 }
 
-/// Arenas from the kernel that are there, and pools in use.
+/// Arenas that are mapped, and pools in use.
 pub fn in_use() -> (usize, usize) {
     model::arenas_and_pools()
 }

@@ -1,29 +1,29 @@
-//! A block with what must stand in it.
+//! A block with its expected contents.
 //!
 //! ```text
-//!    full       every byte is of the pattern
-//!    sparse     the first, the middle and the last word: enough to see another block
-//!               written over it, or its copy cut short
+//!    full       every byte has the pattern
+//!    sparse     the first, the middle and the last word have it: enough to find another
+//!               block over it, or a truncated copy
 //! ```
 //!
-//! The pattern is made of the block's serial number: no two blocks have the same.
+//! The pattern follows from the block's serial number, so no two blocks have the same.
 
 use crate::domain::Domain;
 
 /// A live block.
 pub struct Block {
     pub p: *mut u8,
-    /// Bytes that were asked for.
+    /// The requested size in bytes.
     pub len: usize,
     pub serial: u32,
     pub domain: Domain,
-    /// What its address is a multiple of.
+    /// Its alignment in bytes.
     pub align: u8,
     /// Whether every byte was written.
     pub full: bool,
 }
 
-// SAFETY: a block belongs to who has its `Block`.
+// SAFETY: a block belongs to the owner of its `Block`.
 unsafe impl Send for Block {}
 
 /// Word `n` of the pattern.
@@ -33,9 +33,9 @@ fn word(serial: u32, n: usize) -> u64 {
     key ^ (key >> 29)
 }
 
-/// Asserts that these bytes are zero, as calloc promises.
+/// Asserts that these bytes are zero, after calloc.
 pub fn are_zero(bytes: &[u8]) {
-    // SAFETY: any bytes make words.
+    // SAFETY: any bytes are valid words.
     let (before, words, behind) = unsafe { bytes.align_to::<u64>() };
     let bytes = before.iter().chain(behind).fold(0, |all, byte| all | byte);
     let words = words.iter().fold(0, |all, word| all | word);
@@ -43,13 +43,13 @@ pub fn are_zero(bytes: &[u8]) {
 }
 
 impl Block {
-    /// Whether every byte is of the pattern. (Of few bytes it costs no more.)
+    /// Whether every byte has the pattern. (A small block always has.)
     #[inline]
     fn is_full(&self) -> bool {
         self.full || self.len < 32
     }
 
-    /// Where a sparse block of `len` bytes has its middle and last words.
+    /// The offsets of the middle and last words of a sparse block of `len` bytes.
     #[inline]
     fn places(len: usize) -> [usize; 2] {
         [(len / 2) & !7, len - 8]
@@ -68,7 +68,7 @@ impl Block {
 
     #[inline]
     fn stands(&self, at: usize, n: usize) {
-        // SAFETY: as above.
+        // SAFETY: within the block.
         let found = unsafe { self.p.add(at).cast::<u64>().read_unaligned() };
         if found != word(self.serial, n) {
             self.damaged(at, found, word(self.serial, n));
@@ -117,13 +117,13 @@ impl Block {
         self.write(0, 0);
     }
 
-    /// Asserts that the pattern stands.
+    /// Asserts that the pattern is intact.
     #[inline]
     pub fn verify(&self) {
         self.verify_up_to(self.len);
     }
 
-    /// The same of its first `kept` bytes.
+    /// Asserts that the pattern of its first `kept` bytes is intact.
     #[inline]
     pub fn verify_up_to(&self, kept: usize) {
         let kept = kept.min(self.len);

@@ -4,14 +4,14 @@ use core::ffi::c_void;
 
 use obmalloc::capi::{mem, object, raw};
 
-/// Where a block came from.
+/// The allocator of a block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Domain {
     Raw,
     Mem,
     Obj,
-    /// The C library itself: such a block may be given to MEM and OBJ.
+    /// The C library itself, whose blocks MEM and OBJ accept.
     Foreign,
 }
 
@@ -20,7 +20,7 @@ impl Domain {
     /// None.
     #[inline]
     pub unsafe fn malloc(self, n: usize) -> *mut u8 {
-        // SAFETY: any size may be asked for.
+        // SAFETY: any size is valid.
         let p = unsafe {
             match self {
                 Domain::Raw => raw::PyMem_RawMalloc(n),
@@ -36,7 +36,7 @@ impl Domain {
     /// None.
     #[inline]
     pub unsafe fn calloc(self, nelem: usize, elsize: usize) -> *mut u8 {
-        // SAFETY: as above.
+        // SAFETY: any sizes are valid.
         let p = unsafe {
             match self {
                 Domain::Raw => raw::PyMem_RawCalloc(nelem, elsize),
@@ -49,11 +49,11 @@ impl Domain {
     }
 
     /// # Safety
-    /// The contract of the function. What is foreign goes to MEM.
+    /// The contract of the C function. A foreign block is passed to MEM.
     #[inline]
     pub unsafe fn realloc(self, p: *mut u8, n: usize) -> *mut u8 {
         let p: *mut c_void = p.cast();
-        // SAFETY: the caller's promise.
+        // SAFETY: the contract of the C function, by the contract above.
         let p = unsafe {
             match self {
                 Domain::Raw => raw::PyMem_RawRealloc(p, n),
@@ -65,11 +65,11 @@ impl Domain {
     }
 
     /// # Safety
-    /// The contract of the function. What is foreign goes to MEM.
+    /// The contract of the C function. A foreign block is passed to MEM.
     #[inline]
     pub unsafe fn free(self, p: *mut u8) {
         let p: *mut c_void = p.cast();
-        // SAFETY: the caller's promise.
+        // SAFETY: the contract of the C function, by the contract above.
         unsafe {
             match self {
                 Domain::Raw => raw::PyMem_RawFree(p),
@@ -86,7 +86,7 @@ impl Domain {
     }
 }
 
-/// Bytes of the pool's block that `p` lies in; `None` if it is in no pool.
+/// The size of the pool's blocks at `p`; `None` if it is in no pool.
 #[inline]
 pub fn pool_block(p: *mut u8) -> Option<usize> {
     obmalloc::model::size_of_class_at(p.addr())

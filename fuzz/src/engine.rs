@@ -1,22 +1,22 @@
-//! The operations, and what must hold after each.
+//! The operations, and the assertions after each.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::account;
 use crate::block::{Block, are_zero};
-use crate::crew::Crew;
 use crate::domain::{Domain, pool_block};
 use crate::history::{self, Did};
-use crate::rare::{Pace, Weather};
+use crate::rare_ops::{Profile, Workload};
 use crate::refusals;
 use crate::settings::Settings;
 use crate::sizes::Sizes;
 use crate::source::Source;
+use crate::turns::Turns;
 
-/// Blocks up to so many bytes may be written and read as a whole.
+/// Maximum size of a block that is written and read as a whole.
 const FULL_MAX: usize = 64 << 10;
 
-/// How much is checked.
+/// The depth of the checks.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Care {
     /// Everything after each operation; every byte of each block.
@@ -25,17 +25,17 @@ pub enum Care {
     Plain,
 }
 
-/// What happens when a thread's turn ends.
+/// The end of a thread's turn.
 pub enum Next {
-    /// Another thread goes on.
+    /// Another thread continues.
     Pass(usize),
-    /// The thread ends, and another goes on.
+    /// The thread ends, and another one continues.
     Leave {
         to: usize,
         blocks: Vec<Block>,
         ask: Vec<usize>,
     },
-    /// That was all.
+    /// The run ends.
     Done,
 }
 
@@ -43,49 +43,49 @@ pub enum Next {
 pub struct Engine<S> {
     pub source: S,
     pub settings: Settings,
-    pub pace: &'static Pace,
+    pub profile: &'static Profile,
     pub care: Care,
-    /// The live blocks, the oldest first, about.
+    /// The live blocks, roughly by age.
     pub blocks: VecDeque<Block>,
     /// Their bytes.
     pub bytes: usize,
     pub serial: u32,
-    pub weather: Weather,
-    /// What the library's count of blocks must be.
+    pub workload: Workload,
+    /// The expected result of the library's count of blocks.
     pub count: isize,
-    /// Where live blocks begin and end, where that is looked at each time.
+    /// The addresses of live blocks, if overlaps are checked each time.
     spans: BTreeMap<usize, usize>,
-    /// Calls of the library so far, and when to end.
+    /// Calls of the library so far, and the number at which the run ends.
     pub calls: u64,
     pub limit: u64,
-    pub crew: Crew<S>,
+    pub turns: Turns<S>,
     /// The number of the thread that runs.
     pub me: usize,
     pub is_done: bool,
-    /// Forks that have led here.
+    /// Forks from the first process to this one.
     pub depth: u32,
 }
 
 impl<S: Source> Engine<S> {
-    pub fn new(source: S, pace: &'static Pace, care: Care, limit: u64) -> Box<Engine<S>> {
+    pub fn new(source: S, profile: &'static Profile, care: Care, limit: u64) -> Box<Engine<S>> {
         let settings = Settings::of_environment();
-        // SAFETY: any size may be asked for, and the block is free after that. (It is
-        // the first call; the tables are what the settings say from here on.)
+        // SAFETY: any size is valid, and the block is freed. (This first call sets the tables by the
+        // settings.)
         unsafe { Domain::Obj.free(Domain::Obj.malloc(1)) };
         Box::new(Engine {
             source,
             settings,
-            pace,
+            profile,
             care,
             blocks: VecDeque::new(),
             bytes: 0,
             serial: 0,
-            weather: Weather::first(),
+            workload: Workload::first(),
             count: account::blocks(),
             spans: BTreeMap::new(),
             calls: 0,
             limit,
-            crew: Crew::new(),
+            turns: Turns::new(),
             me: 0,
             is_done: false,
             depth: 0,
@@ -102,7 +102,7 @@ impl<S: Source> Engine<S> {
 
     /// This thread's turn.
     pub fn run(&mut self) -> Next {
-        for block in self.crew.see_off() {
+        for block in self.turns.see_off() {
             self.count += 1;
             self.enter(block);
         }
@@ -124,8 +124,8 @@ impl<S: Source> Engine<S> {
             28..36 => self.calloc(),
             op @ 36..252 => {
                 let full =
-                    self.blocks.len() >= self.weather.most || self.bytes >= self.weather.bytes;
-                if op < self.weather.split.into() && !full {
+                    self.blocks.len() >= self.workload.most || self.bytes >= self.workload.bytes;
+                if op < self.workload.split.into() && !full {
                     self.malloc();
                 } else {
                     self.free();
@@ -136,11 +136,11 @@ impl<S: Source> Engine<S> {
         None
     }
 
-    /// A size, as the weather is.
+    /// A size, by the workload.
     #[inline]
     pub fn size(&mut self) -> usize {
         let bits = self.source.draw(2);
-        self.weather.sizes.size(bits)
+        self.workload.sizes.size(bits)
     }
 
     #[inline]
@@ -158,11 +158,11 @@ impl<S: Source> Engine<S> {
         self.malloc_of(domain, n);
     }
 
-    /// Allocates `n` bytes, which may be impossible.
+    /// Allocates `n` bytes, which may fail.
     #[inline]
     pub fn malloc_of(&mut self, domain: Domain, n: usize) -> bool {
         let struck = refusals::struck();
-        // SAFETY: any size may be asked for.
+        // SAFETY: any size is valid.
         let p = unsafe { domain.malloc(n) };
         self.calls += 1;
         history::did(Did::Malloc, n, p.addr(), domain as usize);
@@ -180,10 +180,10 @@ impl<S: Source> Engine<S> {
         self.calloc_of(domain, nelem, elsize);
     }
 
-    /// The same, of zero bytes.
+    /// Allocates by calloc.
     pub fn calloc_of(&mut self, domain: Domain, nelem: usize, elsize: usize) {
         let struck = refusals::struck();
-        // SAFETY: any sizes may be asked for.
+        // SAFETY: any sizes are valid.
         let p = unsafe { domain.calloc(nelem, elsize) };
         self.calls += 1;
         let n = nelem.checked_mul(elsize);
@@ -198,13 +198,13 @@ impl<S: Source> Engine<S> {
             return;
         };
         if !p.is_null() {
-            // SAFETY: a block of so many bytes.
+            // SAFETY: within the new block.
             are_zero(unsafe { core::slice::from_raw_parts(p, n) });
         }
         self.got(domain, p, n, struck);
     }
 
-    /// A block came, or NULL.
+    /// Enters a new block, or checks a NULL.
     #[inline]
     fn got(&mut self, domain: Domain, p: *mut u8, n: usize, struck: usize) -> bool {
         if p.is_null() {
@@ -231,7 +231,7 @@ impl<S: Source> Engine<S> {
         n <= FULL_MAX && (self.is_paranoid() || self.serial.is_multiple_of(32))
     }
 
-    /// What an address must be a multiple of.
+    /// The alignment that is required.
     fn alignment(&self, domain: Domain, n: usize) -> u8 {
         let packed = match domain {
             Domain::Mem => self.settings.packed_mem,
@@ -243,14 +243,14 @@ impl<S: Source> Engine<S> {
         if packed && n <= 512 && is_odd { 8 } else { 16 }
     }
 
-    /// NULL is right only if there was a reason.
+    /// Asserts that there was a reason for a NULL.
     #[cold]
     fn refused(&self, n: usize, struck: usize) {
         let is_right = n >= 1 << 47 || refusals::struck() != struck || self.settings.limited;
         assert!(is_right, "NULL for {n} bytes, without a reason");
     }
 
-    /// A block is live from now on.
+    /// Enters a live block.
     #[inline]
     fn enter(&mut self, block: Block) {
         let address = block.p.addr();
@@ -274,11 +274,11 @@ impl<S: Source> Engine<S> {
         self.blocks.push_back(block);
     }
 
-    /// Takes a block out: the one that the weather's order names.
+    /// Removes a block, by the order of the workload.
     #[inline]
     pub fn pick(&mut self) -> Option<Block> {
         let len = self.blocks.len();
-        let block = match self.weather.order {
+        let block = match self.workload.order {
             _ if len == 0 => return None,
             0 => self.blocks.pop_front(),
             1 => self.blocks.pop_back(),
@@ -299,7 +299,7 @@ impl<S: Source> Engine<S> {
         }
     }
 
-    /// The domain whose function a block is given to: MEM and OBJ take each other's.
+    /// The domain that a block is passed to: MEM and OBJ accept each other's.
     fn taker(&mut self, block: &Block) -> Domain {
         let crosses = !self.settings.debug && block.serial % 16 == 5;
         match block.domain {
@@ -316,23 +316,23 @@ impl<S: Source> Engine<S> {
         }
     }
 
-    /// Frees a block that was taken out.
+    /// Frees a removed block.
     #[inline]
     pub fn free_block(&mut self, block: Block) {
         let taker = self.taker(&block);
         block.verify();
         history::did(Did::Free, block.len, block.p.addr(), taker as usize);
-        // SAFETY: a live block, given up.
+        // SAFETY: a live block, used no more.
         unsafe { taker.free(block.p) };
         self.calls += 1;
-        // A foreign block is counted when it goes, though not when it came.
+        // The library counts the free of a foreign block, but not its allocation.
         self.count -= isize::from(block.domain != Domain::Raw);
     }
 
     fn realloc(&mut self) {
         let Some(block) = self.pick() else {
             let n = self.size();
-            // SAFETY: any size may be asked for.
+            // SAFETY: any size is valid.
             let struck = refusals::struck();
             let p = unsafe { Domain::Obj.realloc(core::ptr::null_mut(), n) };
             self.calls += 1;
@@ -342,7 +342,7 @@ impl<S: Source> Engine<S> {
         let bits = self.source.draw(2);
         let near = bits as usize >> 8;
         let n = match bits % 4 {
-            0 => self.weather.sizes.size(bits.rotate_left(3)),
+            0 => self.workload.sizes.size(bits.rotate_left(3)),
             1 => block.len + near / 4,
             2 => block.len.saturating_sub(near / 4),
             _ => block.len * (near + 1) / 128,
@@ -351,7 +351,7 @@ impl<S: Source> Engine<S> {
         self.enter(block);
     }
 
-    /// Changes the size of a block that was taken out.
+    /// Changes the size of a removed block.
     pub fn realloc_block(&mut self, mut block: Block, n: usize) -> Block {
         let (taker, struck, old) = (self.taker(&block), refusals::struck(), block.p);
         let in_pool = pool_block(old);
@@ -361,7 +361,7 @@ impl<S: Source> Engine<S> {
         history::did(Did::Realloc, n, old.addr(), p.addr());
         if p.is_null() {
             self.refused(n, struck);
-            // (The hook on RAW refuses whatever the block is.)
+            // (The hook on RAW refuses any block.)
             let is_ours = in_pool.is_some() && taker != Domain::Raw && !self.settings.debug;
             let shrinks = is_ours && n <= block.len;
             assert!(!shrinks, "O2: a block that shrinks stays");
@@ -371,7 +371,7 @@ impl<S: Source> Engine<S> {
         block.p = p;
         block.verify_up_to(n);
         if p != old || !self.settings.packed_mem && !self.settings.packed_obj {
-            // Whoever moves it aligns it; who crosses domains may be packed.
+            // A block that moves gets the alignment of the domain that moves it.
             let align = self.alignment(taker, n);
             block.align = if p == old {
                 block.align.min(align)
@@ -386,7 +386,7 @@ impl<S: Source> Engine<S> {
         block
     }
 
-    /// Puts a block in that was taken out.
+    /// Enters a removed block again.
     pub fn put(&mut self, block: Block) {
         self.enter(block);
     }
@@ -411,7 +411,7 @@ impl<S: Source> Engine<S> {
         }
     }
 
-    /// Asserts that the library counts as many blocks as there are.
+    /// Asserts that the library's count of blocks is the model's.
     pub fn check_count(&self) {
         account::settles(
             self.settings.helper,
@@ -421,7 +421,7 @@ impl<S: Source> Engine<S> {
         );
     }
 
-    /// Asserts that every block's contents stand, and that no two overlap.
+    /// Asserts that the contents of every block are intact, and that no two blocks overlap.
     pub fn verify_all(&self) {
         let mut spans: Vec<_> = self
             .blocks
@@ -442,7 +442,7 @@ impl<S: Source> Engine<S> {
         history::did(Did::Finish, 0, 0, 0);
         refusals::disarm();
         self.verify_all();
-        self.weather.order = (self.serial % 3) as u8;
+        self.workload.order = (self.serial % 3) as u8;
         while let Some(block) = self.pick() {
             self.free_block(block);
         }
@@ -452,19 +452,19 @@ impl<S: Source> Engine<S> {
         if self.is_child() {
             return;
         }
-        self.crew.end_all();
+        self.turns.end_all();
         refusals::unhook_all();
         obmalloc::capi::extension::obmalloc_trim(0);
         if refusals::arenas_are_programs() {
-            // A program's arenas go back by the program's own frees only, when a pool
-            // has become empty: this thread's, at its end.
-            // SAFETY: a block that comes and goes.
+            // A program's arenas are freed only by calls of the program, when a pool has become
+            // empty: by this thread's, at its end.
+            // SAFETY: a new block that is freed.
             let once = || unsafe { Domain::Obj.free(Domain::Obj.malloc(1)) };
             std::thread::spawn(once).join().expect("it ended well");
         }
         self.check();
         let programs = refusals::programs_arenas();
-        // Of a program's arenas one is kept, empty.
+        // One empty arena of a program is kept.
         let kept = (programs.min(1), 0);
         account::settles(
             self.settings.helper,
@@ -477,7 +477,7 @@ impl<S: Source> Engine<S> {
         }
     }
 
-    /// If this is a child, that was its life.
+    /// Ends the process, if it is a forked child.
     pub fn end_child(&mut self) {
         if self.is_child() {
             self.finish();
@@ -486,7 +486,7 @@ impl<S: Source> Engine<S> {
         }
     }
 
-    /// Sizes of every kind, for what is not drawn by the weather.
+    /// Sizes of every kind, where the workload does not decide.
     pub fn edge(&mut self) -> usize {
         let bits = self.source.draw(2);
         Sizes::Edges.size(bits)

@@ -1,5 +1,5 @@
-//! What was done last, and how to do it again: written when the model fails, or when
-//! the library stops the process.
+//! The last operations, and the command that repeats the run: written when the model fails or the
+//! library ends the process.
 
 use std::cell::Cell;
 use std::fmt::Write;
@@ -8,12 +8,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 const LEN: usize = 64;
 
-/// The last operations: what, and three numbers about it.
+/// The last operations, each with three numbers.
 static RING: [[AtomicU64; 4]; LEN] = [const { [const { AtomicU64::new(0) }; 4] }; LEN];
 static AT: AtomicUsize = AtomicUsize::new(0);
 static REPLAY: OnceLock<String> = OnceLock::new();
 
-/// What was done.
+/// An operation.
 #[derive(Clone, Copy)]
 #[repr(u8)]
 pub enum Did {
@@ -21,7 +21,7 @@ pub enum Did {
     Calloc,
     Realloc,
     Free,
-    Weather,
+    Workload,
     Switch,
     Spawn,
     End,
@@ -34,7 +34,7 @@ pub enum Did {
     Refuse,
     Hook,
     Arenas,
-    Storm,
+    Concurrent,
     Child,
     Finish,
 }
@@ -44,7 +44,7 @@ const NAMES: [&str; 20] = [
     "calloc  size, block, domain",
     "realloc size, block, now at",
     "free    size, block, domain",
-    "weather at most, bytes, order",
+    "workload at most, bytes, order",
     "switch  to thread",
     "spawn   thread",
     "end     of thread, next is",
@@ -57,12 +57,12 @@ const NAMES: [&str; 20] = [
     "refuse  kind, after, times",
     "hook    domain, is there",
     "arenas  are the program's",
-    "storm   threads, operations",
+    "concurrent   threads, operations",
     "(here the child begins)",
     "finish",
 ];
 
-/// Notes what was done.
+/// Notes an operation.
 #[inline]
 pub fn did(what: Did, a: usize, b: usize, c: usize) {
     let at = AT.load(Relaxed);
@@ -74,7 +74,7 @@ pub fn did(what: Did, a: usize, b: usize, c: usize) {
     entry[3].store(c as u64, Relaxed);
 }
 
-/// Keeps the command that does this run again.
+/// Stores the command that repeats this run.
 pub fn keep_replay(command: String) {
     let _ = REPLAY.set(command);
 }
@@ -83,7 +83,7 @@ struct Stderr;
 
 impl Write for Stderr {
     fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        // SAFETY: bytes, and their number.
+        // SAFETY: a slice is readable over its length.
         unsafe { libc::write(2, text.as_ptr().cast(), text.len()) };
         Ok(())
     }
@@ -117,7 +117,7 @@ extern "C" fn on_signal(signal: i32) {
     }
 }
 
-/// Has a failure of any kind told, and end the process.
+/// Makes every failure write the history and end the process.
 pub fn watch() {
     for signal in [libc::SIGABRT, libc::SIGSEGV, libc::SIGBUS, libc::SIGILL] {
         // SAFETY: a handler that only writes.

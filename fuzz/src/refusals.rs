@@ -1,8 +1,8 @@
-//! The kernel, layer 0 and a program's arenas that say no at chosen points.
+//! Refusals by the kernel, by layer 0 and by a program's arena allocator, at chosen points.
 //!
-//! The kernel's refusals are made in the library (`os/faults.rs`). Layer 0 is what is in
-//! the table of the domain RAW; a hook on it hands on, or refuses. A program's arenas
-//! come at odd addresses, or not at all.
+//! The kernel's refusals are simulated in the library (`os/faults.rs`). Layer 0 is the table of the
+//! domain RAW; a hook on it forwards or refuses. A program's arenas have odd addresses, or are
+//! refused.
 
 use core::ffi::{c_int, c_void};
 use core::ptr;
@@ -14,7 +14,7 @@ use obmalloc::capi::tables;
 use obmalloc::capi::tables::{PyMemAllocatorEx, PyObjectArenaAllocator};
 use obmalloc::model::faults::{ADVISE, Fault, MAP, UNMAP};
 
-/// Requests of layer 0, and for a program's arenas.
+/// Refusals of layer 0, and of a program's arena allocator.
 pub static RAW: Fault = Fault::none();
 pub static ARENA: Fault = Fault::none();
 
@@ -23,13 +23,13 @@ pub fn struck() -> usize {
     MAP.struck() + RAW.struck() + ARENA.struck()
 }
 
-/// Has calls of one kind refused.
+/// Refuses calls of one kind.
 pub fn arm(kind: u32, pass: usize, refuse: usize) {
     let faults = [&MAP, &RAW, &ARENA, &UNMAP, &ADVISE];
     faults[kind as usize % faults.len()].arm(pass, refuse);
 }
 
-/// Nothing is refused from now on.
+/// Ends all refusals.
 pub fn disarm() {
     for fault in [&MAP, &RAW, &ARENA, &UNMAP, &ADVISE] {
         fault.arm(0, 0);
@@ -58,7 +58,7 @@ unsafe extern "C" fn malloc(ctx: *mut c_void, n: usize) -> *mut c_void {
         return ptr::null_mut();
     }
     let table = under(ctx);
-    // SAFETY: the table's own contract, as in the three that follow.
+    // SAFETY: the contract of the table's function is the same.
     unsafe { table.malloc.unwrap()(table.ctx, n) }
 }
 
@@ -67,7 +67,7 @@ unsafe extern "C" fn calloc(ctx: *mut c_void, nelem: usize, elsize: usize) -> *m
         return ptr::null_mut();
     }
     let table = under(ctx);
-    // SAFETY: as above.
+    // SAFETY: the contract of the table's function is the same.
     unsafe { table.calloc.unwrap()(table.ctx, nelem, elsize) }
 }
 
@@ -76,21 +76,21 @@ unsafe extern "C" fn realloc(ctx: *mut c_void, p: *mut c_void, n: usize) -> *mut
         return ptr::null_mut();
     }
     let table = under(ctx);
-    // SAFETY: as above.
+    // SAFETY: the contract of the table's function is the same.
     unsafe { table.realloc.unwrap()(table.ctx, p, n) }
 }
 
 unsafe extern "C" fn free(ctx: *mut c_void, p: *mut c_void) {
     let table = under(ctx);
-    // SAFETY: as above.
+    // SAFETY: the contract of the table's function is the same.
     unsafe { table.free.unwrap()(table.ctx, p) }
 }
 
-/// Puts a hook over the table of a domain, or takes it off. Whether it is there now.
+/// Sets a hook over the table of a domain, or removes it. Returns whether it is set.
 pub fn hook(domain: usize) -> bool {
     let number = domain as c_int;
     let kept = TABLES[domain].0.get();
-    // SAFETY: tables of the right type; no other thread is in the library.
+    // SAFETY: valid tables; no other thread is in the library.
     unsafe {
         if HOOKED[domain].fetch_xor(true, Relaxed) {
             tables::PyMem_SetAllocator(number, kept);
@@ -109,7 +109,7 @@ pub fn hook(domain: usize) -> bool {
     true
 }
 
-/// Takes all hooks off.
+/// Removes all hooks.
 pub fn unhook_all() {
     for (domain, hooked) in HOOKED.iter().enumerate() {
         if hooked.load(Relaxed) {
@@ -118,12 +118,12 @@ pub fn unhook_all() {
     }
 }
 
-/// What a program's arena allocator has given: the mapping and the size, by address.
+/// The arenas of a program's allocator: mapping and size, by address.
 static GIVEN: Mutex<BTreeMap<usize, (usize, usize, usize)>> = Mutex::new(BTreeMap::new());
 static PROGRAMS: AtomicBool = AtomicBool::new(false);
 static TURN: AtomicUsize = AtomicUsize::new(0);
 
-/// Bytes by which a program's arenas are off a multiple of a pool, by turns.
+/// Offsets of a program's arenas from a multiple of the pool size, in turn.
 const ODD: [usize; 6] = [0, 8, 16, 4096, 65_528, 40_000];
 
 unsafe extern "C" fn alloc_arena(_: *mut c_void, size: usize) -> *mut c_void {
@@ -136,7 +136,7 @@ unsafe extern "C" fn alloc_arena(_: *mut c_void, size: usize) -> *mut c_void {
         libc::PROT_READ | libc::PROT_WRITE,
         libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
     );
-    // SAFETY: a fresh mapping.
+    // SAFETY: a new mapping.
     let map = unsafe { libc::mmap(ptr::null_mut(), len, access, kind, -1, 0) };
     if map == libc::MAP_FAILED {
         return ptr::null_mut();
@@ -156,13 +156,13 @@ unsafe extern "C" fn free_arena(_: *mut c_void, p: *mut c_void, size: usize) {
     unsafe { libc::munmap(ptr::with_exposed_provenance_mut(map), len) };
 }
 
-/// Whether arenas come from the program.
+/// Whether the program's allocator serves arenas.
 pub fn arenas_are_programs() -> bool {
     PROGRAMS.load(Relaxed)
 }
 
-/// Has arenas come from the program, or from the kernel again if no arena of the
-/// program's is there. Whether something has changed.
+/// Sets the program's arena allocator, or the kernel's again if the program has no arena. Returns
+/// whether something has changed.
 pub fn change_arenas() -> bool {
     let mut table = PyObjectArenaAllocator {
         ctx: ptr::null_mut(),
@@ -175,13 +175,13 @@ pub fn change_arenas() -> bool {
         }
         table = obmalloc::model::standard_arenas();
     }
-    // SAFETY: a table; no other thread is in the library.
+    // SAFETY: a valid table; no other thread is in the library.
     unsafe { tables::PyObject_SetArenaAllocator(&raw mut table) };
     PROGRAMS.fetch_xor(true, Relaxed);
     true
 }
 
-/// Arenas of the program's that are there.
+/// The number of the program's arenas.
 pub fn programs_arenas() -> usize {
     GIVEN.lock().unwrap().len()
 }

@@ -18,23 +18,22 @@ pub const SETS: &[&str] = &[
     "OBMALLOC_DECAY_MS=1 OBMALLOC_ALIGN=mem:8 OBMALLOC_SMALL_MAX=2048",
 ];
 
-/// What the model has to know of them.
+/// The settings that concern the model.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Settings {
     pub packed_mem: bool,
     pub packed_obj: bool,
-    /// The helper thread may be at work: numbers that several locks guard may change
-    /// while they are read.
+    /// A helper thread may run: numbers under several locks may change while they are read.
     pub helper: bool,
-    /// There is a hard limit: NULL may come at any time.
+    /// There is a hard limit: any request may fail.
     pub limited: bool,
     pub debug: bool,
-    /// Bytes of a program's arenas are those of CPython up to 3.9.
+    /// A program's arenas have the size of CPython until 3.9.
     pub small_arenas: bool,
 }
 
 impl Settings {
-    /// Those of this process.
+    /// The settings of this process.
     pub fn of_environment() -> Settings {
         let get = |name: &str| std::env::var(name).unwrap_or_default();
         let align = get("OBMALLOC_ALIGN");
@@ -49,7 +48,7 @@ impl Settings {
         }
     }
 
-    /// Names and values in a set.
+    /// Names and values of a set.
     pub fn pairs(set: &str) -> impl Iterator<Item = (&str, &str)> {
         set.split_whitespace()
             .filter_map(|pair| pair.split_once('='))

@@ -1,6 +1,6 @@
-//! Which sizes are asked for.
+//! The sizes of requests.
 
-/// Where something changes: classes, the cutoff, pools, pages, the C library's ways.
+/// Sizes at boundaries: classes, the limit of pools, pages, the C library's thresholds.
 const EDGES: &[usize] = &[
     0,
     1,
@@ -82,14 +82,14 @@ const EDGES: &[usize] = &[
     1 << 21,
 ];
 
-/// What a Python program asks for: objects, then dicts' and lists' tables.
+/// Sizes of a Python program: objects, then tables of dicts and lists.
 const PYTHON: &[usize] = &[
     56, 56, 56, 64, 64, 72, 48, 48, 40, 32, 32, 24, 28, 33, 50, 53, 57, 65, 80, 88, 88, 104, 104,
     120, 136, 152, 176, 184, 200, 208, 232, 232, 240, 264, 360, 416, 448, 504, 568, 640, 928, 1184,
     2272, 4704, 9312, 16, 8, 17, 100, 56,
 ];
 
-/// Sizes that nobody can serve.
+/// Sizes that cannot be served.
 pub const IMPOSSIBLE: &[usize] = &[
     usize::MAX,
     usize::MAX - 15,
@@ -101,21 +101,21 @@ pub const IMPOSSIBLE: &[usize] = &[
     1 << 48,
 ];
 
-/// A way to draw sizes.
+/// A distribution of sizes.
 #[derive(Clone, Copy, Debug)]
 pub enum Sizes {
     Python,
     Edges,
     Small,
     Medium,
-    /// Every order of magnitude alike.
+    /// Uniform by order of magnitude.
     Wide,
-    /// This one, and some near it.
+    /// One size, and some near it.
     One(usize),
 }
 
 impl Sizes {
-    /// The way that 16 random bits name.
+    /// The distribution for 16 random bits.
     pub fn of(bits: u32) -> Sizes {
         match bits % 16 {
             0..6 => Sizes::Python,
@@ -127,7 +127,7 @@ impl Sizes {
         }
     }
 
-    /// The size that 16 random bits name.
+    /// The size for 16 random bits.
     #[inline]
     pub fn size(self, bits: u32) -> usize {
         let bits = bits as usize & 0xffff;

@@ -1,16 +1,16 @@
-//! Where the bytes come from that operations are made of.
+//! The bytes from which operations are drawn.
 
 /// A source of bytes.
 pub trait Source: Send + 'static {
-    /// Whether there are more.
+    /// Whether there are more bytes.
     fn has_more(&self) -> bool;
-    /// The next `bytes` bytes, four at the most, as a number. Zero where there are none.
+    /// The next `bytes` bytes, at most four, as a number; 0 after the end.
     fn draw(&mut self, bytes: u32) -> u32;
     /// Another source, for a child.
     fn branch(&mut self) -> Self;
 }
 
-/// Bytes without end, from a seed (wyrand).
+/// Endless bytes from a seed (wyrand).
 pub struct Random(u64);
 
 impl Random {

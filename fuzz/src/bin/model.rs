@@ -1,10 +1,10 @@
-//! The model, by itself.
+//! The model as a program.
 //!
 //! ```text
-//!    model --seed S --ops N [--pace plain|paranoid] [--set "NAME=VALUE ..."] [--aslr]
-//!          one run; it says how to do it again before it begins
-//!    model --runs --ops N [--seed S] [--pace ...] [--jobs J] [--each N]
-//!          N operations in runs of so many each, under all sets of settings in turn
+//!    model --seed S --ops N [--profile plain|paranoid] [--set "NAME=VALUE ..."] [--aslr]
+//!          one run; it prints first how to repeat it
+//!    model --runs --ops N [--seed S] [--profile ...] [--jobs J] [--each N]
+//!          N operations in runs of EACH, under all sets of settings in turn
 //! ```
 
 use std::os::unix::process::CommandExt;
@@ -14,10 +14,10 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use obmalloc_fuzz::engine::{Care, Engine};
-use obmalloc_fuzz::rare::Pace;
+use obmalloc_fuzz::rare_ops::Profile;
 use obmalloc_fuzz::settings::{SETS, Settings};
 use obmalloc_fuzz::source::Random;
-use obmalloc_fuzz::{crew, history};
+use obmalloc_fuzz::{history, turns};
 
 #[derive(Clone)]
 struct Arguments {
@@ -26,15 +26,15 @@ struct Arguments {
     ops: u64,
     each: u64,
     jobs: usize,
-    pace: String,
+    profile: String,
     set: Option<String>,
     aslr: bool,
 }
 
-/// Seconds after which a run has come to a halt.
+/// Seconds after which a run counts as hanging.
 const HANGS: u32 = 3600;
 
-/// What this program was built for.
+/// The profile of this build.
 const BUILT_FOR: &str = if cfg!(debug_assertions) {
     "paranoid"
 } else {
@@ -50,7 +50,7 @@ fn arguments() -> Result<Arguments, String> {
         ops: 100_000,
         each: 20_000_000,
         jobs: 2,
-        pace: BUILT_FOR.into(),
+        profile: BUILT_FOR.into(),
         set: None,
         aslr: false,
     };
@@ -73,19 +73,19 @@ fn arguments() -> Result<Arguments, String> {
             "--ops" => arguments.ops = number(value()?)?,
             "--each" => arguments.each = number(value()?)?.max(1),
             "--jobs" => arguments.jobs = number(value()?)?.max(1) as usize,
-            "--pace" => arguments.pace = value()?,
+            "--profile" => arguments.profile = value()?,
             "--set" => arguments.set = Some(value()?),
             _ => return Err(format!("{word}: what is that?")),
         }
     }
-    Pace::named(&arguments.pace).ok_or(format!("{}: no such pace", arguments.pace))?;
+    Profile::named(&arguments.profile).ok_or(format!("{}: no such profile", arguments.profile))?;
     Ok(arguments)
 }
 
 impl Arguments {
     fn command(&self) -> Command {
         let mut command = Command::new(std::env::current_exe().expect("this program"));
-        command.args(["--pace", &self.pace]);
+        command.args(["--profile", &self.profile]);
         command.args([
             "--seed",
             &self.seed.to_string(),
@@ -101,8 +101,8 @@ impl Arguments {
 
     fn text(&self) -> String {
         format!(
-            "model --pace {} --seed {} --ops {} --set \"{}\"{}",
-            self.pace,
+            "model --profile {} --seed {} --ops {} --set \"{}\"{}",
+            self.profile,
             self.seed,
             self.ops,
             self.set.as_deref().unwrap_or_default(),
@@ -111,8 +111,7 @@ impl Arguments {
     }
 }
 
-/// The environment and the addresses as they are to be: this program again, unless that
-/// is so already.
+/// Executes this program again, unless its environment and address space are as required.
 fn be_set(arguments: &Arguments) {
     const MARK: &str = "MODEL_IS_SET";
     let Some(set) = &arguments.set else {
@@ -141,31 +140,31 @@ fn run(arguments: &Arguments) {
     println!("{}", arguments.text());
     history::keep_replay(arguments.text());
     history::watch();
-    // SAFETY: if it hangs, that is the end of it: no run takes so long.
+    // SAFETY: no preconditions; the alarm ends a run that hangs.
     unsafe { libc::alarm(HANGS) };
     obmalloc_fuzz::start();
-    let pace = Pace::named(&arguments.pace).expect("looked at before");
-    let care = match arguments.pace.as_str() {
+    let profile = Profile::named(&arguments.profile).expect("looked at before");
+    let care = match arguments.profile.as_str() {
         "paranoid" => Care::Paranoid,
         _ => Care::Plain,
     };
     let begun = Instant::now();
-    let engine = Engine::new(Random::new(arguments.seed), pace, care, arguments.ops);
-    let mut engine = crew::drive(engine);
+    let engine = Engine::new(Random::new(arguments.seed), profile, care, arguments.ops);
+    let mut engine = turns::drive(engine);
     engine.finish();
     let seconds = begun.elapsed().as_secs_f64();
     let calls = engine.calls as f64;
     println!("{calls:.3e} operations, {:.2e} per second", calls / seconds);
 }
 
-/// All runs. Whether all went well.
+/// Does all runs. Returns whether all succeeded.
 fn runs(arguments: &Arguments) -> bool {
     let (begun, next) = (Instant::now(), AtomicU64::new(0));
     let count = arguments.ops.div_ceil(arguments.each);
     let failed = Mutex::new(Vec::new());
     println!(
         "{:.1e} operations in {count} runs ({}), from seed {} on",
-        arguments.ops as f64, arguments.pace, arguments.seed
+        arguments.ops as f64, arguments.profile, arguments.seed
     );
     let work = || {
         loop {

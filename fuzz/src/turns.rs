@@ -1,13 +1,13 @@
-//! Threads that take turns: whoever has the engine runs, the others wait.
+//! Threads that take turns: the one that has the engine runs, the others wait.
 //!
 //! ```text
 //!    main  ---- engine ---->  thread 3  ---- engine ---->  thread 1   ...
 //!    waits                    waits                        runs
 //! ```
 //!
-//! So a block is allocated by one thread and freed by the next, and threads end with
-//! blocks in their magazines; and still a run can be done again. A thread that ends may
-//! take some blocks along, which its last destructor frees, and allocate there.
+//! So one thread allocates a block and the next frees it, and threads end with blocks in their
+//! magazines; and a run is reproducible. A thread that ends may keep some blocks, which its last
+//! destructor frees, and allocate there.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, Once};
@@ -18,12 +18,12 @@ use crate::domain::Domain;
 use crate::engine::{Engine, Next};
 use crate::source::Source;
 
-/// Threads that there are at the most, the main one too.
+/// Maximum threads, with the main one.
 pub const MOST: usize = 24;
 
-/// What a waiting thread waits for.
+/// The slot in which a waiting thread gets the engine.
 pub struct Mailbox<S> {
-    /// The engine; `Some(None)` says that it is over.
+    /// The engine; `Some(None)` ends the thread.
     letter: Mutex<Option<Option<Box<Engine<S>>>>>,
     there: Condvar,
 }
@@ -59,26 +59,26 @@ struct Member<S> {
 }
 
 /// The threads of an engine, by number; 0 is the main one.
-pub struct Crew<S> {
+pub struct Turns<S> {
     members: Vec<Option<Member<S>>>,
-    /// A thread that has ended, and what it leaves.
+    /// A thread that has ended, and the blocks that it leaves.
     gone: Option<(usize, Arc<Mutex<Vec<Block>>>)>,
 }
 
-impl<S: Source> Crew<S> {
-    #[expect(clippy::new_without_default, reason = "a crew is no plain value")]
-    pub fn new() -> Crew<S> {
+impl<S: Source> Turns<S> {
+    #[expect(clippy::new_without_default, reason = "a turns is no plain value")]
+    pub fn new() -> Turns<S> {
         let main = Member {
             mailbox: Mailbox::new(),
             handle: None,
         };
-        Crew {
+        Turns {
             members: vec![Some(main)],
             gone: None,
         }
     }
 
-    /// A thread that waits, other than `me`: the one that `bits` name.
+    /// A waiting thread other than `me`, chosen by `bits`.
     pub fn other(&self, me: usize, bits: usize) -> Option<usize> {
         let there = |n: &usize| *n != me && self.members[*n].is_some();
         let others = (0..self.members.len()).filter(there).count();
@@ -86,7 +86,7 @@ impl<S: Source> Crew<S> {
         (others > 0).then(|| others_there.into_iter().nth(bits % others).unwrap())
     }
 
-    /// Starts one more thread, unless there are enough. Its number.
+    /// Starts a thread, unless there are `MAX`. Returns its number.
     pub fn spawn(&mut self) -> Option<usize> {
         let number = match self.members.iter().position(Option::is_none) {
             Some(number) => number,
@@ -107,7 +107,7 @@ impl<S: Source> Crew<S> {
         Some(number)
     }
 
-    /// In a forked child: only `me` is there.
+    /// In a forked child: `me` is the only thread.
     pub fn forget_others(&mut self, me: usize) {
         for (n, member) in self.members.iter_mut().enumerate() {
             if n != me {
@@ -116,7 +116,7 @@ impl<S: Source> Crew<S> {
         }
     }
 
-    /// Waits for the thread that has ended, and takes what it has left.
+    /// Waits for the thread that has ended, and takes its blocks.
     pub fn see_off(&mut self) -> Vec<Block> {
         let Some((number, left)) = self.gone.take() else {
             return Vec::new();
@@ -147,11 +147,11 @@ impl<S: Source> Crew<S> {
 
 fn pass<S: Source>(mut engine: Box<Engine<S>>, to: usize) {
     engine.me = to;
-    let mailbox = engine.crew.mailbox(to);
+    let mailbox = engine.turns.mailbox(to);
     mailbox.put(Some(engine));
 }
 
-/// What a thread does that is not the main one.
+/// The life of a thread other than the main one.
 fn serve<S: Source>(mailbox: &Mailbox<S>) {
     while let Some(mut engine) = mailbox.take() {
         match engine.run() {
@@ -168,7 +168,7 @@ fn serve<S: Source>(mailbox: &Mailbox<S>) {
                     ask,
                     left: left.clone(),
                 });
-                engine.crew.gone = Some((engine.me, left));
+                engine.turns.gone = Some((engine.me, left));
                 return pass(engine, to);
             }
         }
@@ -177,7 +177,7 @@ fn serve<S: Source>(mailbox: &Mailbox<S>) {
 
 /// Runs the engine to its end, on the main thread.
 pub fn drive<S: Source>(mut engine: Box<Engine<S>>) -> Box<Engine<S>> {
-    let mailbox = engine.crew.mailbox(0);
+    let mailbox = engine.turns.mailbox(0);
     loop {
         match engine.run() {
             Next::Pass(to) => pass(engine, to),
@@ -194,7 +194,7 @@ pub fn drive<S: Source>(mut engine: Box<Engine<S>>) -> Box<Engine<S>> {
     }
 }
 
-/// What a thread's last destructor does: frees these, allocates those.
+/// The work of a thread's last destructor: blocks to free, and sizes to allocate.
 struct Parting {
     blocks: Vec<Block>,
     ask: Vec<usize>,
@@ -204,17 +204,17 @@ struct Parting {
 static KEY: AtomicU32 = AtomicU32::new(0);
 
 unsafe extern "C" fn part(parting: *mut core::ffi::c_void) {
-    // SAFETY: what `at_last` kept.
+    // SAFETY: the value that `at_last` stored.
     let parting = unsafe { Box::from_raw(parting.cast::<Parting>()) };
     for block in parting.blocks {
         block.verify();
-        // SAFETY: a live block, given up.
+        // SAFETY: a live block, used no more.
         unsafe { block.domain.free(block.p) };
     }
     let mut left = parting.left.lock().unwrap();
     for (n, len) in parting.ask.into_iter().enumerate() {
         let domain = [Domain::Mem, Domain::Obj][n % 2];
-        // SAFETY: any size may be asked for.
+        // SAFETY: any size is valid.
         let p = unsafe { domain.malloc(len) };
         if !p.is_null() {
             let block = Block {
@@ -231,13 +231,12 @@ unsafe extern "C" fn part(parting: *mut core::ffi::c_void) {
     }
 }
 
-/// Has it done when this thread ends: after the library's own destructor, whose key is
-/// older.
+/// Does the work when this thread ends: after the library's own destructor, whose key is older.
 fn at_last(parting: Parting) {
     static MADE: Once = Once::new();
     MADE.call_once(|| {
         let mut key = 0;
-        // SAFETY: a place for the key.
+        // SAFETY: room for the key.
         let made = unsafe { libc::pthread_key_create(&raw mut key, Some(part)) };
         assert_eq!(made, 0);
         KEY.store(key, Relaxed);

@@ -1,34 +1,34 @@
-//! What happens beside malloc, calloc, realloc and free: the weather that they are drawn
-//! in, threads, forks, time, tables, refusals.
+//! Operations beside malloc, calloc, realloc and free: the workload from which these are drawn,
+//! threads, forks, time, tables, refusals.
 
-use obmalloc::capi::{introspection, extension};
+use obmalloc::capi::{extension, introspection};
 
 use crate::account;
 use crate::block::Block;
+use crate::concurrent;
 use crate::domain::{Domain, pool_block};
 use crate::engine::{Engine, Next};
 use crate::history::{self, Did};
 use crate::refusals;
 use crate::sizes::{IMPOSSIBLE, Sizes};
 use crate::source::Source;
-use crate::storm;
 
-/// What operations are drawn in, for a while.
+/// The distribution of operations for some time.
 #[derive(Clone, Copy, Debug)]
-pub struct Weather {
+pub struct Workload {
     pub sizes: Sizes,
-    /// Live blocks, and their bytes, beyond which nothing is allocated.
+    /// Maximum live blocks and bytes.
     pub most: usize,
     pub bytes: usize,
-    /// How many of 256 operations allocate, about.
+    /// Allocations among 256 operations, on average.
     pub split: u8,
     /// Which block is freed next: 0 the first, 1 the last, else any.
     pub order: u8,
 }
 
-impl Weather {
-    pub fn first() -> Weather {
-        Weather {
+impl Workload {
+    pub fn first() -> Workload {
+        Workload {
             sizes: Sizes::Python,
             most: 1000,
             bytes: 1 << 20,
@@ -41,7 +41,7 @@ impl Weather {
 /// The rarer operations.
 #[derive(Clone, Copy, Debug)]
 pub enum Rare {
-    Weather,
+    Workload,
     Switch,
     Spawn,
     End,
@@ -56,27 +56,27 @@ pub enum Rare {
     Refuse,
     Hook,
     Arenas,
-    Storm,
+    Concurrent,
     Look,
     Verify,
 }
 
-/// How often they happen, and how large things get.
-pub struct Pace {
-    /// Of 65536 times that a rare operation is drawn. What is left over is nothing.
+/// How often rare operations happen, and how large the heap gets.
+pub struct Profile {
+    /// Weights in 65536 of the rare operations. The rest does nothing.
     weights: [(Rare, u32); 18],
-    /// The most live blocks and bytes.
+    /// Maximum live blocks and bytes.
     most: usize,
     bytes: usize,
-    /// Operations of a child, and of each thread in a storm.
+    /// Operations of a child, and of each concurrent thread.
     child: u64,
-    storm: u64,
+    concurrent: u64,
 }
 
 /// A thousand million operations in minutes.
-pub static PLAIN: Pace = Pace {
+pub static PLAIN: Profile = Profile {
     weights: [
-        (Rare::Weather, 400),
+        (Rare::Workload, 400),
         (Rare::Switch, 400),
         (Rare::Spawn, 60),
         (Rare::End, 50),
@@ -91,20 +91,20 @@ pub static PLAIN: Pace = Pace {
         (Rare::Refuse, 40),
         (Rare::Hook, 30),
         (Rare::Arenas, 3),
-        (Rare::Storm, 1),
+        (Rare::Concurrent, 1),
         (Rare::Look, 5),
         (Rare::Verify, 5),
     ],
     most: 60_000,
     bytes: 24 << 20,
     child: 5_000,
-    storm: 20_000,
+    concurrent: 20_000,
 };
 
-/// Everything at any moment, in a small heap that is looked at as a whole.
-pub static PARANOID: Pace = Pace {
+/// Every operation at any time, on a small heap that is checked as a whole.
+pub static PARANOID: Profile = Profile {
     weights: [
-        (Rare::Weather, 4_000),
+        (Rare::Workload, 4_000),
         (Rare::Switch, 10_000),
         (Rare::Spawn, 2_000),
         (Rare::End, 2_000),
@@ -119,20 +119,20 @@ pub static PARANOID: Pace = Pace {
         (Rare::Refuse, 3_000),
         (Rare::Hook, 1_000),
         (Rare::Arenas, 400),
-        (Rare::Storm, 30),
+        (Rare::Concurrent, 30),
         (Rare::Look, 1_000),
         (Rare::Verify, 1_000),
     ],
     most: 2_000,
     bytes: 3 << 20,
     child: 60,
-    storm: 3_000,
+    concurrent: 3_000,
 };
 
 /// For inputs of a few thousand bytes.
-pub static FUZZ: Pace = Pace {
+pub static FUZZ: Profile = Profile {
     weights: [
-        (Rare::Weather, 8_000),
+        (Rare::Workload, 8_000),
         (Rare::Switch, 8_000),
         (Rare::Spawn, 3_000),
         (Rare::End, 3_000),
@@ -147,17 +147,17 @@ pub static FUZZ: Pace = Pace {
         (Rare::Refuse, 4_000),
         (Rare::Hook, 2_000),
         (Rare::Arenas, 1_500),
-        (Rare::Storm, 20),
+        (Rare::Concurrent, 20),
         (Rare::Look, 500),
         (Rare::Verify, 500),
     ],
     most: 20_000,
     bytes: 8 << 20,
     child: 60,
-    storm: 2_000,
+    concurrent: 2_000,
 };
 
-impl Pace {
+impl Profile {
     fn rare(&self, mut bits: u32) -> Option<Rare> {
         self.weights.iter().find_map(|&(rare, weight)| {
             if bits < weight {
@@ -168,8 +168,8 @@ impl Pace {
         })
     }
 
-    /// The pace of this name.
-    pub fn named(name: &str) -> Option<&'static Pace> {
+    /// The profile of this name.
+    pub fn named(name: &str) -> Option<&'static Profile> {
         match name {
             "plain" => Some(&PLAIN),
             "paranoid" => Some(&PARANOID),
@@ -185,11 +185,11 @@ impl<S: Source> Engine<S> {
     #[inline(never)]
     pub fn rare(&mut self) -> Option<Next> {
         let bits = self.source.draw(2);
-        match self.pace.rare(bits)? {
-            Rare::Weather => self.change_weather(),
+        match self.profile.rare(bits)? {
+            Rare::Workload => self.change_weather(),
             Rare::Switch => return self.switch(),
             Rare::Spawn => {
-                if let Some(number) = self.crew.spawn() {
+                if let Some(number) = self.turns.spawn() {
                     history::did(Did::Spawn, number, 0, 0);
                 }
             }
@@ -226,7 +226,7 @@ impl<S: Source> Engine<S> {
                     history::did(Did::Arenas, programs.into(), 0, 0);
                 }
             }
-            Rare::Storm => self.storm(),
+            Rare::Concurrent => self.concurrent(),
             Rare::Look => {
                 self.check_count();
                 account::check(self.settings.helper);
@@ -246,34 +246,39 @@ impl<S: Source> Engine<S> {
         let bits = self.source.draw(2) as usize;
         // Small heaps as often as large ones.
         let share = |most: usize, bits: usize| (most >> (bits % 8)).max(4);
-        self.weather = Weather {
+        self.workload = Workload {
             sizes,
-            most: share(self.pace.most, bits),
-            bytes: share(self.pace.bytes, bits >> 3),
+            most: share(self.profile.most, bits),
+            bytes: share(self.profile.bytes, bits >> 3),
             split: [110, 140, 144, 150, 180, 240][(bits >> 6) % 6],
             order: [0, 1, 2, 2][(bits >> 9) % 4],
         };
-        let order = self.weather.order.into();
-        history::did(Did::Weather, self.weather.most, self.weather.bytes, order);
+        let order = self.workload.order.into();
+        history::did(
+            Did::Workload,
+            self.workload.most,
+            self.workload.bytes,
+            order,
+        );
     }
 
     fn switch(&mut self) -> Option<Next> {
         let bits = self.source.draw(1) as usize;
-        let to = self.crew.other(self.me, bits)?;
+        let to = self.turns.other(self.me, bits)?;
         history::did(Did::Switch, to, 0, 0);
         Some(Next::Pass(to))
     }
 
     fn end_thread(&mut self) -> Option<Next> {
         let bits = self.source.draw(2) as usize;
-        // The main thread stays; in a child, whoever forked may be another.
+        // The main thread stays; in a child, another thread may have forked.
         let to = self
-            .crew
+            .turns
             .other(self.me, bits & 0xff)
             .filter(|_| self.me != 0)?;
         history::did(Did::End, self.me, to, 0);
         let (mut blocks, mut ask) = (Vec::new(), Vec::new());
-        // Layer 0 refuses nobody there: who asks could not tell.
+        // Without refusals by layer 0, which the model could not attribute there.
         if bits & 0x100 != 0 {
             for _ in 0..bits >> 9 & 7 {
                 blocks.extend(self.pick());
@@ -286,18 +291,18 @@ impl<S: Source> Engine<S> {
         Some(Next::Leave { to, blocks, ask })
     }
 
-    /// Frees a part of what there is, in an order of its own.
+    /// Frees a part of the blocks, in a random order.
     fn drop_many(&mut self) {
         let bits = self.source.draw(1) as usize;
         let goes = self.blocks.len() * (bits % 9) / 8;
         history::did(Did::Drop, goes, 0, 0);
-        let order = core::mem::replace(&mut self.weather.order, (bits / 9 % 3) as u8);
+        let order = core::mem::replace(&mut self.workload.order, (bits / 9 % 3) as u8);
         for _ in 0..goes {
             if let Some(block) = self.pick() {
                 self.free_block(block);
             }
         }
-        self.weather.order = order;
+        self.workload.order = order;
     }
 
     /// A buffer that grows by an eighth each time, and shrinks again.
@@ -323,7 +328,7 @@ impl<S: Source> Engine<S> {
         self.put(block);
     }
 
-    /// A block of the C library's comes, to be given to MEM.
+    /// Allocates a block of the C library, which is freed by MEM.
     fn foreign(&mut self) {
         if self.settings.debug {
             return;
@@ -337,7 +342,7 @@ impl<S: Source> Engine<S> {
         }
     }
 
-    /// A block of MEM or OBJ is given to RAW.
+    /// Passes a block of MEM or OBJ to RAW.
     fn astray(&mut self) {
         let n = self.source.draw(2);
         if self.settings.debug {
@@ -389,7 +394,7 @@ impl<S: Source> Engine<S> {
     fn refuse(&mut self) {
         let bits = self.source.draw(2) as usize;
         let (kind, pass) = (bits % 5, (bits >> 3) % 32);
-        // What is not given back stays for ever: not too much of that.
+        // Memory that cannot be unmapped leaks: not too much of it.
         let refuse = if kind == 3 { 1 } else { 1 + (bits >> 8) % 64 };
         history::did(Did::Refuse, kind, pass, refuse);
         refusals::arm(kind as u32, pass, refuse);
@@ -404,17 +409,17 @@ impl<S: Source> Engine<S> {
             extension::obmalloc_before_fork();
         }
         let branch = self.source.branch();
-        // SAFETY: the child goes on with what fork leaves it, and ends by `_exit`.
+        // SAFETY: the child continues with the state that fork leaves, and ends by `_exit`.
         let child = unsafe { libc::fork() };
         history::did(Did::Fork, child.max(0) as usize, 0, 0);
         if child == 0 {
             history::did(Did::Child, 0, 0, 0);
-            // SAFETY: if it hangs, that is the end of it.
+            // SAFETY: no preconditions; the alarm ends a child that hangs.
             unsafe { libc::alarm(300) };
             self.depth += 1;
-            self.crew.forget_others(self.me);
+            self.turns.forget_others(self.me);
             self.source = branch;
-            self.limit = self.calls + self.pace.child;
+            self.limit = self.calls + self.profile.child;
             self.verify_all();
             self.check();
         } else if child > 0 {
@@ -422,26 +427,26 @@ impl<S: Source> Engine<S> {
         }
     }
 
-    fn storm(&mut self) {
+    fn concurrent(&mut self) {
         let bits = u64::from(self.source.draw(4));
         if self.is_child() {
             return;
         }
         refusals::disarm();
         let threads = 2 + (bits % 5) as usize;
-        let calls = self.pace.storm;
-        history::did(Did::Storm, threads, calls as usize, 0);
-        let plan = storm::Plan {
+        let calls = self.profile.concurrent;
+        history::did(Did::Concurrent, threads, calls as usize, 0);
+        let plan = concurrent::Plan {
             threads,
             calls,
             seed: bits,
-            sizes: self.weather.sizes,
+            sizes: self.workload.sizes,
             limited: self.settings.limited,
             full: self.is_paranoid(),
             may_fork: !refusals::arenas_are_programs(),
             may_cross: !self.settings.debug,
         };
-        let outcome = storm::run(&plan);
+        let outcome = concurrent::run(&plan);
         self.calls += outcome.calls;
         self.count += outcome
             .blocks
@@ -455,15 +460,15 @@ impl<S: Source> Engine<S> {
     }
 }
 
-/// Waits for a child, which must end well.
+/// Waits for a child, and asserts that it succeeded.
 pub fn wait_for(child: i32) {
     let mut status = 0;
-    // SAFETY: a place for the answer.
+    // SAFETY: room for the status.
     let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
     assert_eq!((waited, status), (child, 0), "a child has failed");
 }
 
-/// Has the table of statistics written where nobody reads it.
+/// Writes the table of statistics to `/dev/null`.
 fn debug_malloc_stats() {
     // SAFETY: a file, opened and closed here.
     unsafe {

@@ -1,5 +1,5 @@
-//! A storm: threads that run at once, each with a model of its own, and hand blocks to
-//! each other. What order that happens in, nobody knows; what must hold, holds in any.
+//! Concurrent threads, each with a model of its own, that hand blocks to each other. The order is
+//! not reproducible; the assertions hold in every order.
 
 use std::sync::Mutex;
 
@@ -8,34 +8,34 @@ use obmalloc::capi::extension;
 use crate::account;
 use crate::block::{Block, are_zero};
 use crate::domain::Domain;
-use crate::rare::wait_for;
+use crate::rare_ops::wait_for;
 use crate::sizes::Sizes;
 use crate::source::Random;
 
-/// What a storm is to be.
+/// The parameters of the concurrent threads.
 pub struct Plan {
     pub threads: usize,
     /// Calls of each thread.
     pub calls: u64,
     pub seed: u64,
     pub sizes: Sizes,
-    /// NULL may come.
+    /// Requests may fail.
     pub limited: bool,
-    /// Every byte of each block is looked at.
+    /// Every byte of each block is checked.
     pub full: bool,
     /// A thread may fork.
     pub may_fork: bool,
-    /// MEM and OBJ take each other's blocks.
+    /// MEM and OBJ accept each other's blocks.
     pub may_cross: bool,
 }
 
-/// What is left of it.
+/// The result of the threads.
 pub struct Outcome {
     pub blocks: Vec<Block>,
     pub calls: u64,
 }
 
-/// Blocks that a thread has, at the most.
+/// Maximum blocks of a thread.
 const MOST: usize = 3000;
 
 struct Thread<'a> {
@@ -45,11 +45,11 @@ struct Thread<'a> {
     blocks: Vec<Block>,
     serial: u32,
     calls: u64,
-    /// Where blocks are handed over.
+    /// The blocks that are handed over.
     exchange: &'a Mutex<Vec<Block>>,
 }
 
-/// Runs it.
+/// Runs the threads.
 pub fn run(plan: &Plan) -> Outcome {
     let exchange = Mutex::new(Vec::new());
     let mut outcome = Outcome {
@@ -108,7 +108,7 @@ impl Thread<'_> {
         let (n, bits) = (self.size(), self.random.word());
         let domain = [Domain::Mem, Domain::Obj][bits as usize % 2];
         let zero = bits >> 8 & 7 == 0;
-        // SAFETY: any size may be asked for.
+        // SAFETY: any size is valid.
         let p = unsafe {
             if zero {
                 domain.calloc(1, n)
@@ -118,11 +118,14 @@ impl Thread<'_> {
         };
         self.calls += 1;
         if p.is_null() {
-            assert!(self.plan.limited, "NULL for {n} bytes in a storm");
+            assert!(
+                self.plan.limited,
+                "NULL for {n} bytes in a concurrent thread"
+            );
             return;
         }
         if zero {
-            // SAFETY: a block of so many bytes.
+            // SAFETY: within the new block.
             are_zero(unsafe { core::slice::from_raw_parts(p, n) });
         }
         let serial = self.next_serial();
@@ -164,7 +167,7 @@ impl Thread<'_> {
             Domain::Mem if self.plan.may_cross && block.serial.is_multiple_of(8) => Domain::Obj,
             domain => domain,
         };
-        // SAFETY: a live block, given up.
+        // SAFETY: a live block, used no more.
         unsafe { domain.free(block.p) };
         self.calls += 1;
     }
@@ -182,7 +185,10 @@ impl Thread<'_> {
         let p = unsafe { block.domain.realloc(block.p, n) };
         self.calls += 1;
         if p.is_null() {
-            assert!(self.plan.limited, "NULL for {n} bytes in a storm");
+            assert!(
+                self.plan.limited,
+                "NULL for {n} bytes in a concurrent thread"
+            );
         } else {
             block.p = p;
             block.verify_up_to(n);
@@ -238,7 +244,7 @@ impl Thread<'_> {
     }
 
     fn fork(&mut self) {
-        // SAFETY: the child uses what this thread has, and ends by `_exit`.
+        // SAFETY: the child uses the blocks of this thread, and ends by `_exit`.
         let child = unsafe { libc::fork() };
         if child > 0 {
             return wait_for(child);
@@ -246,7 +252,7 @@ impl Thread<'_> {
         if child < 0 {
             return;
         }
-        // SAFETY: if it hangs, that is the end of it.
+        // SAFETY: no preconditions; the alarm ends a child that hangs.
         unsafe { libc::alarm(300) };
         obmalloc::model::check();
         self.blocks.iter().for_each(Block::verify);
