@@ -1,7 +1,6 @@
 """A strict reader of metrics, and Prometheus' own."""
 import re
 
-
 from support import build, child
 
 LABEL = r'([a-z_]+)="((?:[^"\\\n]|\\["\\n])*)"'
@@ -48,5 +47,5 @@ with open(sys.argv[1], encoding="utf-8") as file:
 
 def client(code, file):
     """Runs code with prometheus_client from PyPI and the text of the file."""
-    place = build.virtual('prometheus', 'prometheus_client')
-    return child.run([place / 'bin/python', '-c', BOTH_PARSERS + code, file], status=0)
+    programs = build.virtual('prometheus', 'prometheus_client')
+    return child.run([programs / 'python', '-c', BOTH_PARSERS + code, file], status=0)

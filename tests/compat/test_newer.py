@@ -8,9 +8,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from compat.environment import ACTIVE, ASIDE, FOLDER, INSIDE, last_line, need
+from compat.environment import FOLDER, INSIDE, last_line, need
 
 from support import build, child, outcomes, verdict
+from support.status import ACTIVE, ASIDE
 
 SUITE = 'sid'
 SYSTEM = FOLDER / SUITE

@@ -3,21 +3,16 @@ import http.client
 import json
 import os
 import signal
-import socket
 
 import pytest
-from compat.environment import (ACTIVE, PROGRAMS, Running, assert_active, in_threads,
-                                kinds_of_lines, run_both, sides, virtual)
+from compat.environment import (PROGRAMS, assert_active, kinds_of_lines, run_both, sides,
+                                virtual)
 
 from support import child
+from support.running import Running, free_port, in_threads, is_open
+from support.status import ACTIVE
 
 REQUESTS, WORKERS, LIFE = 2000, 3, 300
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(('127.0.0.1', 0))
-        return one.getsockname()[1]
 
 
 def get(port, number):
@@ -29,14 +24,6 @@ def get(port, number):
         return json.loads(answer.read())
     finally:
         link.close()
-
-
-def is_open(port):
-    try:
-        socket.create_connection(('127.0.0.1', port), 1).close()
-        return True
-    except OSError:
-        return False
 
 
 def serve(programs, env, worker, folder):

@@ -6,10 +6,12 @@ import signal
 import subprocess
 
 import pytest
-from compat.environment import (ACTIVE, ASIDE, PROGRAMS, Running, assert_active, eventually,
-                                kinds_of_lines, last_line, need, run_both, sides, virtual)
+from compat.environment import (PROGRAMS, assert_active, kinds_of_lines, last_line, need,
+                                run_both, sides, virtual)
 
 from support import child, interpreters
+from support.running import Running, eventually
+from support.status import ACTIVE, ASIDE
 
 LOAD, PEAK = PROGRAMS / 'load.py', PROGRAMS / 'peak.py'
 

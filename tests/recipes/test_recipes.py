@@ -11,7 +11,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import time
 import urllib.request
 from pathlib import Path
@@ -19,8 +18,9 @@ from pathlib import Path
 import pytest
 
 from compat.environment import PROGRAMS as SHARED
-from compat.environment import Running, eventually, virtual
+from compat.environment import virtual
 from support import build, child, debian, interpreters, sandbox, status
+from support.running import Running, eventually, free_port, is_open
 
 pytestmark = [pytest.mark.slow, pytest.mark.network]
 PROGRAMS = Path(__file__).parent / 'programs'
@@ -46,9 +46,7 @@ class Place:
         self.use(python, Path(python.path).parent)
         for path in FILES:
             shutil.copy(path, folder)
-        with socket.socket() as free:
-            free.bind(('127.0.0.1', 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
 
     def use(self, python, programs):
         self.python, self.bin, self.interpreter = python, programs, programs / 'python'
@@ -118,14 +116,6 @@ def place(request, tmp_path):
 
 
 # ---- servers ----
-
-def is_open(port):
-    try:
-        socket.create_connection(('127.0.0.1', port), 1).close()
-        return True
-    except OSError:
-        return False
-
 
 def web(place, words):
     """The answers of a server's workers."""

@@ -55,25 +55,31 @@ def locked(name):
 
 
 def virtual(name, *packages, python=sys.executable):
-    """A virtual environment with packages from PyPI, in target/tools/NAME, where it stays.
+    """The programs of a virtual environment with packages from PyPI, kept as target/tools/NAME.
     Skips where they cannot be installed."""
     folder = TARGET / 'tools' / name
-    with locked('tools'):
-        if not (folder / 'complete').exists():
-            for words in ([python, '-m', 'venv', '--clear', folder],
-                          [folder / 'bin/python', '-m', 'pip', 'install', '--quiet', '--no-input',
-                           '--disable-pip-version-check', *packages]):
-                # With the user's settings of pip.
-                done = child.run(words, dict(os.environ), 600)
-                if done.status != 0:
-                    pytest.skip(f'no {" ".join(packages) or "virtual environments"}: {done.err[-200:]}')
-            (folder / 'complete').touch()
-    return folder
+    installed = folder / 'packages'
+
+    def run(*words):
+        done = child.run(words, dict(os.environ), 600)      # with the user's settings of pip
+        if done.status != 0:
+            pytest.skip(f'no {" ".join(packages)}: {(done.err or done.out).strip()[-200:]}')
+
+    with locked(name):
+        if not installed.exists():
+            run(python, '-m', 'venv', '--clear', folder)
+            installed.touch()
+        for package in set(packages) - set(installed.read_text().split()):
+            run(folder / 'bin/python', '-m', 'pip', 'install', '--quiet', '--no-input',
+                '--disable-pip-version-check', package)
+            with installed.open('a') as file:
+                file.write(package + '\n')
+    return folder / 'bin'
 
 
 def tool(program, package):
     """The path of a program: on PATH, else in a virtual environment with this package."""
-    return shutil.which(program) or virtual(program, package) / 'bin' / program
+    return shutil.which(program) or virtual(program, package) / program
 
 
 def make(*words, env=None):
