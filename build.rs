@@ -1,5 +1,5 @@
-//! What the linker needs beyond the Rust sources, and the C header, which is
-//! made from them.
+//! Linker arguments that the Rust sources cannot give, and the C header, which is made from the
+//! sources.
 //!
 //! The header goes to the build's own folder; `make header` copies it to
 //! `include/`, `make check` compares. A build changes no file of the sources.
@@ -8,16 +8,16 @@ use std::env;
 use std::fs;
 use std::path::Path;
 
-/// What stands before the part about tables.
+/// The comment before the part about tables.
 const TABLES: &str = "\
 /* Tables of allocators, debug hooks, arenas: CPython's own API. A program that
  * uses Python.h has these types from there; so this part is left out where
- * Python.h was included before, or stands on the include path and may still
- * be, unless OBMALLOC_TABLES is defined. */
+ * Python.h was included before, or is on the include path and may be included
+ * later, unless OBMALLOC_TABLES is defined. */
 #if !defined(Py_PYTHON_H) && !defined(OBMALLOC_HAS_PYTHON_H)
 ";
 
-/// What stands before that.
+/// The text before that comment.
 const HAS_PYTHON: &str = "\
 #if defined(__has_include) && !defined(OBMALLOC_TABLES)
 #if __has_include(<Python.h>)

@@ -236,8 +236,8 @@ void PyObject_Free(void *p);
 
 /* Tables of allocators, debug hooks, arenas: CPython's own API. A program that
  * uses Python.h has these types from there; so this part is left out where
- * Python.h was included before, or stands on the include path and may still
- * be, unless OBMALLOC_TABLES is defined. */
+ * Python.h was included before, or is on the include path and may be included
+ * later, unless OBMALLOC_TABLES is defined. */
 #if !defined(Py_PYTHON_H) && !defined(OBMALLOC_HAS_PYTHON_H)
 
 /*

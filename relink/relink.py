@@ -54,7 +54,7 @@ def rpath_of(host):
 
 
 def allocator_words(options, single):
-    """What takes the place of obmalloc.o: all members with names of ours, or itself."""
+    """The linker words in place of obmalloc.o: all members with the archive's names, or itself."""
     if options.needed:
         return []
     if options.stock:

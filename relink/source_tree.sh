@@ -37,7 +37,7 @@ missing=$(cat "$lists"/needed/*.txt "$lists/extensions.txt" "$lists/debug.txt" |
           sort -u | grep -vxF "$weak") || true
 [ -z "$missing" ] || stop "$archive lacks" $missing "; run make"
 
-# True if the names in a file are ours, which are weak; CPython's are not.
+# True if the names in a file are the archive's, which are weak; CPython's are not.
 is_ours() {
     nm --quiet --defined-only "$1" | grep -q ' W PyObject_Malloc$'
 }
