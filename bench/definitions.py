@@ -51,6 +51,7 @@ class Benchmark:
     packages: dict = field(default_factory=dict, hash=False)    # {label: what pip installs}
     repeats: dict = field(default_factory=dict, hash=False)     # {label: runs in a round}
     sample: bool = False        # memory over time
+    check: object = None        # {side: {name: Row}} -> complaints
     module: str = ""            # its own `measure(benchmark, options)`, for those without programs
     by_default: bool = True     # part of `make bench`
     needs: str = ""
@@ -110,6 +111,22 @@ def large_heap(label, run):
     printed = json.loads(run.out)
     return {"%s, %s" % (label, name): Row("byte", [value * 2**20]) if name in ("huge", "idle")
             else Row("second", [value]) for name, value in printed.items()}, None
+
+
+def huge_pages_came_and_went(sides):
+    """The setting decides about huge pages, and they are returned like other memory."""
+    with open("/sys/kernel/mm/transparent_hugepage/enabled") as setting:
+        if "[never]" in setting.read():
+            print("skip: this system has no huge pages for programs")
+            return []
+    huge, idle = ([[value / 2**20 for value in sides[side]["large heap, " + name].values]
+                   for side in ("never", "always")] for name in ("huge", "idle"))
+    complaints = []
+    if not all(with_them > 100 > without for without, with_them in zip(*huge)):
+        complaints.append("OBMALLOC_THP did not decide about huge pages: MiB %s" % huge)
+    if not all(with_them < without + 10 for without, with_them in zip(*idle)):
+        complaints.append("huge pages are not returned: idle MiB %s" % idle)
+    return complaints
 
 
 def growing():
@@ -196,6 +213,7 @@ BENCHMARKS = [
     Benchmark(
         "huge_pages", "What does OBMALLOC_THP=always gain and cost against never?", "2 min",
         programs={"large heap": [own("large_heap")]}, read=large_heap, interpreters="3.11",
+        check=huge_pages_came_and_went,
         sides=(Side("never", settings={"OBMALLOC_THP": "never"}),
                Side("always", settings={"OBMALLOC_THP": "always"}))),
     Benchmark(

@@ -140,6 +140,7 @@ def main():
     for benchmark in options.chosen:
         try:
             for place, sides, found in everything(benchmark, options):
+                found = found + (benchmark.check(sides) if benchmark.check else [])
                 complaints += found
                 measured += 1
                 if options.quick:

@@ -8,6 +8,7 @@ while the program idles, so only the lines marked `both` hold for them as well.
 import statistics
 from dataclasses import dataclass
 
+import definitions
 import hosts
 
 KIB, MIB = 1024, 1 << 20
@@ -65,8 +66,15 @@ def excess(name, base, unit):
     return value
 
 
+def sum_by_stock(names):
+    return lambda rows, side: [sum(rows(side, name)[0] for name in names)
+                               / sum(rows("stock", name)[0] for name in names)]
+
+
 def lines():
     """All thresholds, in the order of the table."""
+    yield Line("instructions", "all programs", "instructions to stock's", "%.4f",
+               sum_by_stock(definitions.SMALL), 1.0)
     yield Line("footprint", "pass", "peak, KiB more than stock", "%+.0f",
                difference("pass, peak", KIB), 300)
     yield Line("footprint", "pass", "wall time, ms more than stock", "%+.2f",
@@ -75,8 +83,7 @@ def lines():
                1.0)
     yield Line("footprint", "kept", "peak, KiB more than stock", "%+.0f",
                difference("kept, peak", KIB), 1024)
-    from definitions import PATTERNS
-    for name in PATTERNS:
+    for name in definitions.PATTERNS:
         yield Line("memory", name, "peak, MiB more than stock", "%+.2f",
                    difference(name + ", peak", MIB), 1.0, True)
     for name, limit in (("survivors 0.1 %", 60), ("survivors 1 %", 205), ("survivors 10 %", None),
@@ -92,7 +99,7 @@ def lines():
                above("threads, idle", "one thread, idle", MIB), 10)
     yield Line("memory", "threads", "the same, less the difference in stock", "%.1f",
                excess("threads, idle", "one thread, idle", MIB))
-    for name in PATTERNS:
+    for name in definitions.PATTERNS:
         if name.startswith("prefork"):
             yield Line("memory", name, "child's private memory to its objects'", "%.2f",
                        ratio(name + ", grown", name + ", own"), 1.3, True)
