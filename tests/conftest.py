@@ -14,7 +14,7 @@ pytest_plugins = ['support.long_runs']
 def pytest_addoption(parser):
     group = parser.getgroup('obmalloc')
     group.addoption('--pythons', default='', metavar='WHICH,...',
-                    help='only these interpreters: 3.11, 3.11.7, static, shared, distribution, a path')
+                    help='only these interpreters: 3.11, 3.11.7, static, distribution, a path')
     group.addoption('--all-pythons', action='store_true',
                     help='every check with every interpreter, the slow ones too')
     group.addoption('--library', type=Path, metavar='FILE',

@@ -1,4 +1,6 @@
 """The interpreters that the tests run with."""
+import sys
+
 import pytest
 
 from support import child, interpreters
@@ -21,7 +23,7 @@ def test_probe_says_what_the_interpreter_is(python):
     assert done.out.strip() == python.version
 
 
-def test_makefile_fields():
+def test_list_of_interpreters():
     python = interpreters.find()[-1]
-    done = child.run(['python3', interpreters.__file__, '--field', 'include', python.path], status=0)
-    assert done.out.strip() == python.include
+    done = child.run([sys.executable, interpreters.__file__, python.name], status=0)
+    assert done.out.split() == [python.name, python.kind, python.path]

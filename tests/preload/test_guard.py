@@ -76,73 +76,60 @@ def assert_part(python, report, word, function):
         assert re.search(r'^File "<string>", line \d+, in <module>$', lines[1])
 
 
-def assert_found(python, report, what, where, **parts):
+FREED = dict(allocated='mistakes_allocate', freed='mistakes_free')
+READ, ALLOCATED = dict(read='mistakes_access'), dict(allocated='mistakes_allocate')
+ABORT = dict(status=-signal.SIGABRT)
+# The function of the extension and its arguments; the kind and the place of the report, and its
+# parts; settings.
+MISTAKES = {
+    'read of a freed block': (
+        ('read_freed', 40, 8), 'use after free',
+        r'^read of 0x\w+, 8 bytes into the freed block of 40 bytes at 0x\w+$', READ | FREED, {}),
+    'write of a freed block': (
+        ('write_freed', 400, 399), 'use after free',
+        r'^write of 0x\w+, 399 bytes into the freed block of 400 bytes',
+        dict(write='mistakes_write') | FREED, {}),
+    'one in ten': (
+        ('read_freed', 64, 0), 'use after free',
+        r'^read of 0x\w+, 0 bytes into the freed block of 64 bytes', READ | FREED,
+        dict(OBMALLOC_GUARD='10')),
+    # In the bytes that alignment leaves over: found when the block is freed.
+    'overflow by one': (
+        ('write_at', 41, 41), 'overflow',
+        r'^written 0 bytes after the block of 41 bytes at 0x\w+, seen when',
+        dict(free='mistakes_free') | ALLOCATED, ABORT),
+    # A block at the right end of its slot faults, at the left end a write is found later: reads,
+    # which only fault, are repeated.
+    'overflow by sixteen': (
+        ('read_at', 48, 64), 'overflow',
+        r'^read of 0x\w+, 16 bytes after the block of 48 bytes', READ | ALLOCATED, {}),
+    'overflow of a large block': (
+        ('read_at', 20000, 20000), 'overflow',
+        r'^read of 0x\w+, 0 bytes after the block of 20000 bytes', READ | ALLOCATED, {}),
+    'underflow': (
+        ('read_at', 100, -1), 'underflow',
+        r'^read of 0x\w+, 1 bytes before the block of 100 bytes', READ | ALLOCATED, {}),
+    'double free': (
+        ('free_twice', 40), 'double free',
+        r'^free of 0x\w+, 0 bytes into the freed block of 40 bytes',
+        dict(free='mistakes_free') | FREED, ABORT | dict(times=1)),
+    'free of an inner address': (
+        ('free_at', 40, 8), 'no block', r'^free of 0x\w+, 8 bytes into the block of 40 bytes',
+        dict(free='mistakes_free') | ALLOCATED, ABORT | dict(times=1)),
+    'without the GIL': (
+        ('read_freed_without_gil', 40, 8), 'use after free', r'^read of', READ | FREED, {}),
+}
+
+
+@pytest.mark.parametrize('mistake', MISTAKES)
+def test_report(python, mistake):
+    call, what, where, parts, settings = MISTAKES[mistake]
+    report = make(python, *call, **settings)
     assert report.what == what
     assert re.search(where, report.where)
     assert sorted(report.parts) == sorted(parts)
     for word, function in parts.items():
         assert_part(python, report, word, function)
-
-
-FREED = dict(allocated='mistakes_allocate', freed='mistakes_free')
-
-
-def test_read_of_a_freed_block(python):
-    assert_found(python, make(python, 'read_freed', 40, 8), 'use after free',
-                 r'^read of 0x\w+, 8 bytes into the freed block of 40 bytes at 0x\w+$',
-                 read='mistakes_access', **FREED)
-
-
-def test_write_of_a_freed_block(python):
-    assert_found(python, make(python, 'write_freed', 400, 399), 'use after free',
-                 r'^write of 0x\w+, 399 bytes into the freed block of 400 bytes',
-                 write='mistakes_write', **FREED)
-
-
-def test_one_in_ten(python):
-    assert_found(python, make(python, 'read_freed', 64, 0, OBMALLOC_GUARD='10'), 'use after free',
-                 r'^read of 0x\w+, 0 bytes into the freed block of 64 bytes',
-                 read='mistakes_access', **FREED)
-
-
-def test_overflow_by_one(python):
-    """In the bytes that alignment leaves over: found when the block is freed."""
-    assert_found(python, make(python, 'write_at', 41, 41, status=-signal.SIGABRT), 'overflow',
-                 r'^written 0 bytes after the block of 41 bytes at 0x\w+, seen when',
-                 free='mistakes_free', allocated='mistakes_allocate')
-
-
-def test_overflow_by_sixteen(python):
-    """A block at the right end of its slot faults, at the left end a write is found later:
-    reads, which only fault, are repeated."""
-    assert_found(python, make(python, 'read_at', 48, 64), 'overflow',
-                 r'^read of 0x\w+, 16 bytes after the block of 48 bytes',
-                 read='mistakes_access', allocated='mistakes_allocate')
-
-
-def test_overflow_of_a_large_block(python):
-    assert_found(python, make(python, 'read_at', 20000, 20000), 'overflow',
-                 r'^read of 0x\w+, 0 bytes after the block of 20000 bytes',
-                 read='mistakes_access', allocated='mistakes_allocate')
-
-
-def test_underflow(python):
-    assert_found(python, make(python, 'read_at', 100, -1), 'underflow',
-                 r'^read of 0x\w+, 1 bytes before the block of 100 bytes',
-                 read='mistakes_access', allocated='mistakes_allocate')
-
-
-def test_double_free(python):
-    assert_found(python, make(python, 'free_twice', 40, times=1, status=-signal.SIGABRT),
-                 'double free',
-                 r'^free of 0x\w+, 0 bytes into the freed block of 40 bytes',
-                 free='mistakes_free', **FREED)
-
-
-def test_free_of_an_inner_address(python):
-    assert_found(python, make(python, 'free_at', 40, 8, times=1, status=-signal.SIGABRT),
-                 'no block', r'^free of 0x\w+, 8 bytes into the block of 40 bytes',
-                 free='mistakes_free', allocated='mistakes_allocate')
 
 
 def test_realloc_of_a_freed_block(python):
@@ -252,11 +239,6 @@ for thread in threads: thread.start()
 for thread in threads: thread.join()
 ''')
     assert report.what == 'use after free'
-
-
-def test_without_the_gil(python):
-    assert_found(python, make(python, 'read_freed_without_gil', 40, 8), 'use after free',
-                 r'^read of', read='mistakes_access', **FREED)
 
 
 def test_in_a_forked_child(python):

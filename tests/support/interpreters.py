@@ -1,15 +1,11 @@
 """The CPythons of this machine: pyenv's versions, the distribution's, others on PATH.
 
-Old ones (2.7, 3.6) run as children only. As a command it prints a table, or one interpreter's
-fields for a Makefile:
+Old ones (2.7, 3.6) run as children only. As a command it lists them:
 
-    python3 tests/support/interpreters.py [--json] [WHICH]...
-    python3 tests/support/interpreters.py --field include [--embeddable] 3.11
+    python3 tests/support/interpreters.py [WHICH]...
 
-WHICH is a version (3.11, 3.11.7), `distribution`, `static`, `shared` or a path. --field prints
-one field of the first that fits, --embeddable leaves out those that have no libpython to link.
+WHICH is a version (3.11, 3.11.7), `distribution`, `static`, `shared`, `free-threaded` or a path.
 """
-import argparse
 import functools
 import json
 import os
@@ -18,7 +14,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 EXPECTED_SHARED = ('2.7', '3.6', '3.7', '3.8', '3.9', '3.10', '3.11', '3.12', '3.13')
@@ -223,26 +219,6 @@ def relink(python, stock=False, archive=None):
     return probe(path, f'{python.name}-{"stock" if stock else "relinked"}')
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('which', nargs='*', metavar='WHICH')
-    parser.add_argument('--json', action='store_true', help='all fields, as JSON')
-    parser.add_argument('--field', help='this field of the first that fits')
-    parser.add_argument('--embeddable', action='store_true')
-    options = parser.parse_args()
-    found = [python for python in select(','.join(options.which))
-             if python.embeddable or not options.embeddable]
-    if options.field:
-        if found:
-            print(getattr(found[0], options.field))
-        return 0 if found else 1
-    if options.json:
-        print(json.dumps([asdict(python) for python in found], indent=1))
-    else:
-        for python in found:
-            print(f'{python.name:20} {python.kind:13} {python.path}')
-    return 0
-
-
 if __name__ == '__main__':
-    sys.exit(main())
+    for each in select(','.join(sys.argv[1:])):
+        print(f'{each.name:20} {each.kind:13} {each.path}')
