@@ -67,7 +67,12 @@ use failure::Failure;
 /// gives memory that is free back to the system, page by page. This command starts
 /// programs with it, says whether it is active, and shows what it does.
 #[derive(Parser)]
-#[command(name = "obmalloc", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(
+    name = "obmalloc",
+    version,
+    max_term_width = 100,
+    disable_help_subcommand = true
+)]
 #[command(after_help = EXAMPLES)]
 struct Command {
     #[command(subcommand)]

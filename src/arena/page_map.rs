@@ -593,7 +593,7 @@ pub(crate) fn resident_bytes(arenas: usize) -> usize {
 
 /// Addresses and bytes of the tables: the static one, the near table, the root, and each leaf.
 #[cold]
-pub(crate) fn tables() -> impl Iterator<Item = (usize, usize)> {
+pub(crate) fn mappings() -> impl Iterator<Item = (usize, usize)> {
     let map = (ptr::from_ref(&MAP).addr(), size_of::<PageMap>());
     let near = MAP.near.mapping();
     let near = near.map(|(table, bytes)| (table.addr().get(), bytes));

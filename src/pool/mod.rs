@@ -121,7 +121,8 @@ impl Shard {
     pub(crate) const FIRST: Shard = Shard(0);
 
     pub(crate) fn from_index(index: u8) -> Shard {
-        Shard(index % SHARDS as u8)
+        debug_assert!(usize::from(index) < SHARDS);
+        Shard(index)
     }
 
     #[inline(always)]

@@ -96,7 +96,7 @@ impl Plan {
         let of_threads = registry::mappings().count();
         plan.mappings = records
             + of_threads
-            + page_map::tables().count()
+            + page_map::mappings().count()
             + metadata::mappings().count()
             + SPARE;
         let mut first_pool = 0;
@@ -226,7 +226,7 @@ impl Plan {
             records.map(|record| (MAPPING_RECORD, (core::ptr::from_ref(record).addr(), size)));
         let of_threads = registry::mappings().map(|record| (MAPPING_MAGAZINES, record));
         let kinds = core::iter::once(MAPPING_STATIC).chain(core::iter::repeat(MAPPING_MAP));
-        let tables = kinds.zip(page_map::tables());
+        let tables = kinds.zip(page_map::mappings());
         let whole = metadata::mappings().map(|chunk| (MAPPING_METADATA, chunk));
         let all = records.chain(of_threads).chain(tables).chain(whole);
         let all = all.take(self.mappings);

@@ -109,8 +109,8 @@ const _: () = assert!(size_of::<Magazine>() == ENTRY_STEP);
 /// The magazines of a thread. Their slots follow in the thread's record.
 #[repr(C, align(64))]
 pub(crate) struct Magazines {
-    /// By class index; an entry of the page map is an offset in it.
-    table: [Magazine; TABLE_LEN],
+    /// An entry of the page map is an offset in this array.
+    by_class: [Magazine; TABLE_LEN],
     /// The bottom slot of each magazine; null if the class has no slots. Written before another
     /// thread can see it.
     bottoms: [Cell<*mut Slot>; TABLE_LEN],
@@ -196,7 +196,7 @@ impl Magazines {
     /// Zeroed magazines, which no thread may use yet.
     pub(crate) const fn zero() -> Magazines {
         Magazines {
-            table: [const {
+            by_class: [const {
                 Magazine {
                     top: AtomicPtr::new(ptr::null_mut()),
                     limit: Cell::new(ptr::null_mut()),
@@ -214,7 +214,7 @@ impl Magazines {
         let mut magazines = Magazines::zero();
         let mut index = 0;
         while index < TABLE_LEN {
-            magazines.table[index].top = AtomicPtr::new(NO_SLOTS);
+            magazines.by_class[index].top = AtomicPtr::new(NO_SLOTS);
             index += 1;
         }
         magazines
@@ -222,7 +222,7 @@ impl Magazines {
 
     /// Makes zeroed magazines slotless. Idempotent.
     pub(crate) fn make_slotless(&self) {
-        for magazine in &self.table {
+        for magazine in &self.by_class {
             magazine.top.store(NO_SLOTS, Relaxed);
         }
     }
@@ -260,7 +260,7 @@ impl Magazines {
         for class in by_packed(false).chain(by_packed(true)) {
             let batch = self.batch(class);
             if batch > 0 {
-                let Magazine { top, limit } = &self.table[class.index()];
+                let Magazine { top, limit } = &self.by_class[class.index()];
                 self.bottoms[class.index()].set(bottom);
                 top.store(bottom, Relaxed);
                 // SAFETY: SLOTS is the sum of the longest of these steps.
@@ -280,7 +280,7 @@ impl Magazines {
     /// Takes the block of `class` that was freed last; null if there is none.
     #[inline(always)]
     pub(crate) fn pop(&self, class: SizeClass) -> *mut u8 {
-        self.table[class.index()].pop()
+        self.by_class[class.index()].pop()
     }
 
     /// Takes a block for a request of `n` bytes, at most [`SMALL_MAX`], rounded up to a multiple of
@@ -294,15 +294,15 @@ impl Magazines {
         unsafe { self.at(offset) }.pop()
     }
 
-    /// The magazine at an offset in the table, in bytes.
+    /// The magazine at an offset in the array, in bytes.
     ///
     /// # Safety
     /// The offset of an entry.
     #[inline(always)]
     unsafe fn at(&self, offset: usize) -> &Magazine {
-        let table = (&raw const self.table).cast::<Magazine>();
-        // SAFETY: the offset is an entry's, so within `table`.
-        unsafe { &*table.byte_add(offset) }
+        let first = (&raw const self.by_class).cast::<Magazine>();
+        // SAFETY: the offset is an entry's, so within the array.
+        unsafe { &*first.byte_add(offset) }
     }
 
     /// Puts `block`, free and of the class of `entry`, on top. False, and unchanged, if the
@@ -316,7 +316,7 @@ impl Magazines {
     /// Blocks in the magazine of `class`. Any thread may call this.
     pub(crate) fn cached(&self, class: SizeClass) -> usize {
         let bottom = self.bottoms[class.index()].get();
-        let top = self.table[class.index()].top.load(Relaxed);
+        let top = self.by_class[class.index()].top.load(Relaxed);
         if bottom.is_null() {
             return 0;
         }
@@ -346,7 +346,9 @@ impl Magazines {
         // Release as in `push`.
         // SAFETY: `rest` slots above the bottom hold blocks.
         let top = unsafe { bottom.add(rest) };
-        self.table[class.index()].top.store(top.as_ptr(), Release);
+        self.by_class[class.index()]
+            .top
+            .store(top.as_ptr(), Release);
         slots[rest]
     }
 
@@ -358,7 +360,7 @@ impl Magazines {
         let Some(bottom) = self.bottom(class) else {
             return 0;
         };
-        let (top, batch) = (&self.table[class.index()].top, self.batch(class));
+        let (top, batch) = (&self.by_class[class.index()].top, self.batch(class));
         let mut leaving = [MaybeUninit::<Slot>::uninit(); BLOCKS_PER_WORD];
         // SAFETY: MAGAZINE-3: two batches of slots follow the bottom.
         let slots = unsafe { slice::from_raw_parts_mut(bottom.as_ptr().add(1), 2 * batch) };
@@ -386,7 +388,7 @@ impl Magazines {
             let (cached, Some(bottom)) = (self.cached(class), self.bottom(class)) else {
                 continue;
             };
-            let top = &self.table[class.index()].top;
+            let top = &self.by_class[class.index()].top;
             // MAGAZINE-4: the blocks leave the magazine before they are in the pool.
             top.store(bottom.as_ptr(), Relaxed);
             compiler_fence(SeqCst);
@@ -404,7 +406,7 @@ impl Magazines {
     /// Asserts the invariants, for tests. Returns the blocks of `class`.
     #[cfg(feature = "model")]
     pub(crate) fn check(&self, class: SizeClass) -> std::vec::Vec<Slot> {
-        let Magazine { top, limit } = &self.table[class.index()];
+        let Magazine { top, limit } = &self.by_class[class.index()];
         let Some(bottom) = self.bottom(class) else {
             assert!(
                 limit.get().is_null() && top.load(Relaxed) == NO_SLOTS,

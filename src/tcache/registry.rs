@@ -71,28 +71,28 @@ use crate::tcache::magazine::{self, Magazines, SLOTS, Slot};
 
 /// A thread's magazines with their slots. All zero is a record never used.
 #[repr(C)]
-struct Record {
+struct ThreadRecord {
     magazines: Magazines,
     /// On `idle`.
-    links: Links<Record>,
-    older: Cell<Option<&'static Record>>,
+    links: Links<ThreadRecord>,
+    older: Cell<Option<&'static ThreadRecord>>,
     /// The generation of the thread that it belongs to, 0 if it is idle.
     generation: Cell<u32>,
     slots: UnsafeCell<[Slot; SLOTS]>,
 }
 
 // SAFETY: only their thread writes the magazines; the rest is accessed under the lock.
-unsafe impl Sync for Record {}
+unsafe impl Sync for ThreadRecord {}
 
-impl Linked for Record {
-    fn links(&self) -> &Links<Record> {
+impl Linked for ThreadRecord {
+    fn links(&self) -> &Links<ThreadRecord> {
         &self.links
     }
 }
 
 struct Registry {
-    newest: Cell<Option<&'static Record>>,
-    idle: List<Record>,
+    newest: Cell<Option<&'static ThreadRecord>>,
+    idle: List<ThreadRecord>,
     /// Forks that lead to this process, counted from 1.
     generation: Cell<u32>,
     /// The key whose destructor runs at a thread's exit.
@@ -166,11 +166,11 @@ unsafe extern "C" fn thread_exit(value: *mut c_void) {
     if magazine::is_unused(magazines) || magazine::is_ended(magazines) {
         return;
     }
-    let record = value.cast::<Record>().cast_const();
+    let record = value.cast::<ThreadRecord>().cast_const();
     // The address is compared, not read at.
     let record = if ptr::eq(
         record
-            .wrapping_byte_add(offset_of!(Record, magazines))
+            .wrapping_byte_add(offset_of!(ThreadRecord, magazines))
             .cast(),
         magazines,
     ) {
@@ -200,7 +200,7 @@ unsafe extern "C" fn thread_exit(value: *mut c_void) {
 }
 
 impl Registry {
-    fn register(&self) -> Result<&'static Record, NoRecord> {
+    fn register(&self) -> Result<&'static ThreadRecord, NoRecord> {
         let key = self.key().ok_or(NoRecord::Key)?;
         let record = self
             .idle
@@ -234,12 +234,12 @@ impl Registry {
         self.key.get()
     }
 
-    fn records(&self) -> impl Iterator<Item = &'static Record> {
+    fn records(&self) -> impl Iterator<Item = &'static ThreadRecord> {
         from(self.newest.get())
     }
 
     /// A record whose thread was lost in a fork.
-    fn orphan(&self) -> Option<&'static Record> {
+    fn orphan(&self) -> Option<&'static ThreadRecord> {
         let now = self.generation.get();
         if now == 1 {
             return None;
@@ -248,11 +248,11 @@ impl Registry {
             .find(|record| record.generation.get() != 0 && record.generation.get() != now)
     }
 
-    fn make(&self) -> Option<&'static Record> {
-        let memory = metadata::take(size_of::<Record>())?;
+    fn make(&self) -> Option<&'static ThreadRecord> {
+        let memory = metadata::take(size_of::<ThreadRecord>())?;
         // SAFETY: a piece of metadata is zero, which is a record never used, aligned to more than a
         // record, and never unmapped (REGISTRY-2).
-        let record: &'static Record = unsafe { memory.cast().as_ref() };
+        let record: &'static ThreadRecord = unsafe { memory.cast().as_ref() };
         let number = self.records().count();
         let slots = ptr::NonNull::new(record.slots.get().cast::<Slot>())?;
         let (shard, batch_shift) = (
@@ -278,11 +278,11 @@ fn batch_shift(number: usize) -> u32 {
 }
 
 /// A record and those that were made before it.
-fn from(newest: Option<&'static Record>) -> impl Iterator<Item = &'static Record> {
+fn from(newest: Option<&'static ThreadRecord>) -> impl Iterator<Item = &'static ThreadRecord> {
     core::iter::successors(newest, |record| record.older.get())
 }
 
-const _: () = assert!(align_of::<Record>() <= metadata::ALIGNMENT);
+const _: () = assert!(align_of::<ThreadRecord>() <= metadata::ALIGNMENT);
 
 /// Sums over all threads.
 pub(crate) struct ThreadTotals {
@@ -301,7 +301,7 @@ pub(crate) fn total(total: &mut ThreadTotals) {
     total.fallback = CounterSums::default();
     for record in REGISTRY.lock().records() {
         total.records += 1;
-        total.record_bytes += size_of::<Record>();
+        total.record_bytes += size_of::<ThreadRecord>();
         for class in SizeClass::all() {
             total.in_magazines[class.index()] += record.magazines.cached(class);
         }
@@ -315,7 +315,7 @@ pub(crate) fn total(total: &mut ThreadTotals) {
 #[cold]
 pub(crate) fn mappings() -> impl Iterator<Item = (usize, usize)> {
     let newest = REGISTRY.lock().newest.get();
-    from(newest).map(|record| (ptr::from_ref(record).addr(), size_of::<Record>()))
+    from(newest).map(|record| (ptr::from_ref(record).addr(), size_of::<ThreadRecord>()))
 }
 
 /// Asserts the invariants, for tests. Calls `see` with each thread's magazines and whether they are
@@ -323,7 +323,7 @@ pub(crate) fn mappings() -> impl Iterator<Item = (usize, usize)> {
 #[cfg(feature = "model")]
 pub(crate) fn check(mut see: impl FnMut(&'static Magazines, bool)) {
     let registry = REGISTRY.lock();
-    let is_idle = |record: &Record| record.generation.get() == 0;
+    let is_idle = |record: &ThreadRecord| record.generation.get() == 0;
     assert!(registry.idle.iter().all(is_idle), "REGISTRY-1");
     let idle = registry.records().filter(|record| is_idle(record));
     assert_eq!(idle.count(), registry.idle.iter().count(), "REGISTRY-1");

@@ -108,7 +108,7 @@ MUTANTS = [
     Mutant("stepper", "", "top includes a batch before it is refilled", "tcache/magazine.rs",
            "let taken = heap.refill(self.shard(), class, request, slots);",
            f"let above = unsafe {{ bottom.add(batch) }}; "
-           f"self.table[class.index()].top.store(above.as_ptr(), Relaxed); {FENCE} let taken "
+           f"self.by_class[class.index()].top.store(above.as_ptr(), Relaxed); {FENCE} let taken "
            f"= heap.refill(self.shard(), class, request, slots);"),
     Mutant("tsan", "thread/handover", "unlocks without Release", "os/lock.rs",
            "self.0.compare_exchange(from, OPEN, Release, Relaxed)",
