@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
 """What c_tests/Makefile calls: runs the cases of a program, one line for each, and compares facts.
 
-    run.py cases PROGRAM WAY MEASURE (BINARY | --skip REASON)
-    run.py header NAME INCLUDE          obmalloc.h beside the Python.h in that folder, or alone
-    run.py end                          the failures once more, since a log may be cut, and counts
-    run.py interpreters HOST ARCHIVE    the interpreters found, as variables of make
+    run.py cases PROGRAM WAY BINARY [REASON]    REASON: the program cannot run in this way
+    run.py header NAME INCLUDE                  obmalloc.h beside the Python.h in that folder, or alone
+    run.py end                                  the failures once more, since a log may be cut, and counts
 """
 
 import difflib
@@ -20,6 +19,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
+RESULTS = os.environ["RESULTS"]
 MOST = 40                       # lines of one failure
 SKIPPED = 77                    # exit status, as in harness.h
 HEADERS = {"C11": ("CC", "c", "-std=c11"), "C++17": ("CXX", "c++", "-std=c++17")}
@@ -30,12 +30,12 @@ def report(name, way, result, details="", took=None, alone=None):
     lines = [line for line in details.splitlines() if line.strip()]
     if len(lines) > MOST:
         lines[MOST:] = [f"... and {len(lines) - MOST} more lines"]
-    if result == "FAILED" and alone:
+    if result == "FAILED":
         lines.append(f"alone: make -C c_tests {alone}")
     text = f"{name:42} {way:8} {result}" + (f"  {took:5.1f} s" if took is not None else "")
-    print("\n".join([text, *("    " + line for line in lines)]), flush=True)
-    with open(Path(os.environ["RESULTS"], name.replace("/", "-") + "." + way), "w") as file:
-        json.dump([result, "\n".join([text, *("    " + line for line in lines)])], file)
+    text = "\n    ".join([text, *lines])
+    print(text, flush=True)
+    Path(RESULTS, name.replace("/", "-") + "." + way).write_text(json.dumps([result, text]))
 
 
 def run(command, timeout, env=None, text=None):
@@ -71,8 +71,8 @@ def environment(way):
     return {**env, **more.get(way, {})}
 
 
-def run_case(program, case, way, binary, measure):
-    """(result, details)"""
+def run_case(program, case, way, binary):
+    """(result, details, the way whose facts differ)"""
     slow = 4 if way in ("tsan", "valgrind") else 1
     tool = ["valgrind", "--error-exitcode=99", "-q"] if way == "valgrind" else []
     status, out, err = run([*tool, binary, case], int(os.environ["TIMEOUT"]) * slow, environment(way))
@@ -81,37 +81,45 @@ def run_case(program, case, way, binary, measure):
     if os.environ.get("VERBOSE"):
         print(err, end="", flush=True)
     if status == SKIPPED:
-        return "skip: " + err.strip().splitlines()[-1], ""
+        return "skip: " + err.strip().splitlines()[-1], "", way
     if status != 0:
         # Failed checks first, because only the first lines are shown.
         failed = [line for line in out.splitlines() if "FAILED" in line]
         failed += [line for line in err.splitlines() if ": not true: " in line]
         rest = [line for line in err.splitlines() if line not in failed]
-        return "FAILED", "\n".join([status if isinstance(status, str) else f"exit status {status}",
-                                    *failed, *rest])
-    facts = Path(os.environ["RESULTS"], "facts", program, case)
-    try:
-        expected = facts.read_text()
-    except OSError:
-        if way == measure:
-            facts.parent.mkdir(parents=True, exist_ok=True)
-            facts.write_text(out)
-        return "ok", ""
+        status = status if isinstance(status, str) else f"exit status {status}"
+        return "FAILED", "\n".join([status, *failed, *rest]), way
+    measure, expected = first_facts(Path(RESULTS, "facts", program, case), way, out)
     difference = "\n".join(difflib.unified_diff(expected.splitlines(), out.splitlines(), measure, way,
                                                 lineterm="", n=0))
-    return "FAILED" if difference else "ok", difference
+    return "FAILED" if difference else "ok", difference, measure
 
 
-def cases(program, way, measure, binary, reason=None):
+def first_facts(path, way, out):
+    """(way, facts) of the way that has run first, which is this one if there is no such file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    own = path.with_name(f"{path.name}.{way}")
+    own.write_text(f"{way}\n{out}")
+    try:
+        os.link(own, path)
+    except FileExistsError:
+        pass
+    return path.read_text().split("\n", 1)
+
+
+def cases(program, way, binary, reason=None):
     if reason:
         return report(program, way, f"skip: {reason}")
+    status, names, err = run([binary, "--list"], 60, environment(way))
+    if status != 0 or not names:
+        return report(program, way, "FAILED", f"--list: {status}\n{err}", alone=f"CASE={program} WAYS={way}")
     wanted = os.environ["CASE"].split()
-    for case in run([binary, "--list"], 60, environment(way))[1].split():
+    for case in names.split():
         name = f"{program}/{case}"
         if wanted and program not in wanted and not any(fnmatch.fnmatch(name, w) for w in wanted):
             continue
         began = time.monotonic()
-        result, details = run_case(program, case, way, binary, measure)
+        result, details, measure = run_case(program, case, way, binary)
         report(name, way, result, details, time.monotonic() - began,
                f"CASE={name} WAYS={shlex.quote(' '.join(sorted({measure, way})))}")
 
@@ -132,36 +140,8 @@ def header(label, include):
                alone=f"CASE=header/{label} WAYS=header")
 
 
-def interpreters(host, archive):
-    sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "relink")]
-    import ask
-    import objects
-    from support import interpreters as found
-    pythons = found.find()
-    hosts = [python for python in pythons if python.embeddable and python.matches(host)]
-    hosts = (hosts or [python for python in pythons if python.embeddable])[:1]
-    if not hosts:
-        print("MISSING_host := no shared libpython >= 3.7.4 found\nMISSING_in = $(MISSING_host)")
-    for python in hosts:
-        print(f"HOST_NAME := {python.name}\nHOST_PREFIX := {python.prefix}")
-        print(f"HOST_FLAGS := -DHOST_CPYTHON -isystem {python.include}")
-        print(f"LINK_host := -L{python.libdir} -Wl,-rpath,{python.libdir} -lpython{python.ldversion} -lm")
-        try:
-            build = ask.ask(python.executable)
-            ask.check_usable(build)
-            rest, _ = objects.split_archive(build.archive, str(ROOT / "target/relink/build" / build.version))
-            words = " ".join(build.text(name) for name in ("LIBS", "MODLIBS", "SYSLIBS", "LIBM"))
-            print(f"LINK_in := -Wl,-u,PyMem_SetupDebugHooks {archive} -Wl,--whole-archive {rest} "
-                  f"-Wl,--no-whole-archive {words} -lutil -Wl,-export-dynamic")
-        except ask.Refusal as refusal:
-            print("MISSING_in := " + str(refusal).replace("#", "").replace("$", ""))
-    for python in pythons:
-        if python.headers:
-            print(f"HEADERS += {python.name}\nINCLUDE_{python.name} := {python.include}")
-
-
 def end():
-    results = [json.loads(path.read_text()) for path in sorted(Path(os.environ["RESULTS"]).iterdir())
+    results = [json.loads(path.read_text()) for path in sorted(Path(RESULTS).iterdir())
                if path.is_file()]
     failures = [text for result, text in results if result == "FAILED"]
     if failures:
@@ -174,7 +154,4 @@ def end():
 
 
 if __name__ == "__main__":
-    arguments = [word for word in sys.argv[2:] if word != "--skip"]
-    if "--skip" in sys.argv:
-        arguments.insert(-1, None)
-    globals()[sys.argv[1]](*arguments)
+    {"cases": cases, "header": header, "end": end}[sys.argv[1]](*sys.argv[2:])

@@ -38,7 +38,6 @@ static bool all_hooked(void)
 
 static void dressed(void *unused)
 {
-    (void)unused;
     PyMem_SetupDebugHooks();
     FOR_EACH_DOMAIN(d)
         CHECK(memcmp((char *)d->malloc(10) + 10, "\xFD\xFD\xFD\xFD\xFD\xFD\xFD\xFD", 8) == 0);

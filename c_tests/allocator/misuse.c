@@ -94,13 +94,11 @@ static void get_null(const struct mistake *m)
 
 static void set_arena_null(const struct mistake *m)
 {
-    (void)m;
     PyObject_SetArenaAllocator(NULL);
 }
 
 static void get_arena_null(const struct mistake *m)
 {
-    (void)m;
     PyObject_GetArenaAllocator(NULL);
 }
 

@@ -116,11 +116,9 @@ static void run(void *(*meanwhile)(void *))
     pthread_t other, workers[WORKERS];
     done = false;
     CHECK(pthread_create(&other, NULL, meanwhile, NULL) == 0);
-    for (size_t i = 0; i < WORKERS; i++)
-        CHECK(pthread_create(&workers[i], NULL, work, (void *)i) == 0);
+    start_threads(WORKERS, workers, work);
     UNLOCKED({
-        for (int i = 0; i < WORKERS; i++)
-            pthread_join(workers[i], NULL);
+        join_threads(WORKERS, workers);
         done = true;
         pthread_join(other, NULL);
     });

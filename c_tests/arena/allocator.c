@@ -136,14 +136,12 @@ static void over_a_buffer(void)
 /* At no page's start. */
 static void *malloc_alloc(void *ctx, size_t size)
 {
-    (void)ctx;
     void *p = malloc(size);
     return p ? memset(p, 0xA5, size) : NULL;
 }
 
 static void malloc_free(void *ctx, void *p, size_t size)
 {
-    (void)ctx;
     memset(p, 0x5A, size);
     free(p);
 }
@@ -164,7 +162,6 @@ static void *mmap_alloc(void *ctx, size_t size)
 
 static void mmap_free(void *ctx, void *p, size_t size)
 {
-    (void)ctx;
     CHECK(munmap(p, size) == 0);
 }
 

@@ -177,7 +177,6 @@ static void obj_meanwhile(void)
 
 static void both_go_on(void *unused)
 {
-    (void)unused;
     give_all();
     fill_and_empty();
 }
@@ -226,9 +225,8 @@ static void slow(void)
     source.meanwhile = sleep_a_little;
     use_up(BLOCK);
     pthread_t threads[THREADS];
-    for (size_t i = 0; i < THREADS; i++)
-        CHECK(pthread_create(&threads[i], NULL, work, (void *)i) == 0);
-    UNLOCKED(for (int i = 0; i < THREADS; i++) pthread_join(threads[i], NULL));
+    start_threads(THREADS, threads, work);
+    UNLOCKED(join_threads(THREADS, threads));
     CHECK(source.made > 0 && source.made == source.freed + source.live);
     FACT("%d threads", THREADS);
 }

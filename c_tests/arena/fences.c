@@ -97,7 +97,6 @@ static bool overlap(struct range run, uint64_t address, uint64_t bytes)
 
 static void *use_a_thread(void *unused)
 {
-    (void)unused;
     obj.free(obj.malloc(100)); /* it has magazines now */
     return NULL;
 }

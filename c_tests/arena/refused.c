@@ -20,8 +20,6 @@ static unsigned long calls, failed;
 
 static void on_mmap(int signal, siginfo_t *info, void *context)
 {
-    (void)signal;
-    (void)info;
     ucontext_t *at = context;
 #if defined(__x86_64__)
     greg_t *r = at->uc_mcontext.gregs;
@@ -106,7 +104,6 @@ static unsigned long arenas_now(void)
 
 static void *in_a_thread(void *unused)
 {
-    (void)unused;
     char *p = obj.malloc(50);
     CHECK(p != NULL);
     obj.free(p);

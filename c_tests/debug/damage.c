@@ -82,7 +82,6 @@ static bool starts(const char *line, const char *with)
 /* Addresses are what is longer than a byte. */
 static void print_line(const char *line, bool resize)
 {
-    (void)resize;
     char text[200], *to = text;
     while (*line && to < text + sizeof text - 10) {
         size_t digits = starts(line, "0x") ? strspn(line + 2, "0123456789abcdef") : 0;
@@ -146,7 +145,6 @@ static void found(const struct damage *damage, const struct domain *from, const 
 
 static void nothing_wrong(void *unused)
 {
-    (void)unused;
     PyMem_SetupDebugHooks();
     FOR_EACH_DOMAIN(d)
         for (int i = 0; i < DAMAGES; i++) {
@@ -162,7 +160,6 @@ static void nothing_wrong(void *unused)
 /* A table below that keeps what is freed, dead all over, as a debugger would. */
 static void keep(void *ctx, void *p)
 {
-    (void)ctx;
     (void)p;
 }
 

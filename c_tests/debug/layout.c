@@ -76,7 +76,6 @@ static size_t size_given_back;
 
 static void dead_all_over(struct hook *hook, void *p)
 {
-    (void)hook;
     CHECK(all_are(p, size_given_back + AROUND, DEAD));
 }
 

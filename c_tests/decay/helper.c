@@ -71,7 +71,6 @@ static atomic_int handled;
 
 static void handler(int number)
 {
-    (void)number;
     handled_by = (pid_t)syscall(SYS_gettid);
     handled++;
 }
@@ -195,10 +194,8 @@ static void *wave(void *argument)
 static void beside_threads(void)
 {
     pthread_t threads[4];
-    for (uintptr_t i = 0; i < 4; i++)
-        CHECK(pthread_create(&threads[i], NULL, wave, (void *)i) == 0);
-    for (int i = 0; i < 4; i++)
-        pthread_join(threads[i], NULL);
+    start_threads(4, threads, wave);
+    join_threads(4, threads);
     CHECK(returned() > 0);
     come_and_go();
     CHECK(COMES(threads_now() == 1, PATIENCE) && crowd_holds(&crowd));
@@ -230,15 +227,13 @@ static void threads_that_end(void)
     pthread_t threads[ENDING];
     pthread_barrier_init(&filled, NULL, ENDING + 1);
     pthread_barrier_init(&ending, NULL, ENDING + 1);
-    for (int i = 0; i < ENDING; i++)
-        CHECK(pthread_create(&threads[i], NULL, have_much_at_hand, NULL) == 0);
+    start_threads(ENDING, threads, have_much_at_hand);
     pthread_barrier_wait(&filled);
     CHECK(COMES(threads_now() == ENDING + 1, PATIENCE)); /* the helper has gone */
     read_stats();
     CHECK(stat_of("bytes", "in_magazines") > (long long)(5 * MIB));
     pthread_barrier_wait(&ending);
-    for (int i = 0; i < ENDING; i++)
-        pthread_join(threads[i], NULL);
+    join_threads(ENDING, threads);
     CHECK(COMES(free_and_resident() < (long long)(4 * MIB), PATIENCE));
     CHECK(COMES(threads_now() == 1, PATIENCE));
 }

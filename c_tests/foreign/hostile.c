@@ -29,7 +29,6 @@ static void on_fault(int signal, siginfo_t *info, void *context)
 {
     Dl_info where = {0};
     void *pc = (void *)((ucontext_t *)context)->uc_mcontext.gregs[REG_RIP];
-    (void)signal, (void)info;
     dladdr(pc, &where);
     _exit(where.dli_fname && strstr(where.dli_fname, "libc.so") ? FAULT_IN_LIBC : FAULT_ELSEWHERE);
 }

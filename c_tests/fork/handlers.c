@@ -61,7 +61,6 @@ __attribute__((section(".preinit_array"), used)) static void (*const preinit)(vo
 
 static void child(void *argument)
 {
-    (void)argument;
     CHECK(in_children == 3);
     work();
 }

@@ -122,7 +122,6 @@ static int status_within(pid_t pid)
 
 static void forks_again(int number)
 {
-    (void)number;
     if (is_child)
         return;
     const int before = errno;
@@ -227,8 +226,7 @@ static void beside(void *(*run)(void *), int n, void (*does)(void))
         CHECK(pthread_create(&threads[i], NULL, run, (void *)(uintptr_t)(i * 7919 + 5)) == 0);
     does();
     stop = true;
-    for (int i = 0; i < n; i++)
-        pthread_join(threads[i], NULL);
+    join_threads(n, threads);
 }
 
 static void both_ways(void)
@@ -251,7 +249,6 @@ static atomic_long handled;
 
 static void allocates(int number)
 {
-    (void)number;
     const int before = errno;
     void *taken[40];
     for (int i = 0; i < 40; i++)

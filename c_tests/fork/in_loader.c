@@ -62,14 +62,10 @@ static void beside_first_allocations(void)
 {
     slow = true;
     pthread_t threads[THREADS], forkers[FORKERS];
-    for (uintptr_t i = 0; i < FORKERS; i++)
-        CHECK(pthread_create(&forkers[i], NULL, fork_once, (void *)i) == 0);
-    for (int i = 0; i < THREADS; i++)
-        CHECK(pthread_create(&threads[i], NULL, allocate, NULL) == 0);
-    for (int i = 0; i < THREADS; i++)
-        pthread_join(threads[i], NULL);
-    for (int i = 0; i < FORKERS; i++)
-        pthread_join(forkers[i], NULL);
+    start_threads(FORKERS, forkers, fork_once);
+    start_threads(THREADS, threads, allocate);
+    join_threads(THREADS, threads);
+    join_threads(FORKERS, forkers);
 }
 
 CASES({"beside-first-allocations", beside_first_allocations});

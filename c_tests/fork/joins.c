@@ -40,8 +40,7 @@ static void begin(void)
     stop = false;
     started = ended = 0;
     armed = true;
-    for (int i = 0; i < WORKERS; i++)
-        CHECK(pthread_create(&workers[i], NULL, works, NULL) == 0);
+    start_threads(WORKERS, workers, works);
     while (started < WORKERS)
         usleep(100);
 }
@@ -54,14 +53,12 @@ static void wait_for_workers(void)
     stop = true;
     while (polls && ended < WORKERS) /* takes some processor time again and again */
         usleep(5000);
-    for (int i = 0; i < WORKERS; i++)
-        pthread_join(workers[i], NULL);
+    join_threads(WORKERS, workers);
     waited_for++;
 }
 
 static void in_the_child(void *argument)
 {
-    (void)argument;
     void *mine[600];
     for (size_t i = 0; i < 600; i++)
         fill(mine[i] = obj.malloc(40 * (1 + i % 20)), 40, i);

@@ -28,16 +28,14 @@ static void begin_threads(pthread_t *threads)
 {
     pthread_barrier_init(&filled, NULL, THREADS + 1);
     pthread_barrier_init(&leave, NULL, THREADS + 1);
-    for (int i = 0; i < THREADS; i++)
-        CHECK(pthread_create(&threads[i], NULL, thread, NULL) == 0);
+    start_threads(THREADS, threads, thread);
     pthread_barrier_wait(&filled);
 }
 
 static void end_threads(pthread_t *threads)
 {
     pthread_barrier_wait(&leave);
-    for (int i = 0; i < THREADS; i++)
-        pthread_join(threads[i], NULL);
+    join_threads(THREADS, threads);
 }
 
 /* Records of threads that there are. */

@@ -34,12 +34,10 @@ __attribute__((section(".preinit_array"), used)) static void (*const preinit)(vo
 
 static void exits(void *argument)
 {
-    (void)argument;
 }
 
 static void allocates(void *argument)
 {
-    (void)argument;
     for (size_t i = 0; i < BLOCKS; i++)
         fill(obj.malloc(40 * (1 + i % 12)), 40, i);
 }

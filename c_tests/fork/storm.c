@@ -119,16 +119,12 @@ static void storm(void)
     pthread_t workers[WORKERS], forkers[FORKERS], watching;
     alarm(forks() > USUAL ? 3000 : 50);
     const double begin = seconds();
-    for (uintptr_t i = 0; i < WORKERS; i++)
-        CHECK(pthread_create(&workers[i], NULL, worker, (void *)i) == 0);
+    start_threads(WORKERS, workers, worker);
     CHECK(pthread_create(&watching, NULL, watcher, NULL) == 0);
-    for (uintptr_t i = 0; i < FORKERS; i++)
-        CHECK(pthread_create(&forkers[i], NULL, forker, (void *)i) == 0);
-    for (int i = 0; i < FORKERS; i++)
-        pthread_join(forkers[i], NULL);
+    start_threads(FORKERS, forkers, forker);
+    join_threads(FORKERS, forkers);
     stop = true;
-    for (int i = 0; i < WORKERS; i++)
-        pthread_join(workers[i], NULL);
+    join_threads(WORKERS, workers);
     pthread_join(watching, NULL);
     read_stats();
     CHECK(total_of_classes("blocks_live") == 0);

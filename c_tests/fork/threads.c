@@ -70,7 +70,6 @@ static void empty_shelf(void)
 
 static void grandchild(void *argument)
 {
-    (void)argument;
     empty_shelf();
     use_all_classes(5);
 }
@@ -104,12 +103,11 @@ static void while_threads_allocate(void)
 {
     pthread_t threads[WORKERS];
     alarm(50);
-    for (uintptr_t i = 0; i < WORKERS; i++)
-        pthread_create(&threads[i], NULL, worker, (void *)i);
+    start_threads(WORKERS, threads, worker);
     UNLOCKED(while (ready < WORKERS) usleep(100));
     STEP("fork while others allocate") fork_often();
     stop = true;
-    UNLOCKED(for (int i = 0; i < WORKERS; i++) pthread_join(threads[i], NULL));
+    UNLOCKED(join_threads(WORKERS, threads));
     STEP("the parent goes on") use_all_classes(11);
 }
 

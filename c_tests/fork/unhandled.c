@@ -42,7 +42,6 @@ static void get_a_helper(void)
 
 static void last_of_them(void *unused)
 {
-    (void)unused;
     CHECK(threads_now() == 1 && crowd_holds(&crowd));
     come_and_go();
 }

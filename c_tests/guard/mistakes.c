@@ -78,7 +78,6 @@ static sigjmp_buf back;
 
 static void plain(int signal)
 {
-    (void)signal;
     static const char text[] = "plain handler\n";
     sigset_t blocked;
     pthread_sigmask(SIG_SETMASK, NULL, &blocked);
@@ -96,7 +95,6 @@ static void with_info(int signal, siginfo_t *info, void *context)
 
 static void jump(int signal)
 {
-    (void)signal;
     siglongjmp(back, 1);
 }
 
@@ -113,15 +111,14 @@ static void set_handler(void (*handler)(int), void (*info)(int, siginfo_t *, voi
     CHECK(sigaction(SIGSEGV, &action, NULL) == 0);
 }
 
-static void child_plain(void *unused) { (void)unused; set_handler(plain, NULL, 0); read_freed(); }
-static void child_info(void *unused) { (void)unused; set_handler(NULL, with_info, SA_SIGINFO); read_freed(); }
-static void child_ignored(void *unused) { (void)unused; set_handler(SIG_IGN, NULL, 0); read_freed(); }
+static void child_plain(void *unused) { set_handler(plain, NULL, 0); read_freed(); }
+static void child_info(void *unused) { set_handler(NULL, with_info, SA_SIGINFO); read_freed(); }
+static void child_ignored(void *unused) { set_handler(SIG_IGN, NULL, 0); read_freed(); }
 
 /* It goes on, makes another mistake, which is reported as well, and a fault of another
  * kind, which is not. */
 static void child_jumps(void *unused)
 {
-    (void)unused;
     set_handler(jump, NULL, 0);
     static volatile int round;
     sigsetjmp(back, 1);
@@ -139,14 +136,12 @@ static void child_jumps(void *unused)
 
 static void child_other_fault(void *unused)
 {
-    (void)unused;
     obj.free(obj.malloc(40));
     sink = *(volatile unsigned char *)8;
 }
 
 static void child_sent(void *unused)
 {
-    (void)unused;
     obj.free(obj.malloc(40));
     raise(SIGSEGV);
     _exit(1);
@@ -154,7 +149,6 @@ static void child_sent(void *unused)
 
 static void child_sent_ignored(void *unused)
 {
-    (void)unused;
     set_handler(SIG_IGN, NULL, 0);
     obj.free(obj.malloc(40));
     raise(SIGSEGV);
@@ -164,7 +158,6 @@ static void child_sent_ignored(void *unused)
 /* OBMALLOC_ON_ERROR=report: a wrong free is left undone. */
 static void child_goes_on(void *unused)
 {
-    (void)unused;
     setenv("OBMALLOC_ON_ERROR", "report", 1);
     free_twice();
     free_within();

@@ -15,7 +15,7 @@ static pthread_barrier_t all_ready;
 /* ---- what the threads do ---- */
 
 static void read_own(long i) { sink = ((volatile unsigned char *)blocks[i])[8]; }
-static void read_same(long i) { (void)i; read_own(0); }
+static void read_same(long i) { read_own(0); }
 static void free_own(long i) { obj.free(blocks[i]); }
 
 /* Only the first one's fault is one to be reported. */
@@ -32,7 +32,6 @@ static void read_anywhere(long i)
 /* Takes its time: meanwhile the other threads have long seen that the report is made. */
 static void ends_slowly(int signal, siginfo_t *info, void *context)
 {
-    (void)signal, (void)info, (void)context;
     usleep(100 * 1000);
     _exit(21);
 }
@@ -40,7 +39,6 @@ static void ends_slowly(int signal, siginfo_t *info, void *context)
 /* What is being said is cut short. */
 static void ends_at_once(int signal, siginfo_t *info, void *context)
 {
-    (void)signal, (void)info, (void)context;
     _exit(22);
 }
 
@@ -60,7 +58,6 @@ int sigaction(int signal, const struct sigaction *new, struct sigaction *old)
 /* The fault does not happen again. */
 static void repairs(int signal, siginfo_t *info, void *context)
 {
-    (void)signal, (void)context;
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
     char *start = (char *)info->si_addr - (uintptr_t)info->si_addr % page;
     if (mprotect(start, page, PROT_READ | PROT_WRITE))
@@ -98,7 +95,6 @@ static void *run(void *number)
 
 static void child(void *unused)
 {
-    (void)unused;
     if (now->handler) {
         set_handler(SIGSEGV, now->handler);
         set_handler(SIGABRT, now->handler);
@@ -109,10 +105,8 @@ static void child(void *unused)
         obj.free(blocks[i]);
     pthread_t threads[THREADS];
     CHECK(pthread_barrier_init(&all_ready, NULL, THREADS) == 0);
-    for (long i = 0; i < THREADS; i++)
-        CHECK(pthread_create(&threads[i], NULL, run, (void *)i) == 0);
-    for (int i = 0; i < THREADS; i++)
-        pthread_join(threads[i], NULL);
+    start_threads(THREADS, threads, run);
+    join_threads(THREADS, threads);
     _exit(20);
 }
 

@@ -24,6 +24,20 @@ double seconds(void)
     return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
+/* ---- threads ---- */
+
+void start_threads(int n, pthread_t *threads, void *(*body)(void *))
+{
+    for (uintptr_t i = 0; i < (uintptr_t)n; i++)
+        CHECK(pthread_create(&threads[i], NULL, body, (void *)i) == 0);
+}
+
+void join_threads(int n, const pthread_t *threads)
+{
+    for (int i = 0; i < n; i++)
+        CHECK(pthread_join(threads[i], NULL) == 0);
+}
+
 /* ---- child processes ---- */
 
 pid_t host_fork(void)

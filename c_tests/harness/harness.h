@@ -35,13 +35,15 @@
 #include <time.h>
 #include <unistd.h>
 
+/* Threads, handlers and allocators have fixed parameters; most cases have two fields. */
+#pragma GCC diagnostic ignored "-Wunused-parameter"
+#pragma GCC diagnostic ignored "-Wmissing-field-initializers"
+
 #define LARGEST_REQUEST ((size_t)PTRDIFF_MAX) /* PY_SSIZE_T_MAX */
 #define SMALL_MAX 512                         /* CPython's own limit for pools */
 #define MEDIUM_MAX 32768                      /* above it: the C library */
 
 /* ---- cases ---- */
-
-#pragma GCC diagnostic ignored "-Wmissing-field-initializers" /* most cases have two fields */
 
 struct test_case {
     const char *name;
@@ -147,6 +149,11 @@ static const struct domain *const domains[] __attribute__((unused)) = {&raw, &me
 #define THREAD_BEGIN (void)0
 #define THREAD_END (void)0
 #endif
+
+/* ---- threads: each gets its number, from 0, as its argument ---- */
+
+extern void start_threads(int n, pthread_t *threads, void *(*body)(void *));
+extern void join_threads(int n, const pthread_t *threads);
 
 /* ---- time ---- */
 

@@ -40,7 +40,6 @@ static bool chosen; /* the other cases of the program must find nothing done */
 
 static void at_preinit(int argc, char **argv, char **environment)
 {
-    (void)environment;
     chosen = is_case(argc, argv, "constructor");
     if (chosen)
         allocate(0);

@@ -49,7 +49,6 @@ static void free_from(size_t first)
 
 static void twice(void *unused)
 {
-    (void)unused;
     allocate();
     for (size_t i = BLOCKS / 2; i < BLOCKS / 2 + 5; i++)
         obj.free(blocks[i]);
@@ -60,7 +59,6 @@ static void twice(void *unused)
 
 static void within(void *unused)
 {
-    (void)unused;
     allocate();
     for (size_t i = 0; i < 5; i++) /* live blocks, and all of them stay */
         obj.free((char *)blocks[i * 100] + (i == 4 ? 1 : 16));
@@ -71,7 +69,6 @@ static void within(void *unused)
 
 static void long_after(void *unused)
 {
-    (void)unused;
     allocate();
     free_from(0);
     obmalloc_trim(0); /* its pools are empty, or it has none */
@@ -105,7 +102,6 @@ static void at_thread_end(void *unused)
 /* Where a pool of these blocks has none: before the first. */
 static void beside(void *unused)
 {
-    (void)unused;
     allocate();
     for (size_t i = BLOCKS / 2; i < BLOCKS; i++) {
         obj.free(blocks[i]);
@@ -130,7 +126,6 @@ static void *const *returned(void)
 
 static void into_returned_memory(void *unused)
 {
-    (void)unused;
     void *const *gone = returned();
     for (size_t i = 0; i < 5; i++)
         obj.free(gone[i * 100]);
@@ -139,7 +134,6 @@ static void into_returned_memory(void *unused)
 
 static void resize_returned_memory(void *unused)
 {
-    (void)unused;
     void *const *gone = returned();
     for (size_t i = 0; i < 5; i++)
         CHECK(obj.realloc(gone[i * 100], 500) == NULL);
@@ -149,7 +143,6 @@ static void resize_returned_memory(void *unused)
 /* A mistake in a loop fills no disk. */
 static void in_a_loop(void *unused)
 {
-    (void)unused;
     allocate();
     for (size_t i = 0; i < MANY; i++) {
         obj.free((char *)blocks[7] + 16);

@@ -23,7 +23,6 @@ static atomic_int cancelled[PLACES];
 
 static void cleanup(void *unused)
 {
-    (void)unused;
     atomic_fetch_add(&cancelled[place], 1);
 }
 

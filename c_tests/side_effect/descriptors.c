@@ -43,8 +43,7 @@ static void look_while_others_allocate(void)
     pthread_t threads[2];
     mallopt(M_ARENA_MAX, 1); /* glibc's other arenas read a file when they shrink */
     obj.free(obj.malloc(1)); /* what happens at the first block happens before threads */
-    for (int i = 0; i < 2; i++)
-        CHECK(pthread_create(&threads[i], NULL, allocate, NULL) == 0);
+    start_threads(2, threads, allocate);
     close(0);
     unsigned taken = 0, looks = 0;
     for (long end = milliseconds() + MILLISECONDS; milliseconds() < end || looks < AT_LEAST;
@@ -52,8 +51,7 @@ static void look_while_others_allocate(void)
         taken += fcntl(0, F_GETFD) != -1;
     CHECK(open("/dev/null", O_RDONLY) == 0);
     done = true;
-    for (int i = 0; i < 2; i++)
-        pthread_join(threads[i], NULL);
+    join_threads(2, threads);
     if (taken > 0)
         fprintf(stderr, "descriptor 0 was taken in %u of %u looks\n", taken, looks);
     CHECK(taken == 0);

@@ -26,7 +26,6 @@ static atomic_int children, alarms;
 
 static void on_child(int signal)
 {
-    (void)signal;
     atomic_fetch_add(&children, 1);
 }
 

@@ -112,8 +112,7 @@ static void watched(void)
     for (int i = 0; i < 2; i++)
         CHECK(status_of(child[i]) == 0);
     over = true;
-    for (int i = 0; i < 3; i++)
-        pthread_join(threads[i], NULL);
+    join_threads(3, threads);
 }
 
 /* ---- a snapshot, and forks before it is made ---- */
@@ -140,11 +139,10 @@ static void wait_for_snapshots(pid_t pid, int told, int ready)
     }
 }
 
-static void nothing(void *unused) { (void)unused; }
+static void nothing(void *unused) { }
 
 static void put_off(void *unused)
 {
-    (void)unused;
     enum { MANY = 100000 };
     static char *p[MANY];
     for (int i = 0; i < MANY; i++) /* what takes a while */
@@ -220,7 +218,6 @@ static void forks(void)
 
 static void closed(void *unused)
 {
-    (void)unused;
     for (int round = 0; round < 3; round++) {
         char path[PATH_MAX];
         for (int fd = 3; fd < 4096; fd++)
@@ -311,7 +308,6 @@ static void compare(const char *bytes, size_t size)
 
 static void exact(void *unused)
 {
-    (void)unused;
     static const size_t sizes[] = {16, 48, 64, 400, 512};
     uint64_t state = 7;
     survivors[BLOCKS - 1] = first;
@@ -371,7 +367,6 @@ static int lands_given;
 
 static void *land(void *ctx, size_t size)
 {
-    (void)ctx;
     char *p = mmap(NULL, size + 65536 + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
                    -1, 0);
     if (p == MAP_FAILED || lands_given == LANDS)
@@ -384,13 +379,11 @@ static void *land(void *ctx, size_t size)
 
 static void land_back(void *ctx, void *p, size_t size)
 {
-    (void)ctx;
     munmap(p, size); /* what lies beside it stays */
 }
 
 static void programs(void *unused)
 {
-    (void)unused;
     PyObjectArenaAllocator table = {NULL, land, land_back};
     PyObject_SetArenaAllocator(&table);
     enum { MANY = 100000 };

@@ -86,10 +86,8 @@ static void *thread(void *argument)
 static void run_threads(void)
 {
     pthread_t threads[THREADS];
-    for (uintptr_t i = 0; i < THREADS; i++)
-        pthread_create(&threads[i], NULL, thread, (void *)i);
-    for (int i = 0; i < THREADS; i++)
-        pthread_join(threads[i], NULL);
+    start_threads(THREADS, threads, thread);
+    join_threads(THREADS, threads);
 }
 
 static pthread_t main_thread;
@@ -106,7 +104,6 @@ static void *outlives_main(void *argument)
 static void main_leaves(void *argument)
 {
     pthread_t other;
-    (void)argument;
     leave_behind(&early_key, &rounds_early);
     main_thread = pthread_self();
     pthread_create(&other, NULL, outlives_main, NULL);

@@ -83,8 +83,7 @@ static void run_threads(void)
     pthread_t threads[PRODUCERS + CONSUMERS];
     for (uintptr_t i = 0; i < PRODUCERS + CONSUMERS; i++)
         pthread_create(&threads[i], NULL, i < PRODUCERS ? produce : consume, (void *)i);
-    for (int i = 0; i < PRODUCERS + CONSUMERS; i++)
-        pthread_join(threads[i], NULL);
+    join_threads(PRODUCERS + CONSUMERS, threads);
 }
 
 static void handed_over(void)

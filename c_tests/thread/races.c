@@ -67,11 +67,9 @@ static void *works(void *argument)
 static void at_once(void)
 {
     pthread_t threads[THREADS];
-    for (uintptr_t i = 0; i < THREADS; i++)
-        CHECK(pthread_create(&threads[i], NULL, works, (void *)i) == 0);
+    start_threads(THREADS, threads, works);
     atomic_store(&go, 1);
-    for (int i = 0; i < THREADS; i++)
-        pthread_join(threads[i], NULL);
+    join_threads(THREADS, threads);
     for (int i = 0; i < HANDED; i++)
         hand_over(i, NULL);
 }
@@ -95,12 +93,9 @@ static void *makes_first_call(void *argument)
 static void first_call(void *argument)
 {
     pthread_t threads[2];
-    (void)argument;
     setenv("OBMALLOC_STATS", "/dev/null", 1);
-    for (int i = 0; i < 2; i++)
-        CHECK(pthread_create(&threads[i], NULL, makes_first_call, NULL) == 0);
-    for (int i = 0; i < 2; i++)
-        pthread_join(threads[i], NULL);
+    start_threads(2, threads, makes_first_call);
+    join_threads(2, threads);
 }
 
 static void with(void *number)

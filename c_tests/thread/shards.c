@@ -64,10 +64,8 @@ static int sharing(void)
 static void run_threads(void *(*run)(void *))
 {
     pthread_t threads[THREADS];
-    for (uintptr_t i = 0; i < THREADS; i++)
-        pthread_create(&threads[i], NULL, run, (void *)i);
-    for (int i = 0; i < THREADS; i++)
-        pthread_join(threads[i], NULL);
+    start_threads(THREADS, threads, run);
+    join_threads(THREADS, threads);
 }
 
 static void *take_only(void *argument)

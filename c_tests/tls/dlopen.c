@@ -76,8 +76,7 @@ static void opened_late(void)
     pthread_barrier_init(&opened, NULL, THREADS + 1);
     pthread_barrier_init(&done, NULL, THREADS + 1);
     pthread_barrier_init(&closed, NULL, THREADS + 1);
-    for (uintptr_t i = 0; i < THREADS; i++)
-        pthread_create(&early[i], NULL, early_thread, (void *)i);
+    start_threads(THREADS, early, early_thread);
 
     void *library = open_library();
     STEP("opened late") {
@@ -87,18 +86,15 @@ static void opened_late(void)
     }
     STEP("threads from before and after") {
         pthread_barrier_wait(&opened);
-        for (uintptr_t i = 0; i < THREADS; i++)
-            pthread_create(&late[i], NULL, late_thread, (void *)i);
-        for (int i = 0; i < THREADS; i++)
-            pthread_join(late[i], NULL);
+        start_threads(THREADS, late, late_thread);
+        join_threads(THREADS, late);
         pthread_barrier_wait(&done);
         CHECK(bad == 0);
     }
     STEP("dlclose while threads have state") {
         CHECK(dlclose(library) == 0);
         pthread_barrier_wait(&closed);
-        for (int i = 0; i < THREADS; i++)
-            pthread_join(early[i], NULL);
+        join_threads(THREADS, early);
     }
     STEP("fork and exit afterwards") {
         open_library();

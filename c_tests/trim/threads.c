@@ -93,8 +93,7 @@ static void many_against_one(void)
     say_more(one, many);
     CHECK(many.process - one.process < BOUND && many.total - one.total < BOUND);
     pthread_barrier_wait(&leave);
-    for (int i = 0; i < THREADS; i++)
-        pthread_join(threads[i], NULL);
+    join_threads(THREADS, threads);
     obmalloc_trim(SIZE_MAX); /* empties the depots, no more */
     read_stats();
     CHECK(stat_of("resident", "in_magazines") == 0);

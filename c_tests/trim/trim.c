@@ -213,15 +213,13 @@ static void trim_beside_threads(void)
     pthread_t threads[WORKERS];
     size_t returned = 0;
     working = WORKERS;
-    for (uintptr_t i = 0; i < WORKERS; i++)
-        CHECK(pthread_create(&threads[i], NULL, worker, (void *)i) == 0);
+    start_threads(WORKERS, threads, worker);
     for (size_t round = 0; working > 0; round++) {
         returned += obmalloc_trim(round % 3 ? 0 : MIB);
         if (round % 10 == 0)
             usleep(1000);
     }
-    for (int i = 0; i < WORKERS; i++)
-        pthread_join(threads[i], NULL);
+    join_threads(WORKERS, threads);
     CHECK(returned > MIB);
     compare("threads have ended");
     obmalloc_trim(0);
