@@ -36,4 +36,5 @@ def test_objects_that_are_kept(python, kind):
 
 
 def test_nothing_done(python):
-    compare(python, 'pass', 300, runs=9)
+    """Measured: 300 to 308 KiB on 3.6 and 3.7, less on others."""
+    compare(python, 'pass', 320, runs=9)
