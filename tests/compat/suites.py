@@ -11,7 +11,6 @@ build/PROJECT-VERSION/PYTHON. It is made once, and again if the request has chan
 """
 import contextlib
 import dataclasses
-import fcntl
 import glob
 import json
 import os
@@ -25,7 +24,7 @@ from pathlib import Path
 import pytest
 from compat.environment import FOLDER, HERE, last_line
 
-from support import child, outcomes, verdict
+from support import build, child, outcomes, verdict
 
 RERUNS = 3
 # tarfile extracts nothing outside of the folder, where it has this option.
@@ -50,8 +49,7 @@ def made(folder, wish):
     end it is marked as made of this wish."""
     mark, wish = folder / 'made.json', json.dumps(wish)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(f'{folder}.lock', 'w') as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with build.locked(str(folder.relative_to(FOLDER)).replace('/', '-')):
         if mark.exists() and mark.read_text() == wish:
             yield False
             return

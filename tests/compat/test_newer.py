@@ -1,6 +1,5 @@
 """Debian's newest suite in a folder: a newer C library, CPython 3.14, a version that the library
 does not serve, and a free-threaded one. The library is the one that was built here."""
-import fcntl
 import glob
 import os
 import re
@@ -84,8 +83,7 @@ def system(library):
         pytest.skip('only root can make another system')
     need('unshare')
     FOLDER.mkdir(parents=True, exist_ok=True)
-    with open(FOLDER / f'{SUITE}.lock', 'w') as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)        # one worker at a time
+    with build.locked(SUITE):       # one worker at a time
         bootstrap()
         work = SYSTEM / 'obmalloc'
         shutil.rmtree(work, ignore_errors=True)

@@ -1,7 +1,6 @@
 """The system around the process: strict accounting of memory, an empty root, and CPython's
 own tests beside another malloc."""
 import contextlib
-import glob
 import os
 import re
 import shutil
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 from compat.environment import INSIDE, assert_active, last_line, need, run_both, sides
 
-from support import child
+from support import child, mallocs
 
 OVERCOMMIT = Path('/proc/sys/vm/overcommit_memory')
 RATIO = Path('/proc/sys/vm/overcommit_ratio')
@@ -145,18 +144,14 @@ def outcomes(python, env):
 
 
 @pytest.mark.since(3, 8)
-@pytest.mark.parametrize('name', ['libjemalloc.so.2', 'libmimalloc.so.2',
-                                  'libtcmalloc_minimal.so.4'])
+@pytest.mark.parametrize('name', mallocs.NAMES)
 def test_other_mallocs(python, name, library, found):
     """The other malloc preloaded before the library, and after it."""
-    other = next((path for folder in ('/usr/lib/*', '/usr/lib', '/usr/lib64', '/usr/local/lib')
-                  for path in glob.glob(f'{folder}/{name}')), None)
-    if not other:
-        pytest.skip(f'no {name}')
+    other = mallocs.find(name)
     if not python.shared:
         pytest.skip('for a shared build')
     _, plain = sides()
     stock = outcomes(python, plain | {'LD_PRELOAD': other})
     for order in f'{other}:{library}', f'{library}:{other}':
         assert outcomes(python, plain | {'LD_PRELOAD': order}) == stock, order
-    found(f'equal outcomes in both orders: {name.split(".")[0]} {len(stock)}')
+    found(f'equal outcomes in both orders: {name} {len(stock)}')

@@ -9,9 +9,8 @@ import pytest
 from compat.environment import (PROGRAMS, assert_active, kinds_of_lines, last_line, need,
                                 run_both, sides, virtual)
 
-from support import child, interpreters
+from support import child, interpreters, status
 from support.running import Running, eventually
-from support.status import ACTIVE, ASIDE
 
 LOAD, PEAK = PROGRAMS / 'load.py', PROGRAMS / 'peak.py'
 
@@ -95,7 +94,7 @@ def test_gdb_preloaded(found):
             ' print(len(json.dumps(kept)))')
     ours, stock = run_both([*GDB, '-ex', code], OBMALLOC_VERBOSE='1')
     assert ours.out == stock.out
-    lines = ours.lines(ACTIVE) + ours.lines(ASIDE)
+    lines = status.lines(ours)
     assert len(lines) == 1, ours.report
     found(re.sub(r' in pid \d+', '', lines[0][0].removeprefix('obmalloc: ')))
 

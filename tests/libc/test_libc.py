@@ -7,7 +7,6 @@ be equal except for DIFFERENCES, each of which the header documents.
 The source package of this Debian's glibc is downloaded to target/libc, unless GLIBC names a
 source tree. LIBC_TEST names a checkout of musl's libc-test.
 """
-import fcntl
 import functools
 import os
 import re
@@ -83,8 +82,7 @@ def sources(suite):
     """(folder of the tests, flags, further sources) of a C library."""
     BUILD.mkdir(parents=True, exist_ok=True)
     if suite == 'glibc':
-        with open(BUILD / 'lock', 'w') as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)        # one worker downloads
+        with build.locked('glibc'):     # one worker downloads
             folder = Path(os.environ['GLIBC'], 'malloc') if 'GLIBC' in os.environ else download()
         return folder, ['-I', HERE / 'shim', '-iquote', HERE / 'shim/support'], []
     if not os.environ.get('LIBC_TEST'):

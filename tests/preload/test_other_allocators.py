@@ -1,14 +1,9 @@
 """Beside a library that replaces malloc, preloaded before or after: it is the fallback allocator,
 and the library serves Python's small objects."""
-import glob
-
 import pytest
 
-from support import build, child, status
+from support import build, child, mallocs, status
 from support.preload import interpret
-
-NAMES = {'jemalloc': 'libjemalloc.so.2', 'mimalloc': 'libmimalloc.so.2',
-         'tcmalloc': 'libtcmalloc_minimal.so.4'}
 
 PROGRAM = '''
 import ctypes, gc, inside, json, os, threading
@@ -46,15 +41,10 @@ print(json.dumps([checksum, live]))
 '''
 
 
-def find(name):
-    return next((path for folder in ('/usr/lib/*/', '/usr/lib/', '/usr/lib64/', '/usr/local/lib/')
-                 for path in glob.glob(folder + name)), None)
-
-
 @pytest.mark.parametrize('first', ['library', 'other'])
-@pytest.mark.parametrize('kind', NAMES)
+@pytest.mark.parametrize('kind', mallocs.NAMES)
 def test_preloaded_together(python, kind, first):
-    other = find(NAMES[kind]) or pytest.skip(f'no {NAMES[kind]}')
+    other = mallocs.find(kind)
     stock = interpret(python, 'import inside; print(inside.workload(2))',
                       env=child.clean_environment(LD_PRELOAD=other))
     order = [str(build.LIBRARY), other]

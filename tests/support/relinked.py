@@ -1,6 +1,5 @@
 """The two interpreters of a comparison: the same objects linked with CPython's own obmalloc.o
 and with libobmalloc.a."""
-import fcntl
 import functools
 
 import pytest
@@ -12,9 +11,7 @@ from support import build, interpreters
 def pair(python):
     """(path with CPython's own, path with obmalloc); skips if the interpreter cannot be
     linked again."""
-    build.TARGET.mkdir(exist_ok=True)
-    with open(build.TARGET / 'relink.lock', 'w') as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)        # workers link one after the other
+    with build.locked('relink'):        # workers link one after the other
         try:
             stock = interpreters.relink(python, stock=True)
         except RuntimeError as refusal:
