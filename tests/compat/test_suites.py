@@ -4,6 +4,7 @@ import json
 import pytest
 from compat.projects import PROJECTS
 from compat.suites import Suite, differing, merged, why_inactive
+from compat.test_packages import KNOWN
 
 from support.outcomes import Run
 
@@ -93,3 +94,8 @@ def test_nothing_ran():
 
 def test_titles_are_unique():
     assert len({project.label for project in PROJECTS}) == len(PROJECTS)
+
+
+def test_known_differences_have_a_project_and_a_reason():
+    for name, ending, reason in KNOWN:
+        assert name in [project.name for project in PROJECTS] and ending and reason
