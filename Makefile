@@ -119,7 +119,7 @@ check: all ## formatting, lints, licences, documentation, header, symbols, the h
 	diff include/obmalloc.h $(HEADER_MADE)
 	$(CARGO) test --quiet tests::order
 	$(PYTHON3) bench/tables.py --check
-	$(PYTHON3) docs/settings.py --check
+	$(CARGO) run --quiet -p obmalloc-format --example settings -- --check
 	$(MAKE) --no-print-directory asm
 	tests/run -q tests/abi tests/concurrency tests/test_evidence.py
 

@@ -97,6 +97,11 @@ fn main() {
     };
     let functions = cbindgen::Config {
         header: Some(CONTRACT.into()),
+        // No function names it: obmalloc_install returns an int, as it always did.
+        export: cbindgen::ExportConfig {
+            include: vec!["obmalloc_error".into()],
+            ..cbindgen::ExportConfig::default()
+        },
         sys_includes: vec!["stddef.h".into()],
         ..config.clone()
     };

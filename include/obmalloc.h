@@ -36,55 +36,101 @@
 #include <stddef.h>
 
 /*
- `obmalloc_install`: the library serves this process.
+ Deprecated: OBMALLOC_OK.
  */
 #define OBMALLOC_ACTIVE 0
 
 /*
- `obmalloc_install`: there is no CPython in this process.
+ Deprecated: OBMALLOC_ERR_NO_HOST.
  */
 #define OBMALLOC_NO_HOST 1
 
 /*
- `obmalloc_install`: this version of CPython is not served.
+ Deprecated: OBMALLOC_ERR_UNSUPPORTED.
  */
 #define OBMALLOC_UNSUPPORTED 2
 
 /*
- `obmalloc_install`: this CPython is built without a GIL.
+ Deprecated: OBMALLOC_ERR_FREE_THREADED.
  */
 #define OBMALLOC_FREE_THREADED 3
 
 /*
- `obmalloc_install`: PYTHONMALLOC or the development mode is in force.
+ Deprecated: OBMALLOC_ERR_USER_CHOICE.
  */
 #define OBMALLOC_CHOSEN 4
 
 /*
- `obmalloc_install`: another allocator is installed already.
+ Deprecated: OBMALLOC_ERR_OTHER_ALLOCATOR.
  */
 #define OBMALLOC_OTHER_ALLOCATOR 5
 
 /*
- `obmalloc_install`: tracemalloc is tracing; stop it first.
+ Deprecated: OBMALLOC_ERR_TRACING.
  */
 #define OBMALLOC_TRACING 6
 
 /*
- `obmalloc_install`: the host's calls cannot be made to reach the library:
- it has no tables of allocators, or is a 2.7 that was not preloaded.
+ Deprecated: OBMALLOC_ERR_NOT_INTERPOSABLE.
  */
 #define OBMALLOC_NO_WAY_IN 7
 
 /*
- `obmalloc_install`: the calling thread does not hold the GIL.
+ Deprecated: OBMALLOC_ERR_NO_GIL.
  */
 #define OBMALLOC_NO_GIL 8
 
 /*
- `obmalloc_install`: another CPython of this process is served already.
+ Deprecated: OBMALLOC_ERR_SERVES_ANOTHER.
  */
 #define OBMALLOC_SERVES_ANOTHER 9
+
+/*
+ What `obmalloc_install` returns: 0 if the library serves the process, else why not.
+ */
+typedef enum obmalloc_error {
+  /*
+   The library serves this process.
+   */
+  OBMALLOC_OK = 0,
+  /*
+   There is no CPython in this process.
+   */
+  OBMALLOC_ERR_NO_HOST = 1,
+  /*
+   This version of CPython is not served.
+   */
+  OBMALLOC_ERR_UNSUPPORTED = 2,
+  /*
+   This CPython is built without a GIL.
+   */
+  OBMALLOC_ERR_FREE_THREADED = 3,
+  /*
+   PYTHONMALLOC or the development mode chooses another allocator.
+   */
+  OBMALLOC_ERR_USER_CHOICE = 4,
+  /*
+   Another allocator is installed already.
+   */
+  OBMALLOC_ERR_OTHER_ALLOCATOR = 5,
+  /*
+   tracemalloc is tracing; stop it first.
+   */
+  OBMALLOC_ERR_TRACING = 6,
+  /*
+   The host's calls cannot be made to reach the library: it has no tables of
+   allocators, or is a 2.7 that was not preloaded.
+   */
+  OBMALLOC_ERR_NOT_INTERPOSABLE = 7,
+  /*
+   The calling thread does not hold the GIL.
+   */
+  OBMALLOC_ERR_NO_GIL = 8,
+  /*
+   Another CPython of this process is served already.
+   */
+  OBMALLOC_ERR_SERVES_ANOTHER = 9,
+} obmalloc_error;
 
 #ifdef __cplusplus
 extern "C" {
@@ -102,8 +148,8 @@ const char *obmalloc_version(void);
 
  If the interpreter runs, the caller holds the GIL: from Python by `ctypes.PyDLL(...)`, not
  `CDLL`. With several CPythons in the process, the one whose GIL the calling thread holds is
- served; one of them can be. Returns OBMALLOC_ACTIVE (0) if the library serves the process
- now, else one of the reasons above; then nothing has changed. May be called again.
+ served; one of them can be. Returns an `obmalloc_error`: OBMALLOC_OK (0) if the library
+ serves the process now, else the reason; then nothing has changed. May be called again.
  */
 int obmalloc_install(void);
 

@@ -10,8 +10,11 @@ use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
+use format::options::STATS_PAGE;
+
 use crate::failure::Failure;
 use crate::library::reason;
+use crate::settings;
 use format::layout::{self, Control, Statistics};
 
 /// How long an answer may take. A large heap's snapshot takes a second or so.
@@ -30,7 +33,7 @@ pub struct Live {
 }
 
 impl Live {
-    /// The page of a process that runs with `OBMALLOC_LIVE=1`.
+    /// The page of a process that runs with `OBMALLOC_STATS_PAGE=1`.
     pub fn open(pid: u32) -> Result<Live, Failure> {
         let folder = format!("/proc/{pid}/fd");
         let cannot = |error: io::Error| match error.kind() {
@@ -304,20 +307,20 @@ fn publishes_nothing(pid: u32) -> Failure {
             "look at another process",
         );
     }
-    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-    if environment
-        .split(|&byte| byte == 0)
-        .any(|one| one == b"OBMALLOC_LIVE=1")
-    {
+    let environment = settings::environment_of(pid).unwrap_or_default();
+    if settings::value(&STATS_PAGE, &environment).is_on() {
         return Failure::new(
             format!(
-                "{what}, though it was started with OBMALLOC_LIVE=1: the library is not active \
+                "{what}, though it was started with OBMALLOC_STATS_PAGE=1: the library is not active \
                  in it, or could make no page"
             ),
             "OBMALLOC_VERBOSE=1 has it say whether it is active",
         );
     }
-    Failure::new(what, "start it with OBMALLOC_LIVE=1 (obmalloc run --live)")
+    Failure::new(
+        what,
+        "start it with OBMALLOC_STATS_PAGE=1 (obmalloc run --stats-page)",
+    )
 }
 
 fn gone(pid: u32) -> Failure {
@@ -335,7 +338,7 @@ mod tests {
     fn processes_that_publish_nothing_are_told() {
         let said = |pid| Live::open(pid).err().expect("no page").to_string();
         assert!(said(u32::MAX).contains("there is no process"));
-        assert!(said(std::process::id()).contains("OBMALLOC_LIVE=1"));
+        assert!(said(std::process::id()).contains("OBMALLOC_STATS_PAGE=1"));
         assert_eq!(number_inside(std::process::id()), Some(std::process::id()));
     }
 }

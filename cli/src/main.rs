@@ -8,7 +8,7 @@
 //!   main      the enum of subcommands
 //!   run  ...  one module each
 //!   words     what `run` and `bench` execute
-//!   preload   LD_PRELOAD as a list          settings  the library's own table of them
+//!   preload   LD_PRELOAD as a list          settings  the library's options
 //!   library   where libobmalloc.so is       program   where the program is
 //!                                           elf       what the head of a file says
 //!   snapshot  a heap, read and checked      source    from a file, or a process
@@ -98,6 +98,7 @@ enum Action {
     Map(map::Options),
     Pins(pins::Options),
     Path(path::Options),
+    Settings(settings::Options),
     #[command(hide = true)]
     Man(man::Options),
 }
@@ -116,6 +117,7 @@ fn main() -> ExitCode {
         Action::Map(options) => map::main(&options),
         Action::Pins(options) => pins::main(&options),
         Action::Path(options) => path::main(&options),
+        Action::Settings(options) => settings::main(&options),
     };
     done.unwrap_or_else(Failure::report)
 }

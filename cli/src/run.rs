@@ -3,10 +3,12 @@
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use format::options::{self, Opt, PREFIX};
 
 use crate::failure::{Failure, USAGE};
 use crate::library;
@@ -45,7 +47,7 @@ pub struct Options {
 }
 
 const EXAMPLE: &str = "Examples:
-  obmalloc run --verbose --limit auto -- python3 app.py
+  obmalloc run --verbose --soft-limit auto -- python3 app.py
   obmalloc run app.py
   obmalloc run -m http.server
   obmalloc run gunicorn app:app";
@@ -62,20 +64,20 @@ pub struct With {
     stats: Option<OsString>,
 
     /// Let `obmalloc stats` and `obmalloc top` look at the program while it runs
-    #[arg(long)]
-    live: bool,
+    #[arg(long, alias = "live")]
+    stats_page: bool,
 
     /// Soft limit to the program's memory: 512M, 2G, or auto for the cgroup's
-    #[arg(long, value_name = "SIZE")]
-    limit: Option<String>,
+    #[arg(long, alias = "limit", value_name = "SIZE")]
+    soft_limit: Option<OsString>,
 
     /// Hard limit: requests beyond it raise MemoryError
-    #[arg(long, value_name = "SIZE")]
-    limit_hard: Option<String>,
+    #[arg(long, alias = "limit-hard", value_name = "SIZE")]
+    hard_limit: Option<OsString>,
 
-    /// How long a page stays free before it goes back to the kernel; 0: at once, -1: never
+    /// How long a page stays free before it is returned to the kernel; 0: at once, -1: never
     #[arg(long, value_name = "MILLISECONDS", allow_hyphen_values = true)]
-    decay: Option<i64>,
+    decay: Option<OsString>,
 
     /// Round blocks up to 8 bytes instead of 16 (in one domain only: --packed=obj or mem)
     #[arg(long, value_name = "DOMAIN", num_args = 0..=1, require_equals = true,
@@ -83,16 +85,16 @@ pub struct With {
     packed: Option<String>,
 
     /// Find memory bugs: one allocation in N gets a page of its own
-    #[arg(long, value_name = "N")]
-    guard: Option<u64>,
+    #[arg(long, alias = "guard", value_name = "N")]
+    guard_sample_rate: Option<OsString>,
 
     /// CPython's debug hooks over the library
     #[arg(long)]
     debug: bool,
 
     /// Without the helper thread
-    #[arg(long)]
-    no_thread: bool,
+    #[arg(long, alias = "no-thread")]
+    no_background_thread: bool,
 
     /// Any setting of the library, with or without OBMALLOC_ in front (see --help)
     #[arg(short, long = "set", value_name = "NAME=VALUE")]
@@ -155,66 +157,75 @@ impl With {
     /// The environment variables that the options ask for.
     pub fn variables(&self) -> Result<Vec<(OsString, OsString)>, Failure> {
         let mut variables = Vec::new();
-        let mut set = |name: &str, value: OsString| {
-            variables.push((OsString::from(format!("OBMALLOC_{name}")), value));
+        let mut set = |option: &Opt, value: OsString| {
+            variables.push((
+                OsString::from(format!("{PREFIX}{}", option.key.name)),
+                value,
+            ));
         };
         let flags = [
-            ("VERBOSE", self.verbose, "1"),
-            ("LIVE", self.live, "1"),
-            ("DEBUG", self.debug, "1"),
-            ("THREAD", self.no_thread, "0"),
+            (&options::VERBOSE, self.verbose, "1"),
+            (&options::STATS_PAGE, self.stats_page, "1"),
+            (&options::DEBUG, self.debug, "1"),
+            (&options::BACKGROUND_THREAD, self.no_background_thread, "0"),
         ];
-        for (name, asked, value) in flags {
+        for (option, asked, value) in flags {
             if asked {
-                set(name, value.into());
+                set(option, value.into());
             }
         }
         if let Some(file) = &self.stats {
-            let text = file == "-";
-            set("STATS", if text { "1".into() } else { file.clone() });
+            let is_text = file == "-";
+            let value = if is_text { "1".into() } else { file.clone() };
+            set(&options::STATS, value);
         }
-        for (name, limit) in [("LIMIT", &self.limit), ("LIMIT_HARD", &self.limit_hard)] {
-            if let Some(limit) = limit {
-                if !is_limit(limit) {
-                    return Err(Failure::new(
-                        format!("{limit} is no size"),
-                        "write bytes, with K, M or G at will, or auto: --limit 512M",
-                    )
-                    .status(USAGE));
-                }
-                set(name, limit.into());
+        let values = [
+            (&options::SOFT_LIMIT, &self.soft_limit, "soft-limit", "512M"),
+            (&options::HARD_LIMIT, &self.hard_limit, "hard-limit", "512M"),
+            (&options::DECAY_MS, &self.decay, "decay", "250"),
+            (
+                &options::GUARD_SAMPLE_RATE,
+                &self.guard_sample_rate,
+                "guard-sample-rate",
+                "1000",
+            ),
+        ];
+        for (option, value, word, example) in values {
+            if let Some(value) = value {
+                check(option, value, word, example)?;
+                set(option, value.clone());
             }
-        }
-        if let Some(milliseconds) = self.decay {
-            if milliseconds < -1 {
-                return Err(Failure::new(
-                    format!("{milliseconds} is no time"),
-                    "write milliseconds, or -1 for never: --decay 250",
-                )
-                .status(USAGE));
-            }
-            set("DECAY_MS", milliseconds.to_string().into());
         }
         if let Some(domain) = &self.packed {
             let value = match domain.as_str() {
                 "all" => "8".into(),
                 one => format!("{one}:8"),
             };
-            set("ALIGN", value.into());
-        }
-        if let Some(rate) = self.guard {
-            set("GUARD", rate.to_string().into());
+            set(&options::ALIGN, value.into());
         }
         for word in &self.set {
-            let (name, value) = setting(word)?;
-            set(name, value);
+            let (option, value) = setting(word)?;
+            set(option, value);
         }
         Ok(variables)
     }
 }
 
+/// Refuses a value that the library would ignore.
+fn check(option: &Opt, value: &OsStr, word: &str, example: &str) -> Result<(), Failure> {
+    let kind = option.key.kind;
+    match kind.parse(value.as_bytes()) {
+        Some(_) => Ok(()),
+        None => Err(Failure::new(
+            format!("--{word} takes {kind}, not {}", value.display()),
+            format!("write, for example, --{word} {example}"),
+        )
+        .status(USAGE)),
+    }
+}
+
 /// NAME=VALUE, taken apart.
-fn setting(word: &OsStr) -> Result<(&'static str, OsString), Failure> {
+fn setting(word: &OsStr) -> Result<(&'static Opt, OsString), Failure> {
     let text = word.to_string_lossy();
     let Some((name, value)) = text.split_once('=') else {
         return Err(Failure::new(
@@ -224,9 +235,9 @@ fn setting(word: &OsStr) -> Result<(&'static str, OsString), Failure> {
         .status(USAGE));
     };
     match settings::named(name) {
-        Some(setting) => Ok((setting.name, value.into())),
+        Some(option) => Ok((option, value.into())),
         None => {
-            let names: Vec<_> = settings::all().iter().map(|setting| setting.name).collect();
+            let names: Vec<_> = options::ALL.iter().map(|option| option.key.name).collect();
             Err(Failure::new(
                 format!("{name} is no setting of the library"),
                 format!("settings are {}", names.join(", ")),
@@ -234,14 +245,6 @@ fn setting(word: &OsStr) -> Result<(&'static str, OsString), Failure> {
             .status(USAGE))
         }
     }
-}
-
-fn is_limit(text: &str) -> bool {
-    let digits = text
-        .strip_suffix(['K', 'M', 'G', 'k', 'm', 'g'])
-        .unwrap_or(text);
-    let number = digits.bytes().all(|byte| byte.is_ascii_digit()) && digits.parse() != Ok(0u64);
-    text == "auto" || (number && !digits.is_empty())
 }
 
 /// This process's environment with these in place of their namesakes; and without what is
@@ -279,11 +282,11 @@ mod tests {
         let with = With {
             verbose: true,
             stats: Some("-".into()),
-            limit: Some("512M".into()),
-            decay: Some(-1),
+            soft_limit: Some("512M".into()),
+            decay: Some("-1".into()),
             packed: Some("obj".into()),
-            no_thread: true,
-            set: vec!["small_max=8K".into(), "OBMALLOC_FORK=seal".into()],
+            no_background_thread: true,
+            set: vec!["small_max=8K".into(), "OBMALLOC_FORK_COW=freeze".into()],
             ..With::default()
         };
         let mut variables = with.variables().unwrap();
@@ -294,27 +297,31 @@ mod tests {
             .collect();
         let expected = [
             "OBMALLOC_ALIGN=obj:8",
+            "OBMALLOC_BACKGROUND_THREAD=0",
             "OBMALLOC_DECAY_MS=-1",
-            "OBMALLOC_FORK=seal",
-            "OBMALLOC_LIMIT=512M",
-            "OBMALLOC_SMALL_MAX=8K",
+            "OBMALLOC_FORK_COW=freeze",
+            "OBMALLOC_POOL_MAX=8K",
+            "OBMALLOC_SOFT_LIMIT=512M",
             "OBMALLOC_STATS=1",
-            "OBMALLOC_THREAD=0",
             "OBMALLOC_VERBOSE=1",
         ];
         assert_eq!(variables, expected);
     }
 
     #[test]
-    fn what_is_no_setting_is_refused() {
+    fn other_words_are_refused() {
         for word in ["", "decay_ms", "=1", "decay=1"] {
             assert!(setting(OsStr::new(word)).is_err(), "{word:?}");
         }
+        let with = |limit: &str| With {
+            hard_limit: Some(limit.into()),
+            ..With::default()
+        };
         for limit in ["", "0", "M", "12x", "-1", "0K"] {
-            assert!(!is_limit(limit), "{limit:?}");
+            assert!(with(limit).variables().is_err(), "{limit:?}");
         }
         for limit in ["1", "512M", "2g", "auto"] {
-            assert!(is_limit(limit), "{limit:?}");
+            assert!(with(limit).variables().is_ok(), "{limit:?}");
         }
     }
 }

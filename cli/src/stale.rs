@@ -9,8 +9,11 @@ use std::fs;
 
 use serde_json::{Value, json};
 
+use format::options::BACKGROUND_THREAD;
+
 use crate::amounts;
 use crate::ledger::Process;
+use crate::settings;
 
 /// Numbers are old after this number of milliseconds.
 const OLD: u64 = 2000;
@@ -111,10 +114,8 @@ impl fmt::Display for Stale {
 
 /// Whether the environment that the process was started with has the thread off.
 fn is_without_thread(pid: u32) -> bool {
-    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-    let names = ["OBMALLOC_THREAD=0", "OBMALLOC_BACKGROUND_THREAD=0"];
-    let mut entries = environment.split(|&byte| byte == 0);
-    entries.any(|entry| names.iter().any(|name| entry == name.as_bytes()))
+    let environment = settings::environment_of(pid).unwrap_or_default();
+    !settings::value(&BACKGROUND_THREAD, &environment).is_on()
 }
 
 /// The processes whose parent it is, by number.

@@ -4,3 +4,5 @@
 #![forbid(unsafe_code)]
 
 pub mod layout;
+pub mod options;
+pub mod status;

@@ -30,6 +30,8 @@
 //!
 //! Any thread may tick, with no lock held.
 
+use format::options;
+
 use crate::arena::set;
 use crate::background::round;
 use crate::base::layout::ARENA_SIZE;
@@ -73,9 +75,9 @@ const STEP: usize = 32 << 10;
 const CAME_BACK: usize = 1 << 20;
 
 /// Milliseconds that a page stays free before it is returned; negative: for ever.
-static INTERVAL: AtomicI64 = AtomicI64::new(1000);
+static INTERVAL: AtomicI64 = AtomicI64::new(options::DECAY_MS.default.milliseconds());
 /// Whether a helper thread may be started.
-static THREAD: AtomicBool = AtomicBool::new(true);
+static THREAD: AtomicBool = AtomicBool::new(options::BACKGROUND_THREAD.default.is_on());
 /// Whether blocks were freed to pools since the last round.
 static STIRRED: AtomicBool = AtomicBool::new(false);
 /// Bytes freed since the last step, and since the last check; when the next check is due. (Ticks

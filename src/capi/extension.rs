@@ -3,35 +3,64 @@
 use core::ffi::{CStr, c_char, c_int};
 use core::slice;
 
+use format::status::Reason;
+
 use crate::background::decay;
 use crate::cpython::dispatch;
-use crate::cpython::reason::Reason;
 use crate::cpython::state::host_version;
 use crate::os::text::Buffer;
 use crate::stats::json;
 use crate::stats_page::snapshot;
 
-/// `obmalloc_install`: the library serves this process.
-pub const OBMALLOC_ACTIVE: c_int = 0;
-/// `obmalloc_install`: there is no CPython in this process.
-pub const OBMALLOC_NO_HOST: c_int = 1;
-/// `obmalloc_install`: this version of CPython is not served.
-pub const OBMALLOC_UNSUPPORTED: c_int = 2;
-/// `obmalloc_install`: this CPython is built without a GIL.
-pub const OBMALLOC_FREE_THREADED: c_int = 3;
-/// `obmalloc_install`: PYTHONMALLOC or the development mode is in force.
-pub const OBMALLOC_CHOSEN: c_int = 4;
-/// `obmalloc_install`: another allocator is installed already.
-pub const OBMALLOC_OTHER_ALLOCATOR: c_int = 5;
-/// `obmalloc_install`: tracemalloc is tracing; stop it first.
-pub const OBMALLOC_TRACING: c_int = 6;
-/// `obmalloc_install`: the host's calls cannot be made to reach the library:
-/// it has no tables of allocators, or is a 2.7 that was not preloaded.
-pub const OBMALLOC_NO_WAY_IN: c_int = 7;
-/// `obmalloc_install`: the calling thread does not hold the GIL.
-pub const OBMALLOC_NO_GIL: c_int = 8;
+/// What `obmalloc_install` returns: 0 if the library serves the process, else why not.
+#[allow(non_camel_case_types, reason = "the name is C's")]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(C)]
+pub enum obmalloc_error {
+    /// The library serves this process.
+    OBMALLOC_OK = 0,
+    /// There is no CPython in this process.
+    OBMALLOC_ERR_NO_HOST = 1,
+    /// This version of CPython is not served.
+    OBMALLOC_ERR_UNSUPPORTED = 2,
+    /// This CPython is built without a GIL.
+    OBMALLOC_ERR_FREE_THREADED = 3,
+    /// PYTHONMALLOC or the development mode chooses another allocator.
+    OBMALLOC_ERR_USER_CHOICE = 4,
+    /// Another allocator is installed already.
+    OBMALLOC_ERR_OTHER_ALLOCATOR = 5,
+    /// tracemalloc is tracing; stop it first.
+    OBMALLOC_ERR_TRACING = 6,
+    /// The host's calls cannot be made to reach the library: it has no tables of
+    /// allocators, or is a 2.7 that was not preloaded.
+    OBMALLOC_ERR_NOT_INTERPOSABLE = 7,
+    /// The calling thread does not hold the GIL.
+    OBMALLOC_ERR_NO_GIL = 8,
+    /// Another CPython of this process is served already.
+    OBMALLOC_ERR_SERVES_ANOTHER = 9,
+}
 
-/// `obmalloc_install`: another CPython of this process is served already.
+use obmalloc_error::*;
+
+/// Deprecated: OBMALLOC_OK.
+pub const OBMALLOC_ACTIVE: c_int = 0;
+/// Deprecated: OBMALLOC_ERR_NO_HOST.
+pub const OBMALLOC_NO_HOST: c_int = 1;
+/// Deprecated: OBMALLOC_ERR_UNSUPPORTED.
+pub const OBMALLOC_UNSUPPORTED: c_int = 2;
+/// Deprecated: OBMALLOC_ERR_FREE_THREADED.
+pub const OBMALLOC_FREE_THREADED: c_int = 3;
+/// Deprecated: OBMALLOC_ERR_USER_CHOICE.
+pub const OBMALLOC_CHOSEN: c_int = 4;
+/// Deprecated: OBMALLOC_ERR_OTHER_ALLOCATOR.
+pub const OBMALLOC_OTHER_ALLOCATOR: c_int = 5;
+/// Deprecated: OBMALLOC_ERR_TRACING.
+pub const OBMALLOC_TRACING: c_int = 6;
+/// Deprecated: OBMALLOC_ERR_NOT_INTERPOSABLE.
+pub const OBMALLOC_NO_WAY_IN: c_int = 7;
+/// Deprecated: OBMALLOC_ERR_NO_GIL.
+pub const OBMALLOC_NO_GIL: c_int = 8;
+/// Deprecated: OBMALLOC_ERR_SERVES_ANOTHER.
 pub const OBMALLOC_SERVES_ANOTHER: c_int = 9;
 
 /// The library's version, such as "0.1.0". Lives as long as the process.
@@ -51,24 +80,32 @@ pub extern "C" fn obmalloc_version() -> *const c_char {
 ///
 /// If the interpreter runs, the caller holds the GIL: from Python by `ctypes.PyDLL(...)`, not
 /// `CDLL`. With several CPythons in the process, the one whose GIL the calling thread holds is
-/// served; one of them can be. Returns OBMALLOC_ACTIVE (0) if the library serves the process
-/// now, else one of the reasons above; then nothing has changed. May be called again.
+/// served; one of them can be. Returns an `obmalloc_error`: OBMALLOC_OK (0) if the library
+/// serves the process now, else the reason; then nothing has changed. May be called again.
 #[unsafe(no_mangle)]
 pub extern "C" fn obmalloc_install() -> c_int {
-    match dispatch::install() {
-        Ok(()) => OBMALLOC_ACTIVE,
-        Err(Reason::NoHost) => OBMALLOC_NO_HOST,
-        Err(Reason::Unsupported) => OBMALLOC_UNSUPPORTED,
-        Err(Reason::FreeThreaded) => OBMALLOC_FREE_THREADED,
-        Err(Reason::Chosen(_)) => OBMALLOC_CHOSEN,
-        Err(Reason::OtherAllocator) => OBMALLOC_OTHER_ALLOCATOR,
-        Err(Reason::Tracing) => OBMALLOC_TRACING,
-        Err(Reason::NoGil) => OBMALLOC_NO_GIL,
-        Err(Reason::ServesAnother) => OBMALLOC_SERVES_ANOTHER,
-        Err(Reason::InPlace | Reason::DebugHooks) => OBMALLOC_OTHER_ALLOCATOR,
-        Err(Reason::NoTables | Reason::NotInterposable | Reason::LoadedLate | Reason::TooLate) => {
-            OBMALLOC_NO_WAY_IN
+    let error = match dispatch::install() {
+        Ok(()) => OBMALLOC_OK,
+        Err(reason) => error_of(reason),
+    };
+    error as c_int
+}
+
+fn error_of(reason: Reason) -> obmalloc_error {
+    match reason {
+        Reason::NoHost => OBMALLOC_ERR_NO_HOST,
+        Reason::Unsupported => OBMALLOC_ERR_UNSUPPORTED,
+        Reason::FreeThreaded => OBMALLOC_ERR_FREE_THREADED,
+        Reason::PythonMalloc | Reason::DevOption | Reason::DevVariable => OBMALLOC_ERR_USER_CHOICE,
+        Reason::OtherAllocator | Reason::LinkedIn | Reason::DebugHooks | Reason::Replaced => {
+            OBMALLOC_ERR_OTHER_ALLOCATOR
         }
+        Reason::Tracing => OBMALLOC_ERR_TRACING,
+        Reason::NoTables | Reason::NotInterposable | Reason::LoadedLate | Reason::TooLate => {
+            OBMALLOC_ERR_NOT_INTERPOSABLE
+        }
+        Reason::NoGil => OBMALLOC_ERR_NO_GIL,
+        Reason::ServesAnother => OBMALLOC_ERR_SERVES_ANOTHER,
     }
 }
 
@@ -132,4 +169,27 @@ pub unsafe extern "C" fn obmalloc_snapshot(path: *const c_char) -> c_int {
 #[unsafe(no_mangle)]
 pub extern "C" fn obmalloc_before_fork() -> usize {
     decay::trim(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deprecated_constants_are_the_enums() {
+        for (deprecated, error) in [
+            (OBMALLOC_ACTIVE, OBMALLOC_OK),
+            (OBMALLOC_NO_HOST, OBMALLOC_ERR_NO_HOST),
+            (OBMALLOC_UNSUPPORTED, OBMALLOC_ERR_UNSUPPORTED),
+            (OBMALLOC_FREE_THREADED, OBMALLOC_ERR_FREE_THREADED),
+            (OBMALLOC_CHOSEN, OBMALLOC_ERR_USER_CHOICE),
+            (OBMALLOC_OTHER_ALLOCATOR, OBMALLOC_ERR_OTHER_ALLOCATOR),
+            (OBMALLOC_TRACING, OBMALLOC_ERR_TRACING),
+            (OBMALLOC_NO_WAY_IN, OBMALLOC_ERR_NOT_INTERPOSABLE),
+            (OBMALLOC_NO_GIL, OBMALLOC_ERR_NO_GIL),
+            (OBMALLOC_SERVES_ANOTHER, OBMALLOC_ERR_SERVES_ANOTHER),
+        ] {
+            assert_eq!(deprecated, error as c_int);
+        }
+    }
 }

@@ -1,16 +1,17 @@
-//! Whether we serve the process we are in, decided once, and said in one line
-//! when `OBMALLOC_VERBOSE=1` asks for it.
+//! Whether the library serves the process, decided once, and the status line about it
+//! (`format/src/status.rs`), which `OBMALLOC_VERBOSE=1` enables.
 //!
-//! "active" is said at the first block that is asked of us, not when we are
-//! installed: so it is true by construction. A host that replaces us before
-//! that is noticed at exit.
+//! "active" is written at the first block that is requested, not when the library is
+//! installed: so it is true by construction. A host that replaces the library's functions
+//! before that is noticed at exit.
+
+use format::status::{Active, Aside, Reason};
 
 use super::exports::Exports;
 use super::gil::{self, Gil};
-use super::reason::Reason;
 use super::state::{State, host_version, is, is_served, keep_version, serve, set};
 use super::symbols::{self, Host};
-use super::user_choice::{self, Choice, Settings};
+use super::user_choice::{self, Settings};
 use super::version::WayIn;
 use super::{builtin, company, forward, hooks, install, python2, several, state, tracing};
 use crate::arena::chunk;
@@ -201,7 +202,7 @@ fn way_in(host: &Host) -> Result<WayIn, Reason> {
         return Err(Reason::FreeThreaded);
     }
     if host.symbol(c"obmalloc_version").is_some() {
-        return Err(Reason::InPlace);
+        return Err(Reason::LinkedIn);
     }
     let way = host.version.way_in().ok_or(Reason::Unsupported)?;
     let settings = Settings {
@@ -210,7 +211,7 @@ fn way_in(host: &Host) -> Result<WayIn, Reason> {
         dev_mode: environment::variable(c"PYTHONDEVMODE"),
     };
     match user_choice::made(&host.version, settings) {
-        Some(choice) => Err(Reason::Chosen(choice)),
+        Some(reason) => Err(reason),
         None => Ok(way),
     }
 }
@@ -238,83 +239,43 @@ fn say_active() {
     if !config::verbose() {
         return;
     }
-    let (pid, version) = (pid(), host_version().unwrap_or("unknown"));
-    let packed = match (alignment::mem(), alignment::obj()) {
-        (false, false) => "",
-        (false, true) => ", packed obj",
-        (true, false) => ", packed mem",
-        (true, true) => ", packed",
+    let host = (!is(State::NoHost)).then(|| host_version().unwrap_or("unknown"));
+    let is_python2 = host.is_some_and(|version| version.starts_with("2."));
+    let line = Active {
+        pid: pid(),
+        host,
+        domains: if is_python2 { "obj" } else { "mem+obj" },
+        packed: (alignment::mem(), alignment::obj()),
+        linked_in: is(State::InPlace),
+        under_hooks: hooks::stand() || names::are_hooked(),
+        restricted: sandbox::is_restricted(),
     };
-    let hooks = if hooks::stand() || names::are_hooked() {
-        ", under the debug hooks"
-    } else {
-        ""
-    };
-    let calls = if sandbox::is_restricted() {
-        ", no system calls but stock's"
-    } else {
-        ""
-    };
-    if is(State::NoHost) {
-        log(format_args!(
-            "active in pid {pid}: no CPython, domains mem+obj{packed}{hooks}{calls}"
-        ));
-    } else {
-        let python2 = version.starts_with("2.");
-        let domains = if python2 { "obj" } else { "mem+obj" };
-        let how = if is(State::InPlace) {
-            ", linked in"
-        } else {
-            ""
-        };
-        log(format_args!(
-            "active in pid {pid}: CPython {version}, domains {domains}{packed}{how}{hooks}{calls}"
-        ));
-    }
+    log(format_args!("{line}"));
 }
 
 fn say_aside(reason: Reason) {
     if !config::verbose() {
         return;
     }
-    let (pid, version) = (pid(), host_version().unwrap_or("unknown"));
-    let aside = |text: &str| log(format_args!("standing aside in pid {pid}: {text}"));
-    match reason {
-        Reason::Unsupported => log(format_args!(
-            "standing aside in pid {pid}: CPython {version} is not one of those served (2.7, 3.6 to 3.14)"
-        )),
-        Reason::Chosen(Choice::PythonMalloc(value)) => log(format_args!(
-            "standing aside in pid {pid}: PYTHONMALLOC={} chooses the allocator",
-            printable(value)
-        )),
-        Reason::Chosen(Choice::DevOption) => aside("-X dev chooses the allocator"),
-        Reason::Chosen(Choice::DevVariable) => aside("PYTHONDEVMODE chooses the allocator"),
-        Reason::NoHost => aside("no CPython in this process"),
-        Reason::FreeThreaded => log(format_args!(
-            "standing aside in pid {pid}: CPython {version} is free-threaded, its collector needs its own allocator"
-        )),
-        Reason::OtherAllocator => aside("another allocator is installed already"),
-        Reason::NoTables => aside("this CPython has no tables to install in"),
-        Reason::NotInterposable => aside("this CPython's own calls cannot be proved to go by name"),
-        Reason::LoadedLate => aside(
-            "not there from the start; obmalloc_install(), under the GIL, switches the library on",
-        ),
-        Reason::InPlace => aside("the library is linked into this CPython"),
-        Reason::TooLate => aside("CPython 2.7 can be served from the start only, by preloading"),
-        Reason::Tracing => aside("tracemalloc is tracing; stop it first"),
-        Reason::NoGil => aside("obmalloc_install() was called without the GIL"),
-        Reason::DebugHooks => aside("its debug hooks cannot be put over the library"),
-        Reason::ServesAnother => aside("another CPython of this process is served"),
-    }
+    let detail = match reason {
+        Reason::PythonMalloc => {
+            let value = environment::variable(c"PYTHONMALLOC");
+            printable(value.unwrap_or_default())
+        }
+        _ => host_version().unwrap_or("unknown"),
+    };
+    let line = Aside {
+        pid: pid(),
+        reason,
+        detail,
+    };
+    log(format_args!("{line}"));
 }
 
-/// At exit: says so if the host has replaced us before it allocated anything.
+/// At exit: reports a host that has replaced the library's functions before it allocated.
 pub(crate) fn at_exit() {
     let installed = is(State::Table) || is(State::Symbols) || is(State::InPlace);
-    if installed && !init::has_happened() && config::verbose() {
-        let pid = pid();
-        log(format_args!(
-            "standing aside in pid {pid}: the host replaced the allocator before its first allocation"
-        ));
+    if installed && !init::has_happened() {
+        say_aside(Reason::Replaced);
     }
 }

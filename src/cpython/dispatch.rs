@@ -30,11 +30,12 @@ use core::sync::atomic::{
     Ordering::{AcqRel, Acquire, SeqCst},
 };
 
+use format::status::Reason;
+
 use super::attach;
 use super::builtin;
 use super::company;
 use super::exports::{Answers, Exports, Tables};
-use super::reason::Reason;
 use super::several;
 use crate::domains::adapter::Functions;
 use crate::domains::ffi::{PyMemAllocatorEx, PyObjectArenaAllocator};

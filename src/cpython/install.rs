@@ -14,9 +14,10 @@ use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_void};
 use core::ptr;
 
+use format::status::Reason;
+
 use super::exports::{GetAllocator, SetAllocator};
 use super::hooks;
-use super::reason::Reason;
 use super::symbols::Host;
 use crate::base::layout::{ALIGNMENT, PACKED_ALIGNMENT};
 use crate::base::vtable::{Allocator, LIBC};

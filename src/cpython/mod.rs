@@ -11,7 +11,6 @@
 //!        +-- symbols      finds a CPython among them
 //!        +-- version      its version, and whether it can be served
 //!        +-- user_choice  PYTHONMALLOC, -X dev: an allocator that the user chose
-//!        +-- reason       why a process is not served
 //!        +-- install      3.6 and later: puts our functions into its tables
 //!        +-- hooks        OBMALLOC_DEBUG: the host's debug hooks over our functions
 //!        +-- python2      2.7: takes its symbols over, once that is proved safe
@@ -29,8 +28,6 @@
 pub(crate) mod version;
 
 pub(crate) mod user_choice;
-
-pub(crate) mod reason;
 
 pub(crate) mod elf;
 

@@ -13,7 +13,8 @@ use core::ffi::{CStr, c_void};
 use core::mem;
 use core::ptr;
 
-use super::reason::Reason;
+use format::status::Reason;
+
 use super::symbols::{self, Host};
 use crate::base::layout::REQUEST_MAX;
 use crate::base::vtable::{Allocator, Backend};

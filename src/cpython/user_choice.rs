@@ -7,18 +7,9 @@
 //! `-c` or `-m` is the program's.
 #![forbid(unsafe_code)]
 
-use super::version::Version;
+use format::status::Reason;
 
-/// What chose another allocator.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Choice {
-    /// `PYTHONMALLOC`, with this value.
-    PythonMalloc(&'static [u8]),
-    /// `-X dev`.
-    DevOption,
-    /// `PYTHONDEVMODE`.
-    DevVariable,
-}
+use super::version::Version;
 
 /// What the interpreter's settings look like from outside.
 pub(crate) struct Settings<A> {
@@ -30,8 +21,8 @@ pub(crate) struct Settings<A> {
     pub dev_mode: Option<&'static [u8]>,
 }
 
-/// What chose another allocator, if anything did.
-pub(crate) fn made<A>(version: &Version, settings: Settings<A>) -> Option<Choice>
+/// The reason to stand aside, if the settings choose another allocator.
+pub(crate) fn made<A>(version: &Version, settings: Settings<A>) -> Option<Reason>
 where
     A: Iterator<Item = &'static [u8]>,
 {
@@ -41,16 +32,16 @@ where
     };
     // No version before 3.6 knows PYTHONMALLOC.
     let python_malloc = heeded(settings.python_malloc).filter(|_| version.has_tables());
-    if let Some(value) = python_malloc {
-        return Some(Choice::PythonMalloc(value));
+    if python_malloc.is_some() {
+        return Some(Reason::PythonMalloc);
     }
     if !version.has_dev_mode() {
         return None;
     }
     if options.dev {
-        return Some(Choice::DevOption);
+        return Some(Reason::DevOption);
     }
-    heeded(settings.dev_mode).map(|_| Choice::DevVariable)
+    heeded(settings.dev_mode).map(|_| Reason::DevVariable)
 }
 
 /// Whether the interpreter's arguments make it ignore the environment.
@@ -132,7 +123,7 @@ mod tests {
         version: &'static str,
         line: &'static str,
         env: [Option<&'static str>; 2],
-    ) -> Option<Choice> {
+    ) -> Option<Reason> {
         let settings = Settings {
             arguments: line.split(' ').map(str::as_bytes),
             python_malloc: env[0].map(str::as_bytes),
@@ -183,7 +174,7 @@ mod tests {
 
     #[test]
     fn the_environment_counts_unless_it_is_ignored_or_empty() {
-        let malloc = Choice::PythonMalloc(b"malloc");
+        let malloc = Reason::PythonMalloc;
         assert_eq!(
             choice("3.11.7", "python x", [Some("malloc"), None]),
             Some(malloc)
@@ -195,7 +186,7 @@ mod tests {
         assert_eq!(choice("3.11.7", "python x", [Some(""), Some("")]), None);
         assert_eq!(
             choice("3.11.7", "python x", [None, Some("1")]),
-            Some(Choice::DevVariable)
+            Some(Reason::DevVariable)
         );
         assert_eq!(
             choice("3.11.7", "python -X dev", [Some("malloc"), None]),
@@ -203,7 +194,7 @@ mod tests {
         );
         assert_eq!(
             choice("3.11.7", "python -I -X dev", [None, None]),
-            Some(Choice::DevOption)
+            Some(Reason::DevOption)
         );
         assert_eq!(choice("3.6.15", "python -X dev", [None, Some("1")]), None);
         assert_eq!(

@@ -8,11 +8,13 @@
 //! it. All threads count down one number: an allocation that is not sampled costs one atomic
 //! subtraction.
 
+use format::options;
+
 use crate::os::{clock, errno};
 use crate::sync::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// One allocation in this many; 0: none.
-static RATE: AtomicUsize = AtomicUsize::new(0);
+static RATE: AtomicUsize = AtomicUsize::new(options::GUARD_SAMPLE_RATE.default.number() as usize);
 /// Allocations until the next sample. Threads that race may each take one: the number need not be
 /// exact.
 static LEFT: AtomicI64 = AtomicI64::new(0);

@@ -29,6 +29,8 @@
 //! Any thread may tick, with no lock held. `ANSWERER`'s lock, then `PAGE`, come first in
 //! the order of locks.
 
+use format::options;
+
 use crate::base::callback::Callback;
 use crate::os::clock;
 use crate::os::forker;
@@ -47,9 +49,9 @@ pub(crate) mod page;
 pub(crate) mod answerer;
 
 /// Whether a page is wanted.
-static WANTED: AtomicBool = AtomicBool::new(false);
+static WANTED: AtomicBool = AtomicBool::new(options::STATS_PAGE.default.is_on());
 /// Whether a thread may be started.
-static THREAD: AtomicBool = AtomicBool::new(true);
+static THREAD: AtomicBool = AtomicBool::new(options::BACKGROUND_THREAD.default.is_on());
 /// When the next tick looks.
 static NEXT: AtomicU64 = AtomicU64::new(0);
 /// Who knows the host's version.

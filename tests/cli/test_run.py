@@ -230,23 +230,40 @@ def test_other_preloads_stay_behind_the_library(given, expected):
 
 
 def test_options_set_variables():
-    done = command.run('run', '-v', '--stats', '/tmp/%p.json', '--live', '--limit', 'auto',
-                       '--limit-hard', '2G', '--decay', '-1', '--packed', '--guard', '100',
-                       '--no-thread', '-s', 'thp=never', '--set', 'OBMALLOC_FORK=seal',
+    done = command.run('run', '-v', '--stats', '/tmp/%p.json', '--stats-page', '--soft-limit',
+                       'auto', '--hard-limit', '2G', '--decay', '-1', '--packed',
+                       '--guard-sample-rate', '100', '--no-background-thread', '-s', 'thp=never',
+                       '--set', 'OBMALLOC_FORK_COW=freeze',
                        '--', 'sh', '-c', 'env | grep ^OBMALLOC_ | sort',
                        env=child.clean_environment(OBMALLOC_THP='always'))
     assert done.out.split() == [
-        'OBMALLOC_ALIGN=8', 'OBMALLOC_DECAY_MS=-1', 'OBMALLOC_FORK=seal', 'OBMALLOC_GUARD=100',
-        'OBMALLOC_LIMIT=auto', 'OBMALLOC_LIMIT_HARD=2G', 'OBMALLOC_LIVE=1',
-        'OBMALLOC_STATS=/tmp/%p.json', 'OBMALLOC_THP=never', 'OBMALLOC_THREAD=0',
-        'OBMALLOC_VERBOSE=1']
+        'OBMALLOC_ALIGN=8', 'OBMALLOC_BACKGROUND_THREAD=0', 'OBMALLOC_DECAY_MS=-1',
+        'OBMALLOC_FORK_COW=freeze', 'OBMALLOC_GUARD_SAMPLE_RATE=100', 'OBMALLOC_HARD_LIMIT=2G',
+        'OBMALLOC_SOFT_LIMIT=auto', 'OBMALLOC_STATS=/tmp/%p.json', 'OBMALLOC_STATS_PAGE=1',
+        'OBMALLOC_THP=never', 'OBMALLOC_VERBOSE=1']
+
+
+@pytest.mark.parametrize('deprecated, variable', [
+    (['--live'], 'OBMALLOC_STATS_PAGE=1'),
+    (['--limit', '1G'], 'OBMALLOC_SOFT_LIMIT=1G'),
+    (['--limit-hard', '2G'], 'OBMALLOC_HARD_LIMIT=2G'),
+    (['--guard', '100'], 'OBMALLOC_GUARD_SAMPLE_RATE=100'),
+    (['--no-thread'], 'OBMALLOC_BACKGROUND_THREAD=0'),
+    (['-s', 'small_max=8K'], 'OBMALLOC_POOL_MAX=8K'),
+    (['-s', 'OBMALLOC_FORK=seal'], 'OBMALLOC_FORK_COW=seal'),
+    (['-s', 'tools=0'], 'OBMALLOC_TOOL_ANNOTATIONS=0')])
+def test_deprecated_names_set_the_present_variables(deprecated, variable):
+    done = command.run('run', *deprecated, '--', 'sh', '-c', 'env | grep ^OBMALLOC_')
+    assert done.out.split() == [variable]
+    assert done.err == ''
 
 
 def test_the_library_understands_what_options_set(tmp_path):
     """It warns of a value that it does not understand, in a Python where it is active."""
-    done = command.run('run', '-v', '--stats', f'{tmp_path}/out.json', '--limit', '4G',
-                       '--limit-hard', 'auto', '--decay', '50', '--packed=obj', '--guard', '0',
-                       '--no-thread', '-s', 'small_max=8K', '--', 'python3', '-c', 'pass')
+    done = command.run('run', '-v', '--stats', f'{tmp_path}/out.json', '--soft-limit',
+                       '4G', '--hard-limit', 'auto', '--decay', '50', '--packed=obj',
+                       '--guard-sample-rate', '0', '--no-background-thread', '-s', 'pool_max=8K',
+                       '--', 'python3', '-c', 'pass')
     assert 'packed obj' in done.err
     assert 'not understood' not in done.err
     assert os.listdir(tmp_path) == ['out.json']
@@ -256,8 +273,8 @@ def test_the_library_understands_what_options_set(tmp_path):
     ([], r'no command to run; .*obmalloc run -- python3'),
     (['-s', 'decay', 'echo'], r'decay is no setting; write NAME=VALUE'),
     (['-s', 'decay=1', 'echo'], r'decay is no setting.*DECAY_MS'),
-    (['--limit', '0', 'echo'], r'0 is no size; .*512M'),
-    (['--decay', '-2', 'echo'], r'-2 is no time; .*--decay')])
+    (['--soft-limit', '0', 'echo'], r'--soft-limit takes bytes .*, not 0; .*512M'),
+    (['--decay', '-2', 'echo'], r'--decay takes milliseconds, or -1, not -2; .*--decay')])
 def test_wrong_use(words, advice):
     """One line with the next step; and nothing is started."""
     done = command.run('run', *words, status=2)

@@ -148,6 +148,7 @@ fn examine(interpreter: PathBuf, options: &Options) -> Case {
         preload: given,
         answer: probe::Answer::default(),
         finding: Finding::not(
+            "not_in_preload",
             "LD_PRELOAD does not name the library",
             "start programs with `obmalloc run`, or put what `obmalloc path` prints into LD_PRELOAD",
         ),
@@ -175,7 +176,7 @@ fn examine(interpreter: PathBuf, options: &Options) -> Case {
     match found {
         // The interpreter may be linked with the library, or have it otherwise.
         _ if finding.verdict != Verdict::NotActive => case.finding = finding,
-        Err(failure) => case.finding = Finding::not(failure.what(), failure.next()),
+        Err(failure) => case.finding = Finding::not("no_library", failure.what(), failure.next()),
         Ok(()) if is_absent => {}
         Ok(()) => case.finding = finding,
     }

@@ -21,12 +21,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use format::options::GUARD_SAMPLE_RATE;
+use format::status::{Line, Verdict};
 use serde_json::Value;
+
+use crate::settings;
 
 const PROGRAM: &str = include_str!("probe.py");
 /// Blocks that the program asks for, less what a few of its own may hide.
 const BLOCKS: u64 = 19_000;
-/// The least number where some blocks are guarded (OBMALLOC_GUARD): they are counted nowhere, and
+/// The least number where some blocks are guarded (OBMALLOC_GUARD_SAMPLE_RATE): they are counted nowhere, and
 /// there is room for 16384.
 const UNGUARDED: u64 = 3_000;
 /// What it asks for where ctypes is missing.
@@ -73,13 +77,22 @@ impl Answer {
         self.statistics.as_ref()?["version"].as_str()
     }
 
-    /// What the library in that process said on stderr: `active` or `standing aside`, and
-    /// what follows its pid.
-    pub fn line(&self, verdict: &str) -> Option<&str> {
-        let start = format!("obmalloc: {verdict} in pid {}: ", self.fact("pid")?);
-        self.stderr
-            .lines()
-            .find_map(|line| line.strip_prefix(&start))
+    /// The status line of a library that serves that process, if it wrote one.
+    pub fn active(&self) -> Option<Line<'_>> {
+        self.status_lines()
+            .find(|line| line.verdict == Verdict::Active)
+    }
+
+    /// The status line of a library that does not serve that process, if it wrote one.
+    pub fn aside(&self) -> Option<Line<'_>> {
+        self.status_lines()
+            .find(|line| line.verdict != Verdict::Active)
+    }
+
+    fn status_lines(&self) -> impl Iterator<Item = Line<'_>> {
+        let pid: Option<u32> = self.fact("pid").and_then(|pid| pid.parse().ok());
+        let lines = self.stderr.lines().filter_map(Line::read);
+        lines.filter(move |line| Some(line.pid) == pid)
     }
 }
 
@@ -97,9 +110,9 @@ pub fn ask(
     // without ctypes.
     let is_own = fs::DirBuilder::new().mode(0o700).create(&folder).is_ok();
     let folder = is_own.then_some(folder);
-    let is_guarded = environment
-        .iter()
-        .any(|(name, rate)| name == "OBMALLOC_GUARD" && !rate.is_empty() && rate != "0");
+    let is_guarded = environment.iter().any(|(name, rate)| {
+        settings::is_name_of(&GUARD_SAMPLE_RATE, name) && !rate.is_empty() && rate != "0"
+    });
     let mut command = Command::new(interpreter);
     let private = Private::make();
     let (fd, inode) = private
@@ -319,7 +332,7 @@ impl Answer {
         if let (Some(before), Some(during), Some(after)) = (before, during, after) {
             let [first, second, third] = [&before, &during, &after].map(blocks_live);
             let (least, others) = if self.is_guarded {
-                (UNGUARDED, " (OBMALLOC_GUARD has the others)")
+                (UNGUARDED, " (OBMALLOC_GUARD_SAMPLE_RATE has the others)")
             } else {
                 (BLOCKS, "")
             };
@@ -406,9 +419,9 @@ mod tests {
                 .into(),
             ..Answer::default()
         };
-        assert_eq!(answer.line("active"), None);
+        assert_eq!(answer.active(), None);
         answer.facts.insert("pid".into(), "8".into());
-        assert_eq!(answer.line("active"), None);
-        assert_eq!(answer.line("standing aside"), Some("no"));
+        assert_eq!(answer.active(), None);
+        assert_eq!(answer.aside().map(|line| line.text), Some("no"));
     }
 }

@@ -2,12 +2,15 @@
 
 use std::path::Path;
 
+use format::options::{NOT_UNDERSTOOD, POOL_MAX};
+use format::status;
 use serde_json::{Value, json};
 
 use super::verdict::Verdict;
 use super::{Case, Way};
 use crate::elf::{self, Kind};
 use crate::library;
+use crate::settings;
 
 /// The version of the JSON's form.
 const SCHEMA: u32 = 1;
@@ -82,6 +85,7 @@ pub fn json(case: &Case) -> String {
         "schema": SCHEMA,
         "verdict": verdict,
         "active": finding.verdict == Verdict::Active,
+        "code": finding.code,
         "reason": finding.reason,
         "advice": finding.advice,
         "interpreter": {
@@ -167,26 +171,22 @@ fn notes(case: &Case) -> Vec<String> {
     if is_active && std::env::var_os("PYTHONMALLOC").is_some_and(|value| !value.is_empty()) {
         notes.push("PYTHONMALLOC is set, and this interpreter ignores it".into());
     }
-    let has_hooks = answer
-        .line("active")
-        .is_some_and(|line| line.contains("debug hooks"));
+    let has_hooks = answer.active().is_some_and(|line| line.is_under_hooks());
     if is_active && has_hooks {
         notes.push("debug hooks are over the library, and check each block".into());
     } else if is_active && serves_medium_blocks() {
         notes.push(
             "blocks of 513 bytes to 8 KiB come from pools once the heap is large: if C code \
-             frees one by free(), OBMALLOC_SMALL_MAX=512 leaves them to malloc"
+             frees one by free(), OBMALLOC_POOL_MAX=512 leaves them to malloc"
                 .into(),
         );
     }
     for line in answer.stderr.lines() {
         if let Some(what) = line
-            .strip_prefix("obmalloc: ")
-            .filter(|line| line.ends_with("ignored"))
+            .strip_prefix(status::PREFIX)
+            .filter(|line| line.ends_with(NOT_UNDERSTOOD))
         {
-            notes.push(format!(
-                "{what} (obmalloc run --help has a list of settings)"
-            ));
+            notes.push(format!("{what} (obmalloc settings has a list)"));
         }
     }
     notes
@@ -194,7 +194,8 @@ fn notes(case: &Case) -> Vec<String> {
 
 /// Whether blocks that CPython would take from malloc may come from pools.
 fn serves_medium_blocks() -> bool {
-    std::env::var_os("OBMALLOC_SMALL_MAX").is_none_or(|value| value != "512")
+    let environment = settings::own_environment();
+    settings::value(&POOL_MAX, &environment).number() != 512
 }
 
 fn file_named(case: &Case, wanted: impl Fn(&str) -> bool) -> Option<&Path> {
@@ -227,9 +228,7 @@ fn others(case: &Case) -> Vec<String> {
 
 /// The domains, from the line of the library that is active.
 fn domains(case: &Case) -> Option<&str> {
-    let line = case.answer.line("active")?;
-    let rest = line.split_once(", domains ")?.1;
-    rest.split(',').next()
+    case.answer.active()?.domains()
 }
 
 fn page_size() -> i64 {

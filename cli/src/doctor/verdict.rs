@@ -3,13 +3,14 @@
 
 use std::path::Path;
 
+use format::options::HARD_LIMIT;
+use format::status::{self, Line, Reason};
+
 use super::probe::{self, Answer, FATAL};
 use crate::elf::{self, Kind};
 use crate::library;
 use crate::program::{self, Obstacle};
-
-/// The setting that an interpreter may need more of to start.
-const HARD: &str = "OBMALLOC_LIMIT_HARD";
+use crate::settings;
 
 /// What can be said.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,6 +27,8 @@ pub enum Verdict {
 pub struct Finding {
     /// What can be said.
     pub verdict: Verdict,
+    /// The reason's code, for programs: of the library's own reasons that of `format::status`.
+    pub code: &'static str,
     /// Why; for an active library the proof.
     pub reason: String,
     /// What to change.
@@ -34,9 +37,14 @@ pub struct Finding {
 
 impl Finding {
     /// A library that is not active.
-    pub fn not(reason: impl Into<String>, advice: impl Into<String>) -> Finding {
+    pub fn not(
+        code: &'static str,
+        reason: impl Into<String>,
+        advice: impl Into<String>,
+    ) -> Finding {
         Finding {
             verdict: Verdict::NotActive,
+            code,
             reason: reason.into(),
             advice: Some(advice.into()),
         }
@@ -56,7 +64,19 @@ pub fn from_file(path: &Path) -> Option<Finding> {
             "use an interpreter for the library's machine, or a library for the interpreter's"
         }
     };
-    Some(Finding::not(reason, advice))
+    let code = match why {
+        Obstacle::Static => "static",
+        Obstacle::Musl => "musl",
+        Obstacle::Machine(_) => "other_machine",
+    };
+    Some(Finding::not(code, reason, advice))
+}
+
+/// The variable that limits an interpreter's memory, if one does: it may need more to start.
+fn hard_limit() -> Option<String> {
+    let mut names = std::env::vars_os().map(|(name, _)| name);
+    let name = names.find(|name| settings::is_name_of(&HARD_LIMIT, name))?;
+    Some(name.display().to_string())
 }
 
 /// What the interpreter and the library in it have said.
@@ -64,6 +84,7 @@ pub fn from_answer(path: &Path, answer: &Answer) -> Finding {
     if let Some(counted) = &answer.counted {
         return Finding {
             verdict: Verdict::Active,
+            code: "active",
             reason: counted.clone(),
             advice: None,
         };
@@ -74,10 +95,11 @@ pub fn from_answer(path: &Path, answer: &Answer) -> Finding {
         if let Some(fatal) = fatal {
             return Finding {
                 verdict: Verdict::Unknown,
+                code: "does_not_start",
                 reason: format!("the interpreter does not start: {fatal}"),
                 advice: Some(
-                    if fatal.contains("emory") && std::env::var_os(HARD).is_some() {
-                        format!("raise {HARD}, or unset it")
+                    if let Some(hard) = fatal.contains("emory").then(hard_limit).flatten() {
+                        format!("raise {hard}, or unset it")
                     } else {
                         let path = path.display();
                         format!("make it start without the library first: {path} -c pass")
@@ -88,6 +110,7 @@ pub fn from_answer(path: &Path, answer: &Answer) -> Finding {
         if answer.fact("pid").is_none() {
             return Finding {
                 verdict: Verdict::Unknown,
+                code: "not_python",
                 reason: format!("{} does not answer as a Python does: {silence}", path.display()),
                 advice: Some(
                     "name a Python interpreter; in a program that is none, the library does nothing"
@@ -97,6 +120,7 @@ pub fn from_answer(path: &Path, answer: &Answer) -> Finding {
         }
         return Finding {
             verdict: Verdict::Unknown,
+            code: "no_answer",
             reason: silence.clone(),
             advice: Some(format!(
                 "see whether it runs without the library: {} -c pass",
@@ -107,8 +131,8 @@ pub fn from_answer(path: &Path, answer: &Answer) -> Finding {
     if let Some(finding) = refused {
         return finding;
     }
-    if let Some(line) = answer.line("standing aside") {
-        return Finding::not(line, advice_for(line));
+    if let Some(line) = answer.aside() {
+        return aside(line);
     }
     let is_mapped = answer
         .files
@@ -122,17 +146,20 @@ pub fn from_answer(path: &Path, answer: &Answer) -> Finding {
         .filter(|name| *name != "cpython")
     {
         return Finding::not(
+            "other_python",
             format!("{name} is another Python than CPython and has an allocator of its own"),
             "use CPython",
         );
     }
-    if answer.line("active").is_some() {
+    if answer.active().is_some() {
         return Finding::not(
+            "not_counted",
             "the library says that it is active, but has not counted what the interpreter allocated",
             "look for what has replaced the allocator since: a module that calls PyMem_SetAllocator",
         );
     }
     Finding::not(
+        "no_host_found",
         "the library is loaded, but has found no CPython to serve",
         "use CPython 2.7 or 3.6 to 3.14",
     )
@@ -153,10 +180,12 @@ fn loader_refused(stderr: &str) -> Option<Finding> {
     };
     Some(match other {
         Some(other) => Finding::not(
+            "wrong_library",
             format!("the loader has not taken {path}: it {other}"),
             "build or install the library for this machine",
         ),
         None => Finding::not(
+            "loader_refused",
             format!("the loader has not taken {path}: {why}"),
             "correct the path in LD_PRELOAD, or leave it to `obmalloc run`",
         ),
@@ -170,6 +199,7 @@ fn not_loaded(path: &Path, answer: &Answer) -> Finding {
     if answer.is("secure") || by_file.is_some() {
         let by = by_file.unwrap_or("setuid, setgid or capabilities");
         return Finding::not(
+            "secure",
             format!(
                 "it has more rights than its user ({by}), and the loader ignores the preload then"
             ),
@@ -181,6 +211,7 @@ fn not_loaded(path: &Path, answer: &Answer) -> Finding {
     }
     if matches!(elf::look(path), Ok(Kind::Script(_))) {
         return Finding::not(
+            "script",
             format!(
                 "the script {} starts the interpreter without LD_PRELOAD",
                 path.display()
@@ -192,52 +223,54 @@ fn not_loaded(path: &Path, answer: &Answer) -> Finding {
         );
     }
     Finding::not(
+        "not_loaded",
         "the library is not in the process, and nothing says why",
         "run it with LD_DEBUG=libs to see what the loader does",
     )
 }
 
-/// What to change, for the library's own reasons (`src/cpython/attach.rs`).
-fn advice_for(line: &str) -> &'static str {
-    let table = [
-        ("PYTHONMALLOC=", "unset PYTHONMALLOC"),
-        (
-            "-X dev",
-            "leave -X dev out; OBMALLOC_DEBUG=1 has debug hooks over the library",
-        ),
-        (
-            "PYTHONDEVMODE",
-            "unset PYTHONDEVMODE; OBMALLOC_DEBUG=1 has debug hooks over the library",
-        ),
-        ("not one of those served", "use CPython 2.7 or 3.6 to 3.14"),
-        (
-            "free-threaded",
-            "use the build with a GIL of the same version",
-        ),
-        ("another allocator is installed", "leave the other one out"),
-        (
-            "no tables",
-            "use a CPython that was not built --without-pymalloc",
-        ),
-        (
-            "go by name",
-            "use a 2.7 with a shared libpython, or link it with the archive: make relink",
-        ),
-        (
-            "not there from the start",
-            "preload the library: obmalloc run",
-        ),
-        (
-            "linked into",
-            "nothing: the library is in this interpreter already, without the preload",
-        ),
-        ("tracemalloc", "stop tracemalloc first"),
-    ];
-    let row = table.iter().find(|(part, _)| line.contains(part));
-    row.map_or(
+/// A library that is in the process and does not serve it.
+fn aside(line: Line<'_>) -> Finding {
+    let reason = match line.verdict {
+        status::Verdict::Aside(reason) => reason,
+        status::Verdict::Active => None,
+    };
+    let code = reason.map_or("other", Reason::code);
+    let advice = reason.map_or(
         "see the table in the README: what it replaces, and what not",
-        |row| row.1,
-    )
+        advice_for,
+    );
+    Finding::not(code, line.text, advice)
+}
+
+/// What to change, for each of the library's own reasons.
+fn advice_for(reason: Reason) -> &'static str {
+    match reason {
+        Reason::PythonMalloc => "unset PYTHONMALLOC",
+        Reason::DevOption => "leave -X dev out; OBMALLOC_DEBUG=1 has debug hooks over the library",
+        Reason::DevVariable => {
+            "unset PYTHONDEVMODE; OBMALLOC_DEBUG=1 has debug hooks over the library"
+        }
+        Reason::NoHost | Reason::Unsupported => "use CPython 2.7 or 3.6 to 3.14",
+        Reason::FreeThreaded => "use the build with a GIL of the same version",
+        Reason::OtherAllocator => "leave the other one out",
+        Reason::NoTables => "use a CPython that was not built --without-pymalloc",
+        Reason::NotInterposable => {
+            "use a 2.7 with a shared libpython, or link it with the archive: make relink"
+        }
+        Reason::LoadedLate | Reason::TooLate => "preload the library: obmalloc run",
+        Reason::LinkedIn => {
+            "nothing: the library is in this interpreter already, without the preload"
+        }
+        Reason::Tracing => "stop tracemalloc first",
+        Reason::NoGil => "call obmalloc_install() with the GIL: ctypes.PyDLL, not CDLL",
+        Reason::DebugHooks => "unset OBMALLOC_DEBUG",
+        Reason::ServesAnother => "use one CPython in a process",
+        Reason::Replaced => {
+            "look for what has replaced the allocator since: a module that calls \
+             PyMem_SetAllocator"
+        }
+    }
 }
 
 #[cfg(test)]
@@ -254,28 +287,13 @@ mod tests {
     }
 
     #[test]
-    fn each_reason_of_the_library_has_its_advice() {
-        let source = include_str!("../../../src/cpython/attach.rs");
-        let reasons = source.matches("Reason::").count();
-        assert!(reasons > 10);
-        for line in [
-            "PYTHONMALLOC=debug chooses the allocator",
-            "-X dev chooses the allocator",
-            "PYTHONDEVMODE chooses the allocator",
-            "is not one of those served",
-            "is free-threaded, its collector",
-            "another allocator is installed already",
-            "this CPython has no tables to install in",
-            "this CPython's own calls cannot be proved to go by name",
-            "not there from the start",
-            "the library is linked into this CPython",
-            "tracemalloc is tracing",
-        ] {
-            assert!(
-                source.contains(line.split('=').next().unwrap()),
-                "{line} is said no more"
-            );
-            assert!(!advice_for(line).starts_with("see the table"), "{line}");
-        }
+    fn a_reason_that_is_not_known_has_no_advice_of_its_own() {
+        let read = |line| aside(Line::read(line).unwrap());
+        let finding = read("obmalloc: standing aside in pid 3: -X dev chooses the allocator");
+        assert_eq!(finding.code, "dev_option");
+        assert!(finding.advice.unwrap().starts_with("leave -X dev out"));
+        let finding = read("obmalloc: standing aside in pid 3: a reason of 2031");
+        assert_eq!(finding.code, "other");
+        assert_eq!(finding.reason, "a reason of 2031");
     }
 }

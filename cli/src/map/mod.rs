@@ -31,7 +31,7 @@ const EXAMPLES: &str = "Examples:
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Options {
-    /// A file with a snapshot, or a process that runs with OBMALLOC_LIVE=1; several files
+    /// A file with a snapshot, or a process that runs with OBMALLOC_STATS_PAGE=1; several files
     /// are shown one after the other
     #[arg(required = true, value_name = "PID|FILE")]
     of: Vec<String>,

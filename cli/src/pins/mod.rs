@@ -25,7 +25,7 @@ const SCHEMA: u32 = 1;
 #[derive(Args)]
 #[command(after_help = "Example: obmalloc pins heap.map --below 10%")]
 pub struct Options {
-    /// A file with a snapshot, or a process that runs with OBMALLOC_LIVE=1
+    /// A file with a snapshot, or a process that runs with OBMALLOC_STATS_PAGE=1
     #[arg(value_name = "PID|FILE")]
     of: String,
     /// Pages that are less full than this count as nearly empty, in percent

@@ -17,7 +17,7 @@ use prometheus::Families;
 
 /// Show where a process's memory is: the library's by what it is for, and the rest
 ///
-/// Of a process that runs with OBMALLOC_LIVE=1 (`obmalloc run --live`), of a snapshot, or of
+/// Of a process that runs with OBMALLOC_STATS_PAGE=1 (`obmalloc run --stats-page`), of a snapshot, or of
 /// the JSON that OBMALLOC_STATS=FILE has a process write at its end. The process is not
 /// stopped. docs/metrics.md has each number, its unit, and what adds up to what.
 #[derive(Args)]

@@ -21,7 +21,7 @@ use watch::Watch;
 
 /// Watch where a process's memory is, live: its parts, size classes, rates
 ///
-/// Of a process that runs with OBMALLOC_LIVE=1 (`obmalloc run --live`). Each look costs it
+/// Of a process that runs with OBMALLOC_STATS_PAGE=1 (`obmalloc run --stats-page`). Each look costs it
 /// some 40 microseconds in a thread of its own; it is not stopped.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
@@ -50,7 +50,7 @@ Examples:
 pub fn main(options: &Options) -> Result<ExitCode, Failure> {
     let Some(pid) = source::pid(&options.of) else {
         let what = format!("{} is not the number of a process", options.of);
-        let next = "give the PID of one that runs with OBMALLOC_LIVE=1";
+        let next = "give the PID of one that runs with OBMALLOC_STATS_PAGE=1";
         return Err(Failure::new(what, next).status(USAGE));
     };
     let interval = Duration::from_secs_f64(options.interval);
