@@ -195,10 +195,10 @@ def missing():
 
 
 def sample(pythons):
-    """The interpreters that differ most: the two oldest, the newest, and static ones."""
+    """The interpreters that differ most: the oldest, the newest, and static ones."""
     shared = [python for python in pythons if python.shared]
     return [python for python in pythons
-            if not python.shared or python in shared[:2] + shared[-1:]]
+            if not python.shared or python in shared[:1] + shared[-1:]]
 
 
 def relink(python, stock=False, archive=None):
