@@ -126,7 +126,7 @@ def test_newer_debian(system, library, found):
 def test_newer_preload(system, found):
     """All checks of every way into a process, with 3.14. Its memory cost is only reported:
     other libraries and other pages are mapped there."""
-    run = 'cd /obmalloc && python3.14 -m pytest tests/preload --all-pythons --pythons 3.14 -q '
+    run = 'cd /obmalloc && python3.14 -m pytest tests/preload -n 2 --all-pythons --pythons 3.14 -q '
     done = inside(['sh', '-c', run + '--ignore tests/preload/test_cost.py'], 2400)
     assert done.status == 0, done.report
     cost = inside(['sh', '-c', run + 'tests/preload/test_cost.py'])

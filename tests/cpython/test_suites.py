@@ -7,7 +7,9 @@ decides.
 
 The sides are the interpreter without and with the library in LD_PRELOAD, or two interpreters
 that relink/relink.py links: one with CPython's own obmalloc.o, one with libobmalloc.a in its
-place. `--modules all` takes every module that the version's regrtest would run.
+place. `--modules all` takes every module that the version's regrtest would run:
+
+    tests/run -n 2 --all-pythons --record tests/cpython -k relinked --modules all
 """
 import functools
 import re

@@ -101,7 +101,7 @@ def soak(request, library, evidence):
         judge(kind, settings, lines, leaves)
         evidence('soak: threads, forks, execs, sub-interpreters and refused requests at once',
                  'Threads and forks', amount, version, 'no block changed or lost; no growth',
-                 f'make soak SECONDS={request.config.getoption("--seconds", 20):g} SEED={seed}')
+                 f'make soak MINUTES={request.config.getoption("--seconds", 20) / 60:g} SEED={seed}')
     return soak
 
 
