@@ -1,7 +1,7 @@
 """Other users of the allocator's interfaces: tracemalloc, faulthandler, Python's statistics,
 sub-interpreters, threads, and limits on memory."""
-import re
 import os
+import re
 
 import pytest
 
