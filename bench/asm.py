@@ -16,7 +16,8 @@ import sys
 
 import hosts
 
-NAMES = ("cpython::install::PLAIN::malloc", "cpython::install::PACKED::malloc", "cpython::install::free")
+NAMES = ("cpython::install::PLAIN::malloc", "cpython::install::PACKED::malloc",
+         "cpython::install::free")
 HASH = re.compile(r"::h[0-9a-f]{16}$")
 HEADING = re.compile(r"^([0-9a-f]+) <(.*)>:$")
 LINE = re.compile(r"^\s+([0-9a-f]+):\s+(.*?)\s*$")

@@ -29,7 +29,7 @@ class Side:
 STOCK = Side("stock", preloaded=False)
 OBMALLOC = Side("obmalloc")
 PACKED = Side("packed", settings={"OBMALLOC_ALIGN": "8"})
-NO_THREAD = Side("no thread", settings={"OBMALLOC_THREAD": "0"})
+NO_THREAD = Side("no thread", settings={"OBMALLOC_BACKGROUND_THREAD": "0"})
 MALLOC = Side("malloc", preloaded=False, settings={"PYTHONMALLOC": "malloc"})
 MIMALLOC = Side("mimalloc", preloaded=False, settings={"PYTHONMALLOC": "mimalloc"},
                 since=(3, 13))

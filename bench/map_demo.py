@@ -78,7 +78,8 @@ def picture(page, png, width, height):
     if browser is None:
         sys.exit("no chromium here: the page is " + str(page))
     subprocess.run([browser, "--headless", "--no-sandbox", "--disable-gpu",
-                    "--hide-scrollbars", "--force-device-scale-factor=2", f"--window-size={width},{height}",
+                    "--hide-scrollbars", "--force-device-scale-factor=2",
+                    f"--window-size={width},{height}",
                     "--virtual-time-budget=4000", f"--screenshot={png}",
                     page.as_uri() + "#all"], check=True, stderr=subprocess.DEVNULL)
 

@@ -25,7 +25,8 @@ PATTERNS = (("survivors 1 %", "3 million objects, all but a random 1 % dropped")
             ("alternating", "large and small tasks in turn"))
 # Okabe and Ito's colours, and line styles for readers who do not see colours.
 STYLES = {"stock": ("#000000", "-"), "obmalloc": ("#D55E00", "-"), "no thread": ("#0072B2", "--")}
-LABELS = {"stock": "stock", "obmalloc": "obmalloc", "no thread": "obmalloc, OBMALLOC_THREAD=0"}
+LABELS = {"stock": "stock", "obmalloc": "obmalloc",
+          "no thread": "obmalloc, OBMALLOC_BACKGROUND_THREAD=0"}
 POINTS = 250        # of a line
 
 

@@ -1,9 +1,9 @@
 """The benchmark `stats_page_cost`: what `obmalloc top` costs the program that it watches.
 
 A program with a heap of about 100 MiB builds and drops objects and measures its own processor
-time (`work`). It runs with OBMALLOC_LIVE=1, in turn unwatched and with `obmalloc top --interval
-0.05`, which reads the page twenty times as often as by default. And exactly: the processor time
-that the kernel counts for the thread that answers, by the number of its answers.
+time (`work`). It runs with OBMALLOC_STATS_PAGE=1, in turn unwatched and with `obmalloc top
+--interval 0.05`, which reads the page twenty times as often as by default. And exactly: the
+processor time that the kernel counts for the thread that answers, by the number of its answers.
 """
 
 import os
@@ -41,7 +41,7 @@ def answering(pid):
 
 def run(python, turns, watched):
     """(seconds of the work, nanoseconds of the answers, number of answers)."""
-    environment = dict(hosts.clean_environment(), LD_PRELOAD=hosts.LIBRARY, OBMALLOC_LIVE="1")
+    environment = dict(hosts.clean_environment(), LD_PRELOAD=hosts.LIBRARY, OBMALLOC_STATS_PAGE="1")
     with subprocess.Popen([python, "-c", PROGRAM % turns], env=environment, text=True,
                           stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
         assert program.stdout.readline() == "ready\n"

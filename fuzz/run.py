@@ -47,7 +47,7 @@ def fuzzer(options, folder):
     while (left := end - time.monotonic()) > 0:
         out += run([CARGO, "+nightly", "fuzz", "run", *FUZZER, corpus, "--", *limits,
                      "-max_total_time=%d" % (left + 1)], HERE,
-                    OBMALLOC_THREAD="0")
+                    OBMALLOC_BACKGROUND_THREAD="0")
     for path in glob.glob(os.path.join(HERE, "fuzz-*.log")):
         os.remove(path)
     inputs = sum(map(int, re.findall(r"stat::number_of_executed_units:\s*(\d+)", out)))
