@@ -52,7 +52,7 @@
 //! | `domains/` | RAW, MEM and OBJ with the library's own tables, debug hooks, allocator names |
 //! | `cpython/` | the host interpreter: which one, and how it is served |
 //! | `capi/` | the exported names, nothing else; the only public module |
-//! | `model` | what the model, the fuzzers and tests use; in no release |
+//! | `tests/` | tests of several folders, loom's models, and the facade for the model and the fuzzers (`tests::model`); in no release |
 //!
 //! # A block's journey
 //!
@@ -162,10 +162,4 @@ mod cpython;
 pub mod capi;
 
 #[cfg(any(test, feature = "model"))]
-pub mod model;
-
-#[cfg(not(panic = "unwind"))]
-mod abort;
-
-#[cfg(test)]
-mod tests;
+pub mod tests;

@@ -4,7 +4,7 @@ use core::ffi::c_char;
 use std::time::{Duration, Instant};
 
 use obmalloc::capi::{extension, introspection};
-use obmalloc::model;
+use obmalloc::tests::model;
 
 /// The result of `_Py_GetAllocatedBlocks`.
 pub fn blocks() -> isize {

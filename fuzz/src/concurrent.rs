@@ -234,7 +234,7 @@ impl Thread<'_> {
             0 => {
                 extension::obmalloc_trim(self.random.below(1 << 20));
             }
-            1 => obmalloc::model::check(),
+            1 => obmalloc::tests::model::check(),
             2 => {
                 account::json();
             }
@@ -254,7 +254,7 @@ impl Thread<'_> {
         }
         // SAFETY: no preconditions; the alarm ends a child that hangs.
         unsafe { libc::alarm(300) };
-        obmalloc::model::check();
+        obmalloc::tests::model::check();
         self.blocks.iter().for_each(Block::verify);
         for _ in 0..300 {
             self.malloc();
@@ -264,7 +264,7 @@ impl Thread<'_> {
         while let Some(block) = self.pick() {
             self.free_block(block);
         }
-        obmalloc::model::check();
+        obmalloc::tests::model::check();
         // SAFETY: the process ends.
         unsafe { libc::_exit(0) };
     }

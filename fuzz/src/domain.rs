@@ -89,5 +89,5 @@ impl Domain {
 /// The size of the pool's blocks at `p`; `None` if it is in no pool.
 #[inline]
 pub fn pool_block(p: *mut u8) -> Option<usize> {
-    obmalloc::model::size_of_class_at(p.addr())
+    obmalloc::tests::model::size_of_class_at(p.addr())
 }

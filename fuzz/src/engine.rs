@@ -393,8 +393,8 @@ impl<S: Source> Engine<S> {
 
     /// Asserts everything.
     pub fn check(&self) {
-        obmalloc::model::check();
-        let at_hand = obmalloc::model::cached_blocks();
+        obmalloc::tests::model::check();
+        let at_hand = obmalloc::tests::model::cached_blocks();
         for block in &self.blocks {
             let address = block.p.addr();
             assert!(
@@ -447,7 +447,7 @@ impl<S: Source> Engine<S> {
             self.free_block(block);
         }
         self.check_count();
-        obmalloc::model::check();
+        obmalloc::tests::model::check();
         account::check(self.settings.helper);
         if self.is_child() {
             return;

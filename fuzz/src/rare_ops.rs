@@ -205,7 +205,7 @@ impl<S: Source> Engine<S> {
             Rare::Pass => {
                 let milliseconds = u64::from(self.source.draw(2)) % 2000;
                 history::did(Did::Pass, milliseconds as usize, 0, 0);
-                obmalloc::model::pass_time(milliseconds);
+                obmalloc::tests::model::pass_time(milliseconds);
             }
             Rare::Foreign => self.foreign(),
             Rare::Astray => self.astray(),
@@ -219,7 +219,7 @@ impl<S: Source> Engine<S> {
             }
             Rare::Arenas => {
                 if self.settings.small_arenas {
-                    obmalloc::model::set_era(9, 0);
+                    obmalloc::tests::model::set_era(9, 0);
                 }
                 if refusals::change_arenas() {
                     let programs = refusals::arenas_are_programs();
@@ -234,7 +234,7 @@ impl<S: Source> Engine<S> {
             }
             Rare::Verify => {
                 self.verify_all();
-                obmalloc::model::check();
+                obmalloc::tests::model::check();
                 self.check();
             }
         }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use obmalloc::capi::tables;
 use obmalloc::capi::tables::{PyMemAllocatorEx, PyObjectArenaAllocator};
-use obmalloc::model::faults::{ADVISE, Fault, MAP, UNMAP};
+use obmalloc::tests::model::faults::{ADVISE, Fault, MAP, UNMAP};
 
 /// Refusals of layer 0, and of a program's arena allocator.
 pub static RAW: Fault = Fault::none();
@@ -173,7 +173,7 @@ pub fn change_arenas() -> bool {
         if !GIVEN.lock().unwrap().is_empty() {
             return false;
         }
-        table = obmalloc::model::standard_arenas();
+        table = obmalloc::tests::model::standard_arenas();
     }
     // SAFETY: a valid table; no other thread is in the library.
     unsafe { tables::PyObject_SetArenaAllocator(&raw mut table) };

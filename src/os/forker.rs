@@ -12,6 +12,7 @@
 //! to be scheduled many times. A wrong guess damages nothing, because the child finds in each lock
 //! that the state was not whole; but the child could not allocate.
 
+#[cfg(not(all(test, loom)))]
 use core::ffi::CStr;
 #[cfg(not(all(test, loom)))]
 use core::fmt::Write as _;

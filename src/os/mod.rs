@@ -1,6 +1,9 @@
 //! The kernel and the C library: mappings, locks, threads, the thread word, the dynamic loader,
 //! files, the process and its cgroup, lines of text. Nothing here is about allocators.
 
+#[cfg(not(panic = "unwind"))]
+mod abort;
+
 #[cfg(feature = "model")]
 pub mod faults;
 

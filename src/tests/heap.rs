@@ -33,7 +33,7 @@ fn a_pool_goes_from_empty_to_used_to_full_and_back() {
     let class = SizeClass::of(48).unwrap();
     let blocks = class.info().blocks as usize;
     let state = || {
-        crate::model::check_heap(heap);
+        crate::tests::model::check_heap(heap);
         let counts = heap.class_counts(class);
         (counts.pools, counts.full, heap.arena_counts().free_pools)
     };
@@ -73,7 +73,7 @@ fn the_fullest_pool_is_asked_first() {
     heap.give(class, &all[..blocks / 2]);
     heap.give(class, &all[2 * blocks..2 * blocks + blocks / 2]);
     heap.give(class, &[all[blocks]]);
-    crate::model::check_heap(heap);
+    crate::tests::model::check_heap(heap);
     assert_eq!(take(heap, class, 1), [all[blocks]]);
 }
 
@@ -105,7 +105,7 @@ fn empty_pools_serve_another_class() {
     let second = take(heap, large, 4);
     assert_eq!(second[0].addr(), base);
     assert_eq!(second.len() * large.size(), POOL_SIZE);
-    crate::model::check_heap(heap);
+    crate::tests::model::check_heap(heap);
     heap.give(large, &second);
 }
 
@@ -118,7 +118,7 @@ fn empty_arenas_go_back_to_the_kernel() {
     let all = take(heap, class, arenas * POOLS_PER_ARENA * 2);
     assert_eq!(heap.arena_counts().mapped, arenas);
     heap.give(class, &all);
-    crate::model::check_heap(heap);
+    crate::tests::model::check_heap(heap);
     let counts = heap.arena_counts();
     assert!(counts.mapped < arenas && counts.mapped == counts.empty);
     assert_eq!(counts.mapped + counts.unmapped_total, arenas);
@@ -132,14 +132,14 @@ fn every_class_mixes_in_the_same_arenas() {
         let n = class.info().blocks as usize + 1;
         all.push((class, take(heap, class, n)));
     }
-    crate::model::check_heap(heap);
+    crate::tests::model::check_heap(heap);
     for (class, blocks) in all.iter().rev() {
         for block in blocks {
             assert_eq!(MAP.find(block.addr()).class(), Some(*class));
         }
         heap.give(*class, blocks);
     }
-    crate::model::check_heap(heap);
+    crate::tests::model::check_heap(heap);
     let counts = heap.arena_counts();
     assert_eq!(counts.free_pools, counts.mapped * POOLS_PER_ARENA);
 }
@@ -163,9 +163,9 @@ fn lanes_share_no_pool_and_blocks_go_back_to_their_own() {
         .flat_map(<[_; 2]>::from)
         .collect();
     heap.give(class, &mixed[2..]);
-    crate::model::check_heap(heap);
+    crate::tests::model::check_heap(heap);
     assert_eq!(heap.class_counts(class).taken, 2);
     heap.give(class, &mixed[..2]);
-    crate::model::check_heap(heap);
+    crate::tests::model::check_heap(heap);
     assert_eq!(heap.class_counts(class).pools, 0);
 }

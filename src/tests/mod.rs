@@ -1,36 +1,22 @@
-//! Shared parts of the tests, and tests of the sources as a whole or of several folders at once. The
-//! tests of one file are at its end.
+//! Tests of the sources as a whole or of several folders at once, and the parts that tests share. The
+//! tests of one file are at its end. `model` is the facade for tests outside of the library.
 
-use core::ptr::NonNull;
+pub mod model;
 
-pub(crate) use std::{boxed::Box, format, vec, vec::Vec};
+#[cfg(test)]
+mod shared;
 
-use crate::arena::Arena;
-use crate::arena::chunk::Chunk;
-use crate::arena::page_map::MAP;
-use crate::os::memory;
+#[cfg(test)]
+pub(crate) use shared::*;
 
+#[cfg(test)]
 mod heap;
 
-#[cfg(loom)]
+#[cfg(all(test, loom))]
 mod loom;
 
+#[cfg(test)]
 mod object;
 
+#[cfg(test)]
 mod order;
-
-/// A record that is in charge of nothing, and in no heap.
-pub(crate) fn lone_record() -> &'static Arena {
-    let size = size_of::<Arena>().next_multiple_of(memory::page_size());
-    let record: NonNull<Arena> = memory::map(size).unwrap().cast();
-    // SAFETY: mapped zero for it.
-    unsafe { Arena::init_record(record) }
-}
-
-/// An arena that is mapped and in the address map, and in no heap.
-pub(crate) fn lone_arena() -> &'static Arena {
-    let arena = lone_record();
-    arena.init(Chunk::take().unwrap());
-    assert!(MAP.add_arena(arena));
-    arena
-}

@@ -140,7 +140,7 @@ proptest! {
     #[test]
     fn random_programs_keep_their_contents(acts in acts()) {
         perform(&acts);
-        crate::model::check_heap(&crate::heap::HEAP);
+        crate::tests::model::check_heap(&crate::heap::HEAP);
     }
 }
 
@@ -159,7 +159,7 @@ fn blocks_may_be_freed_by_another_thread() {
         drop(send);
         scope.spawn(move || receive.into_iter().for_each(Owned::free));
     });
-    crate::model::check_heap(&crate::heap::HEAP);
+    crate::tests::model::check_heap(&crate::heap::HEAP);
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn threads_come_and_go() {
             }
         });
     }
-    crate::model::check_heap(&crate::heap::HEAP);
+    crate::tests::model::check_heap(&crate::heap::HEAP);
 }
 
 #[test]
