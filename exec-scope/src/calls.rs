@@ -1,8 +1,8 @@
-//! The functions that stand before the C library's: each starts a program by the next
-//! definition of its own name, with the environment that the program is to have.
+//! The interposed functions: each starts a program by the next definition of its name, with the
+//! environment for that program.
 //!
-//! `execl`, `system`, `popen` and others call the C library's own `execve`, not by name:
-//! they go on with the environment that is clean, and nothing they start is served.
+//! `execl`, `system`, `popen` and others call the C library's own `execve`, not by name: they pass the
+//! clean environment, and the programs that they start are not served.
 
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::mem;
@@ -24,9 +24,8 @@ type Spawn = unsafe extern "C" fn(
     Vector,
 ) -> c_int;
 
-/// The next definition of a name: the C library's, or that of another library that
-/// stands before it. Looked up when this library is loaded: a child of `fork` must not
-/// wait for the loader's lock.
+/// The next definition of a name: the C library's, or that of another library in between. It is looked
+/// up when this library is loaded, because a child of `fork` must not wait for the loader's lock.
 struct Next {
     name: &'static CStr,
     address: AtomicPtr<c_void>,
@@ -40,10 +39,10 @@ impl Next {
         }
     }
 
-    /// As a function of the type `F`.
+    /// The function, with the type `F`.
     ///
     /// # Safety
-    /// `F` is its type.
+    /// The function has the type `F`.
     unsafe fn get<F: Copy>(&self) -> Option<F> {
         const { assert!(size_of::<F>() == size_of::<*mut c_void>()) };
         let mut address = self.address.load(Relaxed);
@@ -52,7 +51,7 @@ impl Next {
             address = unsafe { libc::dlsym(libc::RTLD_NEXT, self.name.as_ptr()) };
             self.address.store(address, Relaxed);
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: the function has the type `F`, by the contract above.
         (!address.is_null()).then(|| unsafe { mem::transmute_copy(&address) })
     }
 }
@@ -63,10 +62,10 @@ static FEXECVE: Next = Next::new(c"fexecve");
 static SPAWN: Next = Next::new(c"posix_spawn");
 static SPAWNP: Next = Next::new(c"posix_spawnp");
 
-/// Looks all of them up.
+/// Looks all functions up.
 pub(crate) fn find_next() {
     for next in [&EXECVE, &EXECVPE, &FEXECVE, &SPAWN, &SPAWNP] {
-        // SAFETY: a type that any address has.
+        // SAFETY: a type for any address.
         unsafe { next.get::<*mut c_void>() };
     }
 }
@@ -77,16 +76,16 @@ fn not_there() -> c_int {
     -1
 }
 
-/// Calls `start` with the environment that is right for the program.
+/// Calls `start` with the environment for the program.
 ///
 /// # Safety
-/// As for `environment::entries`.
+/// The contract of `environment::entries` for the environment.
 unsafe fn with_environment(
     vector: Vector,
     is_python: impl FnOnce(&mut Scratch) -> bool,
     start: impl FnOnce(Vector) -> c_int,
 ) -> c_int {
-    // SAFETY: the caller's promise, here and below.
+    // SAFETY: NULL or a vector of C strings, by the contract above.
     if !unsafe { environment::is_marked(vector) } {
         return start(vector);
     }
@@ -97,8 +96,7 @@ unsafe fn with_environment(
     if let Some(scratch) = taken.as_mut().map(scratch::Taken::scratch)
         && is_python(scratch)
     {
-        // SAFETY: the vector is the caller's and the memory this call's; both stay until the
-        // program is started.
+        // SAFETY: the caller's vector and this call's memory live until the program is started.
         envp = unsafe { scratch.restored(vector) };
     }
     // SAFETY: this thread's errno.
@@ -109,14 +107,14 @@ unsafe fn with_environment(
 /// `execve`
 ///
 /// # Safety
-/// The C library's.
+/// The contract of the C library's function.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn execve(path: *const c_char, argv: Vector, envp: Vector) -> c_int {
-    // SAFETY: its type.
+    // SAFETY: the C library's function has this type.
     let Some(real) = (unsafe { EXECVE.get::<Exec>() }) else {
         return not_there();
     };
-    // SAFETY: the caller's, passed on.
+    // SAFETY: the caller's arguments, by the contract above.
     unsafe {
         with_environment(
             envp,
@@ -129,24 +127,24 @@ pub(crate) unsafe extern "C" fn execve(path: *const c_char, argv: Vector, envp: 
 /// `execv`
 ///
 /// # Safety
-/// The C library's.
+/// The contract of the C library's function.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn execv(path: *const c_char, argv: Vector) -> c_int {
-    // SAFETY: the caller's, passed on.
+    // SAFETY: the caller's arguments, by the contract above.
     unsafe { execve(path, argv, environment::own()) }
 }
 
 /// `execvpe`
 ///
 /// # Safety
-/// The C library's.
+/// The contract of the C library's function.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn execvpe(file: *const c_char, argv: Vector, envp: Vector) -> c_int {
-    // SAFETY: its type.
+    // SAFETY: the C library's function has this type.
     let Some(real) = (unsafe { EXECVPE.get::<Exec>() }) else {
         return not_there();
     };
-    // SAFETY: the caller's, passed on.
+    // SAFETY: the caller's arguments, by the contract above.
     unsafe {
         with_environment(
             envp,
@@ -159,24 +157,24 @@ pub(crate) unsafe extern "C" fn execvpe(file: *const c_char, argv: Vector, envp:
 /// `execvp`
 ///
 /// # Safety
-/// The C library's.
+/// The contract of the C library's function.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn execvp(file: *const c_char, argv: Vector) -> c_int {
-    // SAFETY: the caller's, passed on.
+    // SAFETY: the caller's arguments, by the contract above.
     unsafe { execvpe(file, argv, environment::own()) }
 }
 
 /// `fexecve`
 ///
 /// # Safety
-/// The C library's.
+/// The contract of the C library's function.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn fexecve(fd: c_int, argv: Vector, envp: Vector) -> c_int {
-    // SAFETY: its type.
+    // SAFETY: the C library's function has this type.
     let Some(real) = (unsafe { FEXECVE.get::<Fexec>() }) else {
         return not_there();
     };
-    // SAFETY: the caller's, passed on.
+    // SAFETY: the caller's arguments, by the contract above.
     unsafe {
         with_environment(
             envp,
@@ -189,7 +187,7 @@ pub(crate) unsafe extern "C" fn fexecve(fd: c_int, argv: Vector, envp: Vector) -
 /// `posix_spawn`
 ///
 /// # Safety
-/// The C library's.
+/// The contract of the C library's function.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn posix_spawn(
     pid: *mut libc::pid_t,
@@ -199,11 +197,11 @@ pub(crate) unsafe extern "C" fn posix_spawn(
     argv: Vector,
     envp: Vector,
 ) -> c_int {
-    // SAFETY: its type.
+    // SAFETY: the C library's function has this type.
     let Some(real) = (unsafe { SPAWN.get::<Spawn>() }) else {
         return libc::ENOSYS;
     };
-    // SAFETY: the caller's, passed on.
+    // SAFETY: the caller's arguments, by the contract above.
     unsafe {
         with_environment(
             envp,
@@ -216,7 +214,7 @@ pub(crate) unsafe extern "C" fn posix_spawn(
 /// `posix_spawnp`
 ///
 /// # Safety
-/// The C library's.
+/// The contract of the C library's function.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn posix_spawnp(
     pid: *mut libc::pid_t,
@@ -226,11 +224,11 @@ pub(crate) unsafe extern "C" fn posix_spawnp(
     argv: Vector,
     envp: Vector,
 ) -> c_int {
-    // SAFETY: its type.
+    // SAFETY: the C library's function has this type.
     let Some(real) = (unsafe { SPAWNP.get::<Spawn>() }) else {
         return libc::ENOSYS;
     };
-    // SAFETY: the caller's, passed on.
+    // SAFETY: the caller's arguments, by the contract above.
     unsafe {
         with_environment(
             envp,

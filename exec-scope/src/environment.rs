@@ -1,5 +1,5 @@
-//! Environments: this process's own, cleaned at start; and those of programs that are
-//! started, with the preload put back.
+//! Environments: this process's own, cleaned at start, and those of started programs, with the preload
+//! restored.
 
 use core::ffi::{CStr, c_char};
 use core::ptr;
@@ -10,7 +10,7 @@ use crate::scratch::{ENTRIES, Scratch, TEXT};
 pub(crate) type Vector = *const *const c_char;
 
 const PRELOAD: &[u8] = b"LD_PRELOAD=";
-/// What is to be put back.
+/// The preload to restore.
 const PYTHONS: &[u8] = b"LIBOBMALLOC_PYTHONS=";
 
 unsafe extern "C" {
@@ -19,26 +19,26 @@ unsafe extern "C" {
 
 /// This process's environment.
 pub(crate) fn own() -> Vector {
-    // SAFETY: the C library's own variable, read.
+    // SAFETY: reads the C library's variable.
     unsafe { environ }.cast_const().cast()
 }
 
 /// The entries of an environment.
 ///
 /// # Safety
-/// NULL, or a vector of C strings that ends with NULL and outlives the answer.
+/// `environment` is NULL, or a vector of C strings that ends with NULL and outlives the result.
 pub(crate) unsafe fn entries<'a>(vector: Vector) -> impl Iterator<Item = &'a CStr> {
     let mut at = vector;
     core::iter::from_fn(move || {
         if at.is_null() {
             return None;
         }
-        // SAFETY: a vector, and not past its end.
+        // SAFETY: within the vector, at most at its NULL.
         let entry = unsafe { *at };
         if entry.is_null() {
             return None;
         }
-        // SAFETY: not past the NULL that ends it; and each entry is a C string.
+        // SAFETY: before the NULL of the vector; each entry is a C string.
         unsafe {
             at = at.add(1);
             Some(CStr::from_ptr(entry))
@@ -49,9 +49,9 @@ pub(crate) unsafe fn entries<'a>(vector: Vector) -> impl Iterator<Item = &'a CSt
 /// The value of a variable, named with its `=`.
 ///
 /// # Safety
-/// As for `entries`.
+/// The contract of `entries`.
 pub(crate) unsafe fn value<'a>(vector: Vector, name: &[u8]) -> Option<&'a [u8]> {
-    // SAFETY: the caller's promise.
+    // SAFETY: the contract of `entries`, by the contract above.
     unsafe { entries(vector) }.find_map(|entry| entry.to_bytes().strip_prefix(name))
 }
 
@@ -84,16 +84,16 @@ fn is_sanitizer(word: &[u8]) -> bool {
     NAMES.iter().any(|start| name.starts_with(start))
 }
 
-/// Takes our words out of LD_PRELOAD in this process's environment. The entry is written
-/// over where it lies: it only becomes shorter.
+/// Removes this library's words from LD_PRELOAD in this process's environment. The entry is overwritten
+/// in place: it only becomes shorter.
 pub(crate) fn clean_own() {
     // SAFETY: the loader's environment, before the program has any thread.
     let Some(ours) = (unsafe { value(own(), PYTHONS) }) else {
         return;
     };
-    // SAFETY: as above.
+    // SAFETY: the loader's environment, before the program has any thread.
     let count = unsafe { entries(own()) }.count();
-    // SAFETY: as above; so many entries, and NULL.
+    // SAFETY: the loader's vector has this many entries and NULL.
     let vector = unsafe { core::slice::from_raw_parts_mut(environ, count + 1) };
     let is_preload = |entry: &*mut c_char| {
         // SAFETY: an entry that is not NULL is a C string.
@@ -105,7 +105,7 @@ pub(crate) fn clean_own() {
     let Some(place) = vector.iter().position(is_preload) else {
         return;
     };
-    // SAFETY: a C string that the process may write to; its end is where NUL is.
+    // SAFETY: a writable C string, which ends at its NUL.
     let text = unsafe {
         let len = CStr::from_ptr(vector[place]).count_bytes();
         core::slice::from_raw_parts_mut(vector[place].cast::<u8>(), len + 1)
@@ -135,17 +135,17 @@ pub(crate) fn clean_own() {
 }
 
 impl Scratch {
-    /// The environment that a program linked with a CPython gets: with the preload put back.
-    /// One that is larger than there is room for stays as it is, and its program is not served.
+    /// The environment of a program that is linked with a CPython: with the preload restored. One that
+    /// exceeds the room is unchanged, and its program is not served.
     ///
     /// # Safety
-    /// As for `entries`. The answer is good while both live.
+    /// The contract of `entries`. The result is valid while `self` and the vector live.
     pub(crate) unsafe fn restored(&mut self, vector: Vector) -> Vector {
-        // SAFETY: the caller's promise, here and below.
+        // SAFETY: the contract of `entries`, by the contract above.
         let Some(ours) = (unsafe { value(vector, PYTHONS) }) else {
             return vector;
         };
-        // SAFETY: as above.
+        // SAFETY: the contract of `entries`, by the contract above.
         let theirs = unsafe { value(vector, PRELOAD) }.unwrap_or_default();
         let theirs = || words(theirs).filter(|word| !is_ours(word, ours));
         let first = theirs().filter(|word| is_sanitizer(word));
@@ -163,7 +163,7 @@ impl Scratch {
         }
         self.text[len] = 0;
         let mut count = 0;
-        // SAFETY: as above.
+        // SAFETY: the contract of `entries`, by the contract above.
         for entry in unsafe { entries(vector) } {
             if entry.to_bytes().starts_with(PRELOAD) {
                 continue;
@@ -183,8 +183,8 @@ impl Scratch {
 /// Whether the program that gets this environment may be served.
 ///
 /// # Safety
-/// As for `entries`.
+/// The contract of `entries`.
 pub(crate) unsafe fn is_marked(vector: Vector) -> bool {
-    // SAFETY: the caller's promise.
+    // SAFETY: the contract of `entries`, by the contract above.
     unsafe { value(vector, PYTHONS) }.is_some()
 }

@@ -1,5 +1,5 @@
-//! Whether a file is a program that is linked with a CPython: the table of its dynamic
-//! names says so. A script is what its `#!` names.
+//! Whether a file is a program that is linked with a CPython, by its dynamic string table. For a script
+//! its interpreter (`#!`) decides.
 
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::ptr;
@@ -7,11 +7,11 @@ use core::ptr;
 use crate::environment;
 use crate::scratch::{CHUNK, Scratch};
 
-/// Scripts that name scripts.
+/// Maximum scripts that name scripts.
 const DEPTH: u32 = 4;
 
-/// Names that only such a program has: of a library that it needs, or of a function of
-/// CPython's that it has or calls. `\0` stands before each in the table.
+/// Names that only these programs have: a library that they need, or a function of CPython that they
+/// define or call. Each follows a `\0` in the table.
 const NAMES: [&[u8]; 4] = [
     b"\0libpython",
     b"\0Py_BytesMain\0",
@@ -19,12 +19,12 @@ const NAMES: [&[u8]; 4] = [
     b"\0Py_Initialize",
 ];
 
-/// Whether the file at this path is one.
+/// Whether the file at this path is linked with a CPython.
 pub(crate) fn is_python(path: &CStr, scratch: &mut Scratch) -> bool {
     is_python_at(path, DEPTH, scratch)
 }
 
-/// Whether a name that is looked up in PATH is one.
+/// Whether the program that a name finds in PATH is linked with a CPython.
 pub(crate) fn is_python_named(name: &CStr, scratch: &mut Scratch) -> bool {
     is_named(name.to_bytes(), DEPTH, scratch)
 }
@@ -43,12 +43,12 @@ fn is_python_if_open(fd: c_int, depth: u32, scratch: &mut Scratch) -> bool {
         return false;
     }
     let answer = is_python_open(fd, depth, scratch);
-    // SAFETY: it was opened for this.
+    // SAFETY: a descriptor opened above.
     unsafe { libc::close(fd) };
     answer
 }
 
-/// Whether the file that is open here is one.
+/// Whether an open file is linked with a CPython.
 pub(crate) fn is_python_file(fd: c_int, scratch: &mut Scratch) -> bool {
     is_python_open(fd, DEPTH, scratch)
 }
@@ -79,7 +79,7 @@ fn is_python_script(line: &[u8], depth: u32, scratch: &mut Scratch) -> bool {
     if !is_env {
         return is_named(interpreter, depth, scratch);
     }
-    // env hands the environment on. Its options and variables come first.
+    // env passes the environment on. Its options and variables come first.
     let program = words.find(|word| !word.starts_with(b"-") && !word.contains(&b'='));
     program.is_some_and(|program| is_named(program, depth, scratch))
 }
@@ -197,11 +197,11 @@ fn read(fd: c_int, bytes: &mut [u8], at: u64) -> usize {
     usize::try_from(n).unwrap_or(0)
 }
 
-/// A C string of a caller's, or none.
+/// The caller's C string, if it is not NULL.
 ///
 /// # Safety
-/// NULL or a C string that outlives the answer.
+/// `text` is NULL or a C string that outlives the result.
 pub(crate) unsafe fn text<'a>(pointer: *const c_char) -> Option<&'a CStr> {
-    // SAFETY: the caller's promise.
+    // SAFETY: a C string that outlives the result, by the contract above.
     (!ptr::eq(pointer, ptr::null())).then(|| unsafe { CStr::from_ptr(pointer) })
 }

@@ -1,9 +1,8 @@
 //! Keeps the preload of libobmalloc.so among Pythons (`obmalloc run --pythons-only`).
 //!
-//! What a program starts inherits LD_PRELOAD. This library, preloaded beside the
-//! allocator, takes both of them out of the environment when it is loaded, so that
-//! nothing inherits them; and it stands before `execve` and the like, and puts them back
-//! into the environment of a program that is linked with a CPython.
+//! Child processes inherit LD_PRELOAD. This library, preloaded beside the allocator, removes both from
+//! the environment when it is loaded, so that no child inherits them. It interposes `execve` and its
+//! variants, and restores them in the environment of a program that is linked with a CPython.
 //!
 //! ```text
 //!   obmalloc run:  LD_PRELOAD=libobmalloc.so:libobmalloc_pythons.so:theirs
@@ -12,14 +11,14 @@
 //!        v
 //!   python, at start:  LD_PRELOAD=theirs
 //!        |
-//!        +-- execve(python)   both put back before "theirs"
-//!        +-- execve(chrome)   as it is
-//!        +-- system(), popen(), execl(): the C library's own way, as it is
+//!        +-- execve(python)   both restored before "theirs"
+//!        +-- execve(chrome)   unchanged
+//!        +-- system(), popen(), execl(): the C library's own call, unchanged
 //! ```
 //!
-//! An environment without LIBOBMALLOC_PYTHONS is one that its program has made itself,
-//! and stays as it is. Nothing here allocates or locks: a child of `fork` or `vfork` calls
-//! it. It uses little of the stack, which may be a small one (`scratch`).
+//! An environment without LIBOBMALLOC_PYTHONS was made by the program itself and is not changed. No
+//! function allocates or locks, because a child of `fork` or `vfork` may call it, and none needs much
+//! of the stack, which may be small (`scratch`).
 #![no_std]
 
 mod calls;

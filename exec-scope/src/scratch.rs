@@ -1,17 +1,17 @@
-//! Memory to work in, beside the stack: threads that start programs may have small ones.
+//! Scratch memory, in place of the stack: threads that start programs may have small stacks.
 //!
-//! Memory is mapped once for a slot and used again. A call that returns gives its slot back.
-//! A child of `vfork` does not return: it shares its parent's memory, and `execve` ends all
-//! that it was. So it has the kernel give the slot back (`set_tid_address`): as soon as the
-//! child leaves the shared memory, by `execve` or by its end, a zero is written there.
+//! The memory of a slot is mapped once and used again. A call that returns releases its slot. A child
+//! of `vfork` does not return: it shares its parent's memory until `execve`. So the kernel releases its
+//! slot (`set_tid_address`): when the child leaves the shared memory, by `execve` or by its end, the
+//! kernel writes a zero there.
 //!
 //! ```text
 //!   0 --take--> pid --drop--> 0                   the call has returned
-//!                |----kernel-> 0                  a child of vfork has become a program
-//!                +----take---> another's pid      should neither have happened: it has ended
+//!                |----kernel-> 0                  a child of vfork has called execve
+//!                +----take---> another's pid      the process has ended without either
 //! ```
 //!
-//! Where no slot is to be had, the program is started as its caller wants it, unserved.
+//! Without a free slot the program is started with the caller's environment, unserved.
 
 use core::ffi::{c_char, c_int};
 use core::ptr;
@@ -20,17 +20,17 @@ use core::sync::atomic::{
     Ordering::{AcqRel, Acquire, Release},
 };
 
-/// Entries of the largest environment that is restored, and NULL.
+/// Maximum entries of an environment that is restored, with NULL.
 pub(crate) const ENTRIES: usize = 2048;
-/// Bytes of the longest LD_PRELOAD that is restored.
+/// Maximum bytes of an LD_PRELOAD that is restored.
 pub(crate) const TEXT: usize = 4096;
-/// Bytes of the longest path that is opened.
+/// Maximum bytes of a path that is opened.
 pub(crate) const PATH: usize = 4096;
-/// Bytes that are read at a time.
+/// Bytes of one read.
 pub(crate) const CHUNK: usize = 4096;
 const SLOTS: usize = 64;
 
-/// What one call works in.
+/// The scratch memory of one call.
 #[repr(C)]
 pub(crate) struct Scratch {
     /// An environment.
@@ -44,7 +44,7 @@ pub(crate) struct Scratch {
 }
 
 struct Slot {
-    /// The process that has it, 0: none.
+    /// The process that has it; 0: none.
     owner: AtomicU32,
     memory: AtomicPtr<Scratch>,
 }
@@ -56,7 +56,7 @@ static TABLE: [Slot; SLOTS] = [const {
     }
 }; SLOTS];
 
-/// The process whose memory this is, as far as known: a child of `vfork` is another.
+/// The process whose memory this is; a child of `vfork` is another process.
 static PROCESS: AtomicU32 = AtomicU32::new(0);
 
 unsafe extern "C" fn note_process() {
@@ -65,14 +65,14 @@ unsafe extern "C" fn note_process() {
 
 /// Notes the process, and each forked one. The library's constructor calls it.
 pub(crate) fn begin() {
-    // SAFETY: a function that is there as long as the process.
+    // SAFETY: a function that lives as long as the process.
     unsafe {
         note_process();
         libc::pthread_atfork(None, None, Some(note_process));
     }
 }
 
-/// A slot that is taken: given back when it is dropped.
+/// A taken slot, released when it is dropped.
 pub(crate) struct Taken {
     slot: &'static Slot,
     by_kernel: bool,
@@ -98,28 +98,28 @@ pub(crate) fn take() -> Option<Taken> {
     Some(Taken { slot, by_kernel })
 }
 
-/// Has the kernel write a zero there when this process leaves its parent's memory. (What
-/// stood there before, for a child of `vfork`, is nothing.)
+/// Makes the kernel write a zero there when this process leaves its parent's memory. (A child of
+/// `vfork` has no such address before.)
 fn give_back_by_kernel(place: *mut u32) {
-    // SAFETY: NULL, or a word that is there as long as the process.
+    // SAFETY: NULL, or a word that lives as long as the process.
     unsafe { libc::syscall(libc::SYS_set_tid_address, place) };
 }
 
 fn process() -> u32 {
-    // By number: old C libraries keep the answer, and a child of vfork has its parent's then.
-    // SAFETY: getpid has no conditions.
+    // By number: old C libraries cache the result, and a child of vfork would get its parent's.
+    // SAFETY: getpid has no preconditions.
     unsafe { libc::syscall(libc::SYS_getpid) as u32 }
 }
 
 fn has_ended(process: u32) -> bool {
-    // SAFETY: signal 0 only asks.
+    // SAFETY: signal 0 is not sent.
     let error = unsafe { libc::kill(process.cast_signed(), 0) };
     // SAFETY: this thread's errno.
     error != 0 && unsafe { *libc::__errno_location() } == libc::ESRCH
 }
 
 impl Slot {
-    /// Whether the slot, which is this call's, has its memory by now; else it is free again.
+    /// Whether this call's slot has memory; else the slot is released.
     fn has_memory(&self) -> bool {
         if !self.memory.load(Acquire).is_null() {
             return true;
@@ -150,8 +150,8 @@ impl Slot {
 impl Taken {
     /// Its memory.
     pub(crate) fn scratch(&mut self) -> &mut Scratch {
-        // SAFETY: `has_memory` was true: a mapping of that size, of zeros or what an earlier
-        // call wrote, which any bytes are good for; nobody else has the slot.
+        // SAFETY: `has_memory` was true: a mapping of that size, with zeros or the bytes of an earlier
+        // call, which are all valid; only this call has the slot.
         unsafe { &mut *self.slot.memory.load(Acquire) }
     }
 }
