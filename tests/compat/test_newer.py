@@ -77,27 +77,29 @@ def bootstrap():
 
 @pytest.fixture(scope='module')
 def system(library):
-    """The newer system with the library and the checks under /obmalloc; the library's path
+    """The newer system with the library and the checks in a folder of this worker: its path
     there."""
     if os.geteuid() != 0:
         pytest.skip('only root can make another system')
     need('unshare')
     FOLDER.mkdir(parents=True, exist_ok=True)
-    with build.locked(SUITE):       # one worker at a time
+    with build.locked(SUITE):
         bootstrap()
-        work = SYSTEM / 'obmalloc'
-        shutil.rmtree(work, ignore_errors=True)
-        (work / 'target/release').mkdir(parents=True)
-        shutil.copy(library, work / 'target/release/libobmalloc.so')
-        for name in 'tests', 'c_tests', 'include':
-            shutil.copytree(build.ROOT / name, work / name,
-                            ignore=shutil.ignore_patterns('__pycache__'))
-        shutil.copy(build.ROOT / 'pytest.ini', work)
-        yield '/obmalloc/target/release/libobmalloc.so'
+    name = 'obmalloc-' + os.environ.get('PYTEST_XDIST_WORKER', 'main')
+    work = SYSTEM / name
+    shutil.rmtree(work, ignore_errors=True)
+    (work / 'target/release').mkdir(parents=True)
+    shutil.copy(library, work / RELEASE)
+    for part in 'tests', 'c_tests', 'docs', 'include':
+        shutil.copytree(build.ROOT / part, work / part,
+                        ignore=shutil.ignore_patterns('__pycache__'))
+    shutil.copy(build.ROOT / 'pytest.ini', work)
+    return f'/{name}'
 
 
-WORK = ('import sys; sys.path.insert(0, "/obmalloc/%s"); import inside\n'
-        'print(sys.version.split()[0], inside.workload(3))' % INSIDE.relative_to(build.ROOT))
+RELEASE = 'target/release/libobmalloc.so'
+WORK = ('import sys; sys.path.insert(0, sys.argv[1]); import inside\n'
+        'print(sys.version.split()[0], inside.workload(3))')
 
 
 def test_newer_debian(system, library, found):
@@ -110,9 +112,9 @@ def test_newer_debian(system, library, found):
              + re.search(r'version ([\d.]+?)\.?\s', loader)[1]]
     for path in sorted(SYSTEM.glob('usr/bin/python3.??')):
         python = f'/usr/bin/{path.name}'
-        stock = inside([python, '-B', '-c', WORK])
-        done = inside(['env', 'LD_PRELOAD=' + system, python, '-B', '-c', WORK],
-                      OBMALLOC_VERBOSE='1')
+        work = [python, '-B', '-c', WORK, f'{system}/{INSIDE.relative_to(build.ROOT)}']
+        stock = inside(work)
+        done = inside(['env', f'LD_PRELOAD={system}/{RELEASE}', *work], OBMALLOC_VERBOSE='1')
         assert stock.status == done.status == 0 and done.out == stock.out, done.report
         version = stock.out.split()[0]
         served = [int(part) for part in version.split('.')[:2]] <= [3, 14]
@@ -126,7 +128,7 @@ def test_newer_debian(system, library, found):
 def test_newer_preload(system, found):
     """All checks of every way into a process, with 3.14. Its memory cost is only reported:
     other libraries and other pages are mapped there."""
-    run = 'cd /obmalloc && python3.14 -m pytest tests/preload -n 2 --all-pythons --pythons 3.14 -q '
+    run = f'cd {system} && python3.14 -m pytest tests/preload -n 2 --all-pythons --pythons 3.14 -q '
     done = inside(['sh', '-c', run + '--ignore tests/preload/test_cost.py'], 2400)
     assert done.status == 0, done.report
     cost = inside(['sh', '-c', run + 'tests/preload/test_cost.py'])
@@ -150,14 +152,14 @@ OWN_ANSWERS = [(module, name, "CPython's own function answers") for module, name
 @pytest.mark.parametrize('module', SLICE)
 def test_newer_tests(system, module, record_property, found):
     """A part of 3.14's own tests, outcome by outcome."""
-    script = f'/obmalloc/{(outcomes.INSIDE / "run_module.py").relative_to(build.ROOT)}'
+    script = f'{system}/{(outcomes.INSIDE / "run_module.py").relative_to(build.ROOT)}'
     sides = []
-    for side, preload in ('stock', []), ('ours', ['LD_PRELOAD=' + system]):
-        name = f'obmalloc/{module}-{side}'
-        inside(['timeout', '300', 'env', *preload, 'python3.14', '-B', script, module, f'/{name}'],
+    for preload in [], [f'LD_PRELOAD={system}/{RELEASE}']:
+        name = f'{system}/{module}-{len(preload)}'
+        inside(['timeout', '300', 'env', *preload, 'python3.14', '-B', script, module, name],
                HOME='/tmp')
         sides.append(outcomes.Run())
-        outcomes.read_outcomes(sides[-1], SYSTEM / name)
+        outcomes.read_outcomes(sides[-1], Path(f'{SYSTEM}{name}'))
     stock, ours = ([run] for run in sides)
     assert ours[0].outcomes, 'no test ran'
     judged = verdict.judge(module, stock, ours, OWN_ANSWERS)
