@@ -125,7 +125,7 @@ def cases(program, way, binary, reason=None):
 
 
 def header(label, include):
-    """Python.h is not ours to warn about, so it is a system header."""
+    """Compiles it. Python.h is included as a system header, without warnings about it."""
     ours, theirs = '#include "obmalloc.h"\n', "#include <Python.h>\n"
     orders = [theirs + ours, ours + theirs] if include else [ours, ours + ours]
     for language, (compiler, suffix, standard) in HEADERS.items():

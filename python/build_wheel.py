@@ -29,7 +29,7 @@ import third_party  # noqa: E402
 
 LIBRARIES = ('libobmalloc.so', 'libobmalloc_pythons.so')
 COMMAND = 'obmalloc'
-# What a manylinux system has for certain, of what such files may need.
+# The libraries that every manylinux system has.
 ALLOWED = {'libc.so.6', 'libm.so.6', 'libdl.so.2', 'librt.so.1', 'libpthread.so.0', 'libutil.so.1',
            'libgcc_s.so.1', 'ld-linux-x86-64.so.2'}
 

@@ -1,8 +1,7 @@
 /* ways: so a pre host valgrind
  *
- * What goes where: what a pool cannot serve is asked of the table of RAW, what
- * is not of a pool is given to it; tables may be called by hand, be replaced
- * while blocks live, and lead into one another. */
+ * Calls between tables: requests that no pool serves, and blocks that are in no pool, go to the
+ * table of RAW; tables may be called directly, be replaced while blocks live, and call each other. */
 #include "hooks.h"
 
 enum { LARGE = MEDIUM_MAX + 1 }; /* always from RAW */

@@ -149,7 +149,7 @@ static void nested(const struct domain *d, size_t n, const char *what)
         hook_off(&inner[domain_of(each)]);
 }
 
-/* As CPython's own tests do it: no memory, after so many requests. */
+/* As in CPython's own tests: requests fail after a number of them. */
 static void no_memory(const struct domain *d)
 {
     for (long n = 0; n < 12; n++) {

@@ -1,8 +1,8 @@
 /* ways: so a pre host
  *
- * PyObject_GetArenaAllocator and PyObject_SetArenaAllocator: all small blocks
- * lie in what the allocator that was set has given, and that gets it back as
- * it gave it. Its memory may be anywhere and hold anything. */
+ * PyObject_GetArenaAllocator and PyObject_SetArenaAllocator: all small blocks are in arenas of the
+ * allocator that was set, which frees them with their address and size. Its memory may be at any
+ * address with any content. */
 #include "arenas.h"
 #include <sys/mman.h>
 
@@ -74,7 +74,7 @@ static void use_up_both(void)
         CHECK(obj.malloc(48) != NULL);
 }
 
-/* Full and empty again: most of the arenas come back each time. */
+/* Full and empty again: most of the arenas are freed each time. */
 static void cycles(const char *what)
 {
     use_up_both();

@@ -1,8 +1,7 @@
 /* ways: so a pre host
  *
- * Arena allocators that have no memory, and such as call back: a request that
- * finds no arena is asked of the domain RAW, as long as that is so; and what
- * an allocator of arenas does with blocks of its own is its own affair. */
+ * Arena allocators that fail, and those that call the library: a request without an arena goes to
+ * the domain RAW while the allocator fails; an arena allocator may allocate and free blocks itself. */
 #include "arenas.h"
 #include "hooks.h"
 

@@ -1,10 +1,9 @@
 /* ways: so a pre
  *
- * A program that writes beyond the end of a block, downwards or upwards, damages blocks and then
- * faults: nothing that the library keeps for itself lies in the memory that can be written from
- * there on. Where things lie differs from run to run, so many processes look, each a program started
- * anew; each asks a snapshot what is whose, then overwrites its arenas from one end to the other, and
- * goes on. */
+ * A program that writes beyond a block, downwards or upwards, corrupts blocks and then faults: no data
+ * of the library is in the memory that it can reach. Addresses differ from run to run, so many
+ * processes try, each a new program; each takes a snapshot to find its arenas, then overwrites them
+ * from one end to the other, and continues. */
 #include "live.h"
 
 enum { PROCESSES = 24, MOST = 30000, LINES = 4000 };

@@ -1,9 +1,8 @@
 /* ways: so a pre
  *
- * The structure seen through the statistics: which request goes to which
- * class; a pool's way from empty over used to full and back; arenas that
- * come and, when they are empty, go back to the system; and the limit above
- * which the C library serves.
+ * The structure by the statistics: the class of a request; a pool's states empty, used and full;
+ * arenas that are mapped, and unmapped when they are empty; and the limit above which the C library
+ * serves.
  *
  * The work is done in threads of its own: when a thread has ended, its
  * magazines are empty, so the numbers are exact. */

@@ -44,8 +44,7 @@ static void window(const struct domain *d, size_t step)
     FACT("%s: %u sizes in a moving window, %u bad", d->name, count, bad);
 }
 
-/* All blocks live at once, freed in an order of their own, and once more on
- * the memory that comes back. */
+/* All blocks live at once, freed in a random order, and once more on the same memory. */
 static void together(const struct domain *d)
 {
     static void *p[TOGETHER];

@@ -1,8 +1,8 @@
 /* ways: so a pre host valgrind
  *
- * The debug hooks: what stands around a block, what is written into it when
- * it is made, resized and freed, and what the table below them gets to see.
- * A hook of ours is that table; each part is a process of its own. */
+ * The debug hooks: the bytes around a block, the patterns that are written to it when it is allocated,
+ * resized and freed, and the calls of the table under them, which is a hook of the test. Each part is
+ * a process of its own. */
 #include "hooks.h"
 
 #if defined HOST_CPYTHON && PY_VERSION_HEX < 0x03080000

@@ -101,7 +101,7 @@ static void fork_and_go_on(void)
         obj.free(p[i]);
 }
 
-/* Who forks again and again hardly has a helper; pages go back all the same. */
+/* A program that forks again and again hardly has a helper; its pages are returned all the same. */
 static void a_fork_now_and_then(void)
 {
     join_crowd(&crowd, 30 * MIB, 100, 1000);
@@ -111,7 +111,7 @@ static void a_fork_now_and_then(void)
     CHECK(crowd_holds(&crowd));
 }
 
-/* What was freed goes back although nothing is called any more. */
+/* Freed memory is returned although the program makes no further call. */
 static void must_go_back(size_t peak)
 {
     CHECK(COMES(resident() + 24 * MIB < peak, PATIENCE));

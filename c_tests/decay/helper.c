@@ -1,8 +1,8 @@
 /* ways: so a pre
  *
- * Free pages go back by themselves after OBMALLOC_DECAY_MS: by a helper thread
- * that is there while there is something to do, or without one by the program's
- * own calls. Each part is a program of its own, as settings are read once. */
+ * Free pages are returned after OBMALLOC_DECAY_MS: by a helper thread that exists while there is work,
+ * or without one by the program's own calls. Each part is a program of its own, because settings are
+ * read once. */
 #include "arenas.h"
 #include "resident.h"
 #include <dlfcn.h>
@@ -203,7 +203,7 @@ static void beside_threads(void)
 
 /* ---- threads that end ----
  *
- * What they had at hand comes back when they end, and nobody may come later. */
+ * The blocks in their magazines are freed when they end, and there may be no later call. */
 
 enum { ENDING = 250, OF_EACH = 140 };
 static pthread_barrier_t filled, ending;
@@ -257,7 +257,7 @@ int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*
     return real(thread, attributes, body, argument);
 }
 
-/* Pages go back while the program works, be it with few blocks. */
+/* Pages are returned while the program works, even with few blocks. */
 static void by_ticks(void)
 {
     const size_t peak = come_and_go();
@@ -267,7 +267,7 @@ static void by_ticks(void)
     CHECK(crowd_holds(&crowd));
 }
 
-/* None is asked for again and again; but later there may be one. */
+/* A start that failed is not repeated at once; later one may succeed. */
 static void no_thread_to_be_had(void)
 {
     const double begin = seconds();

@@ -1,14 +1,14 @@
 /* ways: so a pre
  *
- * Values that are no block of anybody: tiny numbers, non-canonical addresses,
- * our own addresses with high bits set. They must never be taken as ours.
- * What is not ours goes to the C library, which may abort or fault on it.
+ * Values that are no block: tiny numbers, non-canonical addresses, the library's addresses with high
+ * bits set. They must never be taken for blocks of a pool. Foreign pointers go to the C library, which
+ * may abort or fault.
  *
  * Asserted, for free and realloc in all domains, each in a child process:
- *  - it ends by SIGABRT, or by a fault in the C library's code (not in ours:
- *    the question "ours?" must not touch the memory it asks about), or
- *  - it survives, and then all blocks are intact, none is handed out twice,
- *    and neither is the odd value. Surviving with damage is the failure. */
+ *  - it ends by SIGABRT, or by a fault in the C library's code (not in the library's: the lookup of an
+ *    address must not touch its memory), or
+ *  - it survives, and then all blocks are intact, none is allocated twice, and neither is the odd
+ *    value. To survive with corruption is the failure. */
 #include "harness.h"
 #include <dlfcn.h>
 #include <signal.h>

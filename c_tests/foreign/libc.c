@@ -78,8 +78,8 @@ static void raw_blocks(const struct domain *d)
     }
 }
 
-/* Stock takes blocks above 512 bytes from RAW, so they can go back there;
- * above 32 KiB they are the C library's with us too. */
+/* Stock allocates blocks above 512 bytes in RAW, so they can be freed there; above 32 KiB the library
+ * leaves them to the C library, too. */
 static void big_blocks(const struct domain *d)
 {
     for (size_t n = SMALL_MAX + 1; n < 70000; n += 997) {

@@ -283,8 +283,8 @@ static bool is_blocked(void)
     return n > 0 && strncmp(text, "202 ", 4) == 0; /* SYS_futex */
 }
 
-/* Has F fork, if it does not yet, and waits until it has, or sleeps on a lock of W's:
- * who has just been told to may not be there yet, so it is looked at again. */
+/* Makes F fork, if it does not yet, and waits until it has forked, or sleeps on a lock of W: F may not
+ * have reached the fork, so it is checked again. */
 static void fork_now(void)
 {
     struct pollfd ready = {answer[0], POLLIN, 0};

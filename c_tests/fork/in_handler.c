@@ -259,7 +259,7 @@ static void allocates(int number)
     errno = before;
 }
 
-/* Interrupted within nothing of ours, or within fork. */
+/* Interrupted outside of the library, or within fork. */
 static void *counts(void *argument)
 {
     while (!stop)

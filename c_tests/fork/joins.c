@@ -1,9 +1,8 @@
 /* ways: so a pre
  *
- * Fork handlers that wait for threads, as pools of threads have them: such a thread may need
- * a lock of ours before it ends. The handlers are registered before the library's own, before
- * its first use and after it. Those that are older than the library's run when it holds all
- * locks for the fork. */
+ * Fork handlers that wait for threads, as in thread pools: the thread may need a lock of the library
+ * before it ends. The handlers are registered before the library's own, before its first use and after
+ * it. Those that are older than the library's run while it holds all locks for the fork. */
 #include "harness.h"
 
 enum { WORKERS = 2, FORKS = 3 };

@@ -1,11 +1,11 @@
 /* ways: so a pre tsan
  *
- * Many forks, by two threads, while others allocate, free and trim all the time and
- * pages go back: by the helper thread, which every fork ends, by ticks, or at once.
- * Each child allocates in every class; some trim, some fork again. None may hang.
- * Each part is a program of its own, as settings are read once.
+ * Many forks by two threads while others allocate, free and trim all the time and pages are returned:
+ * by the helper thread, which every fork ends, by ticks, or at once. Each child allocates in every
+ * class; some trim, some fork again. None may hang. Each part is a program of its own, because
+ * settings are read once.
  *
- * FORK_STORM=20000 in the environment: so many forks in each part. */
+ * FORK_STORM=20000 in the environment: the number of forks in each part. */
 #include "resident.h"
 
 enum { FORKERS = 2, WORKERS = 2, USUAL = 100 };

@@ -89,8 +89,8 @@ static inline bool from_source(const void *p, size_t n)
     return false;
 }
 
-/* Takes what older arenas still have for this size, for good: until arenas
- * are asked for, and some more, since a thread may hold blocks in reserve. */
+/* Allocates all free blocks of this size in older arenas, for good: until a new arena is needed, and
+ * some more, because a thread may have blocks in its magazines. */
 static inline void use_up(size_t n)
 {
     unsigned asked = source.asked;

@@ -1,5 +1,5 @@
-/* What is in memory, as the kernel and the library say; who is in the process;
- * and crowds: many blocks of many sizes, of which some stay. */
+/* Resident memory by the kernel and by the library; the threads of the process; and crowds: many
+ * blocks of many sizes, some of them kept. */
 #ifndef RESIDENT_H
 #define RESIDENT_H
 

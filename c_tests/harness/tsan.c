@@ -1,5 +1,5 @@
-/* Newer compilers' instrumented code calls these by names of their own, which the
- * runtime of an older gcc does not have: there the plain names are looked at. */
+/* Instrumented code of newer compilers calls names that the runtime of an older gcc does not have: they
+ * call the plain functions, which that runtime checks. */
 #include <string.h>
 
 void *__tsan_memcpy(void *to, const void *from, size_t n)

@@ -1,10 +1,9 @@
 /* ways: so a pre
  *
- * A block freed twice, or an address within a block freed: the library
- * promises one line on stderr that begins with `obmalloc: `, and abort, at
- * the latest when the blocks go back to their pools: from the thread's magazine
- * by the class's depot. So each child here makes the mistake and then frees some
- * thousand good blocks of that class. */
+ * A double free, or a free of an address within a block: the library promises one line on stderr that
+ * begins with `obmalloc: `, and abort, at the latest when the blocks reach their pools from the thread's
+ * magazine through the class's depot. So each child makes the error and then frees some thousand valid
+ * blocks of that class. */
 #include "harness.h"
 
 enum { BLOCKS = 5000 };
@@ -39,7 +38,7 @@ static void at_once(const struct mistake *m)
             obj.free(blocks[i]);
 }
 
-/* One free now, the second when the first has long gone back to its pool. */
+/* One free now, the second when the block reached its pool long ago. */
 static void long_after(const struct mistake *m)
 {
     at_once(m);

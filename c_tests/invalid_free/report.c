@@ -78,7 +78,7 @@ static void long_after(void *unused)
     all_is_well(0);
 }
 
-/* The same from a thread that ends: its magazines go back then. */
+/* From a thread that ends, when its magazines are flushed. */
 static void *free_five_twice(void *unused)
 {
     for (size_t i = BLOCKS / 2; i < BLOCKS / 2 + 5; i++) {

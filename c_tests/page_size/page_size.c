@@ -1,8 +1,8 @@
 /* ways: so a pre
  *
- * OS pages of 4, 16 and 64 KiB, simulated (page_size.h): whole ones go back, all
- * that no block lies on and no other; what is live stays as it is; and the
- * statistics know what is in memory. On pages of 64 KiB, these are whole pools. */
+ * OS pages of 4, 16 and 64 KiB, simulated (page_size.h): exactly the whole pages without a live block
+ * are returned, live blocks are unchanged, and the statistics have the resident memory. With 64 KiB
+ * these pages are whole pools. */
 #include "page_size.h"
 #include "resident.h"
 

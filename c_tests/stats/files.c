@@ -227,7 +227,7 @@ static void small_file(void)
     setrlimit(RLIMIT_FSIZE, &small);
 }
 
-/* Nothing is written to `path`, one line says so, and nothing new lies in the folder. */
+/* `path` is not written, one line states the reason, and the folder has no new file. */
 static void refused(const char *path, void (*limit)(void))
 {
     char setting[PATH_MAX + 20];
@@ -263,7 +263,7 @@ static void files(void)
     refused(in_folder("new"), small_file);
     refused(in_folder("old"), small_file); /* which stays as it is */
     CHECK(pread(full, path, 7, 0) == 7 && strcmp(path, expected) == 0);
-    /* A FIFO that somebody has open, but does not read. */
+    /* A FIFO with a reader that does not read. */
     int end = open(in_folder("fifo"), O_RDWR | O_NONBLOCK | O_CLOEXEC);
     char bytes[4096] = {0};
     while (write(end, bytes, sizeof bytes) > 0) {}

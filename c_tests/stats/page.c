@@ -1,9 +1,8 @@
 /* ways: so a pre
  *
- * OBMALLOC_LIVE=1: the page says what obmalloc_stats_json says; a reader never sees it
- * torn while threads allocate, nor parts that do not sum up; a forked child has one of
- * its own; whoever closes all descriptors has one again; a snapshot says exactly what
- * lies on each page. */
+ * OBMALLOC_LIVE=1: the page has the numbers of obmalloc_stats_json; a reader never sees a torn
+ * page while threads allocate, or parts that do not add up; a forked child has its own page; a program
+ * that closes all descriptors gets a new one; a snapshot has the exact blocks of each page. */
 #include "live.h"
 
 static struct live_page *mine;
@@ -119,8 +118,7 @@ static void watched(void)
 
 enum { FORKS = 5 };
 
-/* In another process: asks for a snapshot each time that it is told so. A fork that comes
- * in between puts the answer off; the answer is a snapshot. */
+/* In another process: requests a snapshot on each command. A fork in between delays the snapshot. */
 static void wait_for_snapshots(pid_t pid, int told, int ready)
 {
     struct live_page *page = live_open(pid);

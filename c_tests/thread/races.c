@@ -17,7 +17,7 @@ static size_t size_of(int i)
     return sizes[i % 7];
 }
 
-/* A block that may be another thread's, for one of ours. */
+/* Exchanges one of this thread's blocks for one that may be another thread's. */
 static void hand_over(int i, void *block)
 {
     void *other = atomic_exchange(&handed[i % HANDED], block);
@@ -74,7 +74,7 @@ static void at_once(void)
         hand_over(i, NULL);
 }
 
-/* How free memory goes back: by the helper thread, by ticks, at once, by a limit. */
+/* How free memory is returned: by the helper thread, by ticks, at once, by a limit. */
 static const char *const settings[][2] = {
     {"OBMALLOC_DECAY_MS", "4"}, {"OBMALLOC_THREAD", "0"},        {"OBMALLOC_DECAY_MS", "0"},
     {"OBMALLOC_LIMIT", "auto"}, {"OBMALLOC_LIMIT_HARD", "auto"}, {"OBMALLOC_ALIGN", "8"},

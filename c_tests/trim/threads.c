@@ -52,8 +52,8 @@ static struct figures figures_now(void)
     return figures;
 }
 
-/* Nothing goes back any more: the helper has come, or was not needed, and gone; or
- * where there is none, the program has asked for it. */
+/* No more memory is returned: the helper has ended, or was not needed; or, without one, the program
+ * has called obmalloc_trim. */
 static struct figures when_idle(int threads)
 {
     if (strcmp(getenv("OBMALLOC_DECAY_MS"), "-1") == 0)

@@ -1,9 +1,8 @@
 /* ways: so a pre
  *
- * obmalloc_trim: free pages go back, as many bytes as it says and the kernel
- * sees; what is live stays as it is; pages that went back serve again; and the
- * statistics know at each moment what is in memory. Nothing goes back by time
- * here. */
+ * obmalloc_trim: free pages are returned, in the number that it returns and the kernel confirms; live
+ * blocks are unchanged; returned pages serve again; and the statistics have the resident memory at each
+ * moment. There is no decay here. */
 #include "resident.h"
 
 static struct crowd crowd;
@@ -65,7 +64,7 @@ static void everybody_comes(void)
     join_crowd(&crowd, 16 * MIB, 4097, MEDIUM_MAX);
 }
 
-/* Trims, and looks whether the process gets smaller by what came back. */
+/* Trims, and checks that the process shrinks by the result. */
 static size_t trim_and_look(size_t keep)
 {
     read_stats();
@@ -117,7 +116,7 @@ static void pages_serve_again(void)
     CHECK(stat_of("arenas", "mapped_total") <= arenas + 8);
 }
 
-/* It goes arena by arena, so up to one more may come back than is asked for. */
+/* It returns whole arenas, so up to one more than necessary. */
 static void some_is_kept(void)
 {
     leave_crowd(&crowd, 1);
@@ -150,7 +149,7 @@ static void all_is_freed(void)
     CHECK(resident() <= before + 4 * MIB);
 }
 
-/* Bytes of pages that came back are zero; those of others are to be made so. */
+/* Bytes of returned pages are zero; those of others have to be zeroed. */
 static void calloc_is_zero(void)
 {
     enum { N = 20000 };

@@ -24,8 +24,8 @@ def _command():
     try:
         from importlib.metadata import files
         installed = files('obmalloc') or ()
-    except ImportError:             # 3.7 has none; or the package lies where nobody has
-        return 'obmalloc'           # installed it: PATH
+    except ImportError:             # not in 3.7; or the package is not installed: PATH
+        return 'obmalloc'
     for file in installed:
         if file.name == 'obmalloc' and os.access(str(file.locate()), os.X_OK):
             return str(file.locate())

@@ -87,7 +87,7 @@ class _Pools:
         return None
 
     def holds(self, address):
-        """The same for the block that the address lies in."""
+        """Whether a live block contains the address."""
         pool = self.by_base.get(address // _POOL)
         if pool is not None:
             start, size, blocks, names = pool

@@ -31,7 +31,7 @@ PRELOAD = 'import os; print(os.environ["LD_PRELOAD"])'
 
 
 def active(done):
-    """The library became active in so many processes."""
+    """The number of processes in which the library became active."""
     return len(done.lines(status.ACTIVE))
 
 

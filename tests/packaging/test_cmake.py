@@ -39,7 +39,7 @@ def builds_and_runs(cmake, configure, tmp_path):
         for program in 'with_shared', 'with_static':
             version, held = child.run([folder / program], status=0).out.split()
             assert version == build.version()
-            # A thousand blocks of 48 bytes, of which some may have been taken before.
+            # A thousand blocks of 48 bytes, some of them perhaps allocated before.
             assert int(held) > 40 * 1000, program
             needed = child.run(['readelf', '-d', folder / program]).out
             assert (SONAME in needed) == (program == 'with_shared')

@@ -7,7 +7,7 @@
 
 enum { BLOCKS = 1000 };
 
-/* The number behind the name, the first time that it stands in the statistics. */
+/* The number after the first occurrence of the name in the statistics. */
 static long number(const char *name) {
     static char json[1 << 16];
     if (obmalloc_stats_json(json, sizeof json) >= sizeof json) return -1;
