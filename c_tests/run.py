@@ -2,8 +2,8 @@
 """What c_tests/Makefile calls: runs the cases of a program, one line for each, and compares facts.
 
     run.py cases PROGRAM WAY BINARY [REASON]    REASON: the program cannot run in this way
-    run.py header NAME INCLUDE                  obmalloc.h beside the Python.h in that folder, or alone
-    run.py end                                  the failures once more, since a log may be cut, and counts
+    run.py header NAME INCLUDE                  obmalloc.h beside INCLUDE/Python.h, or alone
+    run.py end                                  the failures again, as a log may be cut, and counts
 """
 
 import difflib
@@ -41,7 +41,7 @@ def report(name, way, result, details="", took=None, alone=None):
 def run(command, timeout, env=None, text=None):
     """(status, stdout, stderr); a string as status says why there is none. The command has a
     process group of its own, which ends with it."""
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL if text is None else subprocess.PIPE,
+    process = subprocess.Popen(command, stdin=subprocess.PIPE if text else subprocess.DEVNULL,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env,
                                start_new_session=True, cwd=ROOT)
     try:
@@ -66,16 +66,16 @@ def environment(way):
             "tsan": {"TSAN_OPTIONS": "die_after_fork=0 exitcode=66"},
             "host": {"PYTHONHOME": os.environ.get("HOST_PREFIX", "")}}
     more["in"] = more["host"]
-    # Without annotations, which report what some cases do on purpose, valgrind sees the arenas whole.
+    # The annotations would report the mistakes that some cases make on purpose.
     more["valgrind"] = {**more["so"], "OBMALLOC_TOOLS": "0"}
     return {**env, **more.get(way, {})}
 
 
 def run_case(program, case, way, binary):
     """(result, details, the way whose facts differ)"""
-    slow = 4 if way in ("tsan", "valgrind") else 1
     tool = ["valgrind", "--error-exitcode=99", "-q"] if way == "valgrind" else []
-    status, out, err = run([*tool, binary, case], int(os.environ["TIMEOUT"]) * slow, environment(way))
+    timeout = int(os.environ["TIMEOUT"]) * (4 if way in ("tsan", "valgrind") else 1)
+    status, out, err = run([*tool, binary, case], timeout, environment(way))
     if way == "tsan" and "ThreadSanitizer" in err:
         status = "ThreadSanitizer found something"
     if os.environ.get("VERBOSE"):
@@ -90,9 +90,9 @@ def run_case(program, case, way, binary):
         status = status if isinstance(status, str) else f"exit status {status}"
         return "FAILED", "\n".join([status, *failed, *rest]), way
     measure, expected = first_facts(Path(RESULTS, "facts", program, case), way, out)
-    difference = "\n".join(difflib.unified_diff(expected.splitlines(), out.splitlines(), measure, way,
-                                                lineterm="", n=0))
-    return "FAILED" if difference else "ok", difference, measure
+    difference = difflib.unified_diff(expected.splitlines(), out.splitlines(), measure, way,
+                                      lineterm="", n=0)
+    return "ok" if out == expected else "FAILED", "\n".join(difference), measure
 
 
 def first_facts(path, way, out):
@@ -112,7 +112,8 @@ def cases(program, way, binary, reason=None):
         return report(program, way, f"skip: {reason}")
     status, names, err = run([binary, "--list"], 60, environment(way))
     if status != 0 or not names:
-        return report(program, way, "FAILED", f"--list: {status}\n{err}", alone=f"CASE={program} WAYS={way}")
+        return report(program, way, "FAILED", f"--list: {status}\n{err}",
+                      alone=f"CASE={program} WAYS={way}")
     wanted = os.environ["CASE"].split()
     for case in names.split():
         name = f"{program}/{case}"
@@ -125,7 +126,7 @@ def cases(program, way, binary, reason=None):
 
 
 def header(label, include):
-    """Compiles it. Python.h is included as a system header, without warnings about it."""
+    """Compiles both orders. Python.h is a system header, because its warnings do not matter."""
     ours, theirs = '#include "obmalloc.h"\n', "#include <Python.h>\n"
     orders = [theirs + ours, ours + theirs] if include else [ours, ours + ours]
     for language, (compiler, suffix, standard) in HEADERS.items():
@@ -149,7 +150,8 @@ def end():
     if not results:
         print("no such case: " + os.environ["CASE"])
     passed = sum(result == "ok" for result, _ in results)
-    print(f"{passed} passed, {len(failures)} failed, {len(results) - passed - len(failures)} skipped")
+    skipped = len(results) - passed - len(failures)
+    print(f"{passed} passed, {len(failures)} failed, {skipped} skipped")
     sys.exit(1 if failures or not passed else 0)
 
 

@@ -1,8 +1,7 @@
 /* ways: so a pre host valgrind
  *
- * Tables that are set before anything else: in a constructor of the program,
- * one that runs before the library's own where there is an order. They stay,
- * whatever starts later. */
+ * Allocators that a constructor of the program sets, before the library's own constructor where
+ * there is an order: they stay set, whatever starts later. */
 #include "arenas.h"
 #include "hooks.h"
 

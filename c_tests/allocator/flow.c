@@ -1,7 +1,8 @@
 /* ways: so a pre host valgrind
  *
- * Calls between tables: requests that no pool serves, and blocks that are in no pool, go to the
- * table of RAW; tables may be called directly, be replaced while blocks live, and call each other. */
+ * Which domain serves a request: what no pool can serve is requested from the allocator of RAW,
+ * and a pointer outside the pools is passed to it. Allocators may be called by hand, be replaced
+ * while blocks live, and forward to one another. */
 #include "hooks.h"
 
 enum { LARGE = MEDIUM_MAX + 1 }; /* always from RAW */
@@ -55,7 +56,7 @@ static void large_from_raw(const struct domain *d)
     hook_off(&hook);
 }
 
-/* The functions of the first tables, called by hand, beside the public names. */
+/* The functions of the first allocators, called by hand, beside the public names. */
 static void by_hand(const struct domain *d)
 {
     const struct domain *twin = d == &mem ? &obj : d == &obj ? &mem : &raw;
@@ -79,8 +80,8 @@ static void by_hand(const struct domain *d)
         free(t.realloc(t.ctx, malloc(50), 100));
 }
 
-/* Another allocator for a while. What it has handed out and nobody gave back
- * in time goes to the first one, which knows what is not its own. */
+/* Another allocator for a while. Its blocks that are still live afterwards are passed to the
+ * first one, which recognises pointers outside its pools. */
 static void replaced(const struct domain *d)
 {
     PyMemAllocatorEx first, c_library;

@@ -1,9 +1,9 @@
 /* ways: so a pre
  *
- * Tables with a function missing, and NULL for a table. CPython crashes then;
- * the library promises one line on stderr that begins with `obmalloc: ` and
- * names the function, and abort, at the moment it is needed and not before.
- * And blocks given back through a table that did not make them. */
+ * Allocators with a missing function, and NULL for an allocator. CPython crashes then; the library
+ * writes one line on stderr that begins with `obmalloc: ` and names the function, and aborts, when
+ * the function is needed and not before. And blocks that are freed by an allocator that did not
+ * allocate them. */
 #include "hooks.h"
 
 enum { SIZE = 100, LARGE = MEDIUM_MAX + 1 };
@@ -59,7 +59,7 @@ static void half_filled(const struct mistake *m)
     call(m->d, m->function, p);
 }
 
-/* A hole in the table of RAW is noticed by the domains above it, too. */
+/* A missing function of RAW is noticed by the domains above it, too. */
 static void hole_below(const struct mistake *m)
 {
     void *p = m->d->malloc(LARGE);
@@ -102,7 +102,7 @@ static void get_arena_null(const struct mistake *m)
     PyObject_GetArenaAllocator(NULL);
 }
 
-/* 40 MiB of blocks, then none: arenas come and go. */
+/* 40 MiB of blocks, then none: arenas are mapped and unmapped. */
 static void half_filled_arenas(const struct mistake *m)
 {
     enum { BLOCKS = 80000 };
@@ -136,8 +136,8 @@ static void ends(const struct mistake *m)
     FACT("%s, %s,%s: %s", m->name, m->d->name, functions[m->function], ok ? "ok" : said);
 }
 
-/* MEM or OBJ becomes what RAW is, as PYTHONMALLOC=malloc has it, with blocks
- * alive. Stock would hand them to the C library and die. */
+/* MEM or OBJ gets the allocator of RAW, as with PYTHONMALLOC=malloc, while blocks live. CPython
+ * would pass them to the C library and die. */
 static void raw_for_a_while(const struct domain *d)
 {
     PyMemAllocatorEx first, c_library;

@@ -1,7 +1,7 @@
 /* ways: so a pre host valgrind
  *
- * PyMem_GetAllocator and PyMem_SetAllocator: what is set is what is called,
- * with the very sizes and pointers of the caller, in each domain for itself. */
+ * PyMem_GetAllocator and PyMem_SetAllocator: the functions that are set are called with the
+ * caller's sizes and pointers, in each domain separately. */
 #include "hooks.h"
 
 enum { LARGE = MEDIUM_MAX + 1 }; /* always from RAW */
@@ -62,7 +62,7 @@ static void unknown_domains(void)
     }
 }
 
-/* Every call, as it was made: nothing is rounded, left out or put in. */
+/* Every call as it was made: nothing is rounded, omitted or added. */
 static void exact(const struct domain *d)
 {
     struct hook hook;
@@ -120,7 +120,7 @@ static void too_much(const struct domain *d)
     d->free(p);
 }
 
-/* Two on each domain; those of RAW see what the others hand on. */
+/* Two hooks on each domain; those of RAW receive what the others forward. */
 static void nested(const struct domain *d, size_t n, const char *what)
 {
     struct hook inner[3], outer[3];
@@ -149,7 +149,7 @@ static void nested(const struct domain *d, size_t n, const char *what)
         hook_off(&inner[domain_of(each)]);
 }
 
-/* As in CPython's own tests: requests fail after a number of them. */
+/* As CPython's own tests do it: no memory after n requests. */
 static void no_memory(const struct domain *d)
 {
     for (long n = 0; n < 12; n++) {

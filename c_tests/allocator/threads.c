@@ -1,9 +1,8 @@
 /* ways: so a pre host tsan
  *
- * Tables that change while others allocate. As in CPython nobody stops them
- * for it, so a call may get the new function with the old ctx; these bear it.
- * No block is lost, and the ctx is never anything else. Then all of them at
- * once under the debug hooks. */
+ * Allocators that change while other threads allocate. Nothing stops those threads, as in CPython,
+ * so a call may get the new function with the old ctx; the wrappers here allow that. No block is
+ * lost, and the ctx is one of the two. Then all threads under the debug hooks. */
 #include "hooks.h"
 
 extern int _PyObject_DebugMallocStats(FILE *out);

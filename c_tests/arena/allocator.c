@@ -1,8 +1,8 @@
 /* ways: so a pre host
  *
  * PyObject_GetArenaAllocator and PyObject_SetArenaAllocator: all small blocks are in arenas of the
- * allocator that was set, which frees them with their address and size. Its memory may be at any
- * address with any content. */
+ * allocator that was set, and every arena is returned to it with its address and size. Arenas may
+ * be anywhere and contain anything. */
 #include "arenas.h"
 #include <sys/mman.h>
 
@@ -74,7 +74,7 @@ static void use_up_both(void)
         CHECK(obj.malloc(48) != NULL);
 }
 
-/* Full and empty again: most of the arenas are freed each time. */
+/* Full and empty again: most of the arenas are returned each time. */
 static void cycles(const char *what)
 {
     use_up_both();
@@ -165,8 +165,8 @@ static void mmap_free(void *ctx, void *p, size_t size)
     CHECK(munmap(p, size) == 0);
 }
 
-/* Which of the two gets an arena back is not said: CPython asks the one that
- * is there then. Both unmap. */
+/* An arena may be returned to either of the two: CPython calls the one that is set then. Both
+ * unmap. */
 static void put_back(void)
 {
     PyObjectArenaAllocator first = current_source();

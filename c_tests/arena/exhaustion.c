@@ -1,9 +1,9 @@
 /* ways: so a pre host
  *
- * No memory left: child processes under RLIMIT_AS and RLIMIT_DATA allocate
- * until they get NULL. What they have stays intact, a failed realloc too;
- * once they free, they can allocate again. Also from a start so tight that
- * not even a first arena fits: then the C library or NULL, never a crash. */
+ * No memory left: child processes under RLIMIT_AS and RLIMIT_DATA allocate until they get NULL.
+ * Their blocks stay intact, after a failed realloc too; once they free, they can allocate again.
+ * Also from a start so tight that not even a first arena fits: then the C library serves or NULL
+ * is returned, and nothing crashes. */
 #include "harness.h"
 #include <sys/resource.h>
 

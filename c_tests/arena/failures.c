@@ -1,7 +1,7 @@
 /* ways: so a pre host
  *
- * Arena allocators that fail, and those that call the library: a request without an arena goes to
- * the domain RAW while the allocator fails; an arena allocator may allocate and free blocks itself. */
+ * Arena allocators that refuse, and arena allocators that allocate. While no arena can be had, the
+ * domain RAW serves small requests; an arena allocator may use blocks of its own meanwhile. */
 #include "arenas.h"
 #include "hooks.h"
 
@@ -31,7 +31,7 @@ static void give_all(void)
     CHECK(bad == 0);
 }
 
-/* How many arenas may be had before the first refusal. */
+/* The first refusal comes after this number of arenas. */
 static void refused_after(unsigned arenas)
 {
     struct hook hook;

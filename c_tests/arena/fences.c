@@ -1,9 +1,10 @@
 /* ways: so a pre
  *
- * A program that writes beyond a block, downwards or upwards, corrupts blocks and then faults: no data
- * of the library is in the memory that it can reach. Addresses differ from run to run, so many
- * processes try, each a new program; each takes a snapshot to find its arenas, then overwrites them
- * from one end to the other, and continues. */
+ * A program that writes beyond the end of a block, downwards or upwards, damages blocks and then
+ * faults: none of the library's metadata is in the memory that can be written without a gap. The
+ * layout differs from run to run, so this runs in many processes, each a program started anew.
+ * Each reads the mappings and their owners from a snapshot, overwrites its arenas from a block to
+ * one end, and goes on allocating. */
 #include "live.h"
 
 enum { PROCESSES = 24, MOST = 30000, LINES = 4000 };
@@ -47,7 +48,7 @@ static struct range writable_around(uintptr_t address)
     return run;
 }
 
-/* ---- what a snapshot says ---- */
+/* ---- the snapshot ---- */
 
 static unsigned char *snapshot;
 static const struct map_header *header;
@@ -100,7 +101,7 @@ static void *use_a_thread(void *unused)
     return NULL;
 }
 
-/* Whether the shared page of the statistics has a page at both ends that nobody can write to. */
+/* Whether the shared statistics page is between two pages that cannot be written. */
 static void check_live_page(void)
 {
     FILE *file = fopen("/proc/self/maps", "r");
@@ -146,8 +147,7 @@ static void one_process(int number)
     }
     if (number % 6 == 0)
         check_live_page();
-    /* From the block on, all that is blocks': as a program does that runs away, until it would
-     * reach somebody else's. */
+    /* From the block on, as a runaway program writes, up to the end of what blocks may use. */
     CHECK(owned.start <= middle && middle < owned.end);
     volatile unsigned char *p = (volatile unsigned char *)middle;
     if (down)

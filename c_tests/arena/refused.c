@@ -1,8 +1,8 @@
 /* ways: so a pre
  *
- * Mappings that the kernel refuses, all of them or some: requests are served all the same, by the C
- * library, and hardly one of them makes a system call for it. A filter of system calls hands each
- * anonymous mmap to a handler, which counts it and lets it fail or be done. */
+ * The kernel refuses mappings, all of them or some: the C library serves the requests, and fewer
+ * than one request in twenty makes a system call. A filter of system calls passes each anonymous
+ * mmap to a handler, which counts it and lets it fail or succeed. */
 #include "stats.h"
 #include <errno.h>
 #include <linux/audit.h>
@@ -13,7 +13,7 @@
 #include <sys/syscall.h>
 #include <ucontext.h>
 
-enum { BLOCKS = 60000, LET_PASS = 0x5000 }; /* an offset, of which an anonymous mapping has no use */
+enum { BLOCKS = 60000, LET_PASS = 0x5000 }; /* an offset, unused by anonymous mappings */
 
 static int fails_in_ten; /* mmaps of ten that fail */
 static unsigned long calls, failed;

@@ -1,11 +1,11 @@
 /* ways: so a pre
  *
- * The structure by the statistics: the class of a request; a pool's states empty, used and full;
- * arenas that are mapped, and unmapped when they are empty; and the limit above which the C library
- * serves.
+ * Size classes, pools and arenas as the statistics show them: the class of each request; a pool's
+ * states from empty over used to full and back; arenas that are mapped and, once empty, unmapped;
+ * and the size above which the C library serves.
  *
- * The work is done in threads of its own: when a thread has ended, its
- * magazines are empty, so the numbers are exact. */
+ * The work is done in threads: when a thread has ended, its magazines are empty, so the numbers
+ * are exact. */
 #include "stats.h"
 
 static void in_thread(void *(*body)(void *), void *argument)

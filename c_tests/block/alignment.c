@@ -1,8 +1,8 @@
 /* ways: so a pre host valgrind
  *
- * Every block is aligned to 16, calloc clears recycled memory too, and
- * requests for nothing give distinct blocks. SSE code and long doubles in
- * extension types depend on the first, all of CPython on the others. */
+ * Every block is aligned to 16 bytes, calloc clears recycled memory too, and requests for 0 bytes
+ * give distinct blocks. SSE code and long doubles in extension types depend on the first, all of
+ * CPython on the others. */
 #include "harness.h"
 
 static bool aligned(const void *p)

@@ -1,8 +1,8 @@
 /* ways: so a pre host valgrind
  *
- * MEM and OBJ are one allocator: a block may be allocated in one and resized or freed in the other. A
- * release build of CPython does not detect that, so extensions do it. RAW is separate; live blocks of
- * all three never overlap. */
+ * MEM and OBJ are one allocator: a block may be allocated in one and resized or freed in the
+ * other. A release build of CPython does not detect that, so extensions do it. RAW is separate;
+ * live blocks of all three never overlap. */
 #include "harness.h"
 
 enum { N = 900 };

@@ -1,12 +1,11 @@
 /* ways: so a pre host valgrind
  *
- * Requests that cannot be: above PY_SSIZE_T_MAX, or whose product overflows,
- * give NULL in all three domains; a failed realloc leaves the block as it
- * was. The wrapped product is what attackers look for. */
+ * Requests above PY_SSIZE_T_MAX and products that overflow give NULL in all three domains; a
+ * failed realloc leaves the block as it was. Attackers look for the wrapped product. */
 #include "harness.h"
 #include <errno.h>
 
-/* NULL, and errno says why, as the C library's malloc has it; a CPython's own functions do not. */
+/* NULL with errno set, as the C library's malloc does; CPython's functions do not set it. */
 static bool refused(void *p)
 {
 #ifndef HOST_CPYTHON

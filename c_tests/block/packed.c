@@ -1,8 +1,8 @@
 /* ways: so a pre
  *
- * OBMALLOC_ALIGN=8: blocks are rounded to 8 bytes and so aligned, in the domains that
- * it names; where the size is a multiple of 16 they are aligned to 16 as ever. Blocks
- * keep their contents and overlap nobody, also where the domains are mixed. */
+ * OBMALLOC_ALIGN=8: sizes are rounded to 8 bytes, and blocks aligned to 8, in the domains that the
+ * setting names; where the size is a multiple of 16, blocks are aligned to 16 as by default.
+ * Blocks keep their contents and do not overlap, also where the domains are mixed. */
 #include "harness.h"
 
 enum { BLOCKS = 200, SMALL = 512 };
@@ -50,7 +50,7 @@ static void check_sizes(const struct domain *d, const char *setting)
     CHECK(wrong == 0);
 }
 
-/* A block of the one domain is taken by the other, whatever each rounds to. */
+/* Each domain resizes and frees blocks of the other, whatever each rounds to. */
 static void check_mixed(void)
 {
     for (size_t n = 1; n <= SMALL; n += 7) {

@@ -1,8 +1,8 @@
 /* ways: so a pre host valgrind
  *
- * realloc keeps contents, through random chains of growth and shrinkage
- * across small, medium and large, in each domain and between MEM and OBJ;
- * and it stays in place where stock does: programs were tuned to that. */
+ * realloc keeps contents, through random chains of growth and shrinkage across small, medium and
+ * large, in each domain and between MEM and OBJ; and it stays in place where CPython's does,
+ * because programs were tuned to that. */
 #include "harness.h"
 
 enum { SLOTS = 200, STEPS = 20000 };

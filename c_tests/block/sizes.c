@@ -1,8 +1,8 @@
 /* ways: so a pre host
  *
- * Every size from 0 to 40000: the whole block can be written, first byte to
- * last, and no two live blocks overlap. The limits between classes, between
- * small, medium and large, are where an off-by-one would hide. */
+ * Every size from 0 to 40000: the whole block can be written, first byte to last, and no two live
+ * blocks overlap. An off-by-one would hide at the limits between classes, and between small,
+ * medium and large. */
 #include "harness.h"
 
 enum { SIZES = 40001, RING = 150, TOGETHER = 5000 };
@@ -44,7 +44,7 @@ static void window(const struct domain *d, size_t step)
     FACT("%s: %u sizes in a moving window, %u bad", d->name, count, bad);
 }
 
-/* All blocks live at once, freed in a random order, and once more on the same memory. */
+/* All blocks live at once, freed in another order, and once more in the freed memory. */
 static void together(const struct domain *d)
 {
     static void *p[TOGETHER];

@@ -1,8 +1,8 @@
 /* ways: so a pre host
  *
- * The debug hooks find damage: CPython's picture of the block on stderr, its
- * fatal error, and abort. Each damage is done in a child process, and what
- * that said up to the fatal error is a fact, but for addresses. */
+ * The debug hooks find damage: CPython's picture of the block on stderr, its fatal error, and
+ * abort. Each damage is done in a child process, and the child's output up to the fatal error is a
+ * fact, without addresses. */
 #include "hooks.h"
 
 #if defined HOST_CPYTHON && PY_VERSION_HEX < 0x03090000
@@ -79,7 +79,7 @@ static bool starts(const char *line, const char *with)
     return strncmp(line, with, strlen(with)) == 0;
 }
 
-/* Addresses are what is longer than a byte. */
+/* Hexadecimal numbers longer than a byte are addresses. */
 static void print_line(const char *line, bool resize)
 {
     char text[200], *to = text;
@@ -157,7 +157,8 @@ static void nothing_wrong(void *unused)
         }
 }
 
-/* A table below that keeps what is freed, dead all over, as a debugger would. */
+/* An allocator below the hooks that keeps freed blocks, filled with dead bytes, as a debugger
+ * would. */
 static void keep(void *ctx, void *p)
 {
     (void)p;
@@ -185,7 +186,7 @@ static void no_damage(void)
     CHECK(strcmp(said, "") == 0);
 }
 
-/* Dead bytes or a size without sense: CPython's dies while it draws them. */
+/* Dead bytes or a size without sense: CPython's hooks crash while they print them. */
 static void only_ends(void (*body)(void *), void *argument, const char *begins)
 {
     char said[20000];

@@ -1,8 +1,8 @@
 /* ways: so a pre host valgrind
  *
- * The debug hooks: the bytes around a block, the patterns that are written to it when it is allocated,
- * resized and freed, and the calls of the table under them, which is a hook of the test. Each part is
- * a process of its own. */
+ * The debug hooks: the bytes around a block, the bytes written into it when it is allocated,
+ * resized and freed, and the calls that the allocator below the hooks receives. That allocator is
+ * a hook of the test. */
 #include "hooks.h"
 
 #if defined HOST_CPYTHON && PY_VERSION_HEX < 0x03080000
@@ -71,7 +71,7 @@ static void made(void *argument)
     FACT("%s: %u calls, %u after free(NULL)", d->name, calls, hook->all);
 }
 
-/* Freed blocks reach the table below without a trace of what they were. */
+/* Freed blocks reach the allocator below without a trace of their contents. */
 static size_t size_given_back;
 
 static void dead_all_over(struct hook *hook, void *p)
@@ -96,8 +96,8 @@ static void freed(void *argument)
     FACT("%s: %u frees", d->name, below[domain_of(d)].calls[FREE]);
 }
 
-/* While the table below resizes a block, its ends are dead: 64 bytes each,
- * or all of it up to 128. */
+/* While the allocator below resizes a block, its ends are dead: 64 bytes each, or all of it up
+ * to 128. */
 static size_t resized_seed;
 
 static void dead_at_the_ends(struct hook *hook, void *p)
@@ -140,7 +140,7 @@ static void resized(void *argument)
     FACT("%s: %u blocks resized", d->name, hook->calls[REALLOC]);
 }
 
-/* The table below has no memory: the block is whole again, and still good. */
+/* The allocator below has no memory: the block is restored. */
 static void no_memory(void *argument)
 {
     const struct domain *d = argument;
@@ -184,7 +184,7 @@ static void too_much(void *argument)
     FACT("%s: %u calls", d->name, hook->all);
 }
 
-/* A large block of MEM or OBJ is dressed twice: RAW's own hooks are below. */
+/* A large block of MEM or OBJ is dressed twice, because RAW's hooks are below. */
 static void dressed_twice(void *argument)
 {
     const struct domain *d = argument;
@@ -201,8 +201,8 @@ static void dressed_twice(void *argument)
     FACT("%s: raw sees %u calls", d->name, hook->all);
 }
 
-/* Set up again: nothing where the hooks are on top, and the hooks where
- * another table has come since. */
+/* Set up again: nothing changes where the hooks are on top; they are added where another
+ * allocator was set since. */
 static void again(void)
 {
     PyMemAllocatorEx first[3], once[3], now;

@@ -1,7 +1,7 @@
 /* ways: so a pre
  *
- * OBMALLOC_DEBUG=1 in a process without CPython: our own debug hooks stand over all
- * three domains from the first call. */
+ * OBMALLOC_DEBUG=1 in a process without CPython: the library's debug hooks are above all three
+ * domains from the first call. */
 #include "harness.h"
 
 static void well(void *domain)

@@ -1,7 +1,7 @@
 /* ways: so a pre host valgrind
  *
- * _PyObject_DebugMallocStats: CPython's table, character by character but for
- * the numbers; what its numbers say of each other; and that they are right. */
+ * _PyObject_DebugMallocStats: CPython's table, equal in every character except the numbers;
+ * relations between its numbers; and the numbers themselves. */
 #include "arenas.h"
 #include "hooks.h"
 

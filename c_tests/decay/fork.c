@@ -1,10 +1,8 @@
 /* ways: so a pre
  *
- * The helper thread that gives pages back, and fork: it is gone while the
- * program forks, in the parent and in the child, whoever else has handlers; both
- * may have one again later; and no fork waits for ever. Many forks are
- * fork_storm.c's matter. Each part is a program of its own, as settings are read
- * once. */
+ * The helper thread that returns pages, and fork: it has ended when the program forks, in the
+ * parent and in the child, with other libraries' handlers too; both processes may have one again
+ * later; and no fork hangs. fork/storm.c has many forks. */
 #include "resident.h"
 #include <sys/syscall.h>
 
@@ -18,7 +16,7 @@ static void come_and_go(void)
     leave_crowd(&crowd, 10);
 }
 
-/* Comes and goes until there is a helper: after a fork not for an interval. */
+/* Allocates and frees until there is a helper; after a fork there is none for an interval. */
 static int get_a_helper(void)
 {
     int helper;
@@ -101,7 +99,7 @@ static void fork_and_go_on(void)
         obj.free(p[i]);
 }
 
-/* A program that forks again and again hardly has a helper; its pages are returned all the same. */
+/* A program that forks again and again hardly has a helper; pages are returned all the same. */
 static void a_fork_now_and_then(void)
 {
     join_crowd(&crowd, 30 * MIB, 100, 1000);
@@ -111,7 +109,7 @@ static void a_fork_now_and_then(void)
     CHECK(crowd_holds(&crowd));
 }
 
-/* Freed memory is returned although the program makes no further call. */
+/* Free pages are returned although no function is called any more. */
 static void must_go_back(size_t peak)
 {
     CHECK(COMES(resident() + 24 * MIB < peak, PATIENCE));
@@ -132,7 +130,7 @@ static void freed_between_forks(void)
     must_go_back(peak);
 }
 
-/* On either side everything is freed while the fork is fresh. */
+/* Parent and child free everything right after the fork. */
 static void freed_after_a_fork(void)
 {
     join_crowd(&crowd, 48 * MIB, 100, 1000);
@@ -197,7 +195,7 @@ static void *another_thread(void *unused)
     return unused;
 }
 
-/* Has the kernel give that number next; other programs may be quicker. */
+/* Makes it the number of the kernel's next thread; other programs may be quicker. */
 static bool next_number(int number)
 {
     char text[32];

@@ -1,8 +1,7 @@
 /* ways: so a pre
  *
- * Free pages are returned after OBMALLOC_DECAY_MS: by a helper thread that exists while there is work,
- * or without one by the program's own calls. Each part is a program of its own, because settings are
- * read once. */
+ * Free pages are returned OBMALLOC_DECAY_MS after they were freed: by a helper thread that exists
+ * while there are pages to return, or without one by the program's own calls. */
 #include "arenas.h"
 #include "resident.h"
 #include <dlfcn.h>
@@ -20,7 +19,7 @@ static long long returned(void)
     return stat_of("resident", "returned_total");
 }
 
-/* 48 MiB come, and almost all go. Returns the resident bytes before they went. */
+/* Allocates 48 MiB and frees almost all. Returns the resident bytes before the free. */
 static size_t come_and_go(void)
 {
     join_crowd(&crowd, 48 * MIB, 100, 1000);
@@ -75,8 +74,8 @@ static void handler(int number)
     handled++;
 }
 
-/* It takes no signal: not one for the process, even if nobody else will. The C
- * library's own two, 32 and 33, and those that nobody can block stay open. */
+/* The helper blocks all signals, also those for the process that no other thread takes; except
+ * the C library's own two, 32 and 33, and those that cannot be blocked. */
 static void signals(void)
 {
     const pid_t self = getpid();
@@ -110,8 +109,8 @@ static void signals(void)
     CHECK(setgid(getgid()) == 0); /* asks every thread, by such a signal */
 }
 
-/* The same things again and again: their pages stay, and so do their arenas,
- * though these are empty for a moment; those of one peak go. */
+/* Blocks that are allocated again and again keep their pages, and their arenas, though these are
+ * empty for a moment; the pages and arenas of one peak are returned. */
 static void used_again(void)
 {
     struct rusage usage;
@@ -144,8 +143,8 @@ static void used_again(void)
     CHECK(stat_of("arenas", "mapped_total") == mapped);
 }
 
-/* A program's arenas are its own matter: nobody else gives them back, nor pages
- * of them. */
+/* Only the program's own calls return arenas of its arena allocator, and none of their pages
+ * are returned. */
 static pthread_t main_thread;
 
 static void in_main(void)
@@ -169,7 +168,7 @@ static void a_programs_arenas(void)
     CHECK(returned() == 0 && source.live == live);
 }
 
-/* Pages go all the time. */
+/* Pages are returned all the time. */
 static void *wave(void *argument)
 {
     enum { N = 4000 };
@@ -203,7 +202,7 @@ static void beside_threads(void)
 
 /* ---- threads that end ----
  *
- * The blocks in their magazines are freed when they end, and there may be no later call. */
+ * The blocks in their magazines are freed when they end, and no call may follow. */
 
 enum { ENDING = 250, OF_EACH = 140 };
 static pthread_barrier_t filled, ending;
@@ -243,7 +242,7 @@ static void threads_that_end(void)
 static atomic_int refused; /* how many threads were */
 static atomic_bool refuse;
 
-/* The library's, too, in every way that it is linked. */
+/* The library calls it, too, in every way that it is linked. */
 int pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*body)(void *),
                    void *argument)
 {
@@ -267,7 +266,7 @@ static void by_ticks(void)
     CHECK(crowd_holds(&crowd));
 }
 
-/* A start that failed is not repeated at once; later one may succeed. */
+/* The library does not try again at once; later there may be a helper. */
 static void no_thread_to_be_had(void)
 {
     const double begin = seconds();

@@ -1,14 +1,14 @@
 /* ways: so a pre
  *
- * Values that are no block: tiny numbers, non-canonical addresses, the library's addresses with high
- * bits set. They must never be taken for blocks of a pool. Foreign pointers go to the C library, which
- * may abort or fault.
+ * Values that are no block of any allocator: tiny numbers, non-canonical addresses, addresses of
+ * pools with high bits set. They must not pass for blocks of a pool: they are forwarded to the C
+ * library, which may abort or fault.
  *
  * Asserted, for free and realloc in all domains, each in a child process:
- *  - it ends by SIGABRT, or by a fault in the C library's code (not in the library's: the lookup of an
- *    address must not touch its memory), or
+ *  - it ends by SIGABRT, or by a fault in the C library's code (the library's own lookup of an
+ *    address must not touch the memory there), or
  *  - it survives, and then all blocks are intact, none is allocated twice, and neither is the odd
- *    value. To survive with corruption is the failure. */
+ *    value. Surviving with damage is the failure. */
 #include "harness.h"
 #include <dlfcn.h>
 #include <signal.h>

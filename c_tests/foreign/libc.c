@@ -1,7 +1,7 @@
 /* ways: so a pre host valgrind
  *
- * Pointers of the C library given to our functions. Stock passes on what it
- * does not know, so extensions with that bug work, and must go on to. */
+ * Pointers of the C library passed to the library's functions. CPython forwards pointers that are
+ * not its own, so extensions with this bug work, and must go on working. */
 #include "harness.h"
 #include <malloc.h>
 
@@ -43,8 +43,8 @@ static void freed_by(const struct domain *d)
     d->free(strdup("a string"));
 }
 
-/* A foreign block stays foreign: nobody but its maker knows how long it is,
- * and its owner may well give it back to the C library in the end. */
+/* A foreign block stays foreign: only the C library can tell its size, and the program may free
+ * it there in the end. */
 static void resized_by(const struct domain *d)
 {
     for (int way = 0; way < WAYS; way++)
@@ -78,8 +78,8 @@ static void raw_blocks(const struct domain *d)
     }
 }
 
-/* Stock allocates blocks above 512 bytes in RAW, so they can be freed there; above 32 KiB the library
- * leaves them to the C library, too. */
+/* CPython takes blocks above 512 bytes from RAW, so they can be freed there; above 32 KiB the
+ * library's blocks are the C library's, too. */
 static void big_blocks(const struct domain *d)
 {
     for (size_t n = SMALL_MAX + 1; n < 70000; n += 997) {

@@ -1,9 +1,8 @@
 /* ways: so a pre valgrind
  *
- * Small blocks of MEM and OBJ given to the RAW functions. Stock would hand
- * them to the C library and die, so this goes beyond the contract: where
- * stock's RAW table is swapped for a moment (start, end, fork), blocks do
- * cross, and an address test costs nothing. */
+ * Small blocks of MEM and OBJ passed to the RAW functions. CPython would pass them to the C
+ * library and die, so this goes beyond the contract: where CPython's RAW allocator is swapped for
+ * a moment (start, end, fork), blocks do cross, and an address test costs nothing. */
 #include "harness.h"
 #include "stats.h"
 

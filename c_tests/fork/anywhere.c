@@ -1,14 +1,14 @@
 /* ways: so a
  *
- * A fork may find another thread at any instruction (MAGAZINE-4 in src/tcache/magazine.rs). Here it
- * does: one thread is taken through malloc and free instruction by instruction, and
- * after each another thread forks. In the child a new thread takes over what the
- * stopped one had at hand, allocates until all pools are full, and frees all; no block
- * may be there twice, or be one that is live, and none that is freed may be free.
+ * A fork may find another thread at any instruction (MAGAZINE-4 in src/tcache/magazine.rs). Here
+ * it does: one thread is stepped through malloc and free instruction by instruction, and after
+ * each another thread forks. In the child a new thread takes over the magazines of the stopped
+ * one, allocates until all pools are full, and frees all; no block may be allocated twice or be a
+ * live one, and no block that is freed may be free already.
  *
- *     tracer      a process: steps W, then tells F to go on
- *     W           works; what it has is in `live`
- *     F           forks, waits for the child, says how it went
+ *     tracer      a process: steps W, then wakes F
+ *     W           allocates and frees; its blocks are in `live`
+ *     F           forks, waits for the child, reports its status
  *
  * Where W holds a lock, F's fork waits for it; W is stepped on until it is open.
  * STEPS=1 forks after each instruction (`make stepper`), else it is each 61st. */
@@ -283,8 +283,8 @@ static bool is_blocked(void)
     return n > 0 && strncmp(text, "202 ", 4) == 0; /* SYS_futex */
 }
 
-/* Makes F fork, if it does not yet, and waits until it has forked, or sleeps on a lock of W: F may not
- * have reached the fork, so it is checked again. */
+/* Wakes F, unless it is forking, and waits until it has forked, or sleeps on a lock of W's. F may
+ * not have reached the fork yet, so several looks in a row must see it asleep. */
 static void fork_now(void)
 {
     struct pollfd ready = {answer[0], POLLIN, 0};

@@ -1,8 +1,8 @@
 /* ways: so a pre host tsan
  *
- * pthread_atfork handlers that allocate, registered before the library (by
- * .preinit_array), before its first use and after it. Handlers run around
- * its own in every order: some while it holds its locks for the fork. */
+ * pthread_atfork handlers that allocate, registered before the library (by .preinit_array), before
+ * its first use and after it. They run before and after the library's own handlers, some while it
+ * holds its locks for the fork. */
 #include "harness.h"
 
 enum { FORKS = 20, EACH = 300 };

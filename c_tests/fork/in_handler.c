@@ -1,10 +1,10 @@
 /* ways: so a pre
  *
- * Signal handlers that fork, whatever they have interrupted: malloc, free, realloc, trim, or
- * a fork. Crash reporters do that. In a process of one thread the child may even go on where
- * the handler has interrupted it, and finds the heap whole; beside other threads it may do
- * what POSIX allows, which is little, but never hangs. And a handler that allocates, as one
- * may that has interrupted none of our functions, while another thread forks. */
+ * Signal handlers that fork, whatever they have interrupted: malloc, free, realloc, trim, or a
+ * fork. Crash reporters do that. In a process of one thread the child may go on where the handler
+ * has interrupted it, and finds the heap whole; beside other threads the child may do what POSIX
+ * allows, which is little, but never hangs. And a handler that allocates, which is allowed if it
+ * has interrupted none of the library's functions, while another thread forks. */
 #include "harness.h"
 
 #include <errno.h>
@@ -16,7 +16,7 @@ static void *blocks[BLOCKS];
 static size_t sizes[BLOCKS];
 static uint64_t state = 88172645463325252u;
 /* Larger blocks may be the C library's: if the handler has interrupted its malloc, its own fork
- * waits for that for ever, once the process has had a second thread (glibc), such as ours. */
+ * waits for that for ever, once the process has had a second thread (glibc), such as the helper. */
 enum { LARGEST = SMALL_MAX };
 
 /* ---- what is interrupted ---- */
@@ -259,7 +259,7 @@ static void allocates(int number)
     errno = before;
 }
 
-/* Interrupted outside of the library, or within fork. */
+/* The handler interrupts none of the library's functions, or fork. */
 static void *counts(void *argument)
 {
     while (!stop)

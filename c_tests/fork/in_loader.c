@@ -1,8 +1,8 @@
 /* ways: so a
  *
  * Threads that make their first allocation look for a CPython in the loader's list, with the
- * loader's lock, while others fork. A child must not find that lock held by a thread that
- * it does not have. Each look takes a millisecond here. */
+ * loader's lock, while others fork. A child must not inherit that lock from a thread that it does
+ * not have. Each step through the list takes a millisecond here. */
 #include "harness.h"
 #include <dlfcn.h>
 #include <link.h>
@@ -26,7 +26,7 @@ static int visit_slowly(struct dl_phdr_info *info, size_t size, void *argument)
     return visit->visitor(info, size, visit->argument);
 }
 
-/* The library calls this one in place of the C library's. */
+/* The library calls this function in place of the C library's. */
 int dl_iterate_phdr(visitor visitor, void *argument)
 {
     typedef int (*iterate)(int (*)(struct dl_phdr_info *, size_t, void *), void *);

@@ -1,8 +1,9 @@
 /* ways: so a pre
  *
- * Fork handlers that wait for threads, as in thread pools: the thread may need a lock of the library
- * before it ends. The handlers are registered before the library's own, before its first use and after
- * it. Those that are older than the library's run while it holds all locks for the fork. */
+ * Fork handlers that wait for threads, as thread pools register them: such a thread may need a
+ * lock of the library before it ends. The handlers are registered before the library's own, before
+ * its first use and after it. Handlers older than the library's run while it holds all locks for
+ * the fork. */
 #include "harness.h"
 
 enum { WORKERS = 2, FORKS = 3 };
@@ -14,7 +15,7 @@ static atomic_int started, ended;
 static int waited_for;
 static bool polls;
 
-/* What it frees at its end goes through every way from its hands to the pools. */
+/* The blocks that it frees at its end pass its magazines, the depot and the pools. */
 static void *works(void *argument)
 {
     void *mine[600];

@@ -1,9 +1,8 @@
 /* ways: so a pre
  *
- * In a forked child the parent's other threads are gone, and with them their
- * end-of-thread work: what their magazines held must not be lost for good,
- * nor their records, or a server that forks from generation to generation
- * leaks. New threads of the child take them over. */
+ * A forked child does not have the parent's other threads, and so not their end-of-thread work:
+ * the blocks in their magazines must not be lost for good, nor their records, or a server that
+ * forks from generation to generation leaks. New threads of the child take them over. */
 #include "stats.h"
 
 enum { THREADS = 8, GENERATIONS = 4 };

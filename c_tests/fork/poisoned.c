@@ -1,9 +1,9 @@
 /* ways: so a pre
  *
- * A thread forks while another one's fork holds all locks and sleeps in a handler of another
+ * A thread forks while another thread's fork holds all locks and sleeps in a handler of another
  * library. The second fork goes on without the locks. Its child may do what POSIX allows. No
- * thread of the child could open the locks, so where it allocates it ends at once with a line
- * that says why: it neither hangs nor works on a heap that may be half changed. */
+ * thread of the child could open the locks, so if it allocates it ends at once with a line that
+ * gives the reason: it neither hangs nor works on a heap that may be half changed. */
 #include "harness.h"
 
 #include <gnu/libc-version.h>

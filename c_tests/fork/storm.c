@@ -1,15 +1,14 @@
 /* ways: so a pre tsan
  *
- * Many forks by two threads while others allocate, free and trim all the time and pages are returned:
- * by the helper thread, which every fork ends, by ticks, or at once. Each child allocates in every
- * class; some trim, some fork again. None may hang. Each part is a program of its own, because
- * settings are read once.
+ * Many forks, by two threads, while others allocate, free and trim and pages are returned: by the
+ * helper thread, which every fork ends, by ticks, or at once. Each child allocates in every class;
+ * some trim, some fork again. None may hang.
  *
- * FORK_STORM=20000 in the environment: the number of forks in each part. */
+ * FORK_STORM=20000 in the environment is the number of forks of each case. */
 #include "resident.h"
 
 enum { FORKERS = 2, WORKERS = 2, USUAL = 100 };
-/* Seconds after which a child hangs; its own child has some of them less. */
+/* Seconds after which a child is said to hang; fewer for a child's child. */
 enum { DEADLINE = 30, INNER_DEADLINE = 20 };
 
 static atomic_bool stop;
@@ -23,7 +22,7 @@ static int forks(void)
 
 /* ---- who is busy meanwhile ---- */
 
-/* Blocks of some MiB come and go, so that there is always something to do. */
+/* Allocates and frees some MiB, so that there are always pages to return. */
 static void *worker(void *argument)
 {
     enum { N = 24000 };
@@ -146,8 +145,10 @@ static void without(void)
 }
 
 CASES({"storm-a-helper-after-each-millisecond", with_a_helper, ALL_POOLS "OBMALLOC_DECAY_MS=1"},
-      {"storm-ticks-after-each-millisecond", without, ALL_POOLS "OBMALLOC_DECAY_MS=1 OBMALLOC_THREAD=0"},
+      {"storm-ticks-after-each-millisecond", without,
+       ALL_POOLS "OBMALLOC_DECAY_MS=1 OBMALLOC_THREAD=0"},
       {"storm-at-once", without, ALL_POOLS "OBMALLOC_DECAY_MS=0"},
-      {"storm-at-once-no-thread-allowed", without, ALL_POOLS "OBMALLOC_DECAY_MS=0 OBMALLOC_THREAD=0"},
+      {"storm-at-once-no-thread-allowed", without,
+       ALL_POOLS "OBMALLOC_DECAY_MS=0 OBMALLOC_THREAD=0"},
       {"storm-as-usual", storm, ALL_POOLS "OBMALLOC_DECAY_MS=1000"},
       {"storm-as-usual-by-ticks", without, ALL_POOLS "OBMALLOC_DECAY_MS=1000 OBMALLOC_THREAD=0"});

@@ -1,9 +1,8 @@
 /* ways: so a pre host
  *
- * fork while other threads allocate. In the child only the forking thread
- * exists; whatever the others were doing at that instant, the child must be
- * able to allocate in every class, free what it inherited, start threads and
- * fork again. A lock left held would hang it. */
+ * fork while other threads allocate. The child has only the thread that forked; whatever the
+ * others were doing at that instant, the child must be able to allocate in every class, free
+ * inherited blocks, start threads and fork again. A lock that stays held would hang it. */
 #include "harness.h"
 
 enum { FORKS = 80, WORKERS = 4, SHELF = 64 };

@@ -1,10 +1,9 @@
 /* ways: so a pre
  *
- * Children that are made without fork handlers: by _Fork, by clone itself, by
- * vfork and posix_spawn, while the helper thread sleeps. The first two have the
- * helper's state, but not its thread: they must be able to allocate, to have a
- * helper of their own, and to fork; nobody may wait for a thread that is not
- * there. The interval is so long that the helper does nothing else but sleep. */
+ * Children that are made without fork handlers: by _Fork, by clone itself, by vfork and
+ * posix_spawn, while the helper thread sleeps. The first two have the helper's state, but not its
+ * thread: they must be able to allocate, to have a helper of their own, and to fork; nothing may
+ * wait for a thread that does not exist. The interval is so long that the helper only sleeps. */
 #include "resident.h"
 #include <spawn.h>
 #include <sys/syscall.h>

@@ -1,7 +1,7 @@
 /* ways: so a pre
  *
- * OBMALLOC_GUARD in a process without CPython: mistakes are found where they happen,
- * and faults go on to whoever handled them before, as if the library were not there. */
+ * OBMALLOC_GUARD in a process without CPython: mistakes are found where they happen, and faults
+ * are passed on to the handler that was there before, as without the library. */
 #include "harness.h"
 
 #include <setjmp.h>

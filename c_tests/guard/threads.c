@@ -1,7 +1,7 @@
 /* ways: so a pre
  *
- * OBMALLOC_GUARD, several threads at once: one report is made, whole, before the process
- * ends, however long what ends it takes; where the program goes on, so do reports. */
+ * OBMALLOC_GUARD, several threads at once: one whole report is made before the process ends,
+ * however long its end takes; where the program goes on, each mistake is reported. */
 #include "harness.h"
 
 #include <sys/mman.h>
@@ -29,21 +29,21 @@ static void read_anywhere(long i)
 
 /* ---- what follows a report ---- */
 
-/* Takes its time: meanwhile the other threads have long seen that the report is made. */
+/* Slow, so that the other threads see the report made. */
 static void ends_slowly(int signal, siginfo_t *info, void *context)
 {
     usleep(100 * 1000);
     _exit(21);
 }
 
-/* What is being said is cut short. */
+/* A report that is being written would be cut short. */
 static void ends_at_once(int signal, siginfo_t *info, void *context)
 {
     _exit(22);
 }
 
-/* The kernel, if no handler does. The library asks it by this function, and the thread is
- * held up before: so the others have time here, too. */
+/* The kernel ends the process if no handler does. The library requests that by this function,
+ * which is slow here, so that the other threads have time. */
 static bool is_late;
 int __sigaction(int signal, const struct sigaction *new, struct sigaction *old);
 int sigaction(int signal, const struct sigaction *new, struct sigaction *old)
@@ -116,7 +116,8 @@ static void threads_at_once(void)
     static const struct mistakes mistakes[] = {
         {"one report while a handler ends the process", read_own, ends_slowly,
          "use after free: read of ", 1, 21, 0, 1},
-        {"one report while abort does", free_own, ends_slowly, "double free: free of ", 1, 21, 0, 1},
+        {"one report while abort does", free_own, ends_slowly, "double free: free of ", 1, 21,
+         0, 1},
         {"one report while the kernel does", read_own, NULL, "use after free: read of ", 1, 0,
          SIGSEGV, 1},
         {"of one address, whole", read_same, NULL, "use after free: read of ", 1, 0, SIGSEGV, 20},

@@ -1,6 +1,5 @@
-/* An arena allocator that keeps a record of what it hands out, over another
- * one; it can be told to fail, or to do something else meanwhile. Its tests
- * run in child processes, each with an allocator of its own. */
+/* An arena allocator above another one that records its arenas; it can be made to fail, or to
+ * call a function during each call. */
 #ifndef ARENAS_H
 #define ARENAS_H
 
@@ -89,8 +88,8 @@ static inline bool from_source(const void *p, size_t n)
     return false;
 }
 
-/* Allocates all free blocks of this size in older arenas, for good: until a new arena is needed, and
- * some more, because a thread may have blocks in its magazines. */
+/* Allocates the free blocks of this size in older arenas, for good: until a new arena is
+ * requested, and some more, because a thread may hold blocks in reserve. */
 static inline void use_up(size_t n)
 {
     unsigned asked = source.asked;

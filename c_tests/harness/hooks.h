@@ -1,6 +1,6 @@
-/* A table of functions that counts its calls, remembers the last one, and
- * hands each on to the table that was in its domain before; it can be told to
- * fail. Hooks nest: the one put on last is called first. */
+/* An allocator that counts its calls, records the last one, and forwards each to the allocator
+ * that was set in its domain before; it can be made to fail. Hooks nest: the last one is called
+ * first. */
 #ifndef HOOKS_H
 #define HOOKS_H
 

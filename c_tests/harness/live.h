@@ -63,7 +63,7 @@ _Static_assert(sizeof(struct map_header) == 6672, "as in layout.rs");
 _Static_assert(sizeof(struct map_arena) == 32 && sizeof(struct map_pool) == 40, "as in layout.rs");
 _Static_assert(sizeof(struct map_page) == 8, "as in layout.rs");
 
-/* The path to open the stats page of a process; false if it has none. */
+/* Where the page of a process can be opened; false if it has none. */
 static inline bool live_path(pid_t pid, char path[PATH_MAX])
 {
     snprintf(path, PATH_MAX, "/proc/%d/fd", (int)pid);

@@ -1,5 +1,5 @@
-/* Resident memory by the kernel and by the library; the threads of the process; and crowds: many
- * blocks of many sizes, some of them kept. */
+/* Resident memory, by the kernel and by the library; the threads of the process; and crowds: many
+ * blocks of many sizes, some of which stay. */
 #ifndef RESIDENT_H
 #define RESIDENT_H
 
@@ -31,7 +31,7 @@ static inline size_t resident(void)
     return second ? strtoul(second, NULL, 10) * (size_t)sysconf(_SC_PAGESIZE) : 0;
 }
 
-/* Bytes of memory that the library has and in which nothing lies, as it says. */
+/* Bytes of resident memory that hold no block, by the library's statistics. */
 static inline long long free_and_resident(void)
 {
     read_stats();

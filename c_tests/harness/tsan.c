@@ -1,5 +1,5 @@
-/* Instrumented code of newer compilers calls names that the runtime of an older gcc does not have: they
- * call the plain functions, which that runtime checks. */
+/* Newer compilers' instrumented code calls these by names of their own, which the
+ * runtime of an older gcc does not have: ThreadSanitizer sees the plain names. */
 #include <string.h>
 
 void *__tsan_memcpy(void *to, const void *from, size_t n)

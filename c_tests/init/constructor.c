@@ -1,8 +1,8 @@
 /* ways: so a pre valgrind
  *
- * Calls before main and after it: from .preinit_array (no constructor has
- * run, the library's neither), from an early and a late constructor, from
- * atexit and from destructors. Blocks live across all of these. */
+ * Calls before main and after it: from .preinit_array (before all constructors, the library's
+ * too), from an early and a late constructor, from atexit and from destructors. Blocks live across
+ * all of these. */
 #include "harness.h"
 
 enum { STAGES = 3, BLOCKS = 40 };

@@ -1,8 +1,8 @@
 /* ways: so a pre host
  *
- * Each operation, with odd arguments too, as the very first of a process and
- * of a thread: the first one finds nothing set up and takes a path of its
- * own. Each runs in a child, before the parent has done anything. */
+ * Each operation, with odd arguments too, as the very first of a process and of a thread: the
+ * first one finds nothing initialised and takes a path of its own. Each runs in a child, before
+ * the parent has made a call. */
 #include "harness.h"
 
 struct first {

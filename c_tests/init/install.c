@@ -1,8 +1,7 @@
 /* ways: so a pre valgrind
  *
- * obmalloc_install in a process without CPython: says why not by a positive
- * code, as often as one asks, and changes nothing. The version is the one
- * the headers and the package state. */
+ * obmalloc_install in a process without CPython: it returns the reason as a positive code, each
+ * time, and changes nothing. The version is the one of the header and the package. */
 #include "stats.h"
 
 static void refused(void)

@@ -1,9 +1,9 @@
 /* ways: so a pre
  *
- * A double free, or a free of an address within a block: the library promises one line on stderr that
- * begins with `obmalloc: `, and abort, at the latest when the blocks reach their pools from the thread's
- * magazine through the class's depot. So each child makes the error and then frees some thousand valid
- * blocks of that class. */
+ * A block freed twice, or an address within a block freed: the library writes one line on stderr
+ * that begins with `obmalloc: `, and aborts, at the latest when the blocks are flushed from the
+ * thread's magazine and returned by the depot of the class to their pools. So each child makes the
+ * mistake and then frees some thousand good blocks of that class. */
 #include "harness.h"
 
 enum { BLOCKS = 5000 };
@@ -38,7 +38,7 @@ static void at_once(const struct mistake *m)
             obj.free(blocks[i]);
 }
 
-/* One free now, the second when the block reached its pool long ago. */
+/* One free now, the second long after the block was returned to its pool. */
 static void long_after(const struct mistake *m)
 {
     at_once(m);

@@ -1,13 +1,12 @@
 /* ways: so a pre
  *
- * OBMALLOC_ON_ERROR=report: each block that is freed wrongly is reported in a line of
- * its own, the call is left undone, and the program goes on with every live block as
- * it was, no block handed out twice, and counts that are right. (The other setting,
- * abort, is what double_free.c is about.) A block freed twice is seen when it goes
- * back to its pool, so nothing is allocated before all have.
+ * OBMALLOC_ON_ERROR=report: each invalid free is reported in a line of its own, the call is
+ * ignored, and the program goes on with every live block as it was, no block allocated twice, and
+ * right counts. (The default, abort, is tested by abort.c.) A block freed twice is seen when it is
+ * returned to its pool, so nothing is allocated before all blocks have been.
  *
- * And in both settings: what is freed into an arena that was unmapped is
- * told from a block of the C library's. */
+ * In both settings a pointer into an arena that was unmapped is distinguished from a block of the
+ * C library. */
 #include "harness.h"
 #include "stats.h"
 
@@ -17,7 +16,7 @@ enum { BLOCKS = 4000, MANY = 100000, SIZE = 48 };
 
 static void *blocks[BLOCKS], *many[MANY];
 
-/* All that is live is intact, and what comes next is nobody's. */
+/* All live blocks are intact, and no new block is one of them. */
 static void all_is_well(size_t live)
 {
     static void *more[BLOCKS * 2];
@@ -78,7 +77,7 @@ static void long_after(void *unused)
     all_is_well(0);
 }
 
-/* From a thread that ends, when its magazines are flushed. */
+/* In a thread that ends, which flushes its magazines. */
 static void *free_five_twice(void *unused)
 {
     for (size_t i = BLOCKS / 2; i < BLOCKS / 2 + 5; i++) {
@@ -155,7 +154,8 @@ static size_t lines_in(const char *said)
 {
     size_t lines = 0;
     for (; *said; lines++) {
-        CHECK(strncmp(said, "obmalloc: 0x", 12) == 0 || strncmp(said, "obmalloc: further", 17) == 0);
+        CHECK(strncmp(said, "obmalloc: 0x", 12) == 0 ||
+              strncmp(said, "obmalloc: further", 17) == 0);
         said = strchr(said, '\n') + 1;
     }
     return lines;

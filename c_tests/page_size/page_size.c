@@ -1,8 +1,8 @@
 /* ways: so a pre
  *
- * OS pages of 4, 16 and 64 KiB, simulated (page_size.h): exactly the whole pages without a live block
- * are returned, live blocks are unchanged, and the statistics have the resident memory. With 64 KiB
- * these pages are whole pools. */
+ * OS pages of 4, 16 and 64 KiB, simulated (page_size.h): whole pages are returned, all that hold
+ * no block and no other; live blocks stay as they are; and the statistics equal what is in memory.
+ * Pages of 64 KiB are whole pools. */
 #include "page_size.h"
 #include "resident.h"
 
@@ -36,7 +36,7 @@ static bool any(const bool *of, size_t count)
     return false;
 }
 
-/* What is in memory, and on what of it no block lies. */
+/* The pages in memory, and those of them that hold no block. */
 static struct census count_pages(void)
 {
     struct census census = {0};
@@ -62,7 +62,7 @@ static struct census count_pages(void)
     return census;
 }
 
-/* The ledger, against the kernel; while no thread changes anything. */
+/* The statistics, against the kernel; while no thread changes anything. */
 static void compare(const char *moment)
 {
     read_stats();

@@ -1,8 +1,8 @@
 /* ways: so a pre
  *
- * No function of the library is a cancellation point: a thread with a pending cancellation
- * returns from every one of them, whatever files the library reads or writes meanwhile.
- * (What it imports is checked by tests/abi: this test is about what it calls in turn.) */
+ * No function of the library is a cancellation point: a thread with a pending cancellation returns
+ * from every one of them, whatever files the library reads or writes meanwhile. (tests/abi checks
+ * the library's imports: this test is about the functions that those call.) */
 #include "harness.h"
 #include "settings.h"
 

@@ -1,8 +1,8 @@
 /* ways: so a pre
  *
- * No call takes the lowest free descriptor, not for a moment: a program that closes 0 and
- * opens its input gets 0, while other threads allocate near a limit, or make statistics. One
- * thread looks at 0 all the time, which sees more than one that opens a file now and then. */
+ * No call takes the lowest free descriptor, not for a moment: a program that closes 0 and opens
+ * its input gets 0, while other threads allocate near a limit, or make statistics. One thread
+ * looks at 0 all the time, which sees more than one that opens a file now and then. */
 #include "harness.h"
 #include <fcntl.h>
 #include <malloc.h>
@@ -11,8 +11,8 @@ enum { BLOCKS = 500, MILLISECONDS = 200, AT_LEAST = 10000 };
 
 static atomic_bool done;
 
-/* Requests of up to 8 KiB, of which those above 512 bytes have it ask whether the program is
- * large, and some that come from below. */
+/* Requests of up to 8 KiB, and some for the C library. Above 512 bytes the library checks whether
+ * the program is large. */
 static void *allocate(void *unused)
 {
     static _Thread_local void *blocks[BLOCKS];

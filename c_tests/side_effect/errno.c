@@ -1,7 +1,8 @@
 /* ways: so a pre
  *
- * A call that succeeds leaves errno alone (POSIX 2024 says so of free, and C code relies on
- * malloc doing so too): where the kernel refuses what the library does on the side, too. */
+ * A call that succeeds leaves errno alone (POSIX 2024 requires that of free, and C code relies on
+ * it for malloc too): also where the kernel refuses a system call that the library makes on the
+ * side. */
 #include "harness.h"
 #include <errno.h>
 #include <sys/mman.h>
@@ -101,7 +102,7 @@ static void with_threads(void (*calls)(void))
     calls();
 }
 
-/* There is room for a large block only when the empty arenas are given up for it. */
+/* There is room for a large block only when the empty arenas are unmapped for it. */
 static void second_try(void)
 {
     static void *blocks[BLOCKS];

@@ -1,9 +1,9 @@
 /* ways: so a pre
  *
- * In a process with threads the kernel's files are read by a short-lived thread that has its
- * own descriptors. Waiting for children, handlers of signals, the number of threads and the
- * program's descriptors do not show it; also in a child of vfork. Where the kernel refuses the
- * thread, the files are read all the same. */
+ * In a process with threads a short-lived thread with descriptors of its own reads the kernel's
+ * files. It is invisible to waits for children, handlers of signals, the number of threads and the
+ * program's descriptors; also in a child of vfork. Where the kernel refuses the thread, the files
+ * are read all the same. */
 #include "stats.h"
 #include <errno.h>
 #include <fcntl.h>

@@ -1,7 +1,7 @@
 /* ways: so a pre
  *
- * On a thread with the smallest stack that there is (PTHREAD_STACK_MIN, 16 KiB, of which the
- * C library takes a part) everything works, with every setting; also as the very first call. */
+ * On a thread with the smallest stack (PTHREAD_STACK_MIN, 16 KiB, of which the C library uses a
+ * part) every call works, with every setting; also as the very first call. */
 #include "harness.h"
 #include "settings.h"
 #include <limits.h>

@@ -1,8 +1,8 @@
 /* ways: so a pre
  *
- * Statistics, snapshots, trim and the exit on a thread with the smallest stack that there
- * is, 16 KiB, of which the C library takes a part; with every setting that adds to them.
- * Each in a process of its own: a stack that is too small ends it. */
+ * Statistics, snapshots, trim and the exit on a thread with the smallest stack, 16 KiB, of which
+ * the C library uses a part; with every setting that adds to them. Each runs in a process of its
+ * own: a stack that is too small ends it. */
 #include "stats.h"
 #include <errno.h>
 #include <fcntl.h>

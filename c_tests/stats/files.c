@@ -1,9 +1,9 @@
 /* ways: so a pre
  *
- * What the library says, it says to the stderr that was there at start or to nobody, and
- * the program's end is its own: no signal by a pipe without a reader or a limit to files,
- * no wait for a pipe that nobody empties, no line in a file that got number 2. A file of
- * statistics is whole or is not there, and one line says why not. */
+ * The library writes only to the stderr that existed at the start, and does not change how the
+ * program ends: no signal by a pipe without a reader or by a limit on files, no wait for a full
+ * pipe, no line in a file that got number 2. A file of statistics is whole or does not exist, and
+ * one line gives the reason. */
 #include "harness.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -182,7 +182,7 @@ static void reused(void)
     CHECK(lines() == 0);
 }
 
-/* Still said where stderr is what it was. */
+/* Reports are written where stderr is what it was. */
 static void still_said(void)
 {
     new_pipe();
@@ -227,7 +227,7 @@ static void small_file(void)
     setrlimit(RLIMIT_FSIZE, &small);
 }
 
-/* `path` is not written, one line states the reason, and the folder has no new file. */
+/* `path` is not written, one line reports that, and the folder has no new file. */
 static void refused(const char *path, void (*limit)(void))
 {
     char setting[PATH_MAX + 20];
@@ -263,7 +263,7 @@ static void files(void)
     refused(in_folder("new"), small_file);
     refused(in_folder("old"), small_file); /* which stays as it is */
     CHECK(pread(full, path, 7, 0) == 7 && strcmp(path, expected) == 0);
-    /* A FIFO with a reader that does not read. */
+    /* A FIFO that is open, but not read. */
     int end = open(in_folder("fifo"), O_RDWR | O_NONBLOCK | O_CLOEXEC);
     char bytes[4096] = {0};
     while (write(end, bytes, sizeof bytes) > 0) {}

@@ -1,8 +1,8 @@
 /* ways: so a pre valgrind
  *
- * obmalloc_stats_json: well-formed, all keys, all numbers whole, and its sums
- * agree; like snprintf with any buffer: ends with NUL, never a byte beyond,
- * always the full length returned. Also as the first call of a process. */
+ * obmalloc_stats_json: well-formed, with all keys, all numbers whole, and consistent sums; like
+ * snprintf with any buffer: it ends with NUL, writes no byte beyond, and returns the full length.
+ * Also as the first call of a process. */
 #include "stats.h"
 
 /* A checker of JSON in recursive descent: where the value at `s` ends, NULL

@@ -1,14 +1,14 @@
 /* ways: so a pre
  *
- * OBMALLOC_LIVE=1: the page has the numbers of obmalloc_stats_json; a reader never sees a torn
- * page while threads allocate, or parts that do not add up; a forked child has its own page; a program
- * that closes all descriptors gets a new one; a snapshot has the exact blocks of each page. */
+ * OBMALLOC_LIVE=1: the statistics page has the numbers of obmalloc_stats_json; a reader never sees
+ * it torn while threads allocate, nor parts that do not sum up; a forked child has one of its own;
+ * a program that closes all descriptors gets a new one; a snapshot is exact for each page. */
 #include "live.h"
 
 static struct live_page *mine;
 static char *first; /* a block of 100 bytes, there all the time */
 
-/* Has the page ticked: gives back what makes a tick look. */
+/* Frees enough for a tick, which writes the page. */
 static void tick(void)
 {
     enum { MANY = 4000 };
@@ -74,7 +74,7 @@ static void *churn(void *seed)
     return NULL;
 }
 
-/* In another process: asks again and again. */
+/* In another process: requests the page again and again. */
 static void watch(void *pid)
 {
     struct live_page *page = live_open(*(pid_t *)pid);
@@ -118,7 +118,8 @@ static void watched(void)
 
 enum { FORKS = 5 };
 
-/* In another process: requests a snapshot on each command. A fork in between delays the snapshot. */
+/* In another process: requests a snapshot for each byte that it reads. A fork in between delays
+ * the answer; the answer is a snapshot. */
 static void wait_for_snapshots(pid_t pid, int told, int ready)
 {
     struct live_page *page = live_open(pid);
@@ -299,7 +300,8 @@ static void compare(const char *bytes, size_t size)
     }
     CHECK(lost == 0 && wrong == 0);
     CHECK(returned > 500);
-    CHECK(resident * 4096ul == header->statistics.resident.total - header->statistics.resident.metadata);
+    CHECK(resident * 4096ul ==
+          header->statistics.resident.total - header->statistics.resident.metadata);
     free(taken_bytes);
     free(blocks);
 }

@@ -1,9 +1,8 @@
 /* ways: so a pre host tsan
  *
- * Two thousand short-lived threads, a few at a time, each allocating every
- * class: what a server with a thread per request does. Contents are checked
- * and some blocks outlive their thread. thread_leftovers.c looks at what
- * remains afterwards. */
+ * Two thousand short-lived threads, a few at a time, each allocating every class, like a server
+ * with a thread per request. Contents are checked and some blocks outlive their thread.
+ * leftovers.c tests what remains. */
 #include "harness.h"
 
 enum { THREADS = 2000, AT_A_TIME = 8, CLASSES = 81 };

@@ -1,9 +1,8 @@
 /* ways: so a pre host
  *
- * The end of a thread: destructors of thread keys and of thread_local
- * objects that allocate and free, in every order around the library's own
- * end-of-thread work and up to the last of the four rounds; and pthread_exit
- * from main. */
+ * The end of a thread: destructors of thread keys and of thread_local objects that allocate and
+ * free, in every order around the library's own end-of-thread work and up to the last of the four
+ * rounds; and pthread_exit from main. */
 #include "harness.h"
 
 /* What C++ compilers call for a thread_local object with a destructor. */

@@ -1,8 +1,8 @@
 /* ways: so a pre host tsan
  *
- * Blocks allocated in one thread and freed in another, as under the GIL all
- * the time. Producers and consumers share a bounded queue; consumers check
- * the contents, and resize some blocks before they free them. */
+ * Blocks allocated in one thread and freed in another, as happens under the GIL all the time.
+ * Producers and consumers share a bounded queue; consumers check the contents, and resize some
+ * blocks before they free them. */
 #include "harness.h"
 
 enum { PRODUCERS = 3, CONSUMERS = 3, EACH = 8000, ROOM = 256 };

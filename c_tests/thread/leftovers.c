@@ -1,8 +1,8 @@
 /* ways: so a pre
  *
- * The blocks in a thread's magazines must be freed when it ends, or a program with many short threads
- * leaks. Also when destructors of the program's own thread keys allocate and free after the library's
- * destructor has run. */
+ * The blocks in a thread's magazines must be returned when it ends, or a program with many short
+ * threads leaks. Also when destructors of the program's own thread keys allocate and free after
+ * the library's destructor has run. */
 #include "stats.h"
 
 enum { THREADS = 600, AT_A_TIME = 6 };

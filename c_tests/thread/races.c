@@ -1,9 +1,8 @@
 /* ways: so a pre tsan
  *
- * Everything that the library does at once, from the very first call on: threads that
- * begin and end, hand blocks over, ask for statistics and trim, while the helper
- * thread gives pages back. Built with ThreadSanitizer (`make tsan`) it is about data
- * races; else about the blocks. */
+ * Everything that the library does at once, from the very first call on: threads that begin and
+ * end, hand blocks over, read statistics and trim, while the helper thread returns pages. Built
+ * with ThreadSanitizer (`make tsan`) it finds data races; else it checks the blocks. */
 #include "harness.h"
 
 enum { THREADS = 4, ROUNDS = 60, BLOCKS = 300, HANDED = 64 };
@@ -17,7 +16,7 @@ static size_t size_of(int i)
     return sizes[i % 7];
 }
 
-/* Exchanges one of this thread's blocks for one that may be another thread's. */
+/* Exchanges a block of this thread for one that may be another thread's, and frees that. */
 static void hand_over(int i, void *block)
 {
     void *other = atomic_exchange(&handed[i % HANDED], block);

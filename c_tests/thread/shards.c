@@ -1,8 +1,8 @@
 /* ways: so a pre in tsan
  *
- * Threads that run at once never have blocks of the same pool, so that no two processors write to one
- * cache line; a block is freed to its own shard by any thread. Linked into a CPython all threads share
- * their pools: it has a GIL. */
+ * Threads that run at once never have blocks of the same pool, so that no two processors write to
+ * one cache line; a block is returned to its pool, whichever thread frees it. In a CPython all
+ * threads share their pools, because it has a GIL. */
 #include "harness.h"
 #ifndef HOST_CPYTHON
 #include "stats.h"

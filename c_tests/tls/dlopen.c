@@ -1,8 +1,8 @@
 /* ways: dl
  *
- * The library opened by dlopen, by its path in C_TEST_LIBRARY, while threads
- * already run: they have no thread state from it, and its thread-local word
- * must find room in what the C library keeps for late arrivals. */
+ * The library opened by dlopen, by its path in C_TEST_LIBRARY, while threads already run: they
+ * have no thread state from it, and its thread-local word must fit into the space that the C
+ * library keeps for late arrivals. */
 #define NO_API
 #include "harness.h"
 #include <dlfcn.h>

@@ -1,8 +1,7 @@
 /* ways: so a pre
  *
- * A program whose own thread-local storage is larger than the helper thread's
- * stack: the C library lays it on the stack of every thread. The helper is there
- * all the same, and gives pages back. */
+ * A program whose own thread-local storage is larger than the helper thread's stack: the C library
+ * places it on the stack of every thread. The helper runs all the same, and returns pages. */
 #include "resident.h"
 
 enum { PATIENCE = 20 }; /* seconds, for what comes within one */

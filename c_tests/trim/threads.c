@@ -1,9 +1,8 @@
 /* ways: so a pre
  *
- * What forty threads keep that have been busy and wait: by how many bytes more is
- * in memory than with one, some time after all blocks are free, and where it lies.
- * The bound is a generous one: it is there to notice a leak. The figures go to
- * stderr: run the program to see them. */
+ * Memory that forty threads keep after they have worked and while they wait: how many bytes more
+ * than one thread keeps, some time after all blocks are free, and where. The bound is generous, to
+ * notice a leak. The figures go to stderr: VERBOSE=1 shows them. */
 #include "resident.h"
 
 enum { THREADS = 40, SLOTS = 1000, STEPS = 15000, PATIENCE = 20 };
@@ -12,7 +11,7 @@ enum { BOUND = 32 << 20 };
 static pthread_barrier_t done, leave;
 static size_t largest;
 
-/* Blocks of all classes come and go; in the end all go. */
+/* Allocates and frees blocks of all classes; in the end frees all. */
 static void *busy_then_waiting(void *argument)
 {
     static struct slot { void *p; size_t n; } all[THREADS][SLOTS];
@@ -52,8 +51,8 @@ static struct figures figures_now(void)
     return figures;
 }
 
-/* No more memory is returned: the helper has ended, or was not needed; or, without one, the program
- * has called obmalloc_trim. */
+/* No more pages will be returned: the helper has run and ended, or was not needed; or where there
+ * is none, the program has trimmed. */
 static struct figures when_idle(int threads)
 {
     if (strcmp(getenv("OBMALLOC_DECAY_MS"), "-1") == 0)

@@ -1,16 +1,16 @@
 /* ways: so a pre
  *
- * obmalloc_trim: free pages are returned, in the number that it returns and the kernel confirms; live
- * blocks are unchanged; returned pages serve again; and the statistics have the resident memory at each
- * moment. There is no decay here. */
+ * obmalloc_trim: free pages are returned, as many bytes as it returns and as the kernel counts;
+ * live blocks stay as they are; returned pages are used again; and the statistics equal what is in
+ * memory at each moment. Nothing is returned by time here. */
 #include "resident.h"
 
 static struct crowd crowd;
 
 /* ---- the ledger ---- */
 
-/* Bytes of our arenas that are in memory: of the mappings for which huge pages
- * are forbidden ("nh"). Only arenas are; -1 where the kernel does not say. */
+/* Resident bytes of arenas: of the mappings without huge pages ("nh"), which only arenas are; -1
+ * where the kernel does not show them. */
 static long long kernel_says(void)
 {
     char line[512];
@@ -64,7 +64,7 @@ static void everybody_comes(void)
     join_crowd(&crowd, 16 * MIB, 4097, MEDIUM_MAX);
 }
 
-/* Trims, and checks that the process shrinks by the result. */
+/* Trims, and checks that the process gets smaller by the bytes returned. */
 static size_t trim_and_look(size_t keep)
 {
     read_stats();
@@ -105,7 +105,7 @@ static void most_is_freed(void)
     CHECK(obmalloc_trim(0) <= 1 << 16);
 }
 
-/* Survivors are there, and new ones come between them. */
+/* New blocks are allocated between the survivors. */
 static void pages_serve_again(void)
 {
     read_stats();
@@ -116,7 +116,7 @@ static void pages_serve_again(void)
     CHECK(stat_of("arenas", "mapped_total") <= arenas + 8);
 }
 
-/* It returns whole arenas, so up to one more than necessary. */
+/* Whole arenas are trimmed, so up to one arena more than necessary is returned. */
 static void some_is_kept(void)
 {
     leave_crowd(&crowd, 1);
@@ -149,7 +149,7 @@ static void all_is_freed(void)
     CHECK(resident() <= before + 4 * MIB);
 }
 
-/* Bytes of returned pages are zero; those of others have to be zeroed. */
+/* Returned pages are zero when used again; calloc must clear the others. */
 static void calloc_is_zero(void)
 {
     enum { N = 20000 };
@@ -181,7 +181,7 @@ enum { WORKERS = 4, SLOTS = 3000, STEPS = 120000 };
 
 static atomic_int working;
 
-/* Its blocks come and go in waves, so that whole pages are free in between. */
+/* Allocates and frees in waves, so that whole pages are free in between. */
 static void *worker(void *argument)
 {
     struct { void *p; size_t n; } *slots = calloc(SLOTS, sizeof *slots);
