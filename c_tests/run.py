@@ -60,14 +60,14 @@ def environment(way):
     env = {key: value for key, value in os.environ.items()
            if not key.startswith(("PYTHON", "OBMALLOC_", "LD_", "MAKE", "TEST_"))}
     library = env.pop("SO")
-    more = {"so": {"OBMALLOC_SMALL_MAX": "32768"},  # elsewhere it rises with the program
+    more = {"so": {"OBMALLOC_POOL_MAX": "32768"},  # elsewhere it rises with the program
             "pre": {"LD_PRELOAD": library},
             "dl": {"C_TEST_LIBRARY": library},
             "tsan": {"TSAN_OPTIONS": "die_after_fork=0 exitcode=66"},
             "host": {"PYTHONHOME": os.environ.get("HOST_PREFIX", "")}}
     more["in"] = more["host"]
     # The annotations would report the mistakes that some cases make on purpose.
-    more["valgrind"] = {**more["so"], "OBMALLOC_TOOLS": "0"}
+    more["valgrind"] = {**more["so"], "OBMALLOC_TOOL_ANNOTATIONS": "0"}
     return {**env, **more.get(way, {})}
 
 

@@ -178,9 +178,9 @@ static void fences(void)
     for (int i = 0; i < PROCESSES; i++) {
         snprintf(number, sizeof number, "%d", i);
         if (i % 6 == 0)
-            setenv("OBMALLOC_LIVE", "1", 1);
+            setenv("OBMALLOC_STATS_PAGE", "1", 1);
         else
-            unsetenv("OBMALLOC_LIVE");
+            unsetenv("OBMALLOC_STATS_PAGE");
         pid_t pid = fork();
         if (pid == 0) {
             setenv("TEST_PROCESS", number, 1);

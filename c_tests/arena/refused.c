@@ -142,4 +142,4 @@ static void refused(void)
 }
 
 /* A helper thread would start with all signals blocked, and so with the filter's. */
-CASES({"refused-mappings", refused, "OBMALLOC_THREAD=0"});
+CASES({"refused-mappings", refused, "OBMALLOC_BACKGROUND_THREAD=0"});

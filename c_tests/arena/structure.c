@@ -178,4 +178,4 @@ static void structure(void)
     STEP("above the classes") in_thread(above, NULL);
 }
 
-CASES({"structure", structure, "OBMALLOC_SMALL_MAX=32768"});
+CASES({"structure", structure, "OBMALLOC_POOL_MAX=32768"});

@@ -317,7 +317,7 @@ CASES({"an-idle-program", an_idle_program, ALL_POOLS "OBMALLOC_DECAY_MS=200"},
       {"beside-threads", beside_threads, ALL_POOLS "OBMALLOC_DECAY_MS=1"},
       {"beside-threads-at-once", beside_threads, ALL_POOLS "OBMALLOC_DECAY_MS=0"},
       {"threads-that-end", threads_that_end, ALL_POOLS "OBMALLOC_DECAY_MS=20"},
-      {"by-ticks", by_ticks, ALL_POOLS "OBMALLOC_DECAY_MS=50 OBMALLOC_THREAD=0"},
+      {"by-ticks", by_ticks, ALL_POOLS "OBMALLOC_DECAY_MS=50 OBMALLOC_BACKGROUND_THREAD=0"},
       {"no-thread-to-be-had", no_thread_to_be_had, ALL_POOLS "OBMALLOC_DECAY_MS=100"},
       {"never", never, ALL_POOLS "OBMALLOC_DECAY_MS=-1"},
       {"at-once", at_once, ALL_POOLS "OBMALLOC_DECAY_MS=0"});

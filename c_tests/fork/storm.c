@@ -146,9 +146,10 @@ static void without(void)
 
 CASES({"storm-a-helper-after-each-millisecond", with_a_helper, ALL_POOLS "OBMALLOC_DECAY_MS=1"},
       {"storm-ticks-after-each-millisecond", without,
-       ALL_POOLS "OBMALLOC_DECAY_MS=1 OBMALLOC_THREAD=0"},
+       ALL_POOLS "OBMALLOC_DECAY_MS=1 OBMALLOC_BACKGROUND_THREAD=0"},
       {"storm-at-once", without, ALL_POOLS "OBMALLOC_DECAY_MS=0"},
       {"storm-at-once-no-thread-allowed", without,
-       ALL_POOLS "OBMALLOC_DECAY_MS=0 OBMALLOC_THREAD=0"},
+       ALL_POOLS "OBMALLOC_DECAY_MS=0 OBMALLOC_BACKGROUND_THREAD=0"},
       {"storm-as-usual", storm, ALL_POOLS "OBMALLOC_DECAY_MS=1000"},
-      {"storm-as-usual-by-ticks", without, ALL_POOLS "OBMALLOC_DECAY_MS=1000 OBMALLOC_THREAD=0"});
+      {"storm-as-usual-by-ticks", without,
+       ALL_POOLS "OBMALLOC_DECAY_MS=1000 OBMALLOC_BACKGROUND_THREAD=0"});

@@ -1,6 +1,6 @@
 /* ways: so a pre
  *
- * OBMALLOC_GUARD in a process without CPython: mistakes are found where they happen, and faults
+ * OBMALLOC_GUARD_SAMPLE_RATE in a process without CPython: mistakes are found where they happen, and faults
  * are passed on to the handler that was there before, as without the library. */
 #include "harness.h"
 
@@ -237,5 +237,5 @@ static void handlers(void)
         }
 }
 
-CASES({"mistakes", mistakes_are_found, "OBMALLOC_GUARD=1", true},
-      {"mistakes-and-handlers", handlers, "OBMALLOC_GUARD=1", true});
+CASES({"mistakes", mistakes_are_found, "OBMALLOC_GUARD_SAMPLE_RATE=1", true},
+      {"mistakes-and-handlers", handlers, "OBMALLOC_GUARD_SAMPLE_RATE=1", true});

@@ -1,6 +1,6 @@
 /* ways: so a pre
  *
- * OBMALLOC_GUARD, several threads at once: one whole report is made before the process ends,
+ * OBMALLOC_GUARD_SAMPLE_RATE, several threads at once: one whole report is made before the process ends,
  * however long its end takes; where the program goes on, each mistake is reported. */
 #include "harness.h"
 
@@ -150,4 +150,4 @@ static void threads_at_once(void)
         }
 }
 
-CASES({"threads", threads_at_once, .settings = "OBMALLOC_GUARD=1", .reads_stderr = true});
+CASES({"threads", threads_at_once, .settings = "OBMALLOC_GUARD_SAMPLE_RATE=1", .reads_stderr = true});

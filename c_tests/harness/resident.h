@@ -8,7 +8,7 @@
 #include <fcntl.h>
 
 #define MIB ((size_t)1 << 20)
-#define ALL_POOLS "OBMALLOC_SMALL_MAX=32768 " /* pools for medium sizes from the start */
+#define ALL_POOLS "OBMALLOC_POOL_MAX=32768 " /* pools for medium sizes from the start */
 
 /* The beginning of a small file, as text; "" if it cannot be read. */
 static inline const char *text_of(const char *path)

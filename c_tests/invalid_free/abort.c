@@ -97,4 +97,4 @@ static void aborts(void)
         }
 }
 
-CASES({"abort", aborts, .settings = "OBMALLOC_SMALL_MAX=32768", .reads_stderr = true});
+CASES({"abort", aborts, .settings = "OBMALLOC_POOL_MAX=32768", .reads_stderr = true});

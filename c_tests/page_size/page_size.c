@@ -167,6 +167,6 @@ static void by_ticks(void)
     {"by-time-" #size, by_time, ALL_POOLS "OBMALLOC_DECAY_MS=50 SIMULATED_PAGE=" #size},      \
     {"at-once-" #size, at_once, ALL_POOLS "OBMALLOC_DECAY_MS=0 SIMULATED_PAGE=" #size},       \
     {"by-ticks-" #size, by_ticks,                                                             \
-     ALL_POOLS "OBMALLOC_DECAY_MS=50 OBMALLOC_THREAD=0 SIMULATED_PAGE=" #size}
+     ALL_POOLS "OBMALLOC_DECAY_MS=50 OBMALLOC_BACKGROUND_THREAD=0 SIMULATED_PAGE=" #size}
 
 CASES(ON_PAGES_OF(4096), ON_PAGES_OF(16384), ON_PAGES_OF(65536));

@@ -58,10 +58,10 @@ static void look_while_others_allocate(void)
 }
 
 CASES({"descriptors", look_while_others_allocate},
-      {"descriptors-limit", look_while_others_allocate, "OBMALLOC_LIMIT=2G"},
-      {"descriptors-near-a-limit", look_while_others_allocate, "OBMALLOC_LIMIT=8M"},
-      {"descriptors-limit-auto", look_while_others_allocate, "OBMALLOC_LIMIT=auto"},
-      {"descriptors-hard-limit", look_while_others_allocate, "OBMALLOC_LIMIT_HARD=2G"},
-      {"descriptors-near-a-hard-limit", look_while_others_allocate, "OBMALLOC_LIMIT_HARD=60M"},
-      {"descriptors-guard", look_while_others_allocate, "OBMALLOC_GUARD=50"},
-      {"descriptors-stats-page", look_while_others_allocate, "OBMALLOC_LIVE=1"});
+      {"descriptors-limit", look_while_others_allocate, "OBMALLOC_SOFT_LIMIT=2G"},
+      {"descriptors-near-a-limit", look_while_others_allocate, "OBMALLOC_SOFT_LIMIT=8M"},
+      {"descriptors-limit-auto", look_while_others_allocate, "OBMALLOC_SOFT_LIMIT=auto"},
+      {"descriptors-hard-limit", look_while_others_allocate, "OBMALLOC_HARD_LIMIT=2G"},
+      {"descriptors-near-a-hard-limit", look_while_others_allocate, "OBMALLOC_HARD_LIMIT=60M"},
+      {"descriptors-guard", look_while_others_allocate, "OBMALLOC_GUARD_SAMPLE_RATE=50"},
+      {"descriptors-stats-page", look_while_others_allocate, "OBMALLOC_STATS_PAGE=1"});

@@ -134,10 +134,11 @@ static void statistics_on_a_small_stack(void)
     STEP("no settings") all_calls("");
     STEP("statistics on stderr") all_calls("OBMALLOC_STATS=1 OBMALLOC_VERBOSE=1");
     STEP("statistics to a file") all_calls(file);
-    STEP("a live page") all_calls("OBMALLOC_LIVE=1");
-    STEP("a live page without a thread") all_calls("OBMALLOC_LIVE=1 OBMALLOC_THREAD=0");
-    STEP("guarded blocks") all_calls("OBMALLOC_GUARD=10");
-    STEP("a limit") all_calls("OBMALLOC_LIMIT=100M OBMALLOC_LIMIT_HARD=4G");
+    STEP("a live page") all_calls("OBMALLOC_STATS_PAGE=1");
+    STEP("a live page without a thread")
+        all_calls("OBMALLOC_STATS_PAGE=1 OBMALLOC_BACKGROUND_THREAD=0");
+    STEP("guarded blocks") all_calls("OBMALLOC_GUARD_SAMPLE_RATE=10");
+    STEP("a limit") all_calls("OBMALLOC_SOFT_LIMIT=100M OBMALLOC_HARD_LIMIT=4G");
     STEP("debug hooks, all returned") all_calls("OBMALLOC_DEBUG=1 OBMALLOC_DECAY_MS=0");
     char command[100];
     snprintf(command, sizeof command, "rm -rf %s", folder);

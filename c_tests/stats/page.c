@@ -1,6 +1,6 @@
 /* ways: so a pre
  *
- * OBMALLOC_LIVE=1: the statistics page has the numbers of obmalloc_stats_json; a reader never sees
+ * OBMALLOC_STATS_PAGE=1: the statistics page has the numbers of obmalloc_stats_json; a reader never sees
  * it torn while threads allocate, nor parts that do not sum up; a forked child has one of its own;
  * a program that closes all descriptors gets a new one; a snapshot is exact for each page. */
 #include "live.h"
@@ -449,10 +449,10 @@ static void pages_of_forks(void) { begin(); forks(); }
 static void programs_arenas(void) { in_a_child(programs); }
 static void closed_descriptors(void) { in_a_child(closed); }
 
-CASES({"page-has-the-numbers-of-json", equal_numbers, "OBMALLOC_LIVE=1"},
-      {"page-snapshot-is-exact", exact_snapshot, "OBMALLOC_LIVE=1"},
-      {"page-watched-while-threads-allocate", watched_from_outside, "OBMALLOC_LIVE=1"},
-      {"page-snapshot-put-off-by-a-fork", fork_puts_off, "OBMALLOC_LIVE=1"},
-      {"page-of-a-fork", pages_of_forks, "OBMALLOC_LIVE=1"},
-      {"page-with-a-programs-arenas", programs_arenas, "OBMALLOC_LIVE=1"},
-      {"page-when-descriptors-are-closed", closed_descriptors, "OBMALLOC_LIVE=1"});
+CASES({"page-has-the-numbers-of-json", equal_numbers, "OBMALLOC_STATS_PAGE=1"},
+      {"page-snapshot-is-exact", exact_snapshot, "OBMALLOC_STATS_PAGE=1"},
+      {"page-watched-while-threads-allocate", watched_from_outside, "OBMALLOC_STATS_PAGE=1"},
+      {"page-snapshot-put-off-by-a-fork", fork_puts_off, "OBMALLOC_STATS_PAGE=1"},
+      {"page-of-a-fork", pages_of_forks, "OBMALLOC_STATS_PAGE=1"},
+      {"page-with-a-programs-arenas", programs_arenas, "OBMALLOC_STATS_PAGE=1"},
+      {"page-when-descriptors-are-closed", closed_descriptors, "OBMALLOC_STATS_PAGE=1"});

@@ -75,8 +75,8 @@ static void at_once(void)
 
 /* How free memory is returned: by the helper thread, by ticks, at once, by a limit. */
 static const char *const settings[][2] = {
-    {"OBMALLOC_DECAY_MS", "4"}, {"OBMALLOC_THREAD", "0"},        {"OBMALLOC_DECAY_MS", "0"},
-    {"OBMALLOC_LIMIT", "auto"}, {"OBMALLOC_LIMIT_HARD", "auto"}, {"OBMALLOC_ALIGN", "8"},
+    {"OBMALLOC_DECAY_MS", "4"}, {"OBMALLOC_BACKGROUND_THREAD", "0"},        {"OBMALLOC_DECAY_MS", "0"},
+    {"OBMALLOC_SOFT_LIMIT", "auto"}, {"OBMALLOC_HARD_LIMIT", "auto"}, {"OBMALLOC_ALIGN", "8"},
 };
 
 /* Two threads make the first call. The settings are read by then, for both. */

@@ -12,7 +12,9 @@ import sys
 from obmalloc import _library
 
 # Options of `run` that take a value in a word of its own.
-_WITH_VALUE = {'--python', '--stats', '--limit', '--limit-hard', '--decay', '--guard', '-s', '--set'}
+_WITH_VALUE = {'--python', '--stats', '--soft-limit', '--hard-limit', '--decay',
+               '--guard-sample-rate', '-s', '--set',
+               '--limit', '--limit-hard', '--guard'}        # deprecated
 
 
 def _command():

@@ -50,9 +50,10 @@ def is_active():
     allocated for that, so this is true only where it is so."""
     if _library.loaded() is None:
         return False
-    if not os.environ.get('OBMALLOC_GUARD'):
+    names = 'OBMALLOC_GUARD_SAMPLE_RATE', 'OBMALLOC_GUARD'      # the second is deprecated
+    if not any(os.environ.get(name) for name in names):
         return _counts(2000, 1500)
-    # Guarded blocks are in no size class: half of all, or up to 16384 with OBMALLOC_GUARD=1.
+    # Guarded blocks are in no size class: half of all, or with rate 1 up to 16384.
     return _counts(2000, 500) or _counts(18000, 500)
 
 

@@ -147,15 +147,15 @@ def test_a_program_that_replaces_the_library(python, tmp_path):
 
 
 def test_blocks_that_stock_takes_from_malloc_are_noted(python):
-    assert 'OBMALLOC_SMALL_MAX=512' in notes(python.path)
-    assert 'OBMALLOC_SMALL_MAX=512' not in notes(python.path, OBMALLOC_SMALL_MAX='512')
+    assert 'OBMALLOC_POOL_MAX=512' in notes(python.path)
+    assert 'OBMALLOC_POOL_MAX=512' not in notes(python.path, OBMALLOC_POOL_MAX='512')
 
 
 @pytest.mark.since(3, 6)
 def test_debug_hooks_are_noted(python):
     found = notes(python.path, OBMALLOC_DEBUG='1')
     assert 'debug hooks are over the library' in found
-    assert 'OBMALLOC_SMALL_MAX' not in found
+    assert 'OBMALLOC_POOL_MAX' not in found
 
 
 def test_bad_settings_are_noted(python):
@@ -178,7 +178,7 @@ SITE = {
     'raising': 'raise KeyError("of sitecustomize")',
 }
 ODD = {
-    'guard 1': {'OBMALLOC_GUARD': '1'}, 'guard 10': {'OBMALLOC_GUARD': '10'},
+    'guard 1': {'OBMALLOC_GUARD_SAMPLE_RATE': '1'}, 'guard 10': {'OBMALLOC_GUARD_SAMPLE_RATE': '10'},
     'utf-16': {'PYTHONIOENCODING': 'utf-16'}, 'ascii': {'PYTHONIOENCODING': 'ascii:strict'},
     'POSIX locale': {'LC_ALL': 'POSIX', 'PYTHONCOERCECLOCALE': '0', 'PYTHONUTF8': '0'},
     'no such locale': {'LC_ALL': 'xx_YY.ISO-8859-15', 'LANG': 'nothing'},
@@ -188,7 +188,7 @@ ODD = {
     'warnings': {'PYTHONWARNINGS': 'error', 'PYTHONWARNDEFAULTENCODING': '1'},
     'unbuffered': {'PYTHONUNBUFFERED': '1'}, 'optimized': {'PYTHONOPTIMIZE': '2'},
     'faults': {'PYTHONFAULTHANDLER': '1', 'PYTHONMALLOCSTATS': '1'},
-    'library': {'OBMALLOC_STATS': '/dev/full', 'OBMALLOC_VERBOSE': '0', 'OBMALLOC_LIVE': '1',
+    'library': {'OBMALLOC_STATS': '/dev/full', 'OBMALLOC_VERBOSE': '0', 'OBMALLOC_STATS_PAGE': '1',
                 'OBMALLOC_DECAY_MS': '0'},
 }
 
@@ -252,8 +252,8 @@ def test_an_interpreter_that_does_not_start(python):
 
 @pytest.mark.since(3, 8)
 def test_an_interpreter_that_does_not_start_with_the_library(python):
-    said = refused('[Mm]emory', python.path, number=2, OBMALLOC_LIMIT_HARD='1M')
-    assert said['advice'] == 'raise OBMALLOC_LIMIT_HARD, or unset it'
+    said = refused('[Mm]emory', python.path, number=2, OBMALLOC_HARD_LIMIT='1M')
+    assert said['advice'] == 'raise OBMALLOC_HARD_LIMIT, or unset it'
 
 
 def test_a_launcher_that_closes_descriptors(python, tmp_path):

@@ -151,7 +151,7 @@ def test_processes_that_are_none():
 
 def test_a_process_that_ends_while_it_is_watched(tmp_path):
     process = subprocess.Popen([sys.executable, '-c', WAITS], text=True,
-                               env=child.preloaded(OBMALLOC_LIVE='1'),
+                               env=child.preloaded(OBMALLOC_STATS_PAGE='1'),
                                stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdout.readline() == 'ready\n'
     pid, page = str(process.pid), tmp_path / 'live.html'

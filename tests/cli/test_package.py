@@ -259,7 +259,8 @@ def test_metrics(venv, tmp_path):
     """prometheus() has the names, texts and labels of `obmalloc stats` for the same process, and
     the same numbers, but for the memory of the first text."""
     file = tmp_path / 'python.prom'
-    program = subprocess.Popen([venv.obmalloc, 'run', '--live', '--decay', '-1', '--', venv.python,
+    program = subprocess.Popen([venv.obmalloc, 'run', '--stats-page', '--decay', '-1', '--',
+                                venv.python,
                                 '-c', METRICS, file], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                env=child.clean_environment())
     try:
@@ -288,7 +289,8 @@ def test_metrics(venv, tmp_path):
 
 def test_on_gc(venv):
     """Where nothing else returns pages, the end of a collection does."""
-    said = child.run([venv.obmalloc, 'run', '--no-thread', '--decay', '-1', '--', venv.python, '-c',
+    said = child.run([venv.obmalloc, 'run', '--no-background-thread', '--decay', '-1', '--',
+                      venv.python, '-c',
                       ON_GC], status=0).said
     # An arena that is empty may be returned at any time.
     for nothing in 'without', 'young', 'ended':

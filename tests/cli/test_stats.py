@@ -51,7 +51,7 @@ root = pytest.mark.skipif(os.geteuid() != 0, reason='only root can be another us
 @contextmanager
 def started(path=sys.executable, code=KEEP, user=None, **settings):
     """A preloaded program that has printed `ready`. It is killed at the end."""
-    settings.setdefault('OBMALLOC_LIVE', '1')
+    settings.setdefault('OBMALLOC_STATS_PAGE', '1')
     other = {}
     if user:
         settings['LD_PRELOAD'] = str(privileges.library_for_all())
@@ -181,8 +181,9 @@ def test_files_that_are_none(tmp_path):
 
 
 def test_processes_without_a_page():
-    with started(OBMALLOC_LIVE='0') as silent:
-        for word, says in ('4194303', '.*there is no process.*'), (silent.pid, '.*obmalloc run --live.*'):
+    with started(OBMALLOC_STATS_PAGE='0') as silent:
+        for word, says in (('4194303', '.*there is no process.*'),
+                           (silent.pid, '.*obmalloc run --stats-page.*')):
             one_line(command.run('stats', word, status=1), says)
         for word, number in ('4194303', 1), (silent.pid, 1), ('name', 2):
             one_line(command.run('top', word, '-n', '1', status=number), '.*')
@@ -223,7 +224,7 @@ def test_a_sleeping_master_names_its_children():
 
 
 def test_without_the_helper_thread_numbers_are_old():
-    with started(OBMALLOC_THREAD='0') as program:
+    with started(OBMALLOC_BACKGROUND_THREAD='0') as program:
         time.sleep(2.5)
         done = command.run('stats', program.pid)
     assert re.search('(?m)^as of [2-9] seconds ago: without the helper thread', done.out), done.report
@@ -270,7 +271,7 @@ def daemon(path=sys.executable, user=None):
 def has_closed(done, program):
     assert done.status == 1, done.report
     status.says(done, f'process {program.pid} has closed the descriptor of its page.*; .*')
-    assert 'OBMALLOC_LIVE' not in done.err
+    assert 'OBMALLOC_STATS_PAGE' not in done.err
 
 
 def test_a_daemon_for_its_user():

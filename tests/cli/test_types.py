@@ -247,5 +247,5 @@ def test_a_process_that_is_not_served(python, path, settings, why):
 @pytest.mark.one_python
 @pytest.mark.parametrize('rate', ['', '1', '2', '10'])
 def test_is_active_with_guarded_blocks(python, rate):
-    done = package(python, 'import obmalloc; print(obmalloc.is_active())', OBMALLOC_GUARD=rate)
+    done = package(python, 'import obmalloc; print(obmalloc.is_active())', OBMALLOC_GUARD_SAMPLE_RATE=rate)
     assert done.out == 'True\n'

@@ -116,8 +116,8 @@ def test_bare_root(python, library, tmp_path, found):
         ignore_dangling_symlinks=True)
     shutil.copy(INSIDE / 'inside.py', tmp_path)
     runs = []
-    for env in sides(OBMALLOC_VERBOSE='1', OBMALLOC_DECAY_MS='50', OBMALLOC_LIMIT='auto',
-                     OBMALLOC_LIMIT_HARD='auto'):
+    for env in sides(OBMALLOC_VERBOSE='1', OBMALLOC_DECAY_MS='50', OBMALLOC_SOFT_LIMIT='auto',
+                     OBMALLOC_HARD_LIMIT='auto'):
         del env['PYTHONPATH']
         if 'LD_PRELOAD' in env:     # chroot itself must find it by the same path
             env['LD_PRELOAD'] = os.path.abspath(env['LD_PRELOAD'])

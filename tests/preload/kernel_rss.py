@@ -67,7 +67,7 @@ def compare(python, samples, threads=1, pause=0.1, **settings):
     """For each sample, the bytes of the page nearest to the kernel's count, and that count."""
     program = subprocess.Popen(
         [python.path, '-B', PROGRAMS / 'breathing.py', str(threads)],
-        env=child.preloaded(OBMALLOC_LIVE='1', **settings),
+        env=child.preloaded(OBMALLOC_STATS_PAGE='1', **settings),
         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert program.stdout.readline() == b'ready\n'

@@ -39,11 +39,11 @@ def test_of_a_small_program(python):
 
 @pytest.mark.since(3, 6)
 def test_of_a_large_program(python):
-    """OBMALLOC_SMALL_MAX=512 leaves these blocks to malloc; otherwise glibc's free ends the
+    """OBMALLOC_POOL_MAX=512 leaves these blocks to malloc; otherwise glibc's free ends the
     program with a message that docs/complaints.md quotes."""
     for by in 'free', 'realloc':
         assert borrow(python, 250000, by, child.clean_environment()).status == 0
-        assert borrow(python, 250000, by, child.preloaded(OBMALLOC_SMALL_MAX='512')).status == 0
+        assert borrow(python, 250000, by, child.preloaded(OBMALLOC_POOL_MAX='512')).status == 0
     done = borrow(python, 250000, 'free', child.preloaded())
     assert done.status == -6
     # glibc 2.43 reports the size.

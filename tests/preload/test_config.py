@@ -29,11 +29,11 @@ def keep(python, size, count, **setting):
 
 
 @pytest.mark.since(3, 6)
-def test_small_max(python):
+def test_pool_max(python):
     """32K serves 600 bytes from pools; 512 leaves them to the fallback allocator."""
-    below, live, largest = keep(python, 600, 5000, OBMALLOC_SMALL_MAX='32K')
+    below, live, largest = keep(python, 600, 5000, OBMALLOC_POOL_MAX='32K')
     assert below < 500 and live >= 4900 and largest > 600
-    below, live, largest = keep(python, 600, 5000, OBMALLOC_SMALL_MAX='512')
+    below, live, largest = keep(python, 600, 5000, OBMALLOC_POOL_MAX='512')
     assert below >= 5000 and live < 2500 and largest <= 512
 
 
@@ -55,9 +55,9 @@ def test_default_rises_with_the_program(python):
 
 
 @pytest.mark.since(3, 6)
-def test_small_max_works_throughout(python):
+def test_pool_max_works_throughout(python):
     done = interpret(python, 'import inside; print(inside.workload(3))',
-                     env=child.preloaded(OBMALLOC_SMALL_MAX='512'))
+                     env=child.preloaded(OBMALLOC_POOL_MAX='512'))
     stock = interpret(python, 'import inside; print(inside.workload(3))',
                       env=child.clean_environment())
     assert (done.out, done.err) == (stock.out, '')
@@ -73,9 +73,60 @@ def warned(python, name, value):
     assert below < 500 and live >= 4900 and largest <= 512
 
 
+DEPRECATED = [
+    ('SMALL_MAX', 'POOL_MAX', '8K'), ('THREAD', 'BACKGROUND_THREAD', '0'),
+    ('LIMIT', 'SOFT_LIMIT', '4G'), ('LIMIT_HARD', 'HARD_LIMIT', '4G'), ('LIVE', 'STATS_PAGE', '1'),
+    ('GUARD', 'GUARD_SAMPLE_RATE', '1000'), ('FORK', 'FORK_COW', 'seal'),
+    ('TOOLS', 'TOOL_ANNOTATIONS', '0')]
+
+
+@pytest.mark.one_python
+@pytest.mark.parametrize('old, new, value', DEPRECATED, ids=[row[0] for row in DEPRECATED])
+def test_deprecated_name(python, old, new, value):
+    """It is understood, in silence. A wrong value has a line, unless the present name is set."""
+    def warnings(**settings):
+        env = child.preloaded(**{f'OBMALLOC_{name}': value for name, value in settings.items()})
+        return interpret(python, 'pass', env=env).err
+    assert warnings(**{old: value}) == ''
+    ignored = 'obmalloc: OBMALLOC_%s=banana: not understood, ignored\n'
+    assert warnings(**{old: 'banana'}) == ignored % old
+    assert warnings(**{old: 'banana', new: value}) == ''
+    assert warnings(**{old: value, new: 'banana'}) == ignored % new
+
+
+@pytest.mark.one_python
+def test_deprecated_name_has_its_effect(python):
+    """Alone; where both names are set, the present one counts."""
+    below, live, largest = keep(python, 600, 5000, OBMALLOC_SMALL_MAX='32K')
+    assert below < 500 and live >= 4900 and largest > 600
+    for old, new in ('32K', '512'), ('32K', ''), ('32K', 'banana'):
+        below, live, largest = keep(python, 600, 5000, OBMALLOC_SMALL_MAX=old,
+                                    OBMALLOC_POOL_MAX=new)
+        assert below >= 5000 and live < 2500 and largest <= 512
+
+
+@pytest.mark.one_python
+@pytest.mark.parametrize('settings, published', [
+    ({}, False), ({'LIVE': '1'}, True), ({'STATS_PAGE': '1'}, True),
+    ({'LIVE': '1', 'STATS_PAGE': '0'}, False), ({'LIVE': '0', 'STATS_PAGE': '1'}, True)])
+def test_deprecated_name_of_the_page(python, settings, published):
+    env = child.preloaded(**{f'OBMALLOC_{name}': value for name, value in settings.items()})
+    done = interpret(python, '''
+import os
+to = []
+for each in os.listdir("/proc/self/fd"):
+    try:
+        to.append(os.readlink("/proc/self/fd/" + each))
+    except OSError:
+        pass
+print(any("obmalloc-live" in path for path in to))
+''', env=env)
+    assert done.out == f'{published}\n'
+
+
 @pytest.mark.parametrize('value', ['banana', '99999999', '-1', '512x', '9' * 26])
 def test_bad_value(python, value):
-    warned(python, 'OBMALLOC_SMALL_MAX', value)
+    warned(python, 'OBMALLOC_POOL_MAX', value)
 
 
 def test_unknown_name(python):
@@ -84,7 +135,7 @@ def test_unknown_name(python):
 
 def test_each_mistake_has_its_line(python):
     done = interpret(python, 'print(1)', env=child.preloaded(
-        OBMALLOC_NO_SUCH='1', OBMALLOC_SMALL_MAX='banana', OBMALLOC_VERBOSE='1'))
+        OBMALLOC_NO_SUCH='1', OBMALLOC_POOL_MAX='banana', OBMALLOC_VERBOSE='1'))
     lines = done.err.splitlines()
     assert len(lines) == 3
     assert len([line for line in lines if 'OBMALLOC_NO_SUCH' in line]) == 1

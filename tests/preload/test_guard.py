@@ -1,5 +1,5 @@
-"""OBMALLOC_GUARD: memory errors of an extension module are found at the faulty access, and the
-report has their kind, their place, and who allocated and freed the block."""
+"""OBMALLOC_GUARD_SAMPLE_RATE: memory errors of an extension module are found at the faulty access,
+and the report has their kind, their place, and who allocated and freed the block."""
 import re
 import signal
 
@@ -61,7 +61,7 @@ def make(python, name, *numbers, before='', call=None, options=(), times=3000,
     code = REPEAT % (str(extension(python)), times) + before + '\n' + call
     # Without site, whose modules take most of the slots for good.
     return Report(interpret(python, code, options=('-S', *options), status=status,
-                            env=child.preloaded(**{'OBMALLOC_GUARD': '1'} | settings)))
+                            env=child.preloaded(**{'OBMALLOC_GUARD_SAMPLE_RATE': '1'} | settings)))
 
 
 def assert_part(python, report, word, function):
@@ -92,7 +92,7 @@ MISTAKES = {
     'one in ten': (
         ('read_freed', 64, 0), 'use after free',
         r'^read of 0x\w+, 0 bytes into the freed block of 64 bytes', READ | FREED,
-        dict(OBMALLOC_GUARD='10')),
+        dict(OBMALLOC_GUARD_SAMPLE_RATE='10')),
     # In the bytes that alignment leaves over: found when the block is freed.
     'overflow by one': (
         ('write_at', 41, 41), 'overflow',
@@ -193,7 +193,7 @@ def test_faulthandler_enabled_and_disabled(python):
 
 def plain(python, code, status):
     """A program that makes no mistake with a guarded block: no report."""
-    env = child.preloaded(OBMALLOC_GUARD='1')
+    env = child.preloaded(OBMALLOC_GUARD_SAMPLE_RATE='1')
     done = interpret(python, REPEAT % (str(extension(python)), 200) + code, env=env, status=status)
     silent(done)
     return done
@@ -222,7 +222,7 @@ def test_faulthandler_of_another_fault(python):
 
 
 def test_in_a_thread(python):
-    report = make(python, '', before='import threading', OBMALLOC_GUARD='4',
+    report = make(python, '', before='import threading', OBMALLOC_GUARD_SAMPLE_RATE='4',
                   call='thread = threading.Thread(target=again, '
                   'args=("read_freed", 40, 8)); thread.start(); thread.join()\n')
     assert report.what == 'use after free'
@@ -233,7 +233,7 @@ def test_in_a_thread(python):
 
 def test_several_threads_at_once(python):
     """One reports, the others wait; the process ends."""
-    report = make(python, '', before='import threading', OBMALLOC_GUARD='4', call='''
+    report = make(python, '', before='import threading', OBMALLOC_GUARD_SAMPLE_RATE='4', call='''
 threads = [threading.Thread(target=again, args=("read_freed_without_gil", 40, 8)) for _ in range(4)]
 for thread in threads: thread.start()
 for thread in threads: thread.join()
@@ -273,14 +273,14 @@ for n in range(15):
     assert os.waitpid(pid, 0)[1] == 0
 stop.append(1)
 for thread in threads: thread.join()
-''', env=child.preloaded(OBMALLOC_GUARD='2'), options=('-W', 'ignore'))
+''', env=child.preloaded(OBMALLOC_GUARD_SAMPLE_RATE='2'), options=('-W', 'ignore'))
 
 
 @pytest.mark.one_python
 @pytest.mark.parametrize('rate', ['20', '1000'])
 def test_ordinary_programs_run_as_ever(python, rate):
     done = run_program(python, 'forks.py', 'quiet', '3',
-                       env=child.preloaded(OBMALLOC_GUARD=rate))
+                       env=child.preloaded(OBMALLOC_GUARD_SAMPLE_RATE=rate))
     assert (done.out, done.err) == ('', '')
 
 
@@ -289,7 +289,7 @@ def test_off_there_is_no_handler(python):
     code = ('text = [line for line in open("/proc/self/status") if "SigCgt" in line][0]\n'
             'print(int(text.split()[1], 16) >> 10 & 1)\n')
     for rate, expected in (('0', '0'), ('1', '1'), ('1000000000', '0')):
-        done = interpret(python, code, env=child.preloaded(OBMALLOC_GUARD=rate))
+        done = interpret(python, code, env=child.preloaded(OBMALLOC_GUARD_SAMPLE_RATE=rate))
         assert done.out.strip() == expected, rate
 
 
@@ -303,4 +303,4 @@ def test_cpythons_own_tests(python, module, tmp_path):
     argv = [python.path, '-B', '-m', runner, module]
     if child.run(argv, timeout=280, cwd=tmp_path).status != 0:
         pytest.skip('fails without the library, or is not installed')
-    child.run(argv, child.preloaded(OBMALLOC_GUARD='100'), 280, cwd=tmp_path, status=0)
+    child.run(argv, child.preloaded(OBMALLOC_GUARD_SAMPLE_RATE='100'), 280, cwd=tmp_path, status=0)

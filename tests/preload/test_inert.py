@@ -9,7 +9,7 @@ import pytest
 from support import build, child
 from support.preload import HOSTS, build_host
 
-LOUD = dict(OBMALLOC_VERBOSE='1', OBMALLOC_STATS='1', OBMALLOC_X='1', OBMALLOC_SMALL_MAX='banana')
+LOUD = dict(OBMALLOC_VERBOSE='1', OBMALLOC_STATS='1', OBMALLOC_X='1', OBMALLOC_POOL_MAX='banana')
 
 COMMANDS = {
     'sh': ['-c', 'echo one; (exit 3) || echo $?'],

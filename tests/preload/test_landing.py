@@ -70,7 +70,7 @@ def follow(python, expression, size, count):
     `count`, within what the program does besides."""
     before, during, after, size = interpret(
         python, GROWTH.format(expression=expression, size=size, count=count),
-        env=child.preloaded(OBMALLOC_SMALL_MAX='32K')).said
+        env=child.preloaded(OBMALLOC_POOL_MAX='32K')).said
     grown = {key: during[key] - before.get(key, 0) for key in during}
     key = str(size) if size else max(grown, key=grown.get)
     slack = 200 + count // 50

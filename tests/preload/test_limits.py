@@ -82,14 +82,14 @@ def ask(python, code, *arguments, **settings):
 def test_near_the_soft_limit_pages_go_back_at_once(python):
     full, without, kept = ask(python, DROP, OBMALLOC_DECAY_MS='-1')
     limit = '%dM' % (full * 1.05)
-    _, within, same = ask(python, DROP, OBMALLOC_DECAY_MS='-1', OBMALLOC_LIMIT=limit)
+    _, within, same = ask(python, DROP, OBMALLOC_DECAY_MS='-1', OBMALLOC_SOFT_LIMIT=limit)
     assert kept == same
     assert without > 0.8 * full
     assert within < without - 0.3 * full, 'MiB, of %d; limit %s' % (full, limit)
 
 
 def test_a_far_limit_changes_nothing(python):
-    full, left, _ = ask(python, DROP, OBMALLOC_DECAY_MS='-1', OBMALLOC_LIMIT='4G')
+    full, left, _ = ask(python, DROP, OBMALLOC_DECAY_MS='-1', OBMALLOC_SOFT_LIMIT='4G')
     assert left > 0.8 * full
 
 
@@ -97,7 +97,7 @@ def test_a_far_limit_changes_nothing(python):
 @pytest.mark.since(3)
 @pytest.mark.one_python
 def test_beyond_the_hard_limit_there_is_memory_error(python):
-    refused, peak = ask(python, EXHAUST, *KINDS, OBMALLOC_LIMIT_HARD='90M')
+    refused, peak = ask(python, EXHAUST, *KINDS, OBMALLOC_HARD_LIMIT='90M')
     assert refused == KINDS
     assert peak < 94
 
@@ -122,13 +122,13 @@ def in_a_group(python, status, **settings):
 def test_limit_of_the_cgroup(python):
     """MemoryError where the kernel would kill the process."""
     in_a_group(python, -signal.SIGKILL)
-    refused, _ = in_a_group(python, 0, OBMALLOC_LIMIT='auto', OBMALLOC_LIMIT_HARD='auto').said
+    refused, _ = in_a_group(python, 0, OBMALLOC_SOFT_LIMIT='auto', OBMALLOC_HARD_LIMIT='auto').said
     assert refused == KINDS
 
 
 @pytest.mark.parametrize('value', ['0', 'much', '-5', '12Q'])
 def test_invalid_limit_is_ignored(python, value):
     done = interpret(python, 'print(7)', env=child.preloaded(
-        OBMALLOC_LIMIT=value, OBMALLOC_LIMIT_HARD=value, OBMALLOC_VERBOSE='1'))
+        OBMALLOC_SOFT_LIMIT=value, OBMALLOC_HARD_LIMIT=value, OBMALLOC_VERBOSE='1'))
     assert done.out.strip() == '7'
     assert done.err.count('not understood, ignored') == 2

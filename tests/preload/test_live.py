@@ -1,4 +1,5 @@
-"""OBMALLOC_LIVE=1: other processes can read the heap's statistics. Without it there is no page."""
+"""OBMALLOC_STATS_PAGE=1: other processes can read the heap's statistics. Without it there is no
+page."""
 import glob
 import json
 import os
@@ -128,7 +129,7 @@ class Started:
         return names
 
 
-@pytest.mark.parametrize('settings', [{}, {'OBMALLOC_LIVE': '0'}], ids=['', '0'])
+@pytest.mark.parametrize('settings', [{}, {'OBMALLOC_STATS_PAGE': '0'}], ids=['', '0'])
 def test_nothing_unless_asked(python, settings):
     with Started(python, QUIET, **settings) as program:
         program.line()
@@ -137,7 +138,7 @@ def test_nothing_unless_asked(python, settings):
 
 
 def test_page_and_json_agree(python):
-    with Started(python, QUIET, OBMALLOC_LIVE='1') as program:
+    with Started(python, QUIET, OBMALLOC_STATS_PAGE='1') as program:
         json_says = json.loads(program.line())
         page = live_page.of(program.pid)
         assert page.ask()
@@ -166,7 +167,7 @@ def test_breakdown_is_what_the_kernel_counts(python):
 
 
 def test_forks_and_no_warning(python):
-    with Started(python, FORKS, '12', OBMALLOC_LIVE='1') as program:
+    with Started(python, FORKS, '12', OBMALLOC_STATS_PAGE='1') as program:
         assert program.line() == 'ready\n'
         page = live_page.of(program.pid)
         while program.process.poll() is None:
@@ -176,7 +177,7 @@ def test_forks_and_no_warning(python):
 
 
 def test_a_killed_program_leaves_nothing(python):
-    with Started(python, QUIET, OBMALLOC_LIVE='1') as program:
+    with Started(python, QUIET, OBMALLOC_STATS_PAGE='1') as program:
         program.line()
         page = live_page.of(program.pid)
         os.kill(program.pid, signal.SIGKILL)
@@ -189,7 +190,7 @@ def test_a_killed_program_leaves_nothing(python):
 
 def test_the_file_is_as_long_as_its_contents(python):
     """A tool that reads every open file of a process is soon done."""
-    with Started(python, QUIET, OBMALLOC_LIVE='1') as program:
+    with Started(python, QUIET, OBMALLOC_STATS_PAGE='1') as program:
         program.line()
         (path,) = live_page.find(program.pid)
         page = live_page.of(program.pid)
@@ -215,7 +216,7 @@ def test_few_descriptors(python, limit, left):
                           python.path, '-S', '-c', COUNT], env)
         return done.status, done.out, done.err
     stock = count(child.clean_environment())
-    assert count(child.clean_environment(TEST_PRELOAD=build.LIBRARY, OBMALLOC_LIVE='1')) == stock
+    assert count(child.clean_environment(TEST_PRELOAD=build.LIBRARY, OBMALLOC_STATS_PAGE='1')) == stock
     if limit > 4 and python.numbers >= (3,):    # 2.7 itself takes more
         assert stock[:2] == (0, f'0 {left}\n')
 
@@ -223,7 +224,7 @@ def test_few_descriptors(python, limit, left):
 def test_a_daemon_that_sleeps(python):
     """Its page cannot be opened any more, but its mapping can be seen."""
     for end, pages in (2, 1), (4096, 0):
-        with Started(python, DAEMON, str(end), OBMALLOC_LIVE='1') as program:
+        with Started(python, DAEMON, str(end), OBMALLOC_STATS_PAGE='1') as program:
             assert program.process.stderr.readline() == 'ready\n'
             assert len(live_page.find(program.pid)) == pages
             with open('/proc/%d/maps' % program.pid) as file:
@@ -237,7 +238,7 @@ end = __import__("time").time() + 60
 while end > __import__("time").time():
     things = [[n] for n in range(5000)]; del things
 ''')
-    with Started(python, code, OBMALLOC_LIVE='1', OBMALLOC_THREAD='0') as program:
+    with Started(python, code, OBMALLOC_STATS_PAGE='1', OBMALLOC_BACKGROUND_THREAD='0') as program:
         program.line()
         page = live_page.of(program.pid)
         assert page.ask(seconds=20)
@@ -250,6 +251,6 @@ def test_a_small_limit_to_files_and_descriptors(python, which, limit):
     """No signal, no line: at worst no page."""
     code = (f'import resource; resource.setrlimit(resource.RLIMIT_{which}, ({limit}, {limit}))\n'
             'import os; os.execv(sys.executable, [sys.executable, "-c", "print(6 * 7)"])')
-    with Started(python, code, OBMALLOC_LIVE='1') as program:
+    with Started(python, code, OBMALLOC_STATS_PAGE='1') as program:
         assert program.line() == '42\n'
         assert program.ends()[0] == 0

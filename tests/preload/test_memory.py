@@ -103,7 +103,7 @@ while rss() > peak - 20 and time.time() < end:
     threads = max(threads, len(names()))
 assert whole(kept)
 print(json.dumps([peak, rss(), threads]))
-''', OBMALLOC_DECAY_MS='100', OBMALLOC_THREAD='0')
+''', OBMALLOC_DECAY_MS='100', OBMALLOC_BACKGROUND_THREAD='0')
     assert least < peak - 20
     assert threads == 1
 

@@ -1,5 +1,5 @@
-"""System calls that the kernel allows to single-threaded processes only: with OBMALLOC_THREAD=0
-the library starts no thread, and they succeed as without the library."""
+"""System calls that the kernel allows to single-threaded processes only: with
+OBMALLOC_BACKGROUND_THREAD=0 the library starts no thread, and they succeed as without the library."""
 import pytest
 
 from support import child
@@ -49,4 +49,4 @@ def test_unshare_and_setns(python, way):
     stock = interpret(python, PROGRAM, way, env=child.clean_environment()).said
     if stock[0] == 'refused' or any(stock):
         pytest.skip(f'the kernel refuses {way}: {stock}')
-    assert interpret(python, PROGRAM, way, env=child.preloaded(OBMALLOC_THREAD='0')).said == stock
+    assert interpret(python, PROGRAM, way, env=child.preloaded(OBMALLOC_BACKGROUND_THREAD='0')).said == stock

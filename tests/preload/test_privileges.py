@@ -10,7 +10,7 @@ from support import child, status
 from support.privileges import NOBODY, as_nobody, library_for_all, needs_root, open_folder
 from support.preload import HOSTS, PRELUDE
 
-LOUD = dict(OBMALLOC_VERBOSE='1', OBMALLOC_NO_SUCH='1', OBMALLOC_SMALL_MAX='banana')
+LOUD = dict(OBMALLOC_VERBOSE='1', OBMALLOC_NO_SUCH='1', OBMALLOC_POOL_MAX='banana')
 
 
 def reachable(python):

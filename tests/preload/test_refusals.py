@@ -207,8 +207,8 @@ print(json.dumps([peak, held()]))
 def test_without_proc_limits_are_unknown(python, tmp_path):
     """No request is refused, and the statistics are valid."""
     path = tmp_path / 'statistics.json'
-    done = in_a_jail(python, 'import inside; print(inside.workload(2))', OBMALLOC_LIMIT='auto',
-                     OBMALLOC_LIMIT_HARD='auto', OBMALLOC_STATS=path)
+    done = in_a_jail(python, 'import inside; print(inside.workload(2))', OBMALLOC_SOFT_LIMIT='auto',
+                     OBMALLOC_HARD_LIMIT='auto', OBMALLOC_STATS=path)
     stock = interpret(python, 'import inside; print(inside.workload(2))',
                       env=child.clean_environment())
     assert done.out == stock.out

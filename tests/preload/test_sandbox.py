@@ -109,7 +109,7 @@ def test_the_same_by_setting(python):
 @filtered
 def test_guarded_blocks_end_at_the_filter(python):
     """Existing guards stay closed or open; the next one is chosen without a call."""
-    denied(python, *OURS, settings={'OBMALLOC_GUARD': '50', **OFTEN})
+    denied(python, *OURS, settings={'OBMALLOC_GUARD_SAMPLE_RATE': '50', **OFTEN})
 
 
 @filtered
@@ -239,10 +239,12 @@ def with_library(python, folder, **settings):
 @traced
 @pytest.mark.one_python
 @pytest.mark.parametrize('settings, made', [
-    ('', 'any default thread'), ('THREAD=0', 'any default'), ('SYSCALLS=stock', 'any'),
-    ('SYSCALLS=stock GUARD=50 LIVE=1 LIMIT_HARD=8G LIMIT=auto', 'any'),
-    ('LIMIT_HARD=8G', 'any default thread LIMIT_HARD'), ('LIVE=1', 'any default thread LIVE'),
-    ('GUARD=500', 'any default thread GUARD'), ('STATS={tmp}/at-exit', 'any default thread STATS')])
+    ('', 'any default thread'), ('BACKGROUND_THREAD=0', 'any default'), ('SYSCALLS=stock', 'any'),
+    ('SYSCALLS=stock GUARD_SAMPLE_RATE=50 STATS_PAGE=1 HARD_LIMIT=8G SOFT_LIMIT=auto', 'any'),
+    ('HARD_LIMIT=8G', 'any default thread HARD_LIMIT'),
+    ('STATS_PAGE=1', 'any default thread STATS_PAGE'),
+    ('GUARD_SAMPLE_RATE=500', 'any default thread GUARD_SAMPLE_RATE'),
+    ('STATS={tmp}/at-exit', 'any default thread STATS')])
 def test_each_call_is_in_the_table(python, settings, made, tmp_path):
     made = made.split()
     env = dict(f'OBMALLOC_{each}'.format(tmp=tmp_path).split('=') for each in settings.split())

@@ -1,5 +1,5 @@
 """Valgrind's memcheck and AddressSanitizer see the library's blocks, when the process runs with one
-of them; Valgrind's other tools, and OBMALLOC_TOOLS=0, change nothing."""
+of them; Valgrind's other tools, and OBMALLOC_TOOL_ANNOTATIONS=0, change nothing."""
 import re
 import shutil
 
@@ -61,7 +61,7 @@ def test_memcheck_is_silent_without_a_mistake():
 
 def test_memcheck_switched_off():
     child.run([*memcheck(), mistakes(), 'write behind'],
-              child.clean_environment(OBMALLOC_TOOLS='0'), status=0)
+              child.clean_environment(OBMALLOC_TOOL_ANNOTATIONS='0'), status=0)
 
 
 def test_other_tools_count_the_same_blocks():

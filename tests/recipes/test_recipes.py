@@ -299,7 +299,7 @@ def test_kubernetes(place):
     [container] = template['spec']['containers']
     env = {each['name']: each['value'] for each in container['env']}
     assert all(isinstance(value, str) for value in env.values())
-    assert set(env) == {'LD_PRELOAD', 'OBMALLOC_LIMIT'}
+    assert set(env) == {'LD_PRELOAD', 'OBMALLOC_SOFT_LIMIT'}
     done = place.run(container['command'], OBMALLOC_VERBOSE='1', **env)
     assert 'not understood' not in done.err
     place.served(done.said)

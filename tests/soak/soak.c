@@ -345,7 +345,7 @@ static long setting(const char *name, long by_default)
 static void after_a_while(void)
 {
     const long decay = setting("OBMALLOC_DECAY_MS", 1000);
-    const bool thread = setting("OBMALLOC_THREAD", 1) != 0;
+    const bool thread = setting("OBMALLOC_BACKGROUND_THREAD", 1) != 0;
     const double patience = 10 + 5 * (double)(decay > 0 ? decay : 0) / 1000;
     uint64_t random = seed;
     /* The helper starts some time after a fork, by a thread that frees a block. */

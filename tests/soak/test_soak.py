@@ -30,9 +30,9 @@ QUIET_LIBC = 'glibc.pthread.stack_cache_size=1:glibc.malloc.arena_max=2'
 SETTINGS = {    # None: not set
     'OBMALLOC_ALIGN': (None, '16', '8', 'obj:8', 'mem:8'),
     'OBMALLOC_DECAY_MS': (None, '0', '1', '20', '100', '1000', '-1'),
-    'OBMALLOC_FORK': (None, 'auto', 'share', 'seal'),
-    'OBMALLOC_SMALL_MAX': (None, '512', '4096', '8192', '32K'),
-    'OBMALLOC_THREAD': (None, '0', '1'),
+    'OBMALLOC_FORK_COW': (None, 'auto', 'share', 'freeze'),
+    'OBMALLOC_POOL_MAX': (None, '512', '4096', '8192', '32K'),
+    'OBMALLOC_BACKGROUND_THREAD': (None, '0', '1'),
 }
 SHORT = {'OBMALLOC_DECAY_MS': ('0', '1', '20', '100', '-1')}    # so that waiting is short
 
@@ -138,7 +138,7 @@ def judge(kind, settings, lines, leaves):
 def purges_when_idle(settings):
     """Whether an idle program returns pages by itself."""
     return (int(settings.get('OBMALLOC_DECAY_MS', 1000)) >= 0
-            and settings.get('OBMALLOC_THREAD') != '0')
+            and settings.get('OBMALLOC_BACKGROUND_THREAD') != '0')
 
 
 def subtract_interpreters(lines, kept, leaves):
