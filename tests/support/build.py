@@ -63,7 +63,7 @@ def virtual(name, *packages, python=sys.executable):
     def run(*words):
         done = child.run(words, dict(os.environ), 600)      # with the user's settings of pip
         if done.status != 0:
-            pytest.skip(f'no {" ".join(packages)}: {(done.err or done.out).strip()[-200:]}')
+            pytest.skip(f'no {" ".join(packages) or "virtual environment"}: {(done.err or done.out).strip()[-200:]}')
 
     with locked(name):
         if not installed.exists():
