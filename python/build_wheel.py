@@ -140,6 +140,10 @@ def build(source, target):
         if file.endswith('.py'):
             with open(os.path.join(package, file), 'rb') as opened:
                 wheel.add('obmalloc/' + file, opened.read())
+    # The counters and metrics, for the package's exporter.
+    schema = subprocess.run([os.path.join(source, COMMAND), 'schema'], check=True,
+                            stdout=subprocess.PIPE).stdout
+    wheel.add('obmalloc/metrics.json', schema)
     with tempfile.TemporaryDirectory() as folder:
         for file in files:
             with open(stripped(file, folder), 'rb') as opened:

@@ -253,7 +253,7 @@ static void compare(const char *bytes, size_t size)
 {
     const struct map_header *header = (const void *)bytes;
     CHECK(memcmp(header->magic, "OBMALMAP", 8) == 0 && header->version == 1);
-    CHECK(header->header_bytes == sizeof *header && live_agrees(&header->statistics));
+    CHECK(header->header_bytes >= sizeof *header && live_agrees(&header->statistics));
     const struct map_arena *arenas = (const void *)(header + 1);
     const struct map_pool *pools = (const void *)(arenas + header->arenas);
     const struct map_page *pages = (const void *)(pools + header->pools);

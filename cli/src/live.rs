@@ -187,9 +187,13 @@ impl Live {
             let before = sequence.load(SeqCst);
             // SAFETY: inside of the page; it is of integers only, and looked at only if it
             // was whole.
-            let said: Statistics =
+            let mut said: Statistics =
                 unsafe { ptr::read_volatile(self.page.add(size_of::<Control>()).cast().as_ptr()) };
             if before.is_multiple_of(2) && sequence.load(SeqCst) == before {
+                let bytes = self
+                    .word(offset_of!(Control, statistics_bytes))
+                    .load(SeqCst);
+                said.forget_beyond(bytes as usize);
                 return Ok((said, now_ms().saturating_sub(said.made_ms)));
             }
             std::thread::yield_now();

@@ -28,32 +28,32 @@
     reason = "nothing is reached from outside a binary; files shared with the library say pub"
 )]
 
-mod amounts;
-mod bench;
 mod doctor;
 mod elf;
+mod exec;
 mod failure;
-mod ledger;
+#[cfg(test)]
+mod fixtures;
 mod library;
 mod live;
 mod man;
 mod map;
+mod open;
 mod output;
 mod path;
-mod pins;
+mod pinned;
 mod preload;
 mod program;
+mod rss;
 mod run;
+mod schema;
 mod settings;
 mod snapshot;
-mod source;
 mod stale;
-mod start;
 mod stats;
-#[cfg(test)]
-mod synthetic;
-mod tally;
+mod summary;
 mod top;
+mod units;
 mod words;
 
 use std::process::ExitCode;
@@ -82,7 +82,6 @@ struct Command {
 const EXAMPLES: &str = "Examples:
   obmalloc doctor                      is it active in this machine's python3?
   obmalloc run app.py                  start a program with it
-  obmalloc bench -- python3 app.py     what it does to that program
   obmalloc map PID                     a picture of its heap
   obmalloc pins PID                    what keeps nearly empty pages in memory
 
@@ -92,30 +91,31 @@ const EXAMPLES: &str = "Examples:
 enum Action {
     Run(run::Options),
     Doctor(doctor::Options),
-    Bench(bench::Options),
     Stats(stats::Options),
     Top(top::Options),
     Map(map::Options),
-    Pins(pins::Options),
+    Pins(pinned::Options),
     Path(path::Options),
     Settings(settings::Options),
+    #[command(hide = true)]
+    Schema,
     #[command(hide = true)]
     Man(man::Options),
 }
 
 fn main() -> ExitCode {
     // A reader that goes away ends this command quietly, as any other.
-    start::restore_sigpipe();
+    exec::restore_sigpipe();
     let command = Command::parse();
     let done = match command.action {
         Action::Run(options) => run::main(&options),
         Action::Doctor(options) => doctor::main(&options),
-        Action::Bench(options) => bench::main(&options),
         Action::Stats(options) => stats::main(&options),
         Action::Top(options) => top::main(&options),
+        Action::Schema => schema::main(),
         Action::Man(options) => man::main(&options),
         Action::Map(options) => map::main(&options),
-        Action::Pins(options) => pins::main(&options),
+        Action::Pins(options) => pinned::main(&options),
         Action::Path(options) => path::main(&options),
         Action::Settings(options) => settings::main(&options),
     };

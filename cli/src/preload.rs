@@ -54,12 +54,6 @@ fn is_sanitizer(word: &OsStr) -> bool {
         || of_llvm.is_some_and(|rest| LLVM.iter().any(|start| rest.starts_with(start)))
 }
 
-/// The value without any copy of the library.
-pub fn without(value: &OsStr) -> OsString {
-    let words: Vec<_> = others(value).collect();
-    words.join(OsStr::new(":"))
-}
-
 fn others(value: &OsStr) -> impl Iterator<Item = &OsStr> {
     let is_pythons =
         |word: &OsStr| Path::new(word).file_name() == Some(OsStr::new(library::PYTHONS));
@@ -85,10 +79,12 @@ mod tests {
             "/o/libobmalloc.so:/usr/lib/libjemalloc.so.2"
         );
         assert_eq!(
-            without(OsStr::new("b.so libobmalloc.so.0:a.so")),
-            "b.so:a.so"
+            with_first(
+                &["/o/libobmalloc.so".into()],
+                OsStr::new("b.so libobmalloc.so.0:a.so")
+            ),
+            "/o/libobmalloc.so:b.so:a.so"
         );
-        assert_eq!(without(OsStr::new("/o/libobmalloc.so")), "");
         let both = [
             "/o/libobmalloc.so".into(),
             "/o/libobmalloc_pythons.so".into(),

@@ -10,13 +10,13 @@ use std::process::ExitCode;
 use clap::Args;
 use format::options::{self, Opt, PREFIX};
 
+use crate::exec;
 use crate::failure::{Failure, USAGE};
 use crate::library;
 use crate::output::say;
 use crate::preload;
 use crate::program;
 use crate::settings;
-use crate::start;
 use crate::words::{For, Words};
 
 /// Start a program with the library.
@@ -121,7 +121,7 @@ pub fn main(options: &Options) -> Result<ExitCode, Failure> {
         }
         Err(failure) => say(&format_args!("{failure} (running without the library)")),
     }
-    let error = start::become_program(&command, &environment(variables));
+    let error = exec::become_program(&command, &environment(variables));
     Err(cannot_start(program, &error))
 }
 

@@ -12,7 +12,10 @@
 use std::mem::{offset_of, size_of};
 use std::ops::Range;
 
+use format::counters::UNKNOWN;
 use format::layout;
+
+use crate::rss;
 
 /// Bytes of a page.
 pub const PAGE: u32 = layout::SNAPSHOT_PAGE as u32;
@@ -118,13 +121,11 @@ impl Part<'_> {
     fn u16(&self, at: usize) -> u16 {
         u16::from_le_bytes(self.bytes(at))
     }
+}
 
-    /// Text of 32 bytes at the most, ended by NUL. What is not printable is left out:
-    /// it goes to a terminal.
-    fn text(&self, at: usize) -> String {
-        let bytes: [u8; 32] = self.bytes(at);
-        printable(bytes.split(|&byte| byte == 0).next().unwrap_or_default())
-    }
+/// A text that is ended by NUL, for a terminal: without control characters.
+fn text(bytes: &[u8]) -> String {
+    printable(bytes.split(|&byte| byte == 0).next().unwrap_or_default())
 }
 
 fn printable(bytes: &[u8]) -> String {
@@ -170,7 +171,7 @@ fn range(first: u64, count: u64, next: &mut usize, all: usize) -> Option<Range<u
 impl Snapshot {
     /// Reads one; or says what is wrong with the bytes.
     pub fn read(bytes: &[u8]) -> Result<Snapshot, String> {
-        use layout::{Header, Statistics};
+        use layout::Header;
         if !bytes.starts_with(&layout::MAP_MAGIC) {
             return Err("it is no snapshot of obmalloc".into());
         }
@@ -182,10 +183,10 @@ impl Snapshot {
                 layout::VERSION
             ));
         }
-        let mut at = size_of::<Header>();
-        if header.u32(offset_of!(Header, header_bytes)) as usize != at || bytes.len() < at {
-            return Err("it is cut off in its header".into());
-        }
+        let mut at = header.u32(offset_of!(Header, header_bytes)) as usize;
+        let statistics = rss::of_snapshot(bytes).ok().filter(|_| bytes.len() >= at);
+        let statistics = statistics.ok_or("it is cut off in its header")?;
+        let counters = statistics.counters();
         let count = |field| header.u64(field);
         let (arenas, pools) = (
             count(offset_of!(Header, arenas)),
@@ -212,18 +213,15 @@ impl Snapshot {
             count(offset_of!(Header, types_offset)),
             count(offset_of!(Header, types_bytes)),
         );
-        let statistics = Part(&bytes[offset_of!(Header, statistics)..]);
-        let resident = offset_of!(Statistics, resident);
-        let in_magazines = offset_of!(layout::Resident, in_magazines);
-        let rss = statistics.u64(offset_of!(Statistics, rss));
+        let rss = counters.process.rss;
         Ok(Snapshot {
-            pid: statistics.u32(offset_of!(Statistics, pid)),
-            version: statistics.text(offset_of!(Statistics, version)),
-            host: statistics.text(offset_of!(Statistics, host)),
+            pid: statistics.pid,
+            version: text(&statistics.version),
+            host: text(&statistics.host),
             real_ms: count(offset_of!(Header, real_ms)),
-            returned_total: statistics.u64(resident + offset_of!(layout::Resident, returned_total)),
-            in_magazines: statistics.u64(resident + in_magazines),
-            rss: (rss != layout::UNKNOWN).then_some(rss),
+            returned_total: counters.resident.returned_total,
+            in_magazines: counters.resident.in_magazines,
+            rss: (rss != UNKNOWN).then_some(rss),
             arenas,
             pools,
             pages,
@@ -381,7 +379,7 @@ fn read_types(bytes: &[u8], offset: u64, len: u64) -> Result<Types, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::synthetic::{Heap, random};
+    use crate::fixtures::{Heap, random};
 
     #[test]
     fn what_was_written_is_read() {
@@ -460,7 +458,7 @@ mod tests {
                     refused += 1;
                 }
                 Ok(read) => {
-                    crate::synthetic::use_all_of(read);
+                    crate::fixtures::use_all_of(read);
                     taken += 1;
                 }
             }

@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 
 use format::options::BACKGROUND_THREAD;
 
-use crate::amounts;
-use crate::ledger::Process;
+use crate::rss::Process;
 use crate::settings;
+use crate::units;
 
 /// Numbers are old after this number of milliseconds.
 const OLD: u64 = 2000;
@@ -100,7 +100,7 @@ impl fmt::Display for Stale {
             .children
             .iter()
             .take(NAMED)
-            .map(|(pid, rss)| format!("{pid} ({})", amounts::bytes(*rss)))
+            .map(|(pid, rss)| format!("{pid} ({})", units::bytes(*rss)))
             .collect();
         if !named.is_empty() {
             write!(out, "; its children: {}", named.join(", "))?;

@@ -35,10 +35,8 @@
 //!
 //! The file is as long as the page, or as the longest snapshot that it has held, rounded
 //! up; it never gets shorter, so what a reader has mapped stays there.
-#![allow(
-    missing_docs,
-    reason = "fields that say nothing have their names and meanings from obmalloc_stats_json"
-)]
+
+use crate::counters::{COUNT, Class, Counters, SLOTS, UNKNOWN};
 
 /// Where the descriptor of a page leads, and what the page is called in `/proc/PID/maps`:
 /// the end is the kernel's.
@@ -54,9 +52,6 @@ pub const PAGE_BYTES: usize = 8192;
 
 /// Size classes: entry `i` of a table is the class with index `i + 1`.
 pub const CLASSES: usize = 112;
-/// What stands where a number is not known.
-pub const UNKNOWN: u64 = u64::MAX;
-
 /// In `wanted`: a snapshot, too.
 pub const WANT_SNAPSHOT: u32 = 1;
 /// In `wanted`: the snapshot has been read and may go.
@@ -90,116 +85,83 @@ pub struct Control {
     pub snapshot_error: u32,
     /// Bytes of the snapshot behind the page, 0 if there is none.
     pub snapshot_bytes: u64,
+    /// Bytes of the statistics; 0 from libraries whose counters end with the classes.
+    pub statistics_bytes: u32,
     /// Zero.
-    pub spare: [u64; 8],
+    pub spare: [u32; 15],
 }
 
-/// What the heap holds, and where the process's memory is: the numbers and the names of
-/// `obmalloc_stats_json`.
+/// Slots of counters before the classes; later counters have theirs behind the classes, so a
+/// new counter moves nothing.
+const FIRST: usize = 31;
+
+/// The counters, and the process that they are of.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Statistics {
-    /// When they were made, in milliseconds of CLOCK_MONOTONIC.
+    /// When they were read, in milliseconds of CLOCK_MONOTONIC.
     pub made_ms: u64,
-    /// The process, in its own pid namespace.
+    /// The process's number in its own pid namespace.
     pub pid: u32,
     /// Bytes of an OS page.
     pub os_page_bytes: u32,
-    /// The library's version, and the host's, ended by NUL; empty if there is no host.
+    /// The versions of library and host, ended by NUL; empty if there is no host.
     pub version: [u8; 32],
     pub host: [u8; 32],
-    pub arenas: Arenas,
-    pub pools: Pools,
-    pub bytes: Bytes,
-    pub resident: Resident,
-    pub large: Large,
-    /// What the C library's malloc has, or [`UNKNOWN`].
-    pub libc_in_use: u64,
-    pub libc_kept: u64,
-    /// What the process has in memory by the kernel's count, or [`UNKNOWN`].
-    pub rss: u64,
-    /// Threads that have, or had, magazines.
-    pub threads: u64,
-    /// Requests that missed a magazine and went to the heap.
-    pub misses: u64,
+    first: [u64; FIRST],
     pub classes: [Class; CLASSES],
+    later: [u64; COUNT - FIRST],
 }
 
-/// Arenas, in numbers of them but for `size`.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Arenas {
-    /// Bytes of one that comes from the kernel.
-    pub size: u64,
-    pub in_use: u64,
-    pub empty: u64,
-    pub mapped_total: u64,
-    pub unmapped_total: u64,
-    pub highwater: u64,
-}
+impl Statistics {
+    /// All zero, and every counter unknown.
+    pub const UNKNOWN: Statistics = Statistics {
+        made_ms: 0,
+        pid: 0,
+        os_page_bytes: 0,
+        version: [0; 32],
+        host: [0; 32],
+        first: [UNKNOWN; FIRST],
+        classes: [Class {
+            size: 0,
+            pools: 0,
+            pools_full: 0,
+            blocks_live: 0,
+            blocks_in_magazines: 0,
+            blocks_free: 0,
+            resident: 0,
+        }; CLASSES],
+        later: [UNKNOWN; COUNT - FIRST],
+    };
 
-/// Pools, in numbers of them but for `size`.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Pools {
-    /// Bytes of one.
-    pub size: u64,
-    pub used: u64,
-    pub full: u64,
-    /// Empty, of no class.
-    pub free: u64,
-    pub lanes: u64,
-}
+    /// Marks the counters beyond `bytes` as unknown: a writer of an earlier version has none.
+    pub fn forget_beyond(&mut self, bytes: usize) {
+        for (i, word) in self.later.iter_mut().enumerate() {
+            if FIRST_BYTES + (i + 1) * size_of::<u64>() > bytes {
+                *word = UNKNOWN;
+            }
+        }
+    }
 
-/// Address space, in bytes.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Bytes {
-    pub from_os: u64,
-    pub metadata: u64,
-    pub live: u64,
-    pub live_requested_estimate: u64,
-    pub in_magazines: u64,
-    pub free_in_pools: u64,
-}
+    /// Writes the counters to their slots.
+    pub fn set_counters(&mut self, counters: &Counters) {
+        for (slot, value) in SLOTS.into_iter().zip(counters.values()) {
+            let mut slots = self.first.iter_mut().chain(&mut self.later);
+            if let Some(place) = slots.nth(slot.into()) {
+                *place = value;
+            }
+        }
+    }
 
-/// Memory that is with us, in bytes: `total` is the sum of the five that follow it.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Resident {
-    pub total: u64,
-    pub live: u64,
-    pub in_magazines: u64,
-    pub free_in_pools: u64,
-    pub empty_pools: u64,
-    pub metadata: u64,
-    /// What has gone back to the kernel since the process began.
-    pub returned_total: u64,
-}
-
-/// What the C library serves for us.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Large {
-    pub served_below_total: u64,
-    pub blocks_live: i64,
-}
-
-/// A size class, in numbers of blocks but for `size`, `resident` and the pools.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Class {
-    /// Bytes of a block.
-    pub size: u64,
-    /// Pools of the class, and how many of them are full.
-    pub pools: u64,
-    pub full: u64,
-    pub blocks_live: u64,
-    /// In threads' magazines and in the depot.
-    pub blocks_in_magazines: u64,
-    pub blocks_free: u64,
-    /// Bytes of its pools that are with us.
-    pub resident: u64,
+    /// The counters in the slots.
+    pub fn counters(&self) -> Counters {
+        let mut values = [UNKNOWN; COUNT];
+        for (slot, value) in SLOTS.into_iter().zip(&mut values) {
+            let mut slots = self.first.iter().chain(&self.later);
+            *value = slots.nth(slot.into()).copied().unwrap_or(UNKNOWN);
+        }
+        Counters::of_values(&values)
+    }
 }
 
 /// Begins a snapshot.
@@ -321,7 +283,9 @@ pub const MAPPING_METADATA: u32 = 5;
 const _: () = assert!(size_of::<Control>() + size_of::<Statistics>() <= PAGE_BYTES);
 const _: () = assert!(size_of::<Control>() == 120);
 const _: () = assert!(size_of::<Header>() == 72 + size_of::<Statistics>());
-const _: () = assert!(size_of::<Statistics>() == 6600);
+/// Bytes of the statistics up to the classes' end.
+pub const FIRST_BYTES: usize = 6600;
+const _: () = assert!(core::mem::offset_of!(Statistics, later) == FIRST_BYTES);
 const _: () = assert!(size_of::<Class>() == 56 && size_of::<Arena>() == 32);
 const _: () = assert!(size_of::<Pool>() == 40 && size_of::<Page>() == 8);
 const _: () = assert!(size_of::<Mapping>() == 24);

@@ -2,7 +2,12 @@
 //! This crate has no dependency and no code that can panic or allocate.
 #![no_std]
 #![forbid(unsafe_code)]
+#![allow(
+    missing_docs,
+    reason = "fields without a comment say it by their names"
+)]
 
+pub mod counters;
 pub mod layout;
 pub mod options;
 pub mod status;

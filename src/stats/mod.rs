@@ -1,13 +1,13 @@
-//! Statistics: what the heap holds at one moment, and where the process's memory
-//! is. `stats/json.rs`, `stats/report.rs` and `stats_page/` write it down.
+//! Statistics: the counters of the heap and of the process at one moment. The crate `format`
+//! has their schema; [`Snapshot::counters`] measures them; `json`, `report` and
+//! `stats_page/encode.rs` write them.
 //!
-//! Nothing is counted on the hit path. The arenas are asked, then the threads'
-//! magazines, then the classes, once and one after the other, each under its
-//! lock; while other threads allocate, the numbers of different classes are of different
-//! moments. Making them allocates nothing, and takes little of the stack: the numbers of
-//! all classes, some 8 KiB, are more than a thread's smallest stack has left. They have a
-//! place among the library's own data, which one call at a time uses; another one, at the
-//! same time, maps memory.
+//! The hit path counts nothing. A snapshot reads the arenas, the threads' magazines and the
+//! classes one after the other, each once and under its lock, so while other threads allocate,
+//! the numbers of different classes are of different moments. It allocates nothing and needs
+//! little stack: the counts of all classes take some 8 KiB, more than the smallest thread stack
+//! has left, so they are in a static place that one call at a time uses. A call at the same
+//! time maps memory.
 
 pub(crate) mod json;
 
@@ -23,31 +23,46 @@ use core::ptr::NonNull;
 use crate::arena::metadata;
 use crate::arena::page_map;
 use crate::arena::set::Counts;
+use crate::base::layout::{ARENA_SIZE, POOL_SIZE};
 use crate::base::size_class::{SizeClass, TABLE_LEN};
 use crate::heap::ClassCounts;
 use crate::heap::HEAP;
 use crate::os::memory;
 use crate::os::process::{self, LibcMemory};
-use crate::pool;
+use crate::pool::{self, Shard};
 use crate::sync::{
     AtomicBool,
     Ordering::{Acquire, Release},
 };
 use crate::tcache::counters::CounterSums;
 use crate::tcache::registry::{self, ThreadTotals};
+use format::counters::{Arenas, Bytes, Counters, Large, Libc, Pools, Process, Resident, UNKNOWN};
 
-/// One class: all in blocks, but for the pools.
+/// A class that has pools.
 pub(crate) struct Class {
-    /// Which.
+    /// The class.
     pub class: SizeClass,
-    /// What the heap says.
+    /// Its pools and blocks.
     pub counts: ClassCounts,
-    /// Blocks in some thread's magazine, or in the depot.
+    /// Free blocks in magazines and in the depot.
     pub in_magazines: usize,
 }
 
 impl Class {
-    /// Blocks that are the program's.
+    /// The counters of the class.
+    pub(crate) fn counters(&self) -> format::counters::Class {
+        format::counters::Class {
+            size: self.class.size() as u64,
+            pools: self.counts.pools as u64,
+            pools_full: self.counts.full as u64,
+            blocks_live: self.live() as u64,
+            blocks_in_magazines: self.in_magazines as u64,
+            blocks_free: self.free() as u64,
+            resident: self.counts.resident as u64,
+        }
+    }
+
+    /// Blocks that the program has.
     pub(crate) fn live(&self) -> usize {
         self.counts.taken.saturating_sub(self.in_magazines)
     }
@@ -57,42 +72,29 @@ impl Class {
         self.counts.pools * self.class.info().blocks as usize - self.counts.taken
     }
 
-    /// Bytes that the program asked for of its live blocks, by estimate: nothing
-    /// is counted on the hit path, but each miss looks at one request.
+    /// Bytes that the program requested for its live blocks, estimated: each miss samples one
+    /// request.
     pub(crate) fn requested(&self) -> usize {
         let sampled = self.counts.sampled.max(1) as u128;
         (self.counts.requested as u128 * self.live() as u128 / sampled) as usize
     }
 
-    /// So many blocks in bytes.
+    /// Bytes of `blocks` blocks.
     pub(crate) fn bytes(&self, blocks: usize) -> usize {
         blocks * self.class.size()
     }
 }
 
-/// All classes together.
-#[derive(Default)]
-pub(crate) struct ClassSums {
-    /// Their pools, used and full.
-    pub pools: usize,
-    /// Of these, how many are full.
-    pub full: usize,
-    /// Bytes of blocks that are free in their pools.
-    pub free: usize,
-    /// Requests that missed a magazine: each was looked at.
-    pub misses: usize,
-}
-
-/// What the heap holds. All zero is one of an empty heap.
+/// The counts of the heap at one moment. All zero is an empty heap.
 pub(crate) struct Snapshot {
-    /// Its arenas.
+    /// The arenas.
     pub arenas: Counts,
     threads: ThreadTotals,
     /// By class index.
     classes: [ClassCounts; TABLE_LEN],
 }
 
-/// A place for a snapshot, which one call at a time has.
+/// A place for a snapshot; one call at a time has it.
 struct Place {
     taken: AtomicBool,
     snapshot: UnsafeCell<MaybeUninit<Snapshot>>,
@@ -107,7 +109,7 @@ static PLACE: Place = Place {
     snapshot: UnsafeCell::new(MaybeUninit::zeroed()),
 };
 
-/// A snapshot, where it lies until this is dropped.
+/// A snapshot in its place, which is free again when this is dropped.
 pub(crate) struct Taken {
     snapshot: NonNull<Snapshot>,
     is_mapped: bool,
@@ -117,7 +119,7 @@ impl Deref for Taken {
     type Target = Snapshot;
 
     fn deref(&self) -> &Snapshot {
-        // SAFETY: `now` has filled it, and it is this call's alone until `drop`.
+        // SAFETY: `now` has initialised it, and this value owns the place until `drop`.
         unsafe { self.snapshot.as_ref() }
     }
 }
@@ -125,7 +127,7 @@ impl Deref for Taken {
 impl Drop for Taken {
     fn drop(&mut self) {
         if self.is_mapped {
-            // SAFETY: mapped by `place` with this size, and nothing points there any more.
+            // SAFETY: `place` mapped it with this size, and its only pointer ends here.
             unsafe { memory::unmap(self.snapshot.cast(), mapped_bytes()) };
         } else {
             PLACE.taken.store(false, Release);
@@ -133,13 +135,13 @@ impl Drop for Taken {
     }
 }
 
-/// Bytes that are mapped for a snapshot.
+/// Bytes of a mapping for a snapshot.
 fn mapped_bytes() -> usize {
     size_of::<Snapshot>().next_multiple_of(memory::page_size())
 }
 
-/// A place for one; `None` if there is no memory, which it takes only where another call
-/// has the place that is always there.
+/// A place for a snapshot: the static one, or, while another call has that, a mapping. `None`
+/// if the kernel refuses.
 fn place() -> Option<Taken> {
     if !PLACE.taken.swap(true, Acquire) {
         return Some(Taken {
@@ -154,13 +156,13 @@ fn place() -> Option<Taken> {
 }
 
 impl Snapshot {
-    /// What it holds now. `None` if another call makes one, and there is no memory for this.
+    /// The counts as they are now. `None` if another call has the static place and the kernel
+    /// refuses a mapping.
     #[cold]
     #[inline(never)]
     pub(crate) fn now() -> Option<Taken> {
         let mut taken = place()?;
-        // SAFETY: zero, or what an earlier call has left, which is a valid one; this call's
-        // alone.
+        // SAFETY: zero, or the snapshot of an earlier call: both are valid; `taken` owns it.
         let now = unsafe { taken.snapshot.as_mut() };
         HEAP.while_settled(|| {
             now.arenas = HEAP.arena_counts();
@@ -180,130 +182,117 @@ impl Snapshot {
             (counts.pools > 0).then_some(Class {
                 class,
                 counts,
-                // They are of a moment before; blocks may have come back since.
+                // These were read before, and blocks may have been freed since.
                 in_magazines: in_magazines.min(counts.taken),
             })
         })
     }
 
-    /// All classes together.
-    pub(crate) fn sums(&self) -> ClassSums {
-        let mut sums = ClassSums::default();
-        for class in self.classes() {
-            sums.pools += class.counts.pools;
-            sums.full += class.counts.full;
-            sums.free += class.bytes(class.free());
-            sums.misses += class.counts.sampled;
-        }
-        sums
-    }
-
-    /// Threads that have magazines, or had them until they ended.
-    pub(crate) fn threads(&self) -> usize {
-        self.threads.records
-    }
-
-    /// Bytes of records: those of arenas with their pools, and threads'.
+    /// Bytes of records: those of arenas with their pools, and of threads.
     pub(crate) fn records(&self) -> usize {
         self.threads.record_bytes + self.arenas.record_bytes
     }
 
-    /// Bytes of address space that are mapped for metadata: records, depots, the address map.
-    pub(crate) fn metadata(&self) -> usize {
+    /// Bytes of address space that are mapped for metadata: records, depots, the page map.
+    fn metadata(&self) -> usize {
         metadata::mapped() + page_map::near_table_bytes()
     }
 
-    /// Bytes of metadata that are with us, about: what was ever used.
+    /// Resident bytes of metadata, approximately: all that was ever used.
     fn metadata_resident(&self) -> usize {
         let but_leaves = metadata::used().saturating_sub(page_map::leaf_bytes());
         but_leaves + page_map::resident_bytes(self.arenas.mapped)
     }
 
-    /// What went below.
+    /// All counters. `libc` is what the C library's malloc has, if it says.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn counters(&self, libc: Option<LibcMemory>) -> Counters {
+        let (mut used, mut full, mut misses) = (0, 0, 0);
+        let (mut live, mut requested, mut in_magazines, mut free, mut in_pools) = (0, 0, 0, 0, 0);
+        for class in self.classes() {
+            used += (class.counts.pools - class.counts.full) as u64;
+            full += class.counts.full as u64;
+            misses += class.counts.sampled as u64;
+            live += class.bytes(class.live()) as u64;
+            requested += class.requested() as u64;
+            in_magazines += class.bytes(class.in_magazines) as u64;
+            free += class.bytes(class.free()) as u64;
+            in_pools += class.counts.resident as u64;
+        }
+        let arenas = &self.arenas;
+        let empty_pools = arenas.resident_empty as u64;
+        let metadata = self.metadata_resident() as u64;
+        Counters {
+            arenas: Arenas {
+                size: ARENA_SIZE as u64,
+                in_use: (arenas.mapped - arenas.empty) as u64,
+                empty: arenas.empty as u64,
+                mapped_total: arenas.mapped_total as u64,
+                unmapped_total: arenas.unmapped_total as u64,
+                highwater: arenas.highwater as u64,
+            },
+            pools: Pools {
+                size: POOL_SIZE as u64,
+                used,
+                full,
+                free: arenas.free_pools as u64,
+                lanes: Shard::open().count() as u64,
+            },
+            bytes: Bytes {
+                from_os: (arenas.bytes + self.metadata()) as u64,
+                metadata: self.metadata() as u64,
+                live,
+                live_requested_estimate: requested,
+                in_magazines,
+                free_in_pools: free,
+            },
+            resident: Resident {
+                total: in_pools + empty_pools + metadata,
+                live,
+                in_magazines,
+                // Taken blocks are resident, except those that nothing has been written to.
+                free_in_pools: in_pools.saturating_sub(live + in_magazines),
+                empty_pools,
+                metadata,
+                returned_total: pool::purged_bytes() as u64,
+            },
+            large: Large {
+                served_below_total: self.below().requests as u64,
+                blocks_live: self.below().live() as i64,
+            },
+            libc: Libc {
+                in_use: libc.map_or(UNKNOWN, |libc| libc.in_use as u64),
+                kept: libc.map_or(UNKNOWN, |libc| libc.kept as u64),
+            },
+            process: Process {
+                rss: process::resident().map_or(UNKNOWN, |bytes| bytes as u64),
+                // With the records of threads that have ended.
+                threads: self.threads.records as u64,
+                misses,
+            },
+        }
+    }
+
+    /// Requests that went to the fallback allocator.
     pub(crate) fn below(&self) -> &CounterSums {
         &self.threads.fallback
     }
-
-    /// Bytes that we have from the kernel, in memory or not.
-    pub(crate) fn os_bytes(&self) -> usize {
-        self.arenas.bytes + self.metadata()
-    }
 }
 
-/// What the bytes in memory are for. Those that are ours make up `ours`.
-pub(crate) struct Ledger {
-    /// Blocks of pools that are the program's.
-    pub live: usize,
-    /// What of that was asked for, by estimate; the rest is rounding.
-    pub requested: usize,
-    /// Blocks in magazines.
-    pub in_magazines: usize,
-    /// Free blocks, and what is left over at the ends, on pages that are with us.
-    pub free_in_pools: usize,
-    /// Pages of empty pools that are with us.
-    pub empty_pools: usize,
-    /// Records, depots and the address map, as far as they were ever used.
-    pub metadata: usize,
-    /// All of these.
-    pub ours: usize,
-    /// What has gone back to the kernel so far.
-    pub returned: usize,
-    /// The C library's: large blocks, and whatever else the process has from it.
-    pub libc: Option<LibcMemory>,
-    /// What the process has in memory, by the kernel's count.
-    pub process: Option<usize>,
-}
-
-impl Ledger {
-    /// What there is now.
-    pub(crate) fn of(now: &Snapshot) -> Ledger {
-        Ledger {
-            libc: process::libc_memory(),
-            process: process::resident(),
-            ..Ledger::of_ours(now)
-        }
-    }
-
-    /// What there is of ours; of the rest, nothing.
-    pub(crate) fn of_ours(now: &Snapshot) -> Ledger {
-        let (mut live, mut requested, mut in_magazines, mut in_pools) = (0, 0, 0, 0);
-        for class in now.classes() {
-            live += class.bytes(class.live());
-            requested += class.requested();
-            in_magazines += class.bytes(class.in_magazines);
-            in_pools += class.counts.resident;
-        }
-        let (empty_pools, metadata) = (now.arenas.resident_empty, now.metadata_resident());
-        Ledger {
-            live,
-            requested,
-            in_magazines,
-            // Blocks that are taken are in memory, but for those that nobody has
-            // written to yet.
-            free_in_pools: in_pools.saturating_sub(live + in_magazines),
-            empty_pools,
-            metadata,
-            ours: in_pools + empty_pools + metadata,
-            returned: pool::purged_bytes(),
-            libc: None,
-            process: None,
-        }
-    }
-}
-
-/// Blocks of pools that are the program's.
+/// Blocks of pools that the program has.
 pub(crate) fn live_blocks() -> usize {
     live_and_below().0
 }
 
-/// Blocks that are the program's, those that came from below too.
+/// Blocks that the program has, those of the fallback allocator included.
 pub(crate) fn allocated_blocks() -> isize {
     let (live, below) = live_and_below();
     live.cast_signed() + below
 }
 
-/// Blocks of pools that are the program's, and those from below. Where there is no place
-/// for a snapshot, what threads and depots have at hand counts as the program's, too.
+/// Blocks of pools that the program has, and those of the fallback allocator. Where there is no
+/// place for a snapshot, free blocks in magazines and depots count as the program's.
 fn live_and_below() -> (usize, isize) {
     match Snapshot::now() {
         Some(now) => {

@@ -1,10 +1,13 @@
-//! The statistics as text, for people, on stderr.
+//! The statistics as text on stderr, for people.
 
-use crate::arena::set::Counts;
+use core::fmt::{self, Display, Formatter};
+
+use crate::os::process::libc_memory;
 use crate::os::text;
-use crate::stats::{Ledger, Snapshot};
+use crate::stats::Snapshot;
+use format::counters::Counters;
 
-/// Says the statistics on stderr, for people.
+/// Logs the statistics.
 pub(crate) fn log() {
     let pid = text::pid();
     let Some(now) = Snapshot::now() else {
@@ -12,65 +15,48 @@ pub(crate) fn log() {
         return;
     };
     text::log(format_args!(
-        "statistics of pid {pid}, in bytes where nothing else is said"
+        "statistics of pid {pid}; size, bytes, resident, libc and rss are in bytes"
     ));
     text::log(format_args!(
         "{:>6} {:>7} {:>9} {:>10} {:>10}",
         "size", "pools", "live", "magazines", "free"
     ));
     for class in now.classes() {
+        let class = class.counters();
         text::log(format_args!(
             "{:>6} {:>7} {:>9} {:>10} {:>10}",
-            class.class.size(),
-            class.counts.pools,
-            class.live(),
-            class.in_magazines,
-            class.free()
+            class.size,
+            class.pools,
+            class.blocks_live,
+            class.blocks_in_magazines,
+            class.blocks_free
         ));
     }
-    let Counts {
-        mapped,
-        bytes,
-        empty,
-        mapped_total,
-        unmapped_total,
-        highwater,
-        ..
-    } = now.arenas;
-    text::log(format_args!(
-        "arenas: {mapped} of {bytes} bytes ({empty} empty), {highwater} at the most, \
-         {mapped_total} mapped and {unmapped_total} given back in all"
-    ));
-    text::log(format_args!(
-        "from the system: {}, metadata {} of it; requests served below: {}",
-        now.os_bytes(),
-        now.metadata(),
-        now.below().requests
-    ));
-    ledger(&Ledger::of(&now));
+    let counters = now.counters(libc_memory());
+    let mut last = None;
+    let _ = counters.each::<()>(&mut |section, _, value| {
+        if last != Some(section) && value.is_some() {
+            text::log(format_args!("{}", Section(&counters, section)));
+        }
+        last = Some(section);
+        Ok(())
+    });
 }
 
-/// Where the process's memory is.
-fn ledger(ledger: &Ledger) {
-    text::log(format_args!(
-        "in memory: {} = live blocks {} (about {} asked for) + magazines {} \
-         + free in pools {} + empty pools {} + metadata {}; given back so far: {}",
-        ledger.ours,
-        ledger.live,
-        ledger.requested,
-        ledger.in_magazines,
-        ledger.free_in_pools,
-        ledger.empty_pools,
-        ledger.metadata,
-        ledger.returned
-    ));
-    if let Some(libc) = ledger.libc {
-        text::log(format_args!(
-            "the C library's malloc: {} in use, {} kept",
-            libc.in_use, libc.kept
-        ));
-    }
-    if let Some(bytes) = ledger.process {
-        text::log(format_args!("the process in memory: {bytes}"));
+/// The line of a section: the names of the JSON, and the values.
+struct Section<'a>(&'a Counters, &'static str);
+
+impl Display for Section<'_> {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        out.write_str(if self.1.is_empty() { "process" } else { self.1 })?;
+        let mut separator = ':';
+        self.0.each(&mut |section, name, value| match value {
+            Some(value) if section == self.1 => {
+                write!(out, "{separator} {name} {value}")?;
+                separator = ',';
+                Ok(())
+            }
+            _ => Ok(()),
+        })
     }
 }

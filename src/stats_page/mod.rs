@@ -5,7 +5,7 @@
 //!    a reader, such as `obmalloc top`                 this process
 //!      opens /proc/PID/fd/N, maps the page
 //!      request + 1, wakes  ------------------------>  the thread `obmalloc-live`
-//!                                                       makes the statistics (fill)
+//!                                                       makes the statistics (encode)
 //!      copies them         <------------------------  answered, wakes
 //! ```
 //!
@@ -26,7 +26,7 @@
 //!
 //! # Threads
 //!
-//! Any thread may tick, with no lock held. `ANSWERER`'s lock, then `PAGE`, come first in
+//! Any thread may tick, with no lock held. `SERVER`'s lock, then `PAGE`, come first in
 //! the order of locks.
 
 use format::options;
@@ -38,15 +38,15 @@ use crate::os::lock::Word;
 use crate::os::sandbox;
 use crate::sync::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-pub(crate) mod fill;
+pub(crate) mod encode;
 
-pub(crate) mod sink;
+pub(crate) mod writer;
 
 pub(crate) mod snapshot;
 
 pub(crate) mod page;
 
-pub(crate) mod answerer;
+pub(crate) mod server;
 
 /// Whether a page is wanted.
 static WANTED: AtomicBool = AtomicBool::new(options::STATS_PAGE.default.is_on());
@@ -120,14 +120,14 @@ fn tick_now() {
 fn look(now: u64) {
     NEXT.store(now + BETWEEN, Relaxed);
     if sandbox::allows() {
-        answerer::heed(THREAD.load(Relaxed));
+        server::heed(THREAD.load(Relaxed));
     }
 }
 
 /// The locks, in their order, for forks.
 pub(crate) fn each_lock(see: &mut dyn FnMut(&'static Word)) {
     if is_wanted() {
-        see(answerer::word());
+        see(server::word());
         see(page::word());
     }
 }
@@ -135,20 +135,20 @@ pub(crate) fn each_lock(see: &mut dyn FnMut(&'static Word)) {
 /// Of these, the one under which the thread starts.
 pub(crate) fn lock_of_helper(see: &mut dyn FnMut(&'static Word)) {
     if is_wanted() {
-        see(answerer::word());
+        see(server::word());
     }
 }
 
 /// Before a fork that holds that one: tells the thread to stop, which cannot be
 /// started before that lock is open. Whether a reader had asked.
 pub(crate) fn stop_for_fork() -> bool {
-    is_wanted() && answerer::stop_for_fork()
+    is_wanted() && server::stop_for_fork()
 }
 
 /// Waits for the thread's end, for `patience` nanoseconds.
 pub(crate) fn wait_until_gone(patience: u64) {
     if is_wanted() {
-        answerer::wait_until_gone(patience);
+        server::wait_until_gone(patience);
     }
 }
 
@@ -170,7 +170,7 @@ pub(crate) fn go_on_after_fork() {
 /// parent's page makes place for one of the child's own.
 pub(crate) fn forked(all_held: bool) {
     if is_wanted() {
-        answerer::forked();
+        server::forked();
         if all_held {
             page::forked();
         }

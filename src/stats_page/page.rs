@@ -9,8 +9,8 @@
 //!
 //! # Invariants
 //!
-//! PAGE-1  `WORDS` is null or the page, which stays mapped while the answerer runs or `PAGE`'s
-//!     lock is held: who takes it away stops the answerer before.
+//! PAGE-1  `WORDS` is null or the page, which stays mapped while the server runs or `PAGE`'s
+//!     lock is held: who takes it away stops the server before.
 //! PAGE-2  The statistics change only while `sequence` is odd, the bytes of a snapshot only
 //!     while `snapshot_sequence` is: under the lock.
 //! PAGE-3  A process writes to the page that it has made itself, and to no other's.
@@ -23,9 +23,9 @@ use core::sync::atomic::{
     fence,
 };
 
-use super::fill::fill;
-use super::sink::Sink;
+use super::encode::encode;
 use super::snapshot::Plan;
+use super::writer::Writer;
 use crate::os::lock::{Lock, Word};
 use crate::os::process::{LibcMemory, libc_memory};
 use crate::os::shared::{self, Shared};
@@ -168,7 +168,7 @@ pub(crate) fn look() -> Look {
     PAGE.lock().look()
 }
 
-/// Makes a page in place of one that cannot be opened. The answerer is stopped.
+/// Makes a page in place of one that cannot be opened. The server is stopped.
 #[cold]
 pub(crate) fn renew() {
     let published = PAGE.lock();
@@ -266,7 +266,7 @@ impl Published {
     fn leave(&self) {
         WORDS.store(ptr::null_mut(), Release);
         if let Some(page) = self.page.take() {
-            // SAFETY: PAGE-1: the answerer is stopped, and the lock is held.
+            // SAFETY: PAGE-1: the server is stopped, and the lock is held.
             unsafe { shared::unmap(page.cast(), PAGE_BYTES) };
         }
         self.file.set(None);
@@ -295,6 +295,7 @@ impl Published {
             (*control).version = VERSION;
             (*control).page_bytes = PAGE_BYTES as u32;
             (*control).pid = text::pid().cast_unsigned();
+            (*control).statistics_bytes = size_of::<Statistics>() as u32;
         }
         fence(Release);
         // SAFETY: as above.
@@ -313,7 +314,7 @@ impl Published {
         fence(Release);
         // SAFETY: PAGE-2; others only read it.
         let statistics = unsafe { &mut (*words.0.as_ptr()).statistics };
-        fill(statistics, &|| self.libc(may_ask));
+        encode(statistics, &|| self.libc(may_ask));
         words.sequence().store(before.wrapping_add(2), Release); // PAGE-2
         self.made.set(clock::now());
     }
@@ -367,7 +368,7 @@ impl Published {
         let window = shared::map_again(words.0.cast(), all).ok_or(libc::ENOMEM)?;
         // SAFETY: within the mapping.
         let start = unsafe { window.add(PAGE_BYTES) };
-        let written = plan.write(&Sink::Memory(start, all - PAGE_BYTES), goes_on);
+        let written = plan.write(&Writer::Memory(start, all - PAGE_BYTES), goes_on);
         // SAFETY: made here.
         unsafe { shared::unmap(window, all) };
         written

@@ -18,8 +18,8 @@ use core::ffi::{CStr, c_int};
 use core::ptr::NonNull;
 use core::slice;
 
-use super::fill::fill;
-use super::sink::Sink;
+use super::encode::encode;
+use super::writer::Writer;
 use crate::arena;
 use crate::arena::metadata;
 use crate::arena::page_map::{self, MAP};
@@ -56,7 +56,7 @@ pub(crate) fn write_to(path: &CStr) -> Result<(), c_int> {
     if !file.has_places() {
         return Err(libc::ESPIPE);
     }
-    plan.write(&Sink::File(&file), &|| true)?;
+    plan.write(&Writer::File(&file), &|| true)?;
     file.finish()
 }
 
@@ -166,11 +166,15 @@ impl Plan {
 
     /// Writes the snapshot, as far as `goes_on` says yes. Returns its bytes.
     #[cold]
-    pub(crate) fn write(mut self, sink: &Sink, goes_on: &dyn Fn() -> bool) -> Result<u64, c_int> {
+    pub(crate) fn write(
+        mut self,
+        writer: &Writer,
+        goes_on: &dyn Fn() -> bool,
+    ) -> Result<u64, c_int> {
         let (at_arenas, at_pools, at_pages, at_mappings) = self.places();
         // SAFETY: mapped zero, which is a valid one; nobody else has it.
         let work = unsafe { &mut *self.work.as_ptr() };
-        fill(&mut work.header.statistics, &libc_memory);
+        encode(&mut work.header.statistics, &libc_memory);
         for arena in self.arenas_mut() {
             if !goes_on() {
                 return Err(libc::EINTR);
@@ -194,12 +198,12 @@ impl Plan {
             }
             let pools = arena.pools as usize;
             let at = at_pools + first * size_of::<Pool>() as u64;
-            sink.put(at, &work.pools[..pools])?;
+            writer.put(at, &work.pools[..pools])?;
             let at = at_pages + first * (PAGES * size_of::<Page>()) as u64;
-            sink.put(at, &work.pages[..pools * PAGES])?;
+            writer.put(at, &work.pages[..pools * PAGES])?;
         }
-        let mappings = self.write_mappings(&mut work.mappings, sink, at_mappings)?;
-        sink.put(at_arenas, self.arenas())?;
+        let mappings = self.write_mappings(&mut work.mappings, writer, at_mappings)?;
+        writer.put(at_arenas, self.arenas())?;
         let header = &mut work.header;
         header.magic = MAP_MAGIC;
         header.version = VERSION;
@@ -209,14 +213,14 @@ impl Plan {
         header.pools = self.pools();
         header.pages = self.pools() * PAGES as u64;
         header.mappings = mappings as u64;
-        sink.put(0, slice::from_ref(header))?;
+        writer.put(0, slice::from_ref(header))?;
         Ok(at_mappings + (mappings * size_of::<Mapping>()) as u64)
     }
 
     fn write_mappings(
         &self,
         buffer: &mut [Mapping; AT_ONCE],
-        sink: &Sink,
+        writer: &Writer,
         at: u64,
     ) -> Result<usize, c_int> {
         let newest = HEAP.arenas.lock().newest();
@@ -241,12 +245,12 @@ impl Plan {
             };
             held += 1;
             if held == AT_ONCE {
-                sink.put(place(written), &buffer[..])?;
+                writer.put(place(written), &buffer[..])?;
                 written += held;
                 held = 0;
             }
         }
-        sink.put(place(written), &buffer[..held])?;
+        writer.put(place(written), &buffer[..held])?;
         Ok(written + held)
     }
 }

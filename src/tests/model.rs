@@ -112,7 +112,7 @@ mod facade {
     use crate::domains::ffi::PyObjectArenaAllocator;
     use crate::heap::HEAP;
     use crate::os::clock;
-    use crate::stats::{Ledger, Snapshot};
+    use crate::stats::Snapshot;
     use core::sync::atomic::Ordering::Relaxed;
 
     pub use crate::os::faults;
@@ -142,10 +142,10 @@ mod facade {
         if of_classes + now.arenas.free_pools != now.arenas.pools {
             return Err((of_classes, now.arenas.free_pools, now.arenas.pools));
         }
-        let it = Ledger::of(&now);
+        let it = now.counters(None).resident;
         let sum = it.live + it.in_magazines + it.free_in_pools + it.empty_pools + it.metadata;
-        if sum != it.ours {
-            return Err((sum, it.ours, 0));
+        if sum != it.total {
+            return Err((sum as usize, it.total as usize, 0));
         }
         Ok(())
     }

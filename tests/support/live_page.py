@@ -145,7 +145,7 @@ class Snapshot:
     def __init__(self, data):
         (magic, self.version, header, self.real_ms, arenas, pools, pages, mappings,
          self.types_offset, self.types_bytes) = HEADER.unpack_from(data)
-        assert magic == b'OBMALMAP' and header == HEADER.size + STATISTICS_BYTES
+        assert magic == b'OBMALMAP' and header >= HEADER.size + STATISTICS_BYTES
         self.statistics = statistics(data[HEADER.size:])
         at = header
 

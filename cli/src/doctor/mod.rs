@@ -21,13 +21,13 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::exec;
 use crate::failure::Failure;
 use crate::library;
 use crate::output;
 use crate::preload;
 use crate::program;
 use crate::run;
-use crate::start;
 use verdict::{Finding, Verdict};
 
 /// Say whether the library is active in an interpreter, and why not.
@@ -84,7 +84,7 @@ struct Case {
 
 /// Looks, and says what it has seen.
 pub fn main(options: &Options) -> Result<ExitCode, Failure> {
-    start::wait_for_children();
+    exec::wait_for_children();
     let interpreter = interpreter(options)?;
     let case = examine(interpreter, options);
     output::print(&if options.json {

@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use crate::map::colours::{self, Rgb};
 use crate::map::legend::{self, Parts};
+use crate::open::Named;
 use crate::snapshot::Snapshot;
-use crate::source::Named;
-use crate::tally::{Below, Tally};
+use crate::summary::{Below, Summary};
 
 /// Shades of a class, the dimmest first.
 const SHADES: u32 = 32;
@@ -53,7 +53,7 @@ fn shades_of(size: u32) -> Vec<String> {
 /// or 0 for one that is not in memory; and blocks.
 fn snapshot(named: &Named, below: Below) -> Value {
     let heap = &named.heap;
-    let tally = Tally::of(heap, below);
+    let tally = Summary::of(heap, below);
     let parts = Parts::of(&tally);
     let cut = |of: fn(&crate::snapshot::Cut) -> u32| {
         column(
@@ -153,7 +153,7 @@ fn base64(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::synthetic::Heap;
+    use crate::fixtures::Heap;
 
     #[test]
     fn columns_are_runs_in_base64() {

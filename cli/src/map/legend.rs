@@ -1,9 +1,9 @@
 //! What stands around a picture: where the memory of the heap is, and of which classes.
 
-use crate::amounts;
+use crate::open::Named;
 use crate::snapshot::{PAGE, Snapshot};
-use crate::source::Named;
-use crate::tally::{Class, Tally};
+use crate::summary::{Class, Summary};
+use crate::units;
 
 /// Bytes of a heap's pages, by what they hold. All but `away` are in memory.
 pub struct Parts {
@@ -21,7 +21,7 @@ pub struct Parts {
 
 impl Parts {
     /// Of these sums.
-    pub fn of(tally: &Tally) -> Parts {
+    pub fn of(tally: &Summary) -> Parts {
         let (total, page) = (tally.total(), u64::from(PAGE));
         Parts {
             taken: total.taken_bytes,
@@ -59,7 +59,7 @@ pub fn title(named: &Named) -> String {
 /// Where its memory is, in some lines.
 pub fn summary(heap: &Snapshot, parts: &Parts) -> String {
     let rss = heap.rss.map_or(String::new(), |rss| {
-        format!(" (the whole process: {})", amounts::bytes(rss))
+        format!(" (the whole process: {})", units::bytes(rss))
     });
     format!(
         "{} in memory{rss}:\n  \
@@ -67,14 +67,14 @@ pub fn summary(heap: &Snapshot, parts: &Parts) -> String {
          {} pinned: free, but on pages that have taken blocks\n  \
          {} in free pages, {} in empty pools\n\
          Not in memory: {}. Given back so far: {}.",
-        amounts::bytes(parts.here()),
-        amounts::bytes(parts.taken),
-        amounts::bytes(heap.in_magazines),
-        amounts::bytes(parts.pinned),
-        amounts::bytes(parts.idle),
-        amounts::bytes(parts.empty),
-        amounts::bytes(parts.away),
-        amounts::bytes(heap.returned_total),
+        units::bytes(parts.here()),
+        units::bytes(parts.taken),
+        units::bytes(heap.in_magazines),
+        units::bytes(parts.pinned),
+        units::bytes(parts.idle),
+        units::bytes(parts.empty),
+        units::bytes(parts.away),
+        units::bytes(heap.returned_total),
     )
 }
 
@@ -85,11 +85,11 @@ pub fn nearly_empty(total: &Class, below: f64) -> String {
     }
     format!(
         "{} of {} in memory {} nearly empty (less than {below} % taken): {} on them keep {}.",
-        amounts::count(total.nearly_empty),
-        amounts::of(total.here, "page"),
+        units::count(total.nearly_empty),
+        units::of(total.here, "page"),
         if total.nearly_empty == 1 { "is" } else { "are" },
-        amounts::of(total.survivors, "block"),
-        amounts::bytes(total.nearly_empty * u64::from(PAGE)),
+        units::of(total.survivors, "block"),
+        units::bytes(total.nearly_empty * u64::from(PAGE)),
     )
 }
 
@@ -109,25 +109,25 @@ pub fn row(class: &Class, size: String) -> Vec<String> {
     let memory = class.here * u64::from(PAGE);
     vec![
         size,
-        amounts::count(class.blocks),
-        amounts::bytes(class.bytes()),
-        amounts::bytes(memory),
-        amounts::percent(class.taken_bytes, memory),
-        amounts::of(class.nearly_empty, "page"),
-        amounts::bytes(class.pinned),
+        units::count(class.blocks),
+        units::bytes(class.bytes()),
+        units::bytes(memory),
+        units::percent(class.taken_bytes, memory),
+        units::of(class.nearly_empty, "page"),
+        units::bytes(class.pinned),
     ]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::synthetic::Heap;
-    use crate::tally::Below;
+    use crate::fixtures::Heap;
+    use crate::summary::Below;
 
     #[test]
     fn the_parts_make_up_the_heap() {
         let heap = Heap::example().read();
-        let parts = Parts::of(&Tally::of(&heap, Below::USUAL));
+        let parts = Parts::of(&Summary::of(&heap, Below::USUAL));
         let page = u64::from(PAGE);
         assert_eq!(parts.here() + parts.away, heap.pages.len() as u64 * page);
         assert_eq!(parts.empty, 65536);
@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn sentences_count_right() {
         let heap = Heap::example().read();
-        let total = Tally::of(&heap, Below::USUAL).total();
+        let total = Summary::of(&heap, Below::USUAL).total();
         let said = nearly_empty(&total, 25.0);
         // Blocks of 64 on four pages with 63, 319, 575, 831, and what they reach into;
         // of 512, 8 pages with one each.

@@ -17,9 +17,9 @@ use clap::Args;
 use crate::failure::{Failure, USAGE};
 use crate::library;
 use crate::live::Live;
+use crate::open::{self, Named};
 use crate::output;
-use crate::source::{self, Named};
-use crate::tally::Below;
+use crate::summary::Below;
 use terminal::{Colours, Terminal};
 
 const EXAMPLES: &str = "Examples:
@@ -45,7 +45,7 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
     /// Pages that are less full than this count as nearly empty, in percent
-    #[arg(long, value_name = "PERCENT", default_value_t = 25.0, value_parser = crate::tally::percent)]
+    #[arg(long, value_name = "PERCENT", default_value_t = 25.0, value_parser = crate::summary::percent)]
     below: f64,
     /// The most lines that the picture may take; pages are merged until it fits
     #[arg(long, value_name = "LINES", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
@@ -102,16 +102,13 @@ fn each(
     mut with: impl FnMut(Named) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let Some(every) = options.every else {
-        return options
-            .of
-            .iter()
-            .try_for_each(|of| with(source::named(of)?));
+        return options.of.iter().try_for_each(|of| with(open::named(of)?));
     };
     let [of] = options.of.as_slice() else {
         let next = "name one process, or leave out --every";
         return Err(Failure::new("--every is for one process", next).status(USAGE));
     };
-    let Some(pid) = source::pid(of) else {
+    let Some(pid) = open::pid(of) else {
         let what = format!("--every is for a process, and {of} is none");
         return Err(Failure::new(what, "name its number").status(USAGE));
     };
@@ -120,7 +117,7 @@ fn each(
         let due = Duration::from_secs(every.saturating_mul(n));
         thread::sleep(due.saturating_sub(begin.elapsed()));
         let name = format!("after {} s", begin.elapsed().as_secs());
-        match source::process(&live, name) {
+        match open::process(&live, name) {
             Ok(named) => with(named)?,
             Err(failure) if n > 0 && !Path::new(&format!("/proc/{pid}")).exists() => {
                 output::say(&failure);

@@ -175,7 +175,7 @@ fn tile(heap: &Snapshot, pools: &[Pool], factor: usize) -> Tile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::synthetic::{self, Heap};
+    use crate::fixtures::{self, Heap};
 
     #[test]
     fn a_pool_is_a_column_and_a_page_a_cell() {
@@ -210,7 +210,7 @@ mod tests {
             let own = (WIDTH * HEIGHT / factor).max(2);
             assert_eq!(width * height, own, "{factor}");
             for pool in 0..32 {
-                let pools = (0..32).map(|n| synthetic::Pool::empty(n == pool));
+                let pools = (0..32).map(|n| fixtures::Pool::empty(n == pool));
                 let heap = Heap {
                     arenas: vec![(0x7000_0000, pools.collect())],
                     types: None,

@@ -8,14 +8,14 @@ use std::env;
 use std::fmt::Write;
 use std::io::{self, IsTerminal};
 
-use crate::amounts;
 use crate::map::colours::{self, Rgb};
 use crate::map::legend::{self, Parts};
 use crate::map::picture::{self, Cell, FACTORS, Tile};
+use crate::open::Named;
 use crate::output::Table;
 use crate::snapshot::PAGE;
-use crate::source::Named;
-use crate::tally::{Below, Class, Tally};
+use crate::summary::{Below, Class, Summary};
+use crate::units;
 
 /// Classes that the legend names; those with the most memory.
 const CLASSES: usize = 16;
@@ -102,7 +102,7 @@ impl Terminal {
     /// The picture and what is to be said of it.
     pub fn show(&self, named: &Named) -> String {
         let heap = &named.heap;
-        let tally = Tally::of(heap, self.below);
+        let tally = Summary::of(heap, self.below);
         let plan = self.plan(picture::count(heap));
         let mut out = format!(
             "{}\n{}\n",
@@ -174,9 +174,9 @@ impl Terminal {
         }
     }
 
-    fn legend(&self, out: &mut String, tally: &Tally, factor: usize) {
+    fn legend(&self, out: &mut String, tally: &Summary, factor: usize) {
         if factor > 1 {
-            let bytes = amounts::bytes(factor as u64 * u64::from(PAGE));
+            let bytes = units::bytes(factor as u64 * u64::from(PAGE));
             let _ = writeln!(
                 out,
                 "Merged to fit: a cell is {factor} pages, {bytes} (--max-rows shows more)."
@@ -211,7 +211,7 @@ impl Terminal {
     }
 
     /// The table of classes: those with the most memory, then the others together.
-    fn classes(&self, out: &mut String, tally: &Tally) {
+    fn classes(&self, out: &mut String, tally: &Summary) {
         let mut largest: Vec<&Class> = tally.classes.iter().collect();
         largest.sort_by_key(|class| std::cmp::Reverse(class.here));
         let others = largest.split_off(largest.len().min(CLASSES));
@@ -225,7 +225,7 @@ impl Terminal {
             others.iter().for_each(|class| sum.add(class));
             let blocks = others.iter().map(|class| class.bytes()).sum::<u64>();
             let mut row = legend::row(&sum, format!("{} others", others.len()));
-            row[2] = amounts::bytes(blocks);
+            row[2] = units::bytes(blocks);
             table.row(row);
         }
         let swatch = |class: &Class| match self.colours {
@@ -320,7 +320,7 @@ impl Painter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::synthetic::{Heap, Pool};
+    use crate::fixtures::{Heap, Pool};
 
     fn terminal(colours: Colours, width: usize, lines: usize) -> Terminal {
         Terminal {

@@ -11,8 +11,8 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::failure::{Failure, USAGE};
-use crate::ledger::Ledger;
 use crate::output;
+use crate::rss::Breakdown;
 use prometheus::Families;
 
 /// Show where a process's memory is: the library's by what it is for, and the rest
@@ -52,25 +52,25 @@ pub fn main(options: &Options) -> Result<ExitCode, Failure> {
     if !options.labels.is_empty() && !options.prometheus && options.textfile.is_none() {
         return Err(Failure::new("--label is for metrics", "add --prometheus").status(USAGE));
     }
-    let ledger = Ledger::of(&options.of)?;
+    let breakdown = Breakdown::of(&options.of)?;
     if let Some(place) = &options.textfile {
-        let pid = ("pid".to_string(), ledger.statistics.pid.to_string());
+        let pid = ("pid".to_string(), breakdown.pid.to_string());
         let labels = match options.labels.as_slice() {
             [] => vec![pid],
             labels => labels.to_vec(),
         };
         textfile::write(
             place,
-            ledger.statistics.pid,
-            &prometheus::text(&ledger, &labels, Families::Classic),
+            breakdown.pid,
+            &prometheus::text(&breakdown, &labels, Families::Classic),
         )?;
     }
     let text = if options.prometheus {
-        prometheus::text(&ledger, &options.labels, Families::OpenMetrics)
+        prometheus::text(&breakdown, &options.labels, Families::OpenMetrics)
     } else if options.json {
-        format!("{:#}\n", json::of(&ledger))
+        format!("{:#}\n", json::of(&breakdown))
     } else if options.textfile.is_none() {
-        text::of(&ledger)
+        text::of(&breakdown)
     } else {
         return Ok(ExitCode::SUCCESS);
     };

@@ -1,5 +1,5 @@
-//! The ledger as metrics, in Prometheus' text form: one text that the parsers of both of its
-//! forms read, with the same samples.
+//! The breakdown as metrics, in Prometheus' text format: one text with equal samples for the
+//! parsers of both of its versions.
 //!
 //! ```text
 //!                          classic (0.0.4)            OpenMetrics 1.0
@@ -7,18 +7,21 @@
 //!   # EOF                  a comment                  the end, which must be there
 //! ```
 //!
-//! The families are OpenMetrics', which refuses the others; a classic parser takes a counter
-//! for a sample of no type then. So a file for node_exporter, which has a classic one, has
-//! the classic families.
+//! The families are OpenMetrics', because its parsers refuse classic ones; a classic parser
+//! gives the counters no type then. A file for node_exporter, which has a classic parser, has
+//! classic families.
 
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 
-use crate::ledger::{Ledger, known};
+use format::counters::{CLASS_COUNTERS, COUNTERS, FAMILIES, PROCESS_PARTS, Source};
 
-/// Names of labels that metrics have.
+use crate::rss::Breakdown;
+use crate::schema;
+
+/// The labels of the metrics, which a user's label may not replace.
 pub const LABELS: [&str; 5] = ["part", "state", "size", "version", "host"];
 
-/// Whose families a text has.
+/// The form of the families in a text.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Families {
     /// For any parser.
@@ -35,7 +38,7 @@ struct Metrics<'a> {
 }
 
 impl Metrics<'_> {
-    /// Says what follows. `kind` is gauge or counter.
+    /// Begins a family; `kind` is gauge or counter.
     fn begin(&mut self, name: &str, kind: &str, help: &str) {
         let name = match self.families {
             Families::OpenMetrics if kind == "counter" => {
@@ -46,7 +49,7 @@ impl Metrics<'_> {
         let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
-    fn value(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
+    fn value(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
         let given = self.labels.iter();
         let given = given.map(|(name, value)| (name.as_str(), value.as_str()));
         let all: Vec<_> = given
@@ -60,20 +63,6 @@ impl Metrics<'_> {
         };
         let _ = writeln!(self.text, "{name}{braced} {value}");
     }
-
-    /// A metric of one value.
-    fn one(&mut self, name: &str, kind: &str, help: &str, value: impl std::fmt::Display) {
-        self.begin(name, kind, help);
-        self.value(name, &[], value);
-    }
-
-    /// A metric whose values a label tells apart.
-    fn by(&mut self, name: &str, help: &str, label: &str, values: &[(&str, u64)]) {
-        self.begin(name, "gauge", help);
-        for (value, number) in values {
-            self.value(name, &[(label, value)], number);
-        }
-    }
 }
 
 fn escaped(value: &str) -> String {
@@ -81,199 +70,74 @@ fn escaped(value: &str) -> String {
     value.replace('\n', "\\n")
 }
 
-/// All of it; each metric has these labels, too.
-pub fn text(ledger: &Ledger, labels: &[(String, String)], families: Families) -> String {
-    let s = &ledger.statistics;
+/// All metrics of the schema, with `labels` on each sample.
+pub fn text(breakdown: &Breakdown, labels: &[(String, String)], families: Families) -> String {
     let mut all = Metrics {
         text: String::new(),
         labels,
         families,
     };
-    all.begin(
-        "obmalloc_info",
-        "gauge",
-        "The library and its host; always 1.",
-    );
-    let (version, host) = (ledger.version(), ledger.host().unwrap_or_default());
-    all.value(
-        "obmalloc_info",
-        &[("version", &version), ("host", &host)],
-        1,
-    );
-    let resident = &s.resident;
-    all.by(
-        "obmalloc_resident_bytes",
-        "Memory of the library's that is with the process, by what it is for. The parts sum to \
-         part ours of obmalloc_process_resident_bytes.",
-        "part",
-        &[
-            ("live", resident.live),
-            ("in_magazines", resident.in_magazines),
-            ("free_in_pools", resident.free_in_pools),
-            ("empty_pools", resident.empty_pools),
-            ("metadata", resident.metadata),
-        ],
-    );
-    if let Some(parts) = ledger.parts() {
-        all.by(
-            "obmalloc_process_resident_bytes",
-            "Memory of the process, by whose it is. The parts sum to its RSS.",
-            "part",
-            &[
-                ("ours", parts.ours),
-                ("libc_in_use", parts.libc_in_use),
-                ("libc_kept", parts.libc_kept),
-                ("files", parts.files),
-                ("other", parts.other),
-            ],
-        );
-    }
-    all.one(
-        "obmalloc_live_requested_bytes",
-        "gauge",
-        "What the program asked for of part live of obmalloc_resident_bytes, by estimate; the \
-         rest is rounding.",
-        s.bytes.live_requested_estimate,
-    );
-    all.one(
-        "obmalloc_returned_bytes_total",
-        "counter",
-        "Memory that was free and has gone back to the kernel.",
-        resident.returned_total,
-    );
-    all.one(
-        "obmalloc_address_space_bytes",
-        "gauge",
-        "Address space from the kernel, in memory or not.",
-        s.bytes.from_os,
-    );
-    all.by(
-        "obmalloc_arenas",
-        "Arenas that the library has.",
-        "state",
-        &[("in_use", s.arenas.in_use), ("empty", s.arenas.empty)],
-    );
-    all.one(
-        "obmalloc_arenas_highwater",
-        "gauge",
-        "The most arenas that there were at once.",
-        s.arenas.highwater,
-    );
-    all.one(
-        "obmalloc_arenas_mapped_total",
-        "counter",
-        "Arenas that have come from the kernel.",
-        s.arenas.mapped_total,
-    );
-    all.one(
-        "obmalloc_arenas_unmapped_total",
-        "counter",
-        "Arenas that have gone back to the kernel.",
-        s.arenas.unmapped_total,
-    );
-    all.by(
-        "obmalloc_pools",
-        "Pools in the arenas: with some free blocks, without, and of no size class.",
-        "state",
-        &[
-            ("used", s.pools.used),
-            ("full", s.pools.full),
-            ("free", s.pools.free),
-        ],
-    );
-    all.one(
-        "obmalloc_large_requests_total",
-        "counter",
-        "Requests that no pool serves and that the C library got.",
-        s.large.served_below_total,
-    );
-    all.one(
-        "obmalloc_large_blocks",
-        "gauge",
-        "Blocks of the C library's that such requests have got and that are not freed yet.",
-        s.large.blocks_live,
-    );
-    if let Some(in_use) = known(s.libc_in_use) {
-        all.by(
-            "obmalloc_libc_bytes",
-            "What the C library's malloc has, in memory or not.",
-            "state",
-            &[("in_use", in_use), ("kept", s.libc_kept)],
-        );
-    }
-    if let Some(threads) = known(s.threads) {
-        all.one(
-            "obmalloc_threads",
-            "gauge",
-            "Threads that have magazines of free blocks, or had some and have ended.",
-            threads,
-        );
-    }
-    if let Some(misses) = known(s.misses) {
-        all.one(
-            "obmalloc_misses_total",
-            "counter",
-            "Requests for which a thread had no block at hand and went to the heap.",
-            misses,
-        );
-    }
-    all.one(
-        "obmalloc_page_age_seconds",
-        "gauge",
-        "How old these numbers are.",
-        ledger.age_ms as f64 / 1000.0,
-    );
-    classes(ledger, &mut all);
-    all.text.push_str("# EOF\n");
-    all.text
-}
-
-fn classes(ledger: &Ledger, all: &mut Metrics<'_>) {
-    all.begin(
-        "obmalloc_class_blocks",
-        "gauge",
-        "Blocks of each size in bytes. Times the size, state live sums to part live of \
-         obmalloc_resident_bytes, in_magazines to its own.",
-    );
-    for (_, class) in ledger.classes() {
-        let size = class.size.to_string();
-        for (state, number) in [
-            ("live", class.blocks_live),
-            ("in_magazines", class.blocks_in_magazines),
-            ("free", class.blocks_free),
-        ] {
-            let labels = [("size", size.as_str()), ("state", state)];
-            all.value("obmalloc_class_blocks", &labels, number);
+    let words = breakdown.counters.values();
+    let parts = breakdown.parts();
+    for family in &FAMILIES {
+        let known = match &family.source {
+            Source::Counters(samples) => samples
+                .iter()
+                .all(|&(_, i)| COUNTERS[i].known(words[i]).is_some()),
+            Source::Classes(samples) => samples.iter().all(|&(_, i)| {
+                let mut classes = breakdown.classes.iter();
+                classes.all(|(_, class)| CLASS_COUNTERS[i].known(class.values()[i]).is_some())
+            }),
+            Source::Process => parts.is_some(),
+            Source::Info | Source::Age => true,
+        };
+        if !known {
+            continue;
+        }
+        all.begin(family.name, schema::kind(family.kind), family.help);
+        let label = (!family.label.is_empty()).then_some(family.label);
+        let mut sample = |labels: &[(&str, &str)], value: &dyn Display| {
+            all.value(family.name, labels, value);
+        };
+        match &family.source {
+            Source::Info => {
+                let host = breakdown.host.as_deref().unwrap_or_default();
+                sample(&[("version", &breakdown.version), ("host", host)], &1);
+            }
+            Source::Counters(samples) => {
+                for &(value, i) in *samples {
+                    let labels: Vec<_> = label.map(|label| (label, value)).into_iter().collect();
+                    sample(&labels, &words[i].cast_signed());
+                }
+            }
+            Source::Process => {
+                let parts = parts.map(|parts| parts.values()).unwrap_or_default();
+                for (value, bytes) in PROCESS_PARTS.into_iter().zip(parts) {
+                    sample(&[(family.label, value)], &bytes);
+                }
+            }
+            Source::Age => sample(&[], &(breakdown.age_ms as f64 / 1000.0)),
+            Source::Classes(samples) => {
+                for (_, class) in &breakdown.classes {
+                    let size = class.size.to_string();
+                    for &(value, i) in *samples {
+                        let size = [("size", size.as_str())].into_iter();
+                        let labels: Vec<_> =
+                            size.chain(label.map(|label| (label, value))).collect();
+                        sample(&labels, &class.values()[i]);
+                    }
+                }
+            }
         }
     }
-    all.begin("obmalloc_class_pools", "gauge", "Pools of each size class.");
-    for (_, class) in ledger.classes() {
-        let size = class.size.to_string();
-        all.value("obmalloc_class_pools", &[("size", &size)], class.pools);
-    }
-    if !ledger.has_all {
-        return;
-    }
-    all.begin(
-        "obmalloc_class_resident_bytes",
-        "gauge",
-        "Memory in the pools of each size class: sums to the parts live, in_magazines and \
-         free_in_pools of obmalloc_resident_bytes.",
-    );
-    for (_, class) in ledger.classes() {
-        let size = class.size.to_string();
-        all.value(
-            "obmalloc_class_resident_bytes",
-            &[("size", &size)],
-            class.resident,
-        );
-    }
+    all.text.push_str("# EOF\n");
+    all.text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::tests::some;
+    use crate::rss::tests::some;
 
     #[test]
     fn labels_are_escaped_and_on_each_line() {

@@ -1,62 +1,26 @@
-//! The ledger for people.
+//! The breakdown for people.
 
 use std::fmt::Write;
 
-use crate::amounts::{bytes, count, of as counted, percent};
-use crate::ledger::{Ledger, known};
+use format::counters::{COUNTERS, UNKNOWN, Unit};
+
 use crate::output::Table;
+use crate::rss::Breakdown;
+use crate::units::{self, bytes, count, percent};
 
 /// All of it.
-pub fn of(ledger: &Ledger) -> String {
-    let s = &ledger.statistics;
+pub fn of(breakdown: &Breakdown) -> String {
     let mut out = String::new();
-    let host = ledger
-        .host()
-        .map_or("no CPython".into(), |host| format!("CPython {host}"));
-    let _ = writeln!(
-        out,
-        "process {}: {host}, obmalloc {}",
-        s.pid,
-        ledger.version()
-    );
-    if let Some(stale) = &ledger.stale {
+    let host = breakdown.host_title();
+    let (pid, version) = (breakdown.pid, &breakdown.version);
+    let _ = writeln!(out, "process {pid}: {host}, obmalloc {version}");
+    if let Some(stale) = &breakdown.stale {
         let _ = writeln!(out, "{stale}");
     }
-    lines(&mut out, memory(ledger));
-    let arenas = &s.arenas;
-    let _ = writeln!(
-        out,
-        "\narenas of {}: {} in use, {} empty; {} at the most, {} came and {} went\n\
-         pools of {}: {} used, {} full, {} free\n\
-         given back to the kernel so far: {}",
-        bytes(arenas.size),
-        count(arenas.in_use),
-        count(arenas.empty),
-        count(arenas.highwater),
-        count(arenas.mapped_total),
-        count(arenas.unmapped_total),
-        bytes(s.pools.size),
-        count(s.pools.used),
-        count(s.pools.full),
-        count(s.pools.free),
-        bytes(s.resident.returned_total),
-    );
-    let _ = writeln!(
-        out,
-        "larger requests, served by the C library: {} so far, {} blocks of them live",
-        count(s.large.served_below_total),
-        s.large.blocks_live
-    );
-    if let Some(in_use) = known(s.libc_in_use) {
-        let _ = writeln!(
-            out,
-            "the C library's malloc: {} in use, {} kept (in memory or not)",
-            bytes(in_use),
-            bytes(s.libc_kept)
-        );
-    }
+    lines(&mut out, memory(breakdown));
+    sections(&mut out, breakdown);
     let _ = writeln!(out);
-    lines(&mut out, classes(ledger));
+    lines(&mut out, classes(breakdown));
     out
 }
 
@@ -66,56 +30,81 @@ fn lines(out: &mut String, table: Table) {
     }
 }
 
-/// Where the memory is.
-pub fn memory(ledger: &Ledger) -> Table {
-    let s = &ledger.statistics;
-    let parts = ledger.parts();
-    let whole = parts.map_or(s.resident.total, |parts| parts.rss);
+/// The table of the RSS.
+fn memory(breakdown: &Breakdown) -> Table {
+    let parts = breakdown.parts();
+    let total = breakdown.counters.resident.total;
+    let whole = parts.map_or(total, |parts| parts.rss);
     let mut table = Table::new(1, &["in memory", "", ""]);
-    let mut row = |name: &str, number: u64| {
-        table.row(vec![name.into(), bytes(number), percent(number, whole)]);
+    let mut row = |indent: &str, name: &str, number: u64| {
+        table.row(vec![
+            format!("{indent}{name}"),
+            bytes(number),
+            percent(number, whole),
+        ]);
     };
     if let Some(parts) = parts {
-        row("process (RSS)", parts.rss);
+        row("", "process (RSS)", parts.rss);
     }
-    row(
-        "  obmalloc",
-        parts.map_or(s.resident.total, |parts| parts.ours),
-    );
-    row("    live blocks", s.resident.live);
-    row("    at hand in threads", s.resident.in_magazines);
-    row("    free, on pages in use", s.resident.free_in_pools);
-    row("    empty pools", s.resident.empty_pools);
-    row("    records", s.resident.metadata);
-    if let Some(parts) = parts {
-        row("  C library, in use", parts.libc_in_use);
-        row("  C library, kept", parts.libc_kept);
-        row("  files and shared", parts.files);
-        row("  other", parts.other);
+    row("  ", "obmalloc", parts.map_or(total, |parts| parts.ours));
+    for (name, number) in breakdown.ours() {
+        row("    ", name, number);
+    }
+    for (name, number) in breakdown.others() {
+        row("  ", name, number);
     }
     table
 }
 
-/// The classes, the largest first.
-fn classes(ledger: &Ledger) -> Table {
+/// A line for each section of counters, by their names in the JSON; those of the table above
+/// are left out.
+fn sections(out: &mut String, breakdown: &Breakdown) {
+    let mut last = None;
+    for (counter, word) in COUNTERS.iter().zip(breakdown.counters.values()) {
+        let is_above = counter.section == "resident" && counter.name != "returned_total";
+        let Some(value) = counter.known(word).filter(|_| !is_above) else {
+            continue;
+        };
+        let value = match counter.unit {
+            Unit::Bytes => bytes(value.cast_unsigned()),
+            Unit::Count if value < 0 => value.to_string(),
+            Unit::Count => count(value.cast_unsigned()),
+        };
+        if last == Some(counter.section) {
+            let _ = write!(out, ", {} {value}", counter.name);
+        } else {
+            let section = if counter.section.is_empty() {
+                "process"
+            } else {
+                counter.section
+            };
+            let _ = write!(out, "\n{section}: {} {value}", counter.name);
+        }
+        last = Some(counter.section);
+    }
+    let _ = writeln!(out);
+}
+
+/// The classes, the one with the most live bytes first.
+fn classes(breakdown: &Breakdown) -> Table {
     let head = [
         "",
         "size",
         "pools",
         "live",
-        "at hand",
+        "cached",
         "free",
         "live bytes",
         "in memory",
     ];
     let mut table = Table::new(1, &head);
-    let mut all: Vec<_> = ledger.classes().collect();
-    all.sort_by_key(|(_, class)| std::cmp::Reverse(class.size * class.blocks_live));
-    for (_, class) in &all {
-        let resident = if ledger.has_all {
-            bytes(class.resident)
-        } else {
+    let mut all: Vec<_> = breakdown.classes.iter().map(|(_, class)| class).collect();
+    all.sort_by_key(|class| std::cmp::Reverse(class.size * class.blocks_live));
+    for class in &all {
+        let resident = if class.resident == UNKNOWN {
             "-".into()
+        } else {
+            bytes(class.resident)
         };
         table.row(vec![
             String::new(),
@@ -129,7 +118,7 @@ fn classes(ledger: &Ledger) -> Table {
         ]);
     }
     if all.is_empty() {
-        table.row(vec![counted(0, "block")]);
+        table.row(vec![units::of(0, "block")]);
     }
     table
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::failure::{Failure, USAGE};
-use crate::source;
+use crate::open;
 use watch::Watch;
 
 /// Watch where a process's memory is, live: its parts, size classes, rates
@@ -48,7 +48,7 @@ Examples:
 
 /// Watches it.
 pub fn main(options: &Options) -> Result<ExitCode, Failure> {
-    let Some(pid) = source::pid(&options.of) else {
+    let Some(pid) = open::pid(&options.of) else {
         let what = format!("{} is not the number of a process", options.of);
         let next = "give the PID of one that runs with OBMALLOC_STATS_PAGE=1";
         return Err(Failure::new(what, next).status(USAGE));

@@ -3,15 +3,15 @@
 use std::thread;
 
 use super::watch::{Rates, Shown, Watch};
-use crate::amounts::{bytes, count};
 use crate::failure::Failure;
 use crate::output;
+use crate::units::{bytes, count};
 
 const COLUMNS: [&str; 12] = [
     "RSS",
     "ours",
     "live",
-    "at hand",
+    "cached",
     "free",
     "empty",
     "C library",
@@ -45,8 +45,8 @@ fn line(cells: &[String; 12]) -> String {
 }
 
 fn cells(shown: &Shown<'_>) -> [String; 12] {
-    let resident = &shown.ledger.statistics.resident;
-    let parts = shown.ledger.parts();
+    let resident = &shown.breakdown.counters.resident;
+    let parts = shown.breakdown.parts();
     let part = |number: Option<u64>| number.map_or("-".to_string(), bytes);
     let rate = |of: fn(&Rates) -> f64, say: fn(u64) -> String| {
         shown

@@ -17,9 +17,9 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Paragraph, Row, Table};
 
 use super::watch::{Shown, Watch};
-use crate::amounts::{bytes, count, percent};
 use crate::failure::Failure;
-use format::layout::Class;
+use crate::units::{bytes, count, percent};
+use format::counters::Class;
 
 /// What a part is called, its color, and its bytes.
 type Part = (&'static str, Color, u64);
@@ -81,16 +81,17 @@ pub fn draw(frame: &mut Frame<'_>, pid: u32, shown: &Shown<'_>, order: usize) {
         Constraint::Min(3),
     ];
     let [title, bar, middle, classes] = Layout::vertical(rows).areas(frame.area());
-    let ledger = shown.ledger;
-    let host = ledger
-        .host()
-        .map_or("no CPython".into(), |host| format!("CPython {host}"));
-    let age = if ledger.age_ms > 2000 {
-        format!("  as of {} s ago: it does not answer", ledger.age_ms / 1000)
+    let breakdown = shown.breakdown;
+    let host = breakdown.host_title();
+    let age = if breakdown.age_ms > 2000 {
+        format!(
+            "  as of {} s ago: it does not answer",
+            breakdown.age_ms / 1000
+        )
     } else {
         String::new()
     };
-    let text = format!("process {pid}  {host}  obmalloc {}{age}", ledger.version());
+    let text = format!("process {pid}  {host}  obmalloc {}{age}", breakdown.version);
     let line = Line::from(vec![text.bold(), "   q: end  s: sort".dark_gray()]);
     frame.render_widget(line, title);
     frame.render_widget(stacked(&parts, bar.width), bar);
@@ -101,29 +102,25 @@ pub fn draw(frame: &mut Frame<'_>, pid: u32, shown: &Shown<'_>, order: usize) {
     draw_classes(frame, classes, shown, order);
 }
 
-/// The parts of the RSS, those that are ours one by one.
+/// The colors of the parts.
+const COLORS: [Color; 9] = [
+    Color::Green,
+    Color::Cyan,
+    Color::Yellow,
+    Color::LightYellow,
+    Color::Gray,
+    Color::Blue,
+    Color::LightBlue,
+    Color::Magenta,
+    Color::DarkGray,
+];
+
+/// The parts of the RSS, the library's one by one.
 fn parts(shown: &Shown<'_>) -> Vec<Part> {
-    let resident = &shown.ledger.statistics.resident;
-    let mut all = vec![
-        ("live blocks", Color::Green, resident.live),
-        ("at hand in threads", Color::Cyan, resident.in_magazines),
-        (
-            "free, on pages in use",
-            Color::Yellow,
-            resident.free_in_pools,
-        ),
-        ("empty pools", Color::LightYellow, resident.empty_pools),
-        ("records", Color::Gray, resident.metadata),
-    ];
-    if let Some(parts) = shown.ledger.parts() {
-        all.extend([
-            ("C library, in use", Color::Blue, parts.libc_in_use),
-            ("C library, kept", Color::LightBlue, parts.libc_kept),
-            ("files and shared", Color::Magenta, parts.files),
-            ("other", Color::DarkGray, parts.other),
-        ]);
-    }
-    all
+    let all = shown.breakdown.ours().into_iter();
+    let all = all.chain(shown.breakdown.others()).zip(COLORS);
+    all.map(|((name, bytes), color)| (name, color, bytes))
+        .collect()
 }
 
 /// The parts side by side, over this width.
@@ -164,10 +161,10 @@ fn draw_parts(frame: &mut Frame<'_>, area: Rect, parts: &[Part]) {
 }
 
 fn draw_rest(frame: &mut Frame<'_>, area: Rect, shown: &Shown<'_>) {
-    let s = &shown.ledger.statistics;
+    let s = &shown.breakdown.counters;
     let mut lines = vec![
         format!(
-            "arenas  {} in use, {} empty, {} at the most",
+            "arenas  {} in use, {} empty, {} at most",
             count(s.arenas.in_use),
             count(s.arenas.empty),
             count(s.arenas.highwater)
@@ -205,7 +202,12 @@ fn draw_rest(frame: &mut Frame<'_>, area: Rect, shown: &Shown<'_>) {
 }
 
 fn draw_classes(frame: &mut Frame<'_>, area: Rect, shown: &Shown<'_>, order: usize) {
-    let mut all: Vec<&Class> = shown.ledger.classes().map(|(_, class)| class).collect();
+    let mut all: Vec<&Class> = shown
+        .breakdown
+        .classes
+        .iter()
+        .map(|(_, class)| class)
+        .collect();
     let live = |class: &Class| class.size * class.blocks_live;
     all.sort_by_key(|class| {
         std::cmp::Reverse(match order {
@@ -219,7 +221,7 @@ fn draw_classes(frame: &mut Frame<'_>, area: Rect, shown: &Shown<'_>, order: usi
         Row::new([
             right(count(class.size)),
             right(count(class.pools)),
-            right(count(class.full)),
+            right(count(class.pools_full)),
             right(count(class.blocks_live)),
             right(count(class.blocks_in_magazines)),
             right(count(class.blocks_free)),
@@ -233,7 +235,7 @@ fn draw_classes(frame: &mut Frame<'_>, area: Rect, shown: &Shown<'_>, order: usi
         "pools",
         "full",
         "live",
-        "at hand",
+        "cached",
         "free",
         "live bytes",
         "in memory",
@@ -248,14 +250,14 @@ fn draw_classes(frame: &mut Frame<'_>, area: Rect, shown: &Shown<'_>, order: usi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::tests::some;
+    use crate::rss::tests::some;
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
 
     fn drawn(width: u16, height: u16) -> String {
-        let ledger = some();
+        let breakdown = some();
         let shown = Shown {
-            ledger: &ledger,
+            breakdown: &breakdown,
             rates: Some(Default::default()),
         };
         let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("a terminal");

@@ -4,8 +4,10 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use crate::failure::Failure;
-use crate::ledger::{Ledger, known};
+use format::counters::UNKNOWN;
+
 use crate::live::Live;
+use crate::rss::Breakdown;
 
 /// A process that is watched.
 pub struct Watch {
@@ -20,7 +22,7 @@ pub struct Watch {
 
 /// A look.
 pub struct Sample {
-    pub ledger: Ledger,
+    pub breakdown: Breakdown,
     at: Instant,
 }
 
@@ -37,7 +39,7 @@ pub struct Rates {
 
 /// What there is to be shown.
 pub struct Shown<'a> {
-    pub ledger: &'a Ledger,
+    pub breakdown: &'a Breakdown,
     /// `None` at the first look.
     pub rates: Option<Rates>,
 }
@@ -68,26 +70,26 @@ impl Watch {
         if !is_there(self) {
             return Err(ended(self.pid));
         }
-        let looked = Ledger::now(&self.live, self.pid, false);
+        let looked = Breakdown::now(&self.live, self.pid, false);
         if !is_there(self) {
             return Err(ended(self.pid));
         }
-        let mut ledger = looked?;
-        if ledger.age_ms > 2000
+        let mut breakdown = looked?;
+        if breakdown.age_ms > 2000
             && let Ok(live) = Live::open(self.pid)
         {
             // It may have made another page since.
             self.live = live;
-            ledger = Ledger::now(&self.live, self.pid, false)?;
+            breakdown = Breakdown::now(&self.live, self.pid, false)?;
         }
         let now = Sample {
-            ledger,
+            breakdown,
             at: Instant::now(),
         };
         let rates = self.last.as_ref().map(|before| rates(before, &now));
         let shown = self.last.insert(now);
         Ok(Some(Shown {
-            ledger: &shown.ledger,
+            breakdown: &shown.breakdown,
             rates,
         }))
     }
@@ -100,13 +102,13 @@ impl Watch {
 
 fn rates(before: &Sample, now: &Sample) -> Rates {
     let seconds = (now.at - before.at).as_secs_f64().max(1e-3);
-    let (old, new) = (&before.ledger.statistics, &now.ledger.statistics);
+    let (old, new) = (&before.breakdown.counters, &now.breakdown.counters);
     let rate = |old: u64, new: u64| new.saturating_sub(old) as f64 / seconds;
-    let faults = |sample: &Sample| sample.ledger.process.map_or(0, |process| process.faults);
-    let misses = |number| known(number).unwrap_or(0);
+    let faults = |sample: &Sample| sample.breakdown.process.map_or(0, |process| process.faults);
+    let misses = |number| if number == UNKNOWN { 0 } else { number };
     Rates {
         returned: rate(old.resident.returned_total, new.resident.returned_total),
-        misses: rate(misses(old.misses), misses(new.misses)),
+        misses: rate(misses(old.process.misses), misses(new.process.misses)),
         arenas_in: rate(old.arenas.mapped_total, new.arenas.mapped_total),
         arenas_out: rate(old.arenas.unmapped_total, new.arenas.unmapped_total),
         large: rate(old.large.served_below_total, new.large.served_below_total),

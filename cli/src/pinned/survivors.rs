@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::snapshot::{Cut, PAGE, Pool, Snapshot};
-use crate::tally::Below;
+use crate::summary::Below;
 
 /// What is known of them. A block that a file has a type for is one only if it can have been
 /// taken when the snapshot was made: on no page are more known than the page had taken.
@@ -108,7 +108,7 @@ fn place(pool: &Pool, address: u64) -> Option<(Cut, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::synthetic::{Heap, Pool};
+    use crate::fixtures::{Heap, Pool};
 
     #[test]
     fn pages_count_once_for_each_type_on_them() {

@@ -2,9 +2,9 @@
 
 use std::mem::{offset_of, size_of};
 
+use crate::open::Named;
 use crate::snapshot::{PAGE, Page, Snapshot};
-use crate::source::Named;
-use crate::tally::Below;
+use crate::summary::Below;
 use format::layout;
 
 const POOL: u64 = 65536;
@@ -300,9 +300,9 @@ pub fn use_all_of(heap: Snapshot) {
         };
         assert!(terminal.show(&named).contains("block size"));
     }
-    let pins = crate::pins::text(&named, Below(60.0), 3);
+    let pins = crate::pinned::text(&named, Below(60.0), 3);
     assert!(pins.contains("nearly empty"));
-    assert!(crate::pins::json(&named, Below(60.0))["total"].is_object());
+    assert!(crate::pinned::json(&named, Below(60.0))["total"].is_object());
     let page = crate::map::html::page(&[named], Below(60.0));
     assert!(page.ends_with("</html>\n"));
 }

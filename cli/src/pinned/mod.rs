@@ -9,13 +9,13 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::amounts;
 use crate::failure::Failure;
 use crate::map::legend;
+use crate::open::{self, Named};
 use crate::output::{self, Table};
 use crate::snapshot::PAGE;
-use crate::source::{self, Named};
-use crate::tally::{Below, Class, Tally};
+use crate::summary::{Below, Class, Summary};
+use crate::units;
 use survivors::Survivors;
 
 /// The version of the JSON's form.
@@ -29,7 +29,7 @@ pub struct Options {
     #[arg(value_name = "PID|FILE")]
     of: String,
     /// Pages that are less full than this count as nearly empty, in percent
-    #[arg(long, value_name = "PERCENT", default_value_t = 25.0, value_parser = crate::tally::percent)]
+    #[arg(long, value_name = "PERCENT", default_value_t = 25.0, value_parser = crate::summary::percent)]
     below: f64,
     /// The most rows of each table
     #[arg(long, value_name = "N", default_value_t = 20)]
@@ -41,7 +41,7 @@ pub struct Options {
 
 /// Shows the tables.
 pub fn main(options: &Options) -> Result<ExitCode, Failure> {
-    let named = source::named(&options.of)?;
+    let named = open::named(&options.of)?;
     let below = Below(options.below);
     let text = if options.json {
         format!("{:#}\n", json(&named, below))
@@ -58,7 +58,7 @@ fn memory(pages: u64) -> u64 {
 
 /// The tables, and what they say together.
 pub fn text(named: &Named, below: Below, top: usize) -> String {
-    let tally = Tally::of(&named.heap, below);
+    let tally = Summary::of(&named.heap, below);
     let total = tally.total();
     let mut out = format!(
         "{}\n{}\n",
@@ -71,8 +71,8 @@ pub fn text(named: &Named, below: Below, top: usize) -> String {
     let _ = writeln!(
         out,
         "{} of that is free. If the survivors moved, {} would come back.\n",
-        amounts::bytes(total.held_back()),
-        amounts::bytes(tally.would_come_back())
+        units::bytes(total.held_back()),
+        units::bytes(tally.would_come_back())
     );
     for line in classes(&tally, top).lines() {
         let _ = writeln!(out, "{line}");
@@ -89,7 +89,7 @@ pub fn text(named: &Named, below: Below, top: usize) -> String {
 }
 
 /// The table of classes.
-fn classes(tally: &Tally, top: usize) -> Table {
+fn classes(tally: &Summary, top: usize) -> Table {
     let mut classes: Vec<&Class> = tally.classes.iter().collect();
     classes.retain(|class| class.nearly_empty > 0);
     classes.sort_by_key(|class| Reverse(class.nearly_empty));
@@ -106,12 +106,12 @@ fn classes(tally: &Tally, top: usize) -> Table {
     let row = |size: String, class: &Class, back: u64| {
         vec![
             size,
-            amounts::count(class.here),
-            amounts::count(class.nearly_empty),
-            amounts::bytes(memory(class.nearly_empty)),
-            amounts::bytes(class.held_back()),
-            amounts::count(class.survivors),
-            amounts::bytes(back),
+            units::count(class.here),
+            units::count(class.nearly_empty),
+            units::bytes(memory(class.nearly_empty)),
+            units::bytes(class.held_back()),
+            units::count(class.survivors),
+            units::bytes(back),
         ]
     };
     for class in classes.iter().take(top) {
@@ -136,9 +136,9 @@ fn types(out: &mut String, survivors: &Survivors, total: &Class, top: usize) {
     let _ = writeln!(
         out,
         "Of {} of the {} survivors the type is known; of all blocks, of {}.",
-        amounts::count(survivors.known),
-        amounts::count(total.survivors),
-        amounts::percent(survivors.known_anywhere, total.blocks),
+        units::count(survivors.known),
+        units::count(total.survivors),
+        units::percent(survivors.known_anywhere, total.blocks),
     );
     if survivors.types.is_empty() {
         return;
@@ -154,10 +154,10 @@ fn types(out: &mut String, survivors: &Survivors, total: &Class, top: usize) {
     for of in survivors.types.iter().take(top) {
         table.row(vec![
             of.name.clone(),
-            amounts::count(of.blocks),
-            amounts::count(of.pages),
-            amounts::count(of.alone),
-            amounts::bytes(memory(of.pages)),
+            units::count(of.blocks),
+            units::count(of.pages),
+            units::count(of.alone),
+            units::bytes(memory(of.pages)),
         ]);
     }
     for line in table.lines() {
@@ -168,7 +168,7 @@ fn types(out: &mut String, survivors: &Survivors, total: &Class, top: usize) {
         let _ = writeln!(
             out,
             "and {} (--top)",
-            amounts::of(hidden as u64, "other type")
+            units::of(hidden as u64, "other type")
         );
     }
     out.push_str("A page counts for each type that has a survivor on it.\n");
@@ -176,7 +176,7 @@ fn types(out: &mut String, survivors: &Survivors, total: &Class, top: usize) {
 
 /// The same, with all classes and types.
 pub fn json(named: &Named, below: Below) -> Value {
-    let tally = Tally::of(&named.heap, below);
+    let tally = Summary::of(&named.heap, below);
     let row = |class: &Class, back: u64| {
         json!({
             "pools": class.pools,
@@ -224,7 +224,7 @@ pub fn json(named: &Named, below: Below) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::synthetic::Heap;
+    use crate::fixtures::Heap;
 
     fn example() -> Named {
         Named {

@@ -9,7 +9,7 @@ use crate::sync::Ordering::{Acquire, Release};
 /// Milliseconds that a snapshot is there to be read.
 const SNAPSHOT_STAYS: u64 = 10_000;
 
-static ANSWERER: Helper = Helper::called(c"obmalloc-live", work, kick);
+static SERVER: Helper = Helper::called(c"obmalloc-live", work, kick);
 
 /// Looks after the page and the thread: makes what is not there, and answers here and now
 /// where there can be no thread. With no lock held.
@@ -18,12 +18,12 @@ pub(crate) fn heed(may_start: bool) {
     match page::look() {
         Look::Good => {}
         Look::Leave => return,
-        Look::Missing => ANSWERER.without(page::renew),
+        Look::Missing => SERVER.without(page::renew),
     }
     let Some(words) = Words::now() else {
         return;
     };
-    if may_start && ANSWERER.start() {
+    if may_start && SERVER.start() {
         return;
     }
     if words.is_asked() {
@@ -62,25 +62,25 @@ fn kick() {
 
 /// The lock under which the thread starts and stops, for forks.
 pub(crate) fn word() -> &'static Word {
-    ANSWERER.word()
+    SERVER.word()
 }
 
 /// Before a fork that holds the lock: tells the thread to stop. Whether somebody had asked.
 #[cold]
 pub(crate) fn stop_for_fork() -> bool {
     let was_asked = Words::now().is_some_and(|words| words.is_asked());
-    ANSWERER.stop_for_fork();
+    SERVER.stop_for_fork();
     was_asked
 }
 
 /// Waits for the end of the thread, for `patience` nanoseconds.
 #[cold]
 pub(crate) fn wait_until_gone(patience: u64) {
-    ANSWERER.wait_until_gone(patience);
+    SERVER.wait_until_gone(patience);
 }
 
 /// In a forked child: there is no thread.
 #[cold]
 pub(crate) fn forked() {
-    ANSWERER.forked();
+    SERVER.forked();
 }

@@ -90,7 +90,7 @@ impl Class {
 
 /// Sums over a heap.
 #[derive(Debug)]
-pub struct Tally {
+pub struct Summary {
     /// The classes that have pools, by size.
     pub classes: Vec<Class>,
     /// Pages of empty pools that are in memory, and not.
@@ -98,9 +98,9 @@ pub struct Tally {
     pub empty_away: u64,
 }
 
-impl Tally {
+impl Summary {
     /// Of a heap.
-    pub fn of(heap: &Snapshot, below: Below) -> Tally {
+    pub fn of(heap: &Snapshot, below: Below) -> Summary {
         let mut classes = BTreeMap::<u32, Class>::new();
         let (mut empty_here, mut empty_away) = (0, 0);
         for pool in &heap.pools {
@@ -120,7 +120,7 @@ impl Tally {
             }
             class.survivors += survivors(cut, pages, below);
         }
-        Tally {
+        Summary {
             classes: classes.into_values().collect(),
             empty_here,
             empty_away,
@@ -224,14 +224,14 @@ fn edges_taken(cut: Cut, n: u32, page: &Page) -> [Option<bool>; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::synthetic::{Heap, Pool, random};
+    use crate::fixtures::{Heap, Pool, random};
 
-    fn one(pool: Pool) -> Tally {
+    fn one(pool: Pool) -> Summary {
         let heap = Heap {
             arenas: vec![(0x7000_0000, vec![pool])],
             types: None,
         };
-        Tally::of(&heap.read(), Below::USUAL)
+        Summary::of(&heap.read(), Below::USUAL)
     }
 
     #[test]

@@ -7,21 +7,21 @@ use core::slice;
 use crate::os::output::Output;
 
 /// Where a snapshot goes.
-pub(crate) enum Sink<'a> {
+pub(crate) enum Writer<'a> {
     /// To a file.
     File(&'a Output),
     /// To so many bytes of memory.
     Memory(NonNull<u8>, usize),
 }
 
-impl Sink<'_> {
+impl Writer<'_> {
     /// Writes `what` at this distance from the beginning.
     pub(crate) fn put<T: Copy>(&self, at: u64, what: &[T]) -> Result<(), c_int> {
         // SAFETY: the structs of `layout.rs` have no gaps.
         let bytes = unsafe { slice::from_raw_parts(what.as_ptr().cast(), size_of_val(what)) };
         match self {
-            Sink::File(file) => file.put(at, bytes),
-            Sink::Memory(start, size) => {
+            Writer::File(file) => file.put(at, bytes),
+            Writer::Memory(start, size) => {
                 let at = usize::try_from(at).map_err(|_| libc::EFBIG)?;
                 if at.checked_add(bytes.len()).is_none_or(|end| end > *size) {
                     return Err(libc::EFBIG);
@@ -45,10 +45,10 @@ mod tests {
     fn what_does_not_fit_into_memory_is_refused() {
         let mut bytes = [0u8; 16];
         let start = NonNull::new(bytes.as_mut_ptr()).unwrap();
-        let sink = Sink::Memory(start, 12);
-        assert_eq!(sink.put(4, &[7u64]), Ok(()));
-        assert_eq!(sink.put(5, &[7u64]), Err(libc::EFBIG));
-        assert_eq!(sink.put(u64::MAX, &[7u64]), Err(libc::EFBIG));
+        let writer = Writer::Memory(start, 12);
+        assert_eq!(writer.put(4, &[7u64]), Ok(()));
+        assert_eq!(writer.put(5, &[7u64]), Err(libc::EFBIG));
+        assert_eq!(writer.put(u64::MAX, &[7u64]), Err(libc::EFBIG));
         assert_eq!(bytes[4], 7);
         assert_eq!(bytes[12..], [0; 4]);
     }
