@@ -1,27 +1,30 @@
-//! What the head of a file says: which machine it is for, and how it is started.
+//! The kind of a file: ELF with its machine and loader, or a script.
 
 use std::fs::{File, OpenOptions};
-use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-const PT_LOAD: u32 = 1;
-const PT_DYNAMIC: u32 = 2;
-const PT_INTERP: u32 = 3;
-const ET_DYN: u16 = 3;
+use object::LittleEndian;
+use object::elf::{
+    EM_386, EM_AARCH64, EM_ARM, EM_RISCV, EM_X86_64, ET_DYN, FileHeader32, FileHeader64,
+    PT_DYNAMIC, PT_LOAD,
+};
+use object::read::ReadCache;
+use object::read::elf::{FileHeader, ProgramHeader};
 
 /// A program or library.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Elf {
     /// 32 or 64.
     pub bits: u8,
-    /// The number of its machine.
+    /// The number of the machine that it is for.
     pub machine: u16,
     /// Whether it can be loaded at any address: libraries can.
     pub is_dynamic: bool,
     /// Whether it has a dynamic section: a static program has none.
     pub has_libraries: bool,
-    /// Whether the file has all that is loaded of it: a copy may have been cut off.
+    /// Whether the file has every byte that its segments load; a truncated copy has not.
     pub is_whole: bool,
     /// Its loader, if it names one.
     pub loader: Option<String>,
@@ -32,7 +35,7 @@ pub struct Elf {
 pub enum Kind {
     /// A program or library.
     Elf(Elf),
-    /// A script, with the line behind `#!`.
+    /// A script, with the line after `#!`.
     Script(String),
     /// Anything else.
     Other,
@@ -40,7 +43,7 @@ pub enum Kind {
 
 /// Looks at a file.
 pub fn look(path: &Path) -> io::Result<Kind> {
-    // A FIFO without a writer would be waited for.
+    // Without O_NONBLOCK, the open of a FIFO waits for a writer.
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NONBLOCK)
@@ -48,96 +51,65 @@ pub fn look(path: &Path) -> io::Result<Kind> {
     if !file.metadata()?.is_file() && !path.is_dir() {
         return Ok(Kind::Other);
     }
-    let mut head = [0; 256];
-    let len = read_at_most(&file, &mut head, 0)?;
-    if let Some(line) = head[..len].strip_prefix(b"#!") {
-        let end = line
-            .iter()
-            .position(|&byte| byte == b'\n')
-            .unwrap_or(line.len());
-        let line = String::from_utf8_lossy(&line[..end]).trim().to_string();
+    let mut head = Vec::new();
+    (&file).take(256).read_to_end(&mut head)?;
+    if let Some(line) = head.strip_prefix(b"#!") {
+        let line = line.split(|&byte| byte == b'\n').next().unwrap_or_default();
+        let line = String::from_utf8_lossy(line).trim().to_string();
         return Ok(Kind::Script(line));
     }
-    // Little endian only: this command runs on no other machine.
-    if len < 64 || !head.starts_with(b"\x7fELF") || head[5] != 1 {
-        return Ok(Kind::Other);
-    }
-    let bits = if head[4] == 1 { 32 } else { 64 };
-    let number = |at: usize, size: usize| {
-        let bytes = head[at..at + size].iter().rev();
-        bytes.fold(0, |number, &byte| number << 8 | u64::from(byte))
-    };
+    let len = file.metadata()?.len();
+    let file = ReadCache::new(file);
+    // Little endian only: the command runs on no other machine.
+    let elf = read::<FileHeader64<LittleEndian>>(&file, 64, len)
+        .or_else(|| read::<FileHeader32<LittleEndian>>(&file, 32, len));
+    Ok(elf.map_or(Kind::Other, Kind::Elf))
+}
+
+/// The file's headers, if it is an ELF file of this form.
+fn read<Header: FileHeader<Endian = LittleEndian>>(
+    file: &ReadCache<File>,
+    bits: u8,
+    len: u64,
+) -> Option<Elf> {
+    let header = Header::parse(file).ok()?;
+    let endian = header.endian().ok()?;
     let mut elf = Elf {
         bits,
-        machine: number(18, 2) as u16,
-        is_dynamic: number(16, 2) as u16 == ET_DYN,
+        machine: header.e_machine(endian),
+        is_dynamic: header.e_type(endian) == ET_DYN,
         has_libraries: false,
         is_whole: true,
         loader: None,
     };
-    let (table, size, count) = match bits {
-        32 => (number(28, 4), number(42, 2), number(44, 2)),
-        _ => (number(32, 8), number(54, 2), number(56, 2)),
+    let Ok(segments) = header.program_headers(endian, file) else {
+        elf.is_whole = false;
+        return Some(elf);
     };
-    let file_len = file.metadata()?.len();
-    for i in 0..count {
-        let mut entry = [0; 56];
-        let entry_len = read_at_most(&file, &mut entry, table.saturating_add(i * size))?;
-        if entry_len < 32 {
-            elf.is_whole = false;
-            break;
-        }
-        let word = |at: usize| {
-            u64::from(u32::from_le_bytes([
-                entry[at],
-                entry[at + 1],
-                entry[at + 2],
-                entry[at + 3],
-            ]))
-        };
-        let wide = |at: usize| word(at) | word(at + 4) << 32;
-        let (offset, len) = match bits {
-            32 => (word(4), word(16)),
-            _ => (wide(8), wide(32)),
-        };
-        match word(0) as u32 {
-            PT_LOAD => elf.is_whole &= offset.saturating_add(len) <= file_len,
-            PT_DYNAMIC => elf.has_libraries = true,
-            PT_INTERP => {
-                let mut name = vec![0; len.min(4096) as usize];
-                let len = read_at_most(&file, &mut name, offset)?;
-                let name = name[..len]
-                    .split(|&byte| byte == 0)
-                    .next()
-                    .unwrap_or_default();
-                elf.loader = Some(String::from_utf8_lossy(name).into_owned());
+    for segment in segments {
+        match segment.p_type(endian) {
+            PT_LOAD => {
+                let (offset, size) = segment.file_range(endian);
+                elf.is_whole &= offset.saturating_add(size) <= len;
             }
+            PT_DYNAMIC => elf.has_libraries = true,
             _ => {}
         }
-    }
-    Ok(Kind::Elf(elf))
-}
-
-/// Reads what there is, up to the end of the file.
-fn read_at_most(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut len = 0;
-    while len < bytes.len() {
-        match file.read_at(&mut bytes[len..], offset.saturating_add(len as u64))? {
-            0 => break,
-            n => len += n,
+        if let Ok(Some(name)) = segment.interpreter(endian, file) {
+            elf.loader = Some(String::from_utf8_lossy(name).into_owned());
         }
     }
-    Ok(len)
+    Some(elf)
 }
 
 /// A machine's name.
 pub fn machine_name(machine: u16) -> String {
     match machine {
-        3 => "x86 of 32 bits".into(),
-        40 => "ARM of 32 bits".into(),
-        62 => "x86-64".into(),
-        183 => "ARM64".into(),
-        243 => "RISC-V".into(),
+        EM_386 => "x86 of 32 bits".into(),
+        EM_ARM => "ARM of 32 bits".into(),
+        EM_X86_64 => "x86-64".into(),
+        EM_AARCH64 => "ARM64".into(),
+        EM_RISCV => "RISC-V".into(),
         other => format!("machine number {other}"),
     }
 }

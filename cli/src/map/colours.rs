@@ -6,22 +6,22 @@
 //!    lightness    from nearly empty (dim) to full (bright), the same for all hues
 //! ```
 //!
-//! Hues are steps in OKLCH, in which equal steps look equally far apart, and in which
-//! pages of different classes that are equally full look equally bright.
+//! The hues are steps in OKLCH: equal steps look equally far apart, and pages of different
+//! classes that are equally full look equally bright.
 
 /// A colour of the screen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Rgb(pub(crate) u8, pub(crate) u8, pub(crate) u8);
 
 impl Rgb {
-    /// What lies behind the picture.
+    /// The background of the picture.
     pub const GROUND: Rgb = Rgb(13, 15, 20);
     /// A page that is not in memory.
     pub const RETURNED: Rgb = Rgb(30, 33, 41);
     /// A page in memory of a pool that has no class.
     pub const EMPTY: Rgb = Rgb(128, 132, 140);
 
-    /// As style sheets write it.
+    /// In the notation of style sheets.
     pub fn hex(self) -> String {
         format!("#{:02x}{:02x}{:02x}", self.0, self.1, self.2)
     }
@@ -56,63 +56,41 @@ impl Rgb {
     }
 }
 
-/// Where a block size stands on the scale, from 0 to 1. The small classes, which most
-/// objects of Python have, get two thirds of it.
-fn place(size: u32) -> f64 {
-    let doublings = f64::from(size.clamp(8, 32768)).log2() - 3.0;
-    if doublings <= 6.0 {
-        doublings / 6.0 * 2.0 / 3.0
-    } else {
-        2.0 / 3.0 + (doublings - 6.0) / 6.0 / 3.0
-    }
-}
+/// The colours of an empty and a full page for each doubling of the block size, from 8 bytes
+/// to 32 KiB. The hues are equal steps in OKLCH, with equal lightness: 0.42 for an empty page,
+/// 0.82 for a full one.
+#[rustfmt::skip]
+const SHADES: [[Rgb; 2]; 13] = [
+    [Rgb(61, 75, 116), Rgb(172, 195, 252)],
+    [Rgb(32, 83, 110), Rgb(124, 207, 254)],
+    [Rgb(5, 88, 93), Rgb(35, 221, 233)],
+    [Rgb(29, 89, 70), Rgb(33, 228, 177)],
+    [Rgb(60, 86, 46), Rgb(148, 219, 109)],
+    [Rgb(84, 78, 28), Rgb(217, 199, 47)],
+    [Rgb(102, 70, 30), Rgb(254, 178, 84)],
+    [Rgb(107, 66, 39), Rgb(255, 175, 124)],
+    [Rgb(110, 63, 50), Rgb(253, 173, 151)],
+    [Rgb(110, 61, 61), Rgb(254, 170, 170)],
+    [Rgb(109, 60, 73), Rgb(254, 167, 189)],
+    [Rgb(105, 61, 85), Rgb(255, 162, 212)],
+    [Rgb(99, 63, 95), Rgb(253, 156, 245)],
+];
 
-/// The colour of a page with blocks of so many bytes that is `fill` full, from 0 to 1.
+/// The colour of a page with blocks of `size` bytes that is `fill` full, from 0 to 1.
 pub fn of_page(size: u32, fill: f64) -> Rgb {
-    let fill = fill.clamp(0.0, 1.0);
-    let hue = 268.0 - 298.0 * place(size);
-    let lightness = 0.42 + 0.40 * fill.powf(0.8);
-    let chroma = 0.07 + 0.09 * fill;
-    oklch(lightness, chroma, hue)
-}
-
-/// A colour of OKLCH; paler where screens have none so strong.
-fn oklch(lightness: f64, chroma: f64, hue: f64) -> Rgb {
-    let mut chroma = chroma;
-    loop {
-        let channels = linear(lightness, chroma, hue);
-        let fits = channels.iter().all(|c| (-0.0005..=1.0005).contains(c));
-        if fits || chroma <= 0.0 {
-            let [r, g, b] = channels.map(encoded);
-            return Rgb(r, g, b);
-        }
-        chroma -= 0.005;
-    }
-}
-
-/// OKLCH to linear red, green and blue.
-fn linear(lightness: f64, chroma: f64, hue: f64) -> [f64; 3] {
-    let (sin, cos) = hue.to_radians().sin_cos();
-    let (a, b) = (chroma * cos, chroma * sin);
-    let l = (lightness + 0.396_337_777_4 * a + 0.215_803_757_3 * b).powi(3);
-    let m = (lightness - 0.105_561_345_8 * a - 0.063_854_172_8 * b).powi(3);
-    let s = (lightness - 0.089_484_177_5 * a - 1.291_485_548_0 * b).powi(3);
-    [
-        4.076_741_662_1 * l - 3.307_711_591_3 * m + 0.230_969_929_2 * s,
-        -1.268_438_004_6 * l + 2.609_757_401_1 * m - 0.341_319_396_5 * s,
-        -0.004_196_086_3 * l - 0.703_418_614_7 * m + 1.707_614_701_0 * s,
-    ]
-}
-
-/// A linear channel as sRGB has it.
-fn encoded(channel: f64) -> u8 {
-    let c = channel.clamp(0.0, 1.0);
-    let c = if c <= 0.003_130_8 {
-        12.92 * c
-    } else {
-        1.055 * c.powf(1.0 / 2.4) - 0.055
+    let doublings = f64::from(size.clamp(8, 32768)).log2() - 3.0;
+    let at = (doublings as usize).min(SHADES.len() - 2);
+    let between = |a: Rgb, b: Rgb, part: f64| {
+        let mix =
+            |a: u8, b: u8| (f64::from(a) + (f64::from(b) - f64::from(a)) * part).round() as u8;
+        Rgb(mix(a.0, b.0), mix(a.1, b.1), mix(a.2, b.2))
     };
-    (c * 255.0).round() as u8
+    let shade = |[empty, full]: [Rgb; 2]| between(empty, full, fill.clamp(0.0, 1.0));
+    between(
+        shade(SHADES[at]),
+        shade(SHADES[at + 1]),
+        doublings - at as f64,
+    )
 }
 
 #[cfg(test)]
