@@ -1,4 +1,4 @@
-//! From the words behind `run` and `bench` to the command that is executed.
+//! From the words after `run` to the command that is executed.
 //!
 //! ```text
 //!   a program on PATH, an executable file      as it is

@@ -19,7 +19,7 @@
 /// The value of a counter that is not known.
 pub const UNKNOWN: u64 = u64::MAX;
 
-/// What a counter counts.
+/// The unit of a counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     Bytes,
@@ -287,7 +287,7 @@ class_counters! {
     resident, Bytes optional, "Resident memory of the pools.";
 }
 
-/// Where the samples of a metric come from. A label's value stands before each source.
+/// The source of a metric's samples, each after the value of the metric's label.
 pub enum Source {
     /// Always 1, with the versions of library and host as labels.
     Info,

@@ -1,11 +1,11 @@
-//! The forms of the live page and of a snapshot, for the library that writes them and
-//! the command that reads them.
+//! The layout of the stats page and of heap snapshots, which the library writes and the command
+//! reads.
 //!
 //! ```text
-//!    the live page: a memfd named "obmalloc-live"       a snapshot, in a file
+//!    the stats page: a memfd named "obmalloc-live"      a snapshot, in a file
 //!    +---------+------------+-- ... --+-----------+     +-----------+
 //!    | Control | Statistics |    0    | snapshot, |     | Header    |
-//!    +---------+------------+-- ... --+ if asked  |     | Arena ... |  by address
+//!    +---------+------------+-- ... --+ if wanted |     | Arena ... |  by address
 //!    0                      PAGE_BYTES            |     | Pool  ... |  an arena's in order
 //!                                     +-----------+     | Page  ... |  a pool's in order
 //!                                                       | Mapping ..|
@@ -13,48 +13,48 @@
 //!                                                       +-----------+
 //! ```
 //!
-//! All numbers are little endian, as in the memory of the one machine that the library
-//! runs on. Every struct is of integers only, without gaps: any bytes are a valid one.
+//! All numbers are little endian: both programs run on the same machine. Every struct has only
+//! integers and no padding, so any bytes are a valid value.
 //!
 //! # Reading the page
 //!
 //! Open `/proc/PID/fd/N`, whose link is [`LINK`], for reading and writing, map
-//! [`PAGE_BYTES`], look at `magic` and `version`. To ask: set bits in `wanted`, add 1 to
-//! `request` (the sum is the ticket), wake the futex there, and wait on the futex
-//! `answered` until it has reached the ticket. If nobody answers (right after a fork no
-//! thread is there), what the page holds is as old as `made_ms` says. The statistics are
-//! whole if `sequence` was the same, even number before and after they were copied.
+//! [`PAGE_BYTES`], and check `magic` and `version`. A request: set bits in `wanted`, add 1 to
+//! `request` (the sum is the ticket), wake the futex there, and wait on the futex `answered`
+//! until it has reached the ticket. Without an answer (right after a fork there is no thread)
+//! the statistics are as old as `made_ms`. They are consistent if `sequence` was the same even
+//! number before and after the copy.
 //!
-//! The page may be a parent's, inherited by a child of `_Fork`: `pid` tells, which is the
-//! process's number in its own pid namespace.
+//! A child of `_Fork` inherits its parent's page; `pid` is the process that the page belongs
+//! to, in its own pid namespace.
 //!
-//! After [`WANT_SNAPSHOT`] was answered, `snapshot_bytes` bytes from [`PAGE_BYTES`] on are
-//! a snapshot, if `snapshot_sequence` was the same, even number before and after they
-//! were read, and `snapshot_error` is 0. It is dropped after some seconds, or when another
-//! reader's is begun; a fork puts it off.
+//! After a request with [`WANT_SNAPSHOT`], `snapshot_bytes` bytes from [`PAGE_BYTES`] on are a
+//! snapshot, if `snapshot_sequence` was the same even number before and after they were read
+//! and `snapshot_error` is 0. It is dropped after ten seconds, or when another reader requests
+//! one; a fork postpones it.
 //!
-//! The file is as long as the page, or as the longest snapshot that it has held, rounded
-//! up; it never gets shorter, so what a reader has mapped stays there.
+//! The file has the length of the page, or of the longest snapshot so far, rounded up. It is
+//! never truncated, so a reader's mapping stays valid.
 
 use crate::counters::{COUNT, Class, Counters, SLOTS, UNKNOWN};
 
-/// Where the descriptor of a page leads, and what the page is called in `/proc/PID/maps`:
-/// the end is the kernel's.
+/// The link of the page's descriptor and its name in `/proc/PID/maps`; the kernel appends the
+/// last word.
 pub const LINK: &str = "/memfd:obmalloc-live (deleted)";
 /// Begins the page.
 pub const LIVE_MAGIC: [u8; 8] = *b"OBMALIVE";
 /// Begins a snapshot.
 pub const MAP_MAGIC: [u8; 8] = *b"OBMALMAP";
-/// The version of all that stands here.
+/// The version of this layout.
 pub const VERSION: u32 = 1;
-/// Bytes of the page; a snapshot lies behind them.
+/// Bytes of the page; a snapshot follows.
 pub const PAGE_BYTES: usize = 8192;
 
 /// Size classes: entry `i` of a table is the class with index `i + 1`.
 pub const CLASSES: usize = 112;
-/// In `wanted`: a snapshot, too.
+/// In `wanted`: a snapshot besides the statistics.
 pub const WANT_SNAPSHOT: u32 = 1;
-/// In `wanted`: the snapshot has been read and may go.
+/// In `wanted`: the snapshot has been read and may be dropped.
 pub const DROP_SNAPSHOT: u32 = 2;
 
 /// The words that the process and its readers share.
@@ -71,19 +71,19 @@ pub struct Control {
     pub pid: u32,
     /// Odd while the statistics are written.
     pub sequence: u32,
-    /// Counts what readers ask for; a futex.
+    /// The number of requests; a futex.
     pub request: u32,
-    /// Up to which of these is answered; a futex.
+    /// The number of the last answered request; a futex.
     pub answered: u32,
-    /// What is asked for beside the statistics, in bits.
+    /// Bits: `WANT_SNAPSHOT`, `DROP_SNAPSHOT`.
     pub wanted: u32,
-    /// 1 while a thread is there that answers.
+    /// 1 while a thread of the process answers requests.
     pub thread: u32,
     /// Odd while a snapshot is written.
     pub snapshot_sequence: u32,
-    /// The error by which the last snapshot failed, 0 for none.
+    /// The errno of the last snapshot if it failed, else 0.
     pub snapshot_error: u32,
-    /// Bytes of the snapshot behind the page, 0 if there is none.
+    /// Bytes of the snapshot after the page, 0 if there is none.
     pub snapshot_bytes: u64,
     /// Bytes of the statistics; 0 from libraries whose counters end with the classes.
     pub statistics_bytes: u32,
@@ -172,40 +172,40 @@ pub struct Header {
     pub magic: [u8; 8],
     /// [`VERSION`].
     pub version: u32,
-    /// Bytes of this header: behind it lie the arenas.
+    /// Bytes of this header; the arenas follow.
     pub header_bytes: u32,
-    /// CLOCK_REALTIME when it was made, in milliseconds since 1970.
+    /// CLOCK_REALTIME of the snapshot, in milliseconds since 1970.
     pub real_ms: u64,
-    /// How many entries each part has; the parts lie one behind the other.
+    /// Entries of each part; the parts follow each other.
     pub arenas: u64,
     pub pools: u64,
     pub pages: u64,
     pub mappings: u64,
-    /// Where the types lie in the file, and their bytes; 0: there are none.
+    /// Offset of the types in the file, and their bytes; 0 if there are none.
     pub types_offset: u64,
     pub types_bytes: u64,
-    /// As on the page, of about the same moment.
+    /// The statistics of about the same moment. Last, so that it may grow.
     pub statistics: Statistics,
 }
 
-/// An arena; they stand in the order of their addresses.
+/// An arena; arenas are sorted by address.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Arena {
-    /// Where its first pool begins. (A program's own arena may begin before that.)
+    /// Address of its first pool. (A program's own arena may begin before that.)
     pub address: u64,
-    /// Bytes of its land.
+    /// Bytes of its pools.
     pub bytes: u64,
-    /// The index of its first pool, and how many it has.
+    /// The index of its first pool, and the number of its pools.
     pub first_pool: u64,
     pub pools: u32,
-    /// See `ARENA_...`.
+    /// `ARENA_...`.
     pub flags: u32,
 }
 
-/// The arena came from an allocator that the program has set.
+/// The arena is from an arena allocator that the program has set.
 pub const ARENA_PROGRAMS: u32 = 1;
-/// The arena went back while the snapshot was made: its pools look empty.
+/// The arena was unmapped while the snapshot was written: its pools are shown as empty.
 pub const ARENA_GONE: u32 = 2;
 
 /// A pool.
@@ -217,52 +217,52 @@ pub struct Pool {
     pub first_page: u64,
     /// The index of its class, as in `obmalloc_stats_json`, or [`NO_CLASS`].
     pub class: u16,
-    /// How many pages it has.
+    /// The number of its pages.
     pub pages: u16,
     /// Bytes of a block; 0 in an empty pool.
     pub block_bytes: u32,
-    /// Blocks that it is cut into.
+    /// The number of its blocks.
     pub blocks: u32,
-    /// Of these, how many are live, or at hand in a magazine or a depot.
+    /// Blocks that are live, or cached in a magazine or a depot.
     pub taken: u32,
     /// Offset of its first block in bytes.
     pub first_block: u32,
     pub spare: u32,
 }
 
-/// The class of a pool that is empty.
+/// The class of an empty pool.
 pub const NO_CLASS: u16 = u16::MAX;
 
 /// A page of 4 KiB.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Page {
-    /// Its bytes that lie in blocks that are taken.
+    /// Bytes of the page in taken blocks.
     pub taken_bytes: u16,
-    /// Blocks that are taken and touch it.
+    /// Taken blocks on the page, in part or whole.
     pub blocks: u16,
-    /// See `PAGE_...`.
+    /// `PAGE_...`.
     pub flags: u8,
     pub spare: [u8; 3],
 }
 
-/// Bytes of such a page.
+/// Bytes of a [`Page`].
 pub const SNAPSHOT_PAGE: usize = 4096;
-/// The page is with us.
+/// The page is resident.
 pub const PAGE_RESIDENT: u8 = 1;
-/// The page was given back to the kernel, and nothing has come to it since. (One that is
-/// neither this nor resident was never touched.)
+/// The page was returned to the kernel and not touched since. (A page that is neither returned
+/// nor resident was never touched.)
 pub const PAGE_RETURNED: u8 = 2;
-/// The page was free when it was looked at last: next time it goes back.
+/// The page was free at the last round of the decay: the next round returns it.
 pub const PAGE_IDLE: u8 = 4;
 
-/// Memory of the library's own, beside the arenas.
+/// Memory of the library's metadata.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Mapping {
     pub address: u64,
     pub bytes: u64,
-    /// See `MAPPING_...`.
+    /// `MAPPING_...`.
     pub kind: u32,
     pub spare: u32,
 }
@@ -271,13 +271,13 @@ pub struct Mapping {
 pub const MAPPING_RECORD: u32 = 1;
 /// A thread's magazines.
 pub const MAPPING_MAGAZINES: u32 = 2;
-/// Part of the address map.
+/// Part of the page map.
 pub const MAPPING_MAP: u32 = 3;
-/// The part of the address map that lies among the library's own data, in its file's mapping.
+/// The part of the page map in the library's own data, in its file's mapping.
 pub const MAPPING_STATIC: u32 = 4;
 
-/// A mapping of metadata as a whole: records, magazines and parts of the address map lie in it, and
-/// what has no kind of its own. So its bytes are not to be added to theirs.
+/// A whole mapping of metadata. It contains records, magazines, parts of the page map and data
+/// without a kind of its own, so its bytes must not be added to theirs.
 pub const MAPPING_METADATA: u32 = 5;
 
 const _: () = assert!(size_of::<Control>() + size_of::<Statistics>() <= PAGE_BYTES);

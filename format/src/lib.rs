@@ -1,5 +1,5 @@
-//! What the library and the command share: the library writes it, the command reads it.
-//! This crate has no dependency and no code that can panic or allocate.
+//! The data that the library writes and the command reads: the schema of the counters, the
+//! stats page, heap snapshots. No dependency, no allocation, no panic.
 #![no_std]
 #![forbid(unsafe_code)]
 #![allow(

@@ -47,10 +47,10 @@ def _names_a_program(words):
 def main():
     words = sys.argv[1:]
     argv = ['obmalloc'] + words
-    if words[:1] in (['run'], ['bench']) and sys.executable:
-        if words[0] == 'run' and not ({'-h', '--help'} & set(words) or _names_a_program(words[1:])):
+    if words[:1] == ['run'] and sys.executable:
+        if not ({'-h', '--help'} & set(words) or _names_a_program(words[1:])):
             sys.exit('obmalloc: no program to run; name it: python -m obmalloc run app.py')
-        argv = ['obmalloc', words[0], '--python', sys.executable] + words[1:]
+        argv = ['obmalloc', 'run', '--python', sys.executable] + words[1:]
     elif words[:1] == ['doctor'] and not [word for word in words[1:] if not word.startswith('-')]:
         argv = ['obmalloc', 'doctor'] + words[1:] + [sys.executable]
     if os.path.exists(_library.PATH):

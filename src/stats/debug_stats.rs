@@ -1,16 +1,15 @@
-//! Statistics as CPython prints them: `sys._debugmallocstats()`,
-//! `PYTHONMALLOCSTATS`, `_PyObject_DebugMallocStats`. The form is CPython's,
-//! for those who read it by program; the numbers are ours.
+//! Statistics in CPython's format: `sys._debugmallocstats()`, `PYTHONMALLOCSTATS`,
+//! `_PyObject_DebugMallocStats`. Programs parse that format; the values are this heap's.
 //!
 //! ```text
-//!    bytes in allocated blocks       the program's
-//!    bytes in available blocks       free in pools, or in some thread's magazine
+//!    bytes in allocated blocks       blocks that the program has
+//!    bytes in available blocks       free in pools, magazines and depots
 //!    unused pools                    empty
-//!    lost to pool headers            nothing: descriptors lie elsewhere
-//!    lost to quantization            what is left over at both ends of a pool
-//!    lost to arena alignment         what a program's own arenas have beside pools
+//!    lost to pool headers            nothing: descriptors are out of line
+//!    lost to quantization            the rest at both ends of a pool
+//!    lost to arena alignment         the rest of a program's own arenas
 //!    --------------------------
-//!    ThreadTotals                           all arenas
+//!    Total                           all arenas
 //! ```
 
 use core::fmt::{self, Write};
@@ -24,11 +23,11 @@ use crate::os::text::{Buffer, printable};
 use crate::policy::size_policy;
 use crate::stats::Snapshot;
 
-/// Columns of a line's label, and of its value with the commas.
+/// Widths of a line's label, and of its value with commas.
 const LABEL: usize = 35;
 const VALUE: usize = 21;
 
-/// Writes the table. `calls` are those of the debug hooks, where they count.
+/// Writes the table. `calls` is the count of the debug hooks, where they are active.
 pub(crate) fn write(out: &mut dyn Write, calls: Option<usize>) -> fmt::Result {
     let now = Snapshot::now().ok_or(fmt::Error)?;
     let threshold = size_policy::now();
@@ -74,7 +73,7 @@ pub(crate) fn write(out: &mut dyn Write, calls: Option<usize>) -> fmt::Result {
     line(out, "# arenas reclaimed", unmapped_total)?;
     line(out, "# arenas highwater mark", highwater)?;
     line(out, "# arenas allocated current", mapped)?;
-    // With arenas of a program's allocator beside ours, their mean size.
+    // The mean size: a program's own arenas may have another one.
     let size = bytes.checked_div(mapped).unwrap_or(ARENA_SIZE);
     labelled(
         out,
@@ -108,7 +107,7 @@ pub(crate) fn write(out: &mut dyn Write, calls: Option<usize>) -> fmt::Result {
     line(out, "Total", root_bytes() + leaf_bytes() + now.records())
 }
 
-/// The line of one of CPython's free lists: so many objects, in bytes.
+/// The line of one of CPython's free lists: the number of objects, and their bytes.
 pub(crate) fn free_list(
     out: &mut dyn Write,
     name: &[u8],
@@ -153,7 +152,7 @@ fn labelled(out: &mut dyn Write, label: fmt::Arguments<'_>, value: usize) -> fmt
     writeln!(out, "{:LABEL$}={value:>VALUE$}", printable(&bytes[..len]))
 }
 
-/// The number with a comma after each three digits.
+/// The number with a comma before each group of three digits.
 fn with_commas(mut value: usize, text: &mut [u8; VALUE]) -> &str {
     let (mut start, mut digits) = (VALUE, 0);
     loop {

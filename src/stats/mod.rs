@@ -258,8 +258,8 @@ impl Snapshot {
                 returned_total: pool::purged_bytes() as u64,
             },
             large: Large {
-                served_below_total: self.below().requests as u64,
-                blocks_live: self.below().live() as i64,
+                served_below_total: self.fallback().requests as u64,
+                blocks_live: self.fallback().live() as i64,
             },
             libc: Libc {
                 in_use: libc.map_or(UNKNOWN, |libc| libc.in_use as u64),
@@ -275,25 +275,25 @@ impl Snapshot {
     }
 
     /// Requests that went to the fallback allocator.
-    pub(crate) fn below(&self) -> &CounterSums {
+    pub(crate) fn fallback(&self) -> &CounterSums {
         &self.threads.fallback
     }
 }
 
 /// Blocks of pools that the program has.
 pub(crate) fn live_blocks() -> usize {
-    live_and_below().0
+    live_and_fallback().0
 }
 
 /// Blocks that the program has, those of the fallback allocator included.
 pub(crate) fn allocated_blocks() -> isize {
-    let (live, below) = live_and_below();
-    live.cast_signed() + below
+    let (live, fallback) = live_and_fallback();
+    live.cast_signed() + fallback
 }
 
 /// Blocks of pools that the program has, and those of the fallback allocator. Where there is no
 /// place for a snapshot, free blocks in magazines and depots count as the program's.
-fn live_and_below() -> (usize, isize) {
+fn live_and_fallback() -> (usize, isize) {
     match Snapshot::now() {
         Some(now) => {
             let live = now.classes().map(|class| class.live()).sum();

@@ -1,33 +1,31 @@
-//! The live page: statistics that other processes read while this one runs. Off unless
-//! a setting asks.
+//! The stats page: statistics that other processes read while this one runs. Off by default.
 //!
 //! ```text
 //!    a reader, such as `obmalloc top`                 this process
 //!      opens /proc/PID/fd/N, maps the page
 //!      request + 1, wakes  ------------------------>  the thread `obmalloc-live`
-//!                                                       makes the statistics (encode)
+//!                                                       writes the statistics (encode)
 //!      copies them         <------------------------  answered, wakes
 //! ```
 //!
-//! Pull, not push: while nobody asks, the thread sleeps in the kernel, and no call of the
-//! program does anything for it. As for each helper thread, there is none during a fork;
-//! before it, the page is written once more. The thread comes back by a tick, when the
-//! program gives blocks back some time after the fork; until then the page is as old as
-//! it says. Where there may be no thread, ticks answer.
+//! Pull, not push: without a request the thread sleeps in the kernel, and no call of the
+//! program does anything for the page. As every helper thread, it ends before a fork; the page
+//! is written once more then. A tick starts it again when the program frees blocks 250 ms or
+//! more after the fork; until then the page is as old as `made_ms`. Where no thread is allowed,
+//! ticks answer.
 //!
-//! A forked child makes a page of its own. A program that closes all descriptors closes
-//! the page's, too; a tick finds that, and makes another. While such a program sleeps it
-//! does not tick, and no reader can ask: its page cannot be opened. But it is still mapped,
-//! under the name of [`LINK`](format::layout::LINK) in `/proc/PID/maps`; so a reader can tell such a
-//! program from one that was not started with a page.
+//! A forked child creates its own page. A program that closes all descriptors closes the
+//! page's, too; the next tick creates another. A program that sleeps does not tick, so its page
+//! cannot be opened, but it is still mapped under the name [`LINK`](format::layout::LINK) in
+//! `/proc/PID/maps`: this distinguishes it from a program that was started without a page.
 //!
-//! The same thread writes a snapshot of the heap behind the page, if that is asked for,
-//! and `obmalloc_snapshot` writes one to a file (`snapshot.rs`).
+//! On request the thread writes a snapshot of the heap after the page; `obmalloc_snapshot`
+//! writes one to a file (`snapshot.rs`).
 //!
 //! # Threads
 //!
-//! Any thread may tick, with no lock held. `SERVER`'s lock, then `PAGE`, come first in
-//! the order of locks.
+//! Any thread may tick, with no lock held. `SERVER`'s lock, then `PAGE`, are first in the
+//! order of locks.
 
 use format::options;
 
@@ -52,28 +50,28 @@ pub(crate) mod server;
 static WANTED: AtomicBool = AtomicBool::new(options::STATS_PAGE.default.is_on());
 /// Whether a thread may be started.
 static THREAD: AtomicBool = AtomicBool::new(options::BACKGROUND_THREAD.default.is_on());
-/// When the next tick looks.
+/// The time from which a tick checks the page again.
 static NEXT: AtomicU64 = AtomicU64::new(0);
-/// Who knows the host's version.
+/// Returns the host's version.
 static HOST: Callback<fn() -> Option<&'static str>> = Callback::unset();
 
-/// Milliseconds between two looks of ticks.
+/// Milliseconds between two checks by ticks.
 const BETWEEN: u64 = 250;
-/// Milliseconds after a fork in which no thread is started: CPython counts threads right
-/// after it has forked.
+/// Milliseconds after a fork in which no thread is started: CPython counts the threads of the
+/// process right after a fork.
 const AFTER_FORK: u64 = 250;
 
-/// Wants a page, or not. To be called before the first block is asked for.
+/// Sets whether there is a page. Called before the first allocation.
 pub(crate) fn want(wanted: bool) {
     WANTED.store(wanted, Relaxed);
 }
 
-/// Allows a thread, or not.
+/// Sets whether a thread may be started.
 pub(crate) fn allow_thread(allowed: bool) {
     THREAD.store(allowed, Relaxed);
 }
 
-/// Says who knows the host's version.
+/// Sets the callback that returns the host's version.
 pub(crate) fn ask_for_host(host: fn() -> Option<&'static str>) {
     HOST.set(host);
 }
@@ -89,15 +87,14 @@ fn is_wanted() -> bool {
     WANTED.load(Relaxed)
 }
 
-/// At the first block that is asked for, with no lock held: makes the page, and has it
-/// answered.
+/// At the first allocation, with no lock held: creates the page and starts the server.
 pub(crate) fn begin() {
     if is_wanted() {
         look(clock::now());
     }
 }
 
-/// To be called now and then when blocks came back, with no lock held.
+/// Called at some of the frees, with no lock held.
 #[inline]
 pub(crate) fn tick() {
     if is_wanted() {
@@ -132,15 +129,15 @@ pub(crate) fn each_lock(see: &mut dyn FnMut(&'static Word)) {
     }
 }
 
-/// Of these, the one under which the thread starts.
+/// The lock under which the thread starts.
 pub(crate) fn lock_of_helper(see: &mut dyn FnMut(&'static Word)) {
     if is_wanted() {
         see(server::word());
     }
 }
 
-/// Before a fork that holds that one: tells the thread to stop, which cannot be
-/// started before that lock is open. Whether a reader had asked.
+/// Before a fork that holds the lock of [`lock_of_helper`]: stops the thread, which cannot be
+/// started while the lock is held. Returns whether a request was pending.
 pub(crate) fn stop_for_fork() -> bool {
     is_wanted() && server::stop_for_fork()
 }
@@ -166,8 +163,8 @@ pub(crate) fn go_on_after_fork() {
     }
 }
 
-/// In a forked child, under the locks: there is no thread; and if all locks are held, the
-/// parent's page makes place for one of the child's own.
+/// In a forked child, under the locks: there is no thread. If all locks are held, a page of the
+/// child's own replaces the parent's.
 pub(crate) fn forked(all_held: bool) {
     if is_wanted() {
         server::forked();

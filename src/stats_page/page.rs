@@ -1,19 +1,19 @@
-//! The page: where it is, what is written into it, and what it is asked.
+//! The page: its file and mapping, the statistics on it, and requests.
 //!
 //! ```text
 //!    PAGE, under its lock           the page, shared with readers
 //!      file, process      +-->  Control: request, answered, wanted, sequence ...
 //!      page --------------+     Statistics
-//!    WORDS ---------------+     behind PAGE_BYTES: a snapshot, for a while
+//!    WORDS ---------------+     after PAGE_BYTES: a snapshot, for a while
 //! ```
 //!
 //! # Invariants
 //!
 //! PAGE-1  `WORDS` is null or the page, which stays mapped while the server runs or `PAGE`'s
-//!     lock is held: who takes it away stops the server before.
+//!     lock is held: the server is stopped before the page is unmapped.
 //! PAGE-2  The statistics change only while `sequence` is odd, the bytes of a snapshot only
 //!     while `snapshot_sequence` is: under the lock.
-//! PAGE-3  A process writes to the page that it has made itself, and to no other's.
+//! PAGE-3  A process writes only to the page that it has created itself.
 
 use core::mem::offset_of;
 use core::ptr::{self, NonNull};
@@ -41,32 +41,32 @@ struct Page {
     statistics: Statistics,
 }
 
-/// The file is as long as the page, and longer by multiples of this if a snapshot is behind it.
+/// The file grows by multiples of this for a snapshot after the page.
 const STEP: u64 = 64 << 10;
-/// Milliseconds after which a page is made again where none was to be had.
+/// Milliseconds until the next attempt after the page could not be created.
 const AGAIN: u64 = 5000;
-/// Milliseconds that the page is good for at a fork.
+/// Age in milliseconds up to which a fork does not write the page again.
 const FRESH: u64 = 100;
-/// The C library is asked what it has after so many milliseconds again, and after so many
-/// times what the last answer took: it counts its free blocks under its locks.
+/// The C library's counters are read again after at least `LIBC_AGAIN` milliseconds and
+/// `LIBC_SHARE` times the duration of the last read: it counts its free blocks under its locks.
 const LIBC_AGAIN: u64 = 900;
 const LIBC_SHARE: u64 = 200;
 
-/// What is known of the page.
+/// The state of the page.
 pub(crate) struct Published {
     page: Cell<Option<NonNull<Page>>>,
     file: Cell<Option<Shared>>,
-    /// Bytes that the file has, at least.
+    /// Bytes of the file, at least.
     length: Cell<u64>,
-    /// The process that has made it (PAGE-3).
+    /// The process that has created it (PAGE-3).
     process: Cell<i32>,
-    /// When the statistics were made.
+    /// The time of the statistics.
     made: Cell<u64>,
-    /// Until when no page is made, as there was none to be had, or it was put off.
+    /// Until then no page is created, because an attempt failed or was postponed.
     none_until: Cell<u64>,
-    /// It was put off since descriptors 0 to 2 were not open.
+    /// It was postponed because descriptors 0 to 2 were not open.
     put_off: Cell<bool>,
-    /// What the C library has, and when it is asked again.
+    /// The C library's counters, and the time of the next read.
     libc: Cell<Option<LibcMemory>>,
     libc_next: Cell<u64>,
 }
@@ -83,10 +83,10 @@ static PAGE: Lock<Published> = Lock::new(Published {
     libc_next: Cell::new(0),
 });
 
-/// The page, for who does not hold the lock (PAGE-1).
+/// The page, for threads without the lock (PAGE-1).
 static WORDS: AtomicPtr<Page> = AtomicPtr::new(ptr::null_mut());
 
-/// The words of the page that readers write, or wait for.
+/// The words of the page that readers write or wait for.
 #[derive(Clone, Copy)]
 pub(crate) struct Words(NonNull<Page>);
 
@@ -97,32 +97,33 @@ impl Words {
     }
 
     fn word(&self, offset: usize) -> &AtomicU32 {
-        // SAFETY: PAGE-1; a word of the page, aligned, that nobody uses otherwise.
+        // SAFETY: PAGE-1; `offset` is an aligned word of `Control`, which is accessed only as an
+        // atomic.
         unsafe { AtomicU32::from_ptr(self.0.as_ptr().cast::<u8>().add(offset).cast()) }
     }
 
-    /// What readers have asked so far.
+    /// The number of requests.
     pub(crate) fn request(&self) -> &AtomicU32 {
         self.word(offset_of!(Control, request))
     }
 
-    /// Up to which request all is answered.
+    /// The number of the last answered request.
     pub(crate) fn answered(&self) -> &AtomicU32 {
         self.word(offset_of!(Control, answered))
     }
 
-    /// Whether somebody waits.
+    /// Whether a request is pending.
     pub(crate) fn is_asked(&self) -> bool {
         self.request().load(Acquire) != self.answered().load(Relaxed)
     }
 
-    /// Says whether a thread is there that answers.
+    /// Sets whether a thread answers requests.
     pub(crate) fn has_thread(&self, so: bool) {
         self.word(offset_of!(Control, thread))
             .store(so.into(), Relaxed);
     }
 
-    /// Whether a snapshot lies behind the page.
+    /// Whether a snapshot follows the page.
     pub(crate) fn has_snapshot(&self) -> bool {
         self.snapshot_bytes().load(Relaxed) > 0
     }
@@ -145,30 +146,30 @@ impl Words {
 
     fn snapshot_bytes(&self) -> &AtomicU64 {
         let at = self.0.as_ptr().cast::<u8>();
-        // SAFETY: as in `word`.
+        // SAFETY: PAGE-1; `snapshot_bytes` is aligned to 8, and accessed only as an atomic.
         unsafe { AtomicU64::from_ptr(at.add(offset_of!(Control, snapshot_bytes)).cast()) }
     }
 }
 
-/// What follows for a look at the page.
+/// The state of the page for this process.
 #[derive(PartialEq, Eq)]
 pub(crate) enum Look {
-    /// It is there, and can be opened.
+    /// It exists and can be opened.
     Good,
-    /// There is none, or it cannot be opened any more.
+    /// It does not exist, or cannot be opened any more.
     Missing,
-    /// It is another process's, of which this one is a copy or a guest, or there is none
-    /// to be had for a while.
+    /// It is the parent's (this process is a child of `_Fork` or `vfork`), or creating it has
+    /// failed or was postponed.
     Leave,
 }
 
-/// Looks at the page.
+/// The state of the page.
 #[cold]
 pub(crate) fn look() -> Look {
     PAGE.lock().look()
 }
 
-/// Makes a page in place of one that cannot be opened. The server is stopped.
+/// Replaces a page that cannot be opened. The server is stopped.
 #[cold]
 pub(crate) fn renew() {
     let published = PAGE.lock();
@@ -178,7 +179,7 @@ pub(crate) fn renew() {
     }
 }
 
-/// In a forked child whose thread holds all locks: makes a page in place of the parent's.
+/// In a forked child whose thread holds all locks: replaces the parent's page.
 #[cold]
 pub(crate) fn forked() {
     let Some(published) = PAGE.of_fork() else {
@@ -191,8 +192,8 @@ pub(crate) fn forked() {
     published.make();
 }
 
-/// Answers what was asked up to `request`. A snapshot ends early when `goes_on` says no:
-/// then nothing is answered, and it is still asked for.
+/// Answers the requests up to `request`. A snapshot is given up when `goes_on` is false: then no
+/// request is answered, and the snapshot is still wanted.
 #[cold]
 pub(crate) fn answer(words: Words, request: u32, goes_on: &dyn Fn() -> bool) {
     let published = PAGE.lock();
@@ -209,7 +210,7 @@ pub(crate) fn answer(words: Words, request: u32, goes_on: &dyn Fn() -> bool) {
     published.answered(words, request);
 }
 
-/// Gives the memory of a snapshot back that was there to be read long enough.
+/// Returns the memory of a snapshot.
 #[cold]
 pub(crate) fn drop_snapshot() {
     PAGE.lock().drop_snapshot();
@@ -220,8 +221,8 @@ pub(crate) fn word() -> &'static Word {
     PAGE.word()
 }
 
-/// Before a fork that holds all locks: writes the page. Who waits is answered, but not who
-/// waits for a snapshot: that is made after the fork.
+/// Before a fork that holds all locks: writes the page. Requests are answered, except for a
+/// snapshot, which is written after the fork.
 #[cold]
 pub(crate) fn write_before_fork(was_asked: bool) {
     let Some(published) = PAGE.of_fork() else {
@@ -254,7 +255,7 @@ impl Published {
         } else if clock::now() < self.none_until.get() {
             Look::Leave
         } else if made && !shared::standard_are_open() && !self.put_off.replace(true) {
-            // A program that closes all it has open may open its own 0 to 2 next.
+            // A program that has closed all descriptors may open its own 0 to 2 next.
             self.none_until.set(clock::now() + AGAIN);
             Look::Leave
         } else {
@@ -262,17 +263,17 @@ impl Published {
         }
     }
 
-    /// Has no page any more.
+    /// Unmaps the page.
     fn leave(&self) {
         WORDS.store(ptr::null_mut(), Release);
         if let Some(page) = self.page.take() {
-            // SAFETY: PAGE-1: the server is stopped, and the lock is held.
+            // SAFETY: PAGE-1; the server is stopped, and the lock is held.
             unsafe { shared::unmap(page.cast(), PAGE_BYTES) };
         }
         self.file.set(None);
     }
 
-    /// Makes a page, and writes it.
+    /// Creates a page and writes it.
     fn make(&self) {
         self.none_until.set(clock::now() + AGAIN);
         self.put_off.set(false);
@@ -288,9 +289,9 @@ impl Published {
         self.page.set(Some(page));
         self.process.set(text::pid());
         self.write(true);
-        // SAFETY: mapped just now; readers look at it when they see the magic.
+        // SAFETY: mapped above; readers use it only after they have seen the magic.
         let control = unsafe { &raw mut (*page.as_ptr()).control };
-        // SAFETY: as above.
+        // SAFETY: PAGE-2, PAGE-3; the page is mapped and writable.
         unsafe {
             (*control).version = VERSION;
             (*control).page_bytes = PAGE_BYTES as u32;
@@ -298,13 +299,13 @@ impl Published {
             (*control).statistics_bytes = size_of::<Statistics>() as u32;
         }
         fence(Release);
-        // SAFETY: as above.
+        // SAFETY: PAGE-3; the page is mapped and writable.
         unsafe { (*control).magic = LIVE_MAGIC };
         self.none_until.set(0);
         WORDS.store(page.as_ptr(), Release);
     }
 
-    /// Writes the statistics; `may_ask` the C library for its own.
+    /// Writes the statistics; `may_ask`: with the C library's counters read again if due.
     fn write(&self, may_ask: bool) {
         let Some(words) = self.words() else {
             return;
@@ -335,7 +336,7 @@ impl Published {
         shared::wake(words.answered());
     }
 
-    /// False if it has ended early.
+    /// Writes a snapshot; false if it was given up.
     fn take_snapshot(&self, goes_on: &dyn Fn() -> bool) -> bool {
         let Some(words) = self.words() else {
             return true;
@@ -366,10 +367,10 @@ impl Published {
         }
         let all = usize::try_from(all).map_err(|_| libc::EFBIG)?;
         let window = shared::map_again(words.0.cast(), all).ok_or(libc::ENOMEM)?;
-        // SAFETY: within the mapping.
+        // SAFETY: `all > PAGE_BYTES` bytes are mapped at `window`.
         let start = unsafe { window.add(PAGE_BYTES) };
         let written = plan.write(&Writer::Memory(start, all - PAGE_BYTES), goes_on);
-        // SAFETY: made here.
+        // SAFETY: mapped above with this size; no reference into it is left.
         unsafe { shared::unmap(window, all) };
         written
     }
@@ -386,10 +387,10 @@ impl Published {
             .min(self.length.get() - PAGE_BYTES as u64);
         let all = (PAGE_BYTES as u64 + bytes) as usize;
         if let Some(window) = shared::map_again(words.0.cast(), all) {
-            // SAFETY: within the mapping.
+            // SAFETY: `all >= PAGE_BYTES` bytes are mapped at `window`.
             let start = unsafe { window.add(PAGE_BYTES) };
             shared::empty(start, all - PAGE_BYTES);
-            // SAFETY: made here.
+            // SAFETY: mapped above with this size; no reference into it is left.
             unsafe { shared::unmap(window, all) };
         }
         words

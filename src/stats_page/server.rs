@@ -1,4 +1,4 @@
-//! The thread that answers readers of the page, and who answers where it is not.
+//! The thread that answers requests, and answers by ticks where there is no thread.
 
 use super::page::{self, Look, Words};
 use crate::os::helper::Helper;
@@ -6,12 +6,12 @@ use crate::os::lock::Word;
 use crate::os::shared;
 use crate::sync::Ordering::{Acquire, Release};
 
-/// Milliseconds that a snapshot is there to be read.
+/// Milliseconds after which a snapshot is dropped.
 const SNAPSHOT_STAYS: u64 = 10_000;
 
 static SERVER: Helper = Helper::called(c"obmalloc-live", work, kick);
 
-/// Looks after the page and the thread: makes what is not there, and answers here and now
+/// Creates the page and starts the thread if they are missing; answers a pending request itself
 /// where there can be no thread. With no lock held.
 #[cold]
 pub(crate) fn heed(may_start: bool) {
@@ -31,7 +31,7 @@ pub(crate) fn heed(may_start: bool) {
     }
 }
 
-/// The thread's work.
+/// The thread's main function.
 fn work(helper: &Helper) {
     let Some(words) = Words::now() else {
         helper.leave(|| true);
@@ -52,7 +52,7 @@ fn work(helper: &Helper) {
     words.has_thread(false);
 }
 
-/// Wakes the thread, which finds that it is to stop.
+/// Wakes the thread to see that it has to stop.
 fn kick() {
     if let Some(words) = Words::now() {
         words.request().fetch_add(1, Release);
@@ -65,7 +65,7 @@ pub(crate) fn word() -> &'static Word {
     SERVER.word()
 }
 
-/// Before a fork that holds the lock: tells the thread to stop. Whether somebody had asked.
+/// Before a fork that holds the lock: stops the thread. Returns whether a request was pending.
 #[cold]
 pub(crate) fn stop_for_fork() -> bool {
     let was_asked = Words::now().is_some_and(|words| words.is_asked());

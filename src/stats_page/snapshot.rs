@@ -1,14 +1,14 @@
-//! A snapshot of the heap: each arena, pool and page of it, in the form of `layout.rs`.
+//! A snapshot of the heap: each arena, pool and page, in the layout of `format::layout`.
 //!
 //! ```text
-//!    plan:    the arenas there are, sorted       -> what lies where in the file
-//!    write:   arena by arena: pool by pool under the lock that it is under
-//!             at last the header: a file that was cut short has none
+//!    plan:    the arenas, sorted                  -> the offset of each part in the file
+//!    write:   arena by arena, pool by pool, each under its lock;
+//!             the header last: a truncated file has none
 //! ```
 //!
-//! Nothing is allocated; some memory is mapped while it lasts. While other threads
-//! allocate, pools are of different moments: one after the other is looked at. An arena
-//! that came since the plan is not in it; one that went is marked.
+//! Nothing is allocated; a working area is mapped for the duration. Pools are read one after
+//! the other, so while other threads allocate they are of different moments. An arena that was
+//! added after the plan is left out; one that was unmapped is marked.
 //!
 //! # Threads
 //!
@@ -40,15 +40,14 @@ use format::layout::{
 
 /// Pages of a pool.
 const PAGES: usize = POOL_SIZE / SNAPSHOT_PAGE;
-/// Arenas, and mappings, that there may be more than were counted.
+/// Room for arenas and mappings that are added after the count.
 const SPARE: usize = 64;
-/// Mappings that are written at once.
+/// Mappings in one write.
 const AT_ONCE: usize = 64;
-/// How often a pool that changes hands is looked at again.
+/// Attempts at a pool whose class changes.
 const TRIES: usize = 8;
 
-/// Writes a snapshot to the file at `path`, which is made, or made anew: whole, or not at
-/// all.
+/// Writes a snapshot to the file at `path`, which is created or replaced: whole, or not at all.
 #[cold]
 pub(crate) fn write_to(path: &CStr) -> Result<(), c_int> {
     let plan = Plan::make()?;
@@ -60,7 +59,7 @@ pub(crate) fn write_to(path: &CStr) -> Result<(), c_int> {
     file.finish()
 }
 
-/// Room for what is at hand at once.
+/// The working area: one arena, and some mappings.
 #[repr(C)]
 struct Work {
     header: Header,
@@ -69,17 +68,17 @@ struct Work {
     mappings: [Mapping; AT_ONCE],
 }
 
-/// What will be in a snapshot, and the memory that it is made in.
+/// The parts of a snapshot, and its working area.
 pub(crate) struct Plan {
     work: NonNull<Work>,
     size: usize,
-    /// The arenas lie behind `work`.
+    /// The number of arenas; they follow `work`.
     arenas: usize,
     mappings: usize,
 }
 
 impl Plan {
-    /// Counts what there is.
+    /// Counts the parts.
     #[cold]
     pub(crate) fn make() -> Result<Plan, c_int> {
         let most = HEAP.arena_counts().mapped + SPARE;
@@ -109,13 +108,13 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Bytes that it will have, at the most.
+    /// Bytes of the snapshot, at most.
     pub(crate) fn longest(&self) -> u64 {
         let (_, _, _, mappings) = self.places();
         mappings + (self.mappings * size_of::<Mapping>()) as u64
     }
 
-    /// Notes the arenas that have chunk, `most` of them. Returns how many records there are.
+    /// Lists at most `most` arenas that have a chunk. Returns the number of arena records.
     fn collect(&mut self, most: usize) -> usize {
         let (mut next, mut records) = (HEAP.arenas.lock().newest(), 0);
         while let Some(arena) = next {
@@ -141,12 +140,13 @@ impl Plan {
     }
 
     fn arenas_mut(&mut self) -> &mut [Arena] {
-        // SAFETY: the mapping has room for them behind the work, zero at first.
+        // SAFETY: the mapping has room for `most >= self.arenas` of them after `work`, and begins
+        // zeroed, which is a valid `Arena`.
         unsafe { slice::from_raw_parts_mut(self.work.add(1).as_ptr().cast(), self.arenas) }
     }
 
     fn arenas(&self) -> &[Arena] {
-        // SAFETY: as above.
+        // SAFETY: `collect` has written this number of them after `work`, in the mapping.
         unsafe { slice::from_raw_parts(self.work.add(1).as_ptr().cast(), self.arenas) }
     }
 
@@ -155,7 +155,7 @@ impl Plan {
         last.map_or(0, |arena| arena.first_pool + u64::from(arena.pools))
     }
 
-    /// Where arenas, pools, pages and mappings lie in the file.
+    /// Offsets of arenas, pools, pages and mappings in the file.
     fn places(&self) -> (u64, u64, u64, u64) {
         let arenas = size_of::<Header>() as u64;
         let pools = arenas + size_of_val(self.arenas()) as u64;
@@ -164,7 +164,7 @@ impl Plan {
         (arenas, pools, pages, mappings)
     }
 
-    /// Writes the snapshot, as far as `goes_on` says yes. Returns its bytes.
+    /// Writes the snapshot while `goes_on` is true. Returns its bytes.
     #[cold]
     pub(crate) fn write(
         mut self,
@@ -172,7 +172,7 @@ impl Plan {
         goes_on: &dyn Fn() -> bool,
     ) -> Result<u64, c_int> {
         let (at_arenas, at_pools, at_pages, at_mappings) = self.places();
-        // SAFETY: mapped zero, which is a valid one; nobody else has it.
+        // SAFETY: mapped zeroed, which is a valid `Work`, and owned by this plan.
         let work = unsafe { &mut *self.work.as_ptr() };
         encode(&mut work.header.statistics, &libc_memory);
         for arena in self.arenas_mut() {
@@ -257,13 +257,13 @@ impl Plan {
 
 impl Drop for Plan {
     fn drop(&mut self) {
-        // SAFETY: mapped by `make`, and nothing points there any more.
+        // SAFETY: `make` mapped it with this size; no reference into it is left.
         unsafe { memory::unmap_fenced(self.work.cast(), self.size) };
     }
 }
 
-/// Sorts arenas by their addresses: a heap sort, since the library's own sort takes more of
-/// the stack than a small one has.
+/// Sorts arenas by address: a heap sort, because the sort of `core` needs more stack than a
+/// small one has.
 fn sort(arenas: &mut [Arena]) {
     for first in (0..arenas.len() / 2).rev() {
         sift(arenas, first);
@@ -274,7 +274,7 @@ fn sort(arenas: &mut [Arena]) {
     }
 }
 
-/// Moves an arena down until those below it in the heap have lower addresses.
+/// Moves an arena down until its children in the heap have lower addresses.
 fn sift(arenas: &mut [Arena], mut at: usize) {
     loop {
         let mut highest = at;
@@ -291,7 +291,7 @@ fn sift(arenas: &mut [Arena], mut at: usize) {
     }
 }
 
-/// A pool of no class.
+/// An empty pool.
 const EMPTY: Pool = Pool {
     address: 0,
     first_page: 0,
@@ -304,8 +304,8 @@ const EMPTY: Pool = Pool {
     spare: 0,
 };
 
-/// What the pool at `address` and its pages look like; `None`, and pages that hold nothing,
-/// if there is none any more.
+/// The entry of the pool at `address`, with those of its pages; `None`, and empty pages, if its
+/// arena was unmapped.
 fn look(address: usize, pages: &mut [Page]) -> Option<Pool> {
     for page in pages.iter_mut() {
         *page = Page {
@@ -318,7 +318,7 @@ fn look(address: usize, pages: &mut [Page]) -> Option<Pool> {
     for _ in 0..TRIES {
         let arena = MAP.arena(address)?;
         let pool = arena.pool(address);
-        // Without a lock, the pool's home only says which lock to take.
+        // The owner is read without a lock and may change: it only selects the lock.
         match pool.owner() {
             Some((shard, class)) => {
                 let _used = HEAP.bin(shard, class);
@@ -339,7 +339,7 @@ fn look(address: usize, pages: &mut [Page]) -> Option<Pool> {
     None
 }
 
-/// What a pool of `class`, whose lock is held, looks like.
+/// The entry of a pool of `class`, whose lock is held.
 fn of_class(pool: &pool::Pool, class: SizeClass, pages: &mut [Page]) -> Pool {
     let info = class.info();
     let taken = |n: usize| pool.words[n / 64].get() >> (n % 64) & 1 == 1;
@@ -350,7 +350,7 @@ fn of_class(pool: &pool::Pool, class: SizeClass, pages: &mut [Page]) -> Pool {
         let count: u32 = bitmap::words_of(&blocks).map(count).sum();
         let mut bytes = count as usize * class.size();
         if count > 0 {
-            // The first and the last may lie on other pages, too.
+            // The first and the last block may extend to other pages.
             let (first, last) = (blocks.start, blocks.end - 1);
             if taken(first) {
                 bytes -= (i * MIN_PAGE).saturating_sub(info.offset(first));
@@ -395,7 +395,7 @@ fn real_time() -> u64 {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: a place for the answer.
+    // SAFETY: `time` is a timespec that the call fills.
     unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut time) };
     time.tv_sec.cast_unsigned() * 1000 + time.tv_nsec.cast_unsigned() / 1_000_000
 }

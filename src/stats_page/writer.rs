@@ -1,4 +1,4 @@
-//! Where a snapshot goes: to a file, or to memory that others read.
+//! The destination of a snapshot: a file, or memory that readers map.
 
 use core::ffi::c_int;
 use core::ptr::NonNull;
@@ -6,18 +6,18 @@ use core::slice;
 
 use crate::os::output::Output;
 
-/// Where a snapshot goes.
+/// The destination of a snapshot.
 pub(crate) enum Writer<'a> {
-    /// To a file.
+    /// A file.
     File(&'a Output),
-    /// To so many bytes of memory.
+    /// Memory of this many bytes.
     Memory(NonNull<u8>, usize),
 }
 
 impl Writer<'_> {
-    /// Writes `what` at this distance from the beginning.
+    /// Writes `what` at offset `at`.
     pub(crate) fn put<T: Copy>(&self, at: u64, what: &[T]) -> Result<(), c_int> {
-        // SAFETY: the structs of `layout.rs` have no gaps.
+        // SAFETY: every `T` is a struct of `format::layout`, which has no padding.
         let bytes = unsafe { slice::from_raw_parts(what.as_ptr().cast(), size_of_val(what)) };
         match self {
             Writer::File(file) => file.put(at, bytes),
@@ -26,7 +26,8 @@ impl Writer<'_> {
                 if at.checked_add(bytes.len()).is_none_or(|end| end > *size) {
                     return Err(libc::EFBIG);
                 }
-                // SAFETY: within the memory, which is apart from ours.
+                // SAFETY: `end <= size`, so the bytes are inside the memory, which only this
+                // writer writes; `what` is not in it.
                 unsafe {
                     let to = start.as_ptr().add(at);
                     to.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());

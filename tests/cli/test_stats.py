@@ -85,7 +85,7 @@ def test_json_adds_up_and_is_true(python):
 def test_text():
     with started() as program:
         text = command.run('stats', program.pid).out
-    for part in 'process (RSS)', 'live blocks', 'C library, kept', 'arenas of 2.0 MiB':
+    for part in 'process (RSS)', 'live blocks', 'C library, kept', 'arenas: size 2.0 MiB':
         assert part in text
 
 
