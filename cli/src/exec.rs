@@ -1,10 +1,9 @@
-//! Becoming another program: no child, so its exit status, its signals and its pid are
-//! those that the caller sees.
+//! Executes the program in this process, without a child: the caller sees its exit status, its
+//! signals and its pid.
 //!
-//! Rust ignores SIGPIPE from the start of `main` on, and opens /dev/null in the place of
-//! descriptors 0 to 2 that are closed; a program that is executed inherits both. So what was
-//! there before is kept by a constructor, and put back: the signal at once, the descriptors
-//! for the program.
+//! Rust ignores SIGPIPE from the start of `main` on and opens /dev/null in place of closed
+//! descriptors 0 to 2; an executed program inherits both. So a constructor records the state
+//! before, and it is restored: the signal at once, the descriptors at the execution.
 
 use std::ffi::{CString, OsString};
 use std::hint::black_box;
@@ -20,14 +19,14 @@ static WAS_IGNORED: AtomicBool = AtomicBool::new(false);
 static CLOSED: [AtomicBool; 3] = [const { AtomicBool::new(false) }; 3];
 
 extern "C" fn keep() {
-    // LeakSanitizer, if it is preloaded for the program, begins with the first block; before
-    // that its sigaction, which Rust's start calls, leads nowhere.
-    // SAFETY: a block, and its end.
+    // A preloaded LeakSanitizer initialises at the first allocation; before that its sigaction,
+    // which Rust's start calls, is a null pointer.
+    // SAFETY: the block is freed once and not used.
     unsafe { libc::free(black_box(libc::malloc(1))) };
-    // The kernel's form: handler, flags, restorer, mask. A sanitizer that is preloaded stands
-    // before the C library's function, and is not ready yet.
+    // The kernel's struct: handler, flags, restorer, mask. The C library's function may be
+    // interposed by a preloaded sanitizer that is not initialised yet.
     let mut action = [0usize; 4];
-    // SAFETY: only asks; the place is as large as the form, and a mask has 8 bytes.
+    // SAFETY: reads into `action`, which has the size of the struct with an 8-byte mask.
     let error = unsafe {
         libc::syscall(
             libc::SYS_rt_sigaction,
@@ -39,7 +38,7 @@ extern "C" fn keep() {
     };
     WAS_IGNORED.store(error == 0 && action[0] == libc::SIG_IGN, Relaxed);
     for (fd, closed) in (0..).zip(&CLOSED) {
-        // SAFETY: asks only.
+        // SAFETY: F_GETFD changes nothing and takes any number.
         closed.store(unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0, Relaxed);
     }
 }
@@ -48,27 +47,26 @@ extern "C" fn keep() {
 #[unsafe(link_section = ".init_array")]
 static CONSTRUCTOR: extern "C" fn() = keep;
 
-/// Puts SIGPIPE back to what the caller of this command had.
+/// Restores the caller's disposition of SIGPIPE.
 pub fn restore_sigpipe() {
     let before = if WAS_IGNORED.load(Relaxed) {
         libc::SIG_IGN
     } else {
         libc::SIG_DFL
     };
-    // SAFETY: no handler of ours.
+    // SAFETY: SIG_IGN and SIG_DFL run no handler.
     unsafe { libc::signal(libc::SIGPIPE, before) };
 }
 
-/// Children are waited for from now on, whatever the caller of this command does with its own:
-/// where SIGCHLD is ignored, nobody learns how they end.
+/// Restores the default of SIGCHLD: if the caller ignores it, the exit status of a child is
+/// lost.
 pub fn wait_for_children() {
-    // SAFETY: no handler of ours.
+    // SAFETY: SIG_DFL runs no handler.
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
 }
 
-/// Becomes `command`, looked up in PATH, with this environment. Returns only if it
-/// cannot.
-pub fn become_program(command: &[OsString], environment: &[(OsString, OsString)]) -> io::Error {
+/// Executes `command`, looked up in PATH, with this environment. Returns only on failure.
+pub fn execute(command: &[OsString], environment: &[(OsString, OsString)]) -> io::Error {
     let words = command.iter().map(|word| CString::new(word.as_bytes()));
     let entries = environment.iter().map(|(name, value)| {
         let mut entry = name.as_bytes().to_vec();
@@ -89,7 +87,7 @@ pub fn become_program(command: &[OsString], environment: &[(OsString, OsString)]
     let (arguments, environment) = (vector(&words), vector(&entries));
     for (fd, closed) in (0..).zip(&CLOSED) {
         if closed.load(Relaxed) {
-            // SAFETY: a descriptor that the program is not to have.
+            // SAFETY: the descriptor is Rust's /dev/null, which nothing else uses.
             unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
         }
     }

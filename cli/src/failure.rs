@@ -1,14 +1,14 @@
-//! What the command could not do, in one line that says what to do next.
+//! A failure of the command: one line with the error and the next step.
 
 use std::fmt;
 use std::process::ExitCode;
 
 use crate::output::say;
 
-/// The command was used wrongly.
+/// The exit status of wrong usage.
 pub const USAGE: u8 = 2;
 
-/// What could not be done. Ends the command with one line and a status.
+/// A failure, which ends the command with one line and an exit status.
 #[derive(Debug)]
 pub struct Failure {
     what: String,
@@ -17,7 +17,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// What went wrong, and what to do next. The exit status is 1.
+    /// A failure from the error and the next step. The exit status is 1.
     pub fn new(what: impl Into<String>, next: impl Into<String>) -> Failure {
         Failure {
             what: what.into(),
@@ -26,23 +26,23 @@ impl Failure {
         }
     }
 
-    /// With another exit status.
+    /// Sets the exit status.
     pub fn status(mut self, status: u8) -> Failure {
         self.status = status;
         self
     }
 
-    /// What went wrong.
+    /// The error.
     pub fn what(&self) -> &str {
         &self.what
     }
 
-    /// What to do next.
+    /// The next step.
     pub fn next(&self) -> &str {
         &self.next
     }
 
-    /// Says it on stderr; the exit status, also where nobody reads that.
+    /// Writes the line to stderr, if possible; returns the exit status.
     pub fn report(self) -> ExitCode {
         say(&self);
         ExitCode::from(self.status)

@@ -1,4 +1,4 @@
-//! Snapshots that tests make: by the same form as the library's, from a few words.
+//! Snapshots for tests, in the library's layout.
 
 use std::mem::{offset_of, size_of};
 
@@ -9,17 +9,17 @@ use format::layout;
 
 const POOL: u64 = 65536;
 
-/// Names of types; blocks by address with the index of theirs.
+/// Names of types, and blocks by address with the index of a name.
 type Types = (Vec<&'static str>, Vec<(u64, u32)>);
 
-/// A heap to be: its arenas by address, each with its pools.
+/// A heap: its arenas by address, each with its pools.
 #[derive(Default)]
 pub struct Heap {
     pub arenas: Vec<(u64, Vec<Pool>)>,
     pub types: Option<Types>,
 }
 
-/// A pool to be.
+/// A pool.
 pub struct Pool {
     class: u16,
     size: u32,
@@ -30,8 +30,8 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Of a class with so many bytes, with the blocks of which `is_taken` is true. Pages
-    /// without any have been returned.
+    /// A pool of a class of `size` bytes, with the blocks for which `is_taken` is true. Pages
+    /// without a taken block were returned.
     pub fn of(class: u16, size: u32, is_taken: impl Fn(u32) -> bool) -> Pool {
         let first = if size <= 512 { 48 } else { 0 };
         let blocks = (65536 - first) / size;
@@ -59,7 +59,7 @@ impl Pool {
         pool
     }
 
-    /// Of no class; in memory or not.
+    /// An empty pool, resident or not.
     pub fn empty(resident: bool) -> Pool {
         let page = Page {
             resident,

@@ -1,4 +1,4 @@
-//! Where `libobmalloc.so` is: beside the command, in whatever way it was installed.
+//! Finds `libobmalloc.so` beside the command, in every kind of installation.
 
 use std::env;
 use std::ffi::OsStr;
@@ -6,21 +6,23 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use object::elf::{EM_AARCH64, EM_X86_64};
+
 use crate::elf::{self, Elf, Kind};
 use crate::failure::Failure;
 
-/// The variable that names another one.
+/// The variable with the path of another library.
 pub const VARIABLE: &str = "OBMALLOC_LIBRARY";
 
-/// Names that it has: the link to build with, and the one of its SONAME, which a
-/// package without headers has alone.
+/// Names of the library: the link for builds, and the SONAME, which a package without headers
+/// has alone.
 pub const NAMES: [&str; 2] = ["libobmalloc.so", "libobmalloc.so.0"];
 
-/// The small library that keeps the preload among Pythons (`exec-scope/`).
+/// The library that restricts the preload to Pythons (`exec-scope/`).
 pub const PYTHONS: &str = "libobmalloc_pythons.so";
 
-/// Another library, in the same folder; or in `obmalloc/` there, where a distribution puts
-/// what nobody links with.
+/// Another library, in the same folder; or in `obmalloc/` there, the place of a distribution for
+/// libraries that are not linked with.
 pub fn beside(library: &Path, name: &str) -> Result<PathBuf, Failure> {
     let own = library.with_file_name("obmalloc").join(name);
     let path = if own.is_file() {
@@ -36,7 +38,7 @@ pub fn beside(library: &Path, name: &str) -> Result<PathBuf, Failure> {
     })
 }
 
-/// The library, if it is there and can be preloaded on this machine.
+/// The library, if it exists and can be preloaded on this machine.
 pub fn find() -> Result<PathBuf, Failure> {
     if let Some(path) = env::var_os(VARIABLE).filter(|path| !path.is_empty()) {
         return check(Path::new(&path)).map_err(|what| {
@@ -64,7 +66,7 @@ pub fn find() -> Result<PathBuf, Failure> {
     }
 }
 
-/// All that lie where some way to install puts them, seen from the command's folder.
+/// The libraries in the places of each kind of installation, relative to the command's folder.
 fn near(folder: &Path) -> Vec<PathBuf> {
     let above = folder.parent().unwrap_or(folder);
     let lib = above.join("lib");
@@ -90,7 +92,7 @@ fn folders_in(folder: &Path) -> Vec<PathBuf> {
     folders
 }
 
-/// The path to preload, absolute; or what is wrong with it.
+/// The absolute path to preload; the error is a phrase.
 pub fn check(path: &Path) -> Result<PathBuf, String> {
     let elf = match elf::look(path) {
         Ok(Kind::Elf(elf)) => elf,
@@ -100,7 +102,7 @@ pub fn check(path: &Path) -> Result<PathBuf, String> {
     if let Some(other) = unlike_this_machine(&elf) {
         return Err(format!("is for another machine ({other})"));
     }
-    // The loader refuses a program, and dies of a library that ends too soon.
+    // The loader refuses a program, and crashes on a truncated library.
     if !elf.is_whole {
         return Err("is cut off".into());
     }
@@ -108,7 +110,7 @@ pub fn check(path: &Path) -> Result<PathBuf, String> {
         return Err("is no shared library".into());
     }
     let path = std::path::absolute(path).map_err(|error| reason(&error))?;
-    // The loader cuts LD_PRELOAD at both.
+    // The loader separates LD_PRELOAD at both.
     if path
         .as_os_str()
         .as_bytes()
@@ -120,20 +122,20 @@ pub fn check(path: &Path) -> Result<PathBuf, String> {
     Ok(path)
 }
 
-/// The number of the machine that this command, and so the library, is for.
+/// The machine that this command and the library are for.
 pub const MACHINE: u16 = if cfg!(target_arch = "aarch64") {
-    183
+    EM_AARCH64
 } else {
-    62
+    EM_X86_64
 };
 
-/// The file's machine, if it is no library for this one.
+/// The file's machine, if it is another one.
 fn unlike_this_machine(elf: &Elf) -> Option<String> {
     let alike = elf.bits == 64 && elf.machine == MACHINE;
     (!alike).then(|| elf::machine_name(elf.machine))
 }
 
-/// Whether a word of LD_PRELOAD means this library, in whatever version.
+/// Whether an entry of LD_PRELOAD is this library, in any version.
 pub fn is_named_by(word: &OsStr) -> bool {
     let name = Path::new(word).file_name().unwrap_or_default();
     let name = name.to_string_lossy();
@@ -141,7 +143,7 @@ pub fn is_named_by(word: &OsStr) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
-/// An error as a sentence, without the number.
+/// The text of an error, without its number.
 pub fn reason(error: &std::io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or(&text).to_string()

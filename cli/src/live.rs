@@ -1,4 +1,4 @@
-//! The live page of a process, as its readers see it (`layout.rs` says how it works).
+//! The reader of a process's stats page (`format::layout` has the protocol).
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
@@ -17,11 +17,11 @@ use crate::library::reason;
 use crate::settings;
 use format::layout::{self, Control, Statistics};
 
-/// How long an answer may take. A large heap's snapshot takes a second or so.
+/// The limit of an answer's duration. A snapshot of a large heap takes about a second.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// How long statistics may take, where a thread is there, and where only the program's
-/// own calls answer.
+/// The limit of the duration of statistics: where a thread answers, and where only calls of the
+/// program do.
 const SOON: Duration = Duration::from_secs(2);
 const AT_ONCE: Duration = Duration::from_millis(300);
 
@@ -33,7 +33,7 @@ pub struct Live {
 }
 
 impl Live {
-    /// The page of a process that runs with `OBMALLOC_STATS_PAGE=1`.
+    /// Opens the page of a process that runs with `OBMALLOC_STATS_PAGE=1`.
     pub fn open(pid: u32) -> Result<Live, Failure> {
         let folder = format!("/proc/{pid}/fd");
         let cannot = |error: io::Error| match error.kind() {
@@ -48,7 +48,7 @@ impl Live {
         let is_page =
             |path: &Path| fs::read_link(path).is_ok_and(|to| to.as_os_str() == layout::LINK);
         let pages = entries.flatten().map(|entry| entry.path());
-        // Where its descriptor is closed, root can open what it has mapped.
+        // Where the descriptor is closed, root can open the mapping.
         let pages: Vec<_> = pages
             .filter(|path| is_page(path))
             .chain(maps.clone())
@@ -99,8 +99,8 @@ impl Live {
         if head[..8] != layout::LIVE_MAGIC || head[8..12] != version || head[12..] != bytes {
             return Err(foreign());
         }
-        // SAFETY: a new mapping of a file that is long enough; nobody has a reference
-        // into it but to atomics.
+        // SAFETY: a new mapping of a file with at least `PAGE_BYTES`; only references to its atomic
+        // words are created.
         let page = unsafe {
             libc::mmap(
                 ptr::null_mut(),
@@ -120,25 +120,25 @@ impl Live {
         }
     }
 
-    /// Whether the process has a thread that answers.
+    /// Whether a thread of the process answers.
     pub fn has_thread(&self) -> bool {
         self.word(offset_of!(Control, thread)).load(SeqCst) == 1
     }
 
     /// A word of [`Control`].
     fn word(&self, at: usize) -> &AtomicU32 {
-        // SAFETY: inside of the page, at a multiple of 4; shared words are only touched
-        // as atomics.
+        // SAFETY: `at` is the offset of an aligned word of `Control`, inside the page; shared words
+        // are accessed only as atomics.
         unsafe { self.page.add(at).cast().as_ref() }
     }
 
     fn wide(&self, at: usize) -> u64 {
-        // SAFETY: as above, at a multiple of 8.
+        // SAFETY: `at` is the offset of an aligned u64 of `Control`, inside the page.
         let wide: &AtomicU64 = unsafe { self.page.add(at).cast().as_ref() };
         wide.load(SeqCst)
     }
 
-    /// Asks the process for what is in `wanted`; returns when it has answered.
+    /// Sends a request with the bits `wanted`; returns after the answer.
     fn ask(&self, wanted: u32) -> Result<(), Failure> {
         if self.is_answered(wanted, PATIENCE)? {
             return Ok(());
@@ -150,7 +150,7 @@ impl Live {
         ))
     }
 
-    /// Asks the process; whether it has answered before the time is over.
+    /// Sends a request; returns whether the process has answered within `patience`.
     fn is_answered(&self, wanted: u32, patience: Duration) -> Result<bool, Failure> {
         let (request, answered) = (
             self.word(offset_of!(Control, request)),
@@ -176,8 +176,8 @@ impl Live {
         }
     }
 
-    /// Its statistics, made now; or, where nobody answers soon, as they were. Milliseconds
-    /// of their age, too.
+    /// The statistics of now; or, without an answer, the last ones. With their age in
+    /// milliseconds.
     pub fn statistics(&self) -> Result<(Statistics, u64), Failure> {
         let patience = if self.has_thread() { SOON } else { AT_ONCE };
         self.is_answered(0, patience)?;
@@ -185,8 +185,8 @@ impl Live {
         let begin = Instant::now();
         while begin.elapsed() < SOON {
             let before = sequence.load(SeqCst);
-            // SAFETY: inside of the page; it is of integers only, and looked at only if it
-            // was whole.
+            // SAFETY: inside the page; the struct has only integers, and is used only if it was
+            // consistent.
             let mut said: Statistics =
                 unsafe { ptr::read_volatile(self.page.add(size_of::<Control>()).cast().as_ptr()) };
             if before.is_multiple_of(2) && sequence.load(SeqCst) == before {
@@ -201,12 +201,12 @@ impl Live {
         Err(gone(self.pid))
     }
 
-    /// The bytes of a snapshot of its heap.
+    /// The bytes of a snapshot of the heap.
     pub fn snapshot(&self) -> Result<Vec<u8>, Failure> {
         for _ in 0..5 {
             self.ask(layout::WANT_SNAPSHOT)?;
             if let Some(bytes) = self.read_snapshot()? {
-                // It goes by itself, too.
+                // Best effort: the process drops it after ten seconds.
                 self.ask(layout::DROP_SNAPSHOT)?;
                 return Ok(bytes);
             }
@@ -215,10 +215,10 @@ impl Live {
             "the snapshot of process {} changed while it was read",
             self.pid
         );
-        Err(Failure::new(what, "see who else looks at it"))
+        Err(Failure::new(what, "see which other reader there is"))
     }
 
-    /// The snapshot behind the page; `None` if it was not the same all the time.
+    /// The snapshot after the page; `None` if it changed meanwhile.
     fn read_snapshot(&self) -> Result<Option<Vec<u8>>, Failure> {
         let sequence = self.word(offset_of!(Control, snapshot_sequence));
         let before = sequence.load(SeqCst);
@@ -245,30 +245,29 @@ impl Live {
 
 impl Drop for Live {
     fn drop(&mut self) {
-        // SAFETY: mapped in `map`, and no reference is left.
+        // SAFETY: `map` mapped it with this size, and no reference is left.
         unsafe { libc::munmap(self.page.as_ptr().cast(), layout::PAGE_BYTES) };
     }
 }
 
-/// Milliseconds of the clock by which pages are dated.
+/// CLOCK_MONOTONIC in milliseconds.
 fn now_ms() -> u64 {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: a place for the answer.
+    // SAFETY: `time` is a timespec that the call fills.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
     time.tv_sec.cast_unsigned() * 1000 + time.tv_nsec.cast_unsigned() / 1_000_000
 }
 
-/// Wakes all that wait for the word, or waits a tenth of a second for it to change.
+/// Wakes all waiters of the word, or waits up to 100 ms for it to change.
 fn futex(word: &AtomicU32, operation: i32, value: u32) {
     let timeout = libc::timespec {
         tv_sec: 0,
         tv_nsec: 100_000_000,
     };
-    // SAFETY: the word and the time are there during the call. (To wake, the kernel
-    // does not look at the time.)
+    // SAFETY: the word and the time outlive the call. (FUTEX_WAKE ignores the time.)
     unsafe {
         libc::syscall(
             libc::SYS_futex,
@@ -280,10 +279,10 @@ fn futex(word: &AtomicU32, operation: i32, value: u32) {
     };
 }
 
-/// Where the kernel shows pages that the process has mapped, with a descriptor or without:
-/// a name for each mapping, which root can open.
+/// Paths of the page's mappings in `/proc/PID/map_files`, which root can open without a
+/// descriptor of the process.
 fn mapped(pid: u32) -> io::Result<Vec<PathBuf>> {
-    // Names in it may be of any bytes.
+    // Names of files may have any bytes.
     let maps = fs::read(format!("/proc/{pid}/maps"))?;
     let maps = String::from_utf8_lossy(&maps);
     let pages = maps.lines().filter(|line| line.ends_with(layout::LINK));
@@ -301,7 +300,7 @@ fn number_inside(pid: u32) -> Option<u32> {
     line.split_whitespace().last()?.parse().ok()
 }
 
-/// Why a process has no page, as far as the kernel knows of it.
+/// Why a process has no page, by /proc.
 fn publishes_nothing(pid: u32) -> Failure {
     let what = format!("process {pid} publishes nothing");
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
@@ -318,7 +317,7 @@ fn publishes_nothing(pid: u32) -> Failure {
                 "{what}, though it was started with OBMALLOC_STATS_PAGE=1: the library is not active \
                  in it, or could make no page"
             ),
-            "OBMALLOC_VERBOSE=1 has it say whether it is active",
+            "set OBMALLOC_VERBOSE=1 for a line that shows whether it is active",
         );
     }
     Failure::new(

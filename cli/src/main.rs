@@ -1,32 +1,31 @@
-//! The command `obmalloc`: starts programs with the library, says whether it is active,
-//! and shows what it does.
+//! The command `obmalloc`: starts programs with the library, checks whether it is active, and
+//! shows the heap of a running program.
 //!
-//! A module for each subcommand, with its options (clap reads their comments as help
-//! texts) and a function `main`; below them what several need.
+//! A module for each subcommand, with its options (clap takes their comments as help texts) and
+//! a function `main`; below them the shared modules.
 //!
 //! ```text
 //!   main      the enum of subcommands
 //!   run  ...  one module each
-//!   words     what `run` and `bench` execute
-//!   preload   LD_PRELOAD as a list          settings  the library's options
+//!   words     from the words after `run` to the command that is executed
+//!   exec      execution of that command     preload   LD_PRELOAD as a list
 //!   library   where libobmalloc.so is       program   where the program is
-//!                                           elf       what the head of a file says
-//!   snapshot  a heap, read and checked      source    from a file, or a process
-//!   live      a process's live page         tally     sums over a heap
-//!   stale     why a page is old
-//!   output    text, tables                  amounts   numbers as people read them
-//!   failure   one line: what; what to do next
+//!   settings  the library's settings        elf       ELF headers, by the crate object
+//!   open      a snapshot of a file, or of a process
+//!   snapshot  a snapshot, read and checked  summary   sums over its pages
+//!   live      the stats page of a process   stale     why a page is old
+//!   rss       the breakdown of the RSS      schema    the counters, for the Python package
+//!   output    text, tables                  units     numbers for people
+//!   failure   one line: the error, and the next step
+//!   fixtures  snapshots for tests
 //! ```
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
     clippy::std_instead_of_core,
-    reason = "a command, with all of the standard library, that writes to its terminal"
+    reason = "a command uses std and writes to its terminal"
 )]
-#![allow(
-    unreachable_pub,
-    reason = "nothing is reached from outside a binary; files shared with the library say pub"
-)]
+#![allow(unreachable_pub, reason = "a binary exports nothing")]
 
 mod doctor;
 mod elf;
@@ -63,9 +62,9 @@ use failure::Failure;
 
 /// Memory of Python programs, by obmalloc.
 ///
-/// The library libobmalloc.so takes the place of CPython's allocator of small objects and
-/// gives memory that is free back to the system, page by page. This command starts
-/// programs with it, says whether it is active, and shows what it does.
+/// The library libobmalloc.so replaces CPython's allocator of small objects and returns free
+/// memory to the system, page by page. This command starts programs with it, checks whether it
+/// is active, and shows the heap of a running program.
 #[derive(Parser)]
 #[command(
     name = "obmalloc",
@@ -104,7 +103,7 @@ enum Action {
 }
 
 fn main() -> ExitCode {
-    // A reader that goes away ends this command quietly, as any other.
+    // A closed pipe ends this command quietly, by SIGPIPE.
     exec::restore_sigpipe();
     let command = Command::parse();
     let done = match command.action {

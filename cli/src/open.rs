@@ -1,4 +1,4 @@
-//! Where snapshots come from: a file, or a process that publishes its heap.
+//! Opens a snapshot: of a file, or of a process with a stats page.
 
 use std::fs;
 use std::path::Path;
@@ -8,13 +8,13 @@ use crate::library::reason;
 use crate::live::Live;
 use crate::snapshot::Snapshot;
 
-/// A snapshot, and what it is called in what is shown.
+/// A snapshot and its name in the output.
 pub struct Named {
     pub name: String,
     pub heap: Snapshot,
 }
 
-/// Whether an argument is a process's number, and no file has that name.
+/// The process whose number the argument is, unless a file has that name.
 pub fn pid(argument: &str) -> Option<u32> {
     let pid = argument.parse().ok()?;
     (!Path::new(argument).exists()).then_some(pid)

@@ -7,7 +7,7 @@ use std::ptr;
 
 use crate::failure::Failure;
 
-/// Writes it. A reader that has seen enough (`| head`) is no failure.
+/// Writes it. A closed pipe (`| head`) is no failure.
 pub fn print(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -22,9 +22,9 @@ pub fn print(text: &str) -> Result<(), Failure> {
 /// Milliseconds that a line waits for room in a full pipe.
 const PATIENCE: i32 = 1000;
 
-/// Writes a line to stderr, if that takes it: the command goes on as it would without it. No
-/// signal ends it, be stderr a pipe without a reader or a file at its limit, and none is
-/// left ignored for a program that the command becomes.
+/// Writes a line to stderr, if possible: the command continues in any case. No signal ends it,
+/// even if stderr is a pipe without a reader or a file at its limit, and none is left ignored
+/// for a program that the command executes.
 pub fn say(line: &dyn Display) {
     let text = format!("{line}\n");
     let signals = [libc::SIGPIPE, libc::SIGXFSZ, libc::SIGTTOU];
@@ -38,8 +38,8 @@ pub fn say(line: &dyn Display) {
         events: libc::POLLOUT,
         revents: 0,
     };
-    // SAFETY: the sets are made before they are used, and each place is there during the
-    // call; the text is readable over its length.
+    // SAFETY: `quiet` is initialised before its use, `before` and `pending` are written by the
+    // calls; the text has `text.len()` bytes.
     unsafe {
         libc::sigpending(pending.as_mut_ptr());
         libc::sigemptyset(quiet.as_mut_ptr());
@@ -55,22 +55,22 @@ pub fn say(line: &dyn Display) {
                 libc::sigdelset(quiet.as_mut_ptr(), signal);
             }
         }
-        // What the write has raised is taken back.
+        // Signals that the write has raised are consumed.
         while libc::sigtimedwait(quiet.as_ptr(), ptr::null_mut(), &raw const none) > 0 {}
         libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), ptr::null_mut());
     }
 }
 
-/// The columns of a table: texts to the left of their column, numbers to the right.
+/// A table: texts are aligned to the left of their column, numbers to the right.
 pub struct Table {
     head: Vec<String>,
     rows: Vec<Vec<String>>,
-    /// How many of the first columns are texts.
+    /// The number of text columns, which are first.
     texts: usize,
 }
 
 impl Table {
-    /// One without rows, whose first `texts` columns are texts.
+    /// A table without rows.
     pub fn new(texts: usize, head: &[&str]) -> Table {
         Table {
             head: head.iter().map(|&word| word.into()).collect(),
@@ -79,12 +79,12 @@ impl Table {
         }
     }
 
-    /// One more row.
+    /// Appends a row.
     pub fn row(&mut self, row: Vec<String>) {
         self.rows.push(row);
     }
 
-    /// Its lines, the head first; each without a line's end.
+    /// Its lines, the head first, without newlines.
     pub fn lines(&self) -> Vec<String> {
         let rows = || [&self.head].into_iter().chain(&self.rows);
         let width = |n: usize| {

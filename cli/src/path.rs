@@ -1,4 +1,4 @@
-//! `obmalloc path`: where the library is.
+//! `obmalloc path`: the path of the library.
 
 use std::process::ExitCode;
 
@@ -10,8 +10,8 @@ use crate::output;
 
 /// Print the path of libobmalloc.so, as `obmalloc run` would preload it
 ///
-/// For what sets LD_PRELOAD by itself, or loads the library: the loader finds a bare name
-/// only if the library is in a folder that it searches.
+/// For programs that set LD_PRELOAD or load the library themselves: the loader finds a bare name
+/// only in the folders that it searches.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Options {}

@@ -1,4 +1,4 @@
-//! The program that is to be started: where it is, and what its file says about a preload.
+//! The program to start: its path, and whether its file admits a preload.
 
 use std::env;
 use std::ffi::{CString, OsStr};
@@ -12,7 +12,7 @@ use std::ptr;
 use crate::elf::{self, Kind};
 use crate::library;
 
-/// The file that a shell would start: a path as it is, a name by PATH.
+/// The file that a shell would start: a path unchanged, a name by PATH.
 pub fn find(name: &OsStr) -> Option<PathBuf> {
     let is_program = |path: &Path| {
         let metadata = fs::metadata(path);
@@ -29,14 +29,14 @@ pub fn find(name: &OsStr) -> Option<PathBuf> {
         .find(|path| is_program(path))
 }
 
-/// Why the library cannot be in a program.
+/// Why the library cannot be preloaded into a program.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Obstacle {
-    /// No loader has a part in it. What it starts inherits the environment.
+    /// A static program has no loader. Programs that it starts inherit the environment.
     Static,
-    /// Its loader would try, and end it.
+    /// The loader would try, and end the program.
     Musl,
-    /// Its machine, which is not the library's.
+    /// The machine of the program, which is not the library's.
     Machine(String),
 }
 
@@ -55,7 +55,7 @@ impl fmt::Display for Obstacle {
     }
 }
 
-/// Why the library cannot be in this program, as far as its file says so.
+/// Why the library cannot be preloaded into this program, by its file.
 pub fn cannot_have_us(path: &Path) -> Option<Obstacle> {
     let Ok(Kind::Elf(elf)) = elf::look(path) else {
         return None;
@@ -73,7 +73,7 @@ pub fn cannot_have_us(path: &Path) -> Option<Obstacle> {
     (elf.loader.is_none() && !is_loader(path)).then_some(Obstacle::Static)
 }
 
-/// Whether the file is glibc's loader itself, which preloads into what it is told to start:
+/// Whether the file is glibc's loader itself, which preloads into the program in its arguments:
 /// `/lib64/ld-linux-x86-64.so.2 python3 app.py`.
 fn is_loader(path: &Path) -> bool {
     let path = fs::canonicalize(path).unwrap_or_default();
@@ -82,8 +82,8 @@ fn is_loader(path: &Path) -> bool {
     name.starts_with("ld-") && name.contains(".so") && !name.contains("musl")
 }
 
-/// By what the file gives more rights than its user has, if it does: then the loader ignores
-/// a preload that names a path.
+/// The privilege that the file gives beyond those of its user, if any: then the loader ignores
+/// entries of LD_PRELOAD with a slash.
 pub fn gives_rights(path: &Path) -> Option<&'static str> {
     let mode = fs::metadata(path).ok()?.permissions().mode();
     if mode & 0o4000 != 0 {
@@ -94,7 +94,7 @@ pub fn gives_rights(path: &Path) -> Option<&'static str> {
     }
     let path = CString::new(path.as_os_str().as_bytes()).ok()?;
     let name = c"security.capability";
-    // SAFETY: two C strings; with no room the kernel only says how long the value is.
+    // SAFETY: two C strings; with size 0 the kernel writes nothing and returns the length.
     let len = unsafe { libc::getxattr(path.as_ptr(), name.as_ptr(), ptr::null_mut(), 0) };
     (len > 0).then_some("its file has capabilities")
 }

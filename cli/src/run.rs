@@ -17,28 +17,26 @@ use crate::output::say;
 use crate::preload;
 use crate::program;
 use crate::settings;
-use crate::words::{For, Words};
+use crate::words::Words;
 
 /// Start a program with the library.
 ///
-/// Puts libobmalloc.so first in LD_PRELOAD, sets what the options ask for, and becomes
-/// the program: its exit status, its signals and its pid are the program's own. What
-/// stands in LD_PRELOAD already stays, behind the library. If the library cannot be
-/// found or is for another machine, one line says so and the program runs without it.
-/// Runtimes of sanitizers (libasan.so) stay before it, as they demand. A Python file, `-m` or
-/// `-c` runs under the interpreter.
+/// Puts libobmalloc.so first in LD_PRELOAD, sets the variables of the options, and executes the
+/// program in this process: exit status, signals and pid are the program's own. Other entries of
+/// LD_PRELOAD stay, after the library; runtimes of sanitizers (libasan.so), which must be first,
+/// stay before it. If the library is missing or for another machine, the program runs without
+/// it, after a line on stderr. A Python file, `-m` or `-c` runs under the interpreter.
 #[derive(Args)]
 #[command(after_help = EXAMPLE, after_long_help = format!("{EXAMPLE}\n\n{}", settings::help()))]
 pub struct Options {
     #[command(flatten)]
     pub with: With,
 
-    /// Of what the program starts, only Pythons get the library
+    /// Do not preload into child processes that are not Python
     ///
-    /// Other programs do not inherit the preload: it is taken out of the environment, and
-    /// put back when the program itself, or a Python that it has started so, executes a
-    /// program that is linked with a CPython or a script for one. Pythons that a shell
-    /// starts are then without it.
+    /// The preload is removed from the environment, and restored when the program, or a Python
+    /// that it has started in this way, executes a program that is linked with a CPython, or a
+    /// script for one. Pythons that a shell starts do not get it.
     #[arg(long)]
     pythons_only: bool,
 
@@ -55,15 +53,15 @@ const EXAMPLE: &str = "Examples:
 /// Settings of the library, for a program that is started with it.
 #[derive(Args, Default)]
 pub struct With {
-    /// One line on stderr that says whether the library is active, and why not
+    /// Print one line on stderr: whether the library is active, and why not
     #[arg(short, long)]
     verbose: bool,
 
-    /// Statistics at exit, as JSON to FILE (%p in its name is the pid); `-`: as text on stderr
+    /// Write statistics at exit, as JSON to FILE (%p in its name is the pid); `-`: as text to stderr
     #[arg(long, value_name = "FILE")]
     stats: Option<OsString>,
 
-    /// Let `obmalloc stats` and `obmalloc top` look at the program while it runs
+    /// Publish statistics for `obmalloc stats` and `obmalloc top` while the program runs
     #[arg(long, alias = "live")]
     stats_page: bool,
 
@@ -75,7 +73,7 @@ pub struct With {
     #[arg(long, alias = "limit-hard", value_name = "SIZE")]
     hard_limit: Option<OsString>,
 
-    /// How long a page stays free before it is returned to the kernel; 0: at once, -1: never
+    /// Time until a free page is returned to the kernel; 0: at once, -1: never
     #[arg(long, value_name = "MILLISECONDS", allow_hyphen_values = true)]
     decay: Option<OsString>,
 
@@ -101,14 +99,12 @@ pub struct With {
     set: Vec<OsString>,
 }
 
-/// Becomes the program.
+/// Executes the program.
 pub fn main(options: &Options) -> Result<ExitCode, Failure> {
-    let command = options
-        .words
-        .command(&For("run", "run", "python3 app.py"))?;
+    let command = options.words.command()?;
     let program = &command[0];
     let mut variables = options.with.variables()?;
-    // A program that runs without us is better than one that does not run.
+    // The program runs in any case, without the library if necessary.
     match to_preload(program, options.pythons_only) {
         Ok(libraries) => {
             let value = env::var_os(preload::VARIABLE).unwrap_or_default();
@@ -121,7 +117,7 @@ pub fn main(options: &Options) -> Result<ExitCode, Failure> {
         }
         Err(failure) => say(&format_args!("{failure} (running without the library)")),
     }
-    let error = exec::become_program(&command, &environment(variables));
+    let error = exec::execute(&command, &environment(variables));
     Err(cannot_start(program, &error))
 }
 
@@ -133,7 +129,7 @@ fn to_preload(program: &OsStr, pythons_only: bool) -> Result<Vec<PathBuf>, Failu
     Ok(libraries)
 }
 
-/// The library, if it can be in this program, or in those that it starts.
+/// The library, if it can be preloaded into this program, or into those that it starts.
 pub fn library_for(program: &OsStr) -> Result<PathBuf, Failure> {
     let library = library::find()?;
     match program::find(program).and_then(|path| program::cannot_have_us(&path)) {
@@ -154,7 +150,7 @@ pub fn library_for(program: &OsStr) -> Result<PathBuf, Failure> {
 }
 
 impl With {
-    /// The environment variables that the options ask for.
+    /// The environment variables of the options.
     pub fn variables(&self) -> Result<Vec<(OsString, OsString)>, Failure> {
         let mut variables = Vec::new();
         let mut set = |option: &Opt, value: OsString| {
@@ -224,7 +220,7 @@ fn check(option: &Opt, value: &OsStr, word: &str, example: &str) -> Result<(), F
     }
 }
 
-/// NAME=VALUE, taken apart.
+/// Splits NAME=VALUE.
 fn setting(word: &OsStr) -> Result<(&'static Opt, OsString), Failure> {
     let text = word.to_string_lossy();
     let Some((name, value)) = text.split_once('=') else {
@@ -247,8 +243,8 @@ fn setting(word: &OsStr) -> Result<(&'static Opt, OsString), Failure> {
     }
 }
 
-/// This process's environment with these in place of their namesakes; and without what is
-/// for this command only, of which the library would say that it is no setting.
+/// This process's environment with these variables replaced; and without the command's own
+/// variable, which the library would report as unknown.
 pub fn environment(variables: Vec<(OsString, OsString)>) -> Vec<(OsString, OsString)> {
     let mut environment: Vec<_> = env::vars_os().collect();
     environment.retain(|(name, _)| name != library::VARIABLE);
@@ -259,7 +255,8 @@ pub fn environment(variables: Vec<(OsString, OsString)>) -> Vec<(OsString, OsStr
     environment
 }
 
-/// As shells say it: 127 for what is not there, 126 for what cannot be executed.
+/// The exit status is that of shells: 127 for a missing program, 126 for one that cannot be
+/// executed.
 pub fn cannot_start(program: &OsStr, error: &io::Error) -> Failure {
     let (status, next) = match error.kind() {
         io::ErrorKind::NotFound => (127, "is its name right, and is it on PATH?"),

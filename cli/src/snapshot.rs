@@ -1,13 +1,13 @@
 //! A snapshot of a heap, read from a file's bytes.
 //!
-//! Files may be truncated, or no snapshots at all: every count and every offset is
-//! checked here, once, so that who uses a [`Snapshot`] need not. What it promises:
+//! Files may be truncated, or no snapshots at all: every count and every offset is checked here,
+//! once. A [`Snapshot`] guarantees:
 //!
-//! - arenas stand in the order of their addresses and do not overlap; their pools are
-//!   one range after the other, and cover all pools; so do the pools' pages;
-//! - a pool lies in its arena, its pages and its blocks lie in it;
+//! - arenas are sorted by address and do not overlap; their ranges of pools follow each other
+//!   and cover all pools; so do the pools' ranges of pages;
+//! - a pool is inside its arena, its pages and its blocks are inside the pool;
 //! - a page has no more than 4096 bytes taken, a pool no more than all of its blocks;
-//! - an entry of the types names a type that is there; entries are sorted by address.
+//! - an entry of the types has the index of a name; entries are sorted by address.
 
 use std::mem::{offset_of, size_of};
 use std::ops::Range;
@@ -22,48 +22,48 @@ pub const PAGE: u32 = layout::SNAPSHOT_PAGE as u32;
 
 /// The heap of one process at one moment.
 pub struct Snapshot {
-    /// The process, in its own pid namespace.
+    /// The process's number in its own pid namespace.
     pub pid: u32,
-    /// The library's version; which CPython it is in, empty if in none.
+    /// The versions of library and host; no host: empty.
     pub version: String,
     pub host: String,
-    /// When it was made, in milliseconds since 1970.
+    /// The time of the snapshot, in milliseconds since 1970.
     pub real_ms: u64,
-    /// Bytes that went back to the kernel since the process began.
+    /// Bytes that were returned to the kernel so far.
     pub returned_total: u64,
-    /// Bytes of blocks that are free, but kept at hand in magazines and depots.
+    /// Bytes of free blocks in magazines and depots.
     pub in_magazines: u64,
-    /// What the process has in memory, if the kernel said it.
+    /// RSS of the process, if known.
     pub rss: Option<u64>,
     pub arenas: Vec<Arena>,
     pub pools: Vec<Pool>,
     pub pages: Vec<Page>,
-    /// Of which types the blocks are, if somebody said it.
+    /// Types of blocks, if the snapshot has them.
     pub types: Option<Types>,
 }
 
-/// A run of pools that came from the kernel, or from the program, at once.
+/// An arena.
 pub struct Arena {
     pub address: u64,
     pub pools: Range<usize>,
 }
 
-/// A run of pages for blocks of one size class.
+/// A pool.
 pub struct Pool {
     pub address: u64,
-    /// The blocks, unless it is empty.
+    /// Its blocks; `None` if it is empty.
     pub cut: Option<Cut>,
     pub pages: Range<usize>,
 }
 
-/// How a pool is cut into blocks.
+/// The blocks of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cut {
     /// The index of the size class.
     pub class: u16,
     /// Bytes of a block.
     pub size: u32,
-    /// Blocks, and how many of them are taken: live, or at hand in a magazine.
+    /// Blocks, and those of them that are taken: live, or cached in a magazine or depot.
     pub blocks: u32,
     pub taken: u32,
     /// Offset of the first block.
@@ -73,16 +73,16 @@ pub struct Cut {
 /// A page of 4 KiB.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Page {
-    /// Its bytes that lie in taken blocks.
+    /// Bytes of the page in taken blocks.
     pub taken_bytes: u16,
-    /// Taken blocks that touch it.
+    /// Taken blocks on the page, in part or whole.
     pub blocks: u16,
-    /// It is in memory; it was, and was given back.
+    /// It is resident; it was returned to the kernel.
     pub resident: bool,
     pub returned: bool,
 }
 
-/// What is known of the types of blocks.
+/// Types of blocks.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Types {
     pub names: Vec<String>,
@@ -90,7 +90,7 @@ pub struct Types {
     pub entries: Vec<Typed>,
 }
 
-/// A block of which the type is known.
+/// A block of known type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Typed {
     pub address: u64,
@@ -98,7 +98,7 @@ pub struct Typed {
     pub name: usize,
 }
 
-/// Numbers at places that are known to be inside.
+/// An entry of a part, from which numbers are read at offsets.
 struct Part<'a>(&'a [u8]);
 
 impl Part<'_> {
@@ -133,7 +133,7 @@ fn printable(bytes: &[u8]) -> String {
     text.chars().filter(|c| !c.is_control()).collect()
 }
 
-/// `count` entries of `size` bytes from `at` on; and where they end.
+/// `count` entries of `size` bytes from `at` on; `at` is moved to their end.
 fn part<'a>(
     bytes: &'a [u8],
     at: &mut usize,
@@ -156,8 +156,8 @@ fn part<'a>(
     Ok(inside.chunks_exact(size).map(Part).collect())
 }
 
-/// The range of `count` entries from `first` on, which must be where the last range has
-/// ended, and not lead beyond `all`.
+/// The range of `count` entries from `first` on, if it begins at the last range's end and ends
+/// within `all`.
 fn range(first: u64, count: u64, next: &mut usize, all: usize) -> Option<Range<usize>> {
     let first = usize::try_from(first).ok()?;
     let end = first.checked_add(usize::try_from(count).ok()?)?;
@@ -169,7 +169,7 @@ fn range(first: u64, count: u64, next: &mut usize, all: usize) -> Option<Range<u
 }
 
 impl Snapshot {
-    /// Reads one; or says what is wrong with the bytes.
+    /// Reads a snapshot; the error is one phrase.
     pub fn read(bytes: &[u8]) -> Result<Snapshot, String> {
         use layout::Header;
         if !bytes.starts_with(&layout::MAP_MAGIC) {

@@ -1,8 +1,8 @@
-//! Why the numbers of a live page are old, and what can be said instead.
+//! Why the statistics of a process are old, and its children.
 //!
 //! A thread of the process answers readers. A process that has forked and has freed no memory
-//! since has no such thread: the master of a prefork server, or a daemon that sleeps. The
-//! kernel still knows how much memory its children have.
+//! since has none: the master of a prefork server, or a daemon that sleeps. The kernel still has
+//! the RSS of its children.
 
 use std::fmt;
 use std::fs;
@@ -15,31 +15,31 @@ use crate::rss::Process;
 use crate::settings;
 use crate::units;
 
-/// Numbers are old after this number of milliseconds.
+/// Statistics are old after this number of milliseconds.
 const OLD: u64 = 2000;
-/// The number of children that are named.
+/// Maximum of children in the line.
 const NAMED: usize = 12;
 
-/// Numbers that are old.
+/// Old statistics.
 pub struct Stale {
     age_ms: u64,
     why: Why,
-    /// The process's children, and what they have in memory.
+    /// The process's children, and their RSS.
     children: Vec<(u32, u64)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Why {
-    /// A thread is there that does not answer.
+    /// The thread does not answer.
     Silent,
-    /// It has no such thread by its settings.
+    /// A setting has switched the thread off.
     NoThread,
     /// A fork has ended the thread, and the process has freed nothing since.
     Fork,
 }
 
 impl Stale {
-    /// Whether the numbers of a process are old, and why.
+    /// Whether the statistics of a process are old, and why.
     pub fn of(pid: u32, age_ms: u64, has_thread: bool) -> Option<Stale> {
         if age_ms <= OLD {
             return None;
@@ -62,7 +62,7 @@ impl Stale {
         })
     }
 
-    /// For programs.
+    /// `stale` of the JSON.
     pub fn json(&self) -> Value {
         let children = self.children.iter();
         let children = children.map(|(pid, rss)| json!({"pid": pid, "rss": rss}));
@@ -112,19 +112,19 @@ impl fmt::Display for Stale {
     }
 }
 
-/// Whether the environment that the process was started with has the thread off.
+/// Whether the environment at the start of the process has switched the thread off.
 fn is_without_thread(pid: u32) -> bool {
     let environment = settings::environment_of(pid).unwrap_or_default();
     !settings::value(&BACKGROUND_THREAD, &environment).is_on()
 }
 
-/// The processes whose parent it is, by number.
+/// The children of a process, sorted.
 fn children(pid: u32) -> Vec<u32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let is_child = |child: &u32| {
         let stat = fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
-        // Behind the name, which may hold anything: the state, then the parent.
+        // After the name, which may have any bytes: the state, then the parent.
         let parent = stat
             .rsplit_once(')')
             .and_then(|(_, rest)| rest.split_whitespace().nth(1));

@@ -1,19 +1,19 @@
-//! Sums over a heap: by class, and what is nearly empty.
+//! Sums over the pages of a heap, by class, and its nearly empty pages.
 
 use std::collections::BTreeMap;
 
 use crate::snapshot::{Cut, PAGE, Page, Snapshot};
 
-/// Up to which fill, in percent, a page counts as nearly empty.
+/// The fill, in percent, below which a page counts as nearly empty.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Below(pub(crate) f64);
 
 impl Below {
-    /// For tests: what the options say if nothing else is asked for.
+    /// The default of the options.
     #[cfg(test)]
     pub const USUAL: Below = Below(25.0);
 
-    /// Whether the page has taken blocks, but few.
+    /// Whether the page is nearly empty: it has taken blocks, with fewer bytes than the limit.
     pub fn has(self, page: &Page) -> bool {
         let limit = self.0 / 100.0 * f64::from(PAGE);
         page.blocks > 0 && f64::from(page.taken_bytes) < limit
@@ -34,22 +34,22 @@ pub struct Class {
     /// Bytes of a block.
     pub size: u32,
     pub pools: u64,
-    /// Blocks that are taken.
+    /// Taken blocks.
     pub blocks: u64,
-    /// Pages in memory, and those that are not.
+    /// Pages that are resident, and that are not.
     pub here: u64,
     pub away: u64,
-    /// Bytes of pages in memory in taken blocks.
+    /// Bytes of resident pages in taken blocks.
     pub taken_bytes: u64,
-    /// Pages in memory without a taken block.
+    /// Resident pages without a taken block.
     pub idle: u64,
-    /// Free bytes on pages in memory that have taken blocks.
+    /// Free bytes on resident pages that have taken blocks.
     pub pinned: u64,
-    /// Pages that are nearly empty, what of them is taken, and the blocks there.
+    /// Nearly empty pages, their taken bytes, and the taken blocks on them.
     pub nearly_empty: u64,
     pub surviving_bytes: u64,
     pub survivors: u64,
-    /// Free bytes on the pages that are fuller.
+    /// Free bytes on the other pages with taken blocks.
     pub room: u64,
 }
 
@@ -59,20 +59,20 @@ impl Class {
         self.blocks * u64::from(self.size)
     }
 
-    /// Bytes that nearly empty pages hold back: what is free there.
+    /// Free bytes on the nearly empty pages.
     pub fn held_back(&self) -> u64 {
         self.nearly_empty * u64::from(PAGE) - self.surviving_bytes
     }
 
-    /// Bytes that would come back if the survivors moved: to the free blocks of fuller
-    /// pages, and what finds no room there, close together.
-    pub fn would_come_back(&self) -> u64 {
+    /// Bytes of pages that would be free if the survivors moved: to free blocks of fuller pages,
+    /// and the rest to as few pages as possible.
+    pub fn would_be_freed(&self) -> u64 {
         let page = u64::from(PAGE);
         let rest = self.surviving_bytes.saturating_sub(self.room);
         self.nearly_empty.saturating_sub(rest.div_ceil(page)) * page
     }
 
-    /// Adds another's, but for the size.
+    /// Adds the sums of another class.
     pub fn add(&mut self, other: &Class) {
         self.pools += other.pools;
         self.blocks += other.blocks;
@@ -93,13 +93,13 @@ impl Class {
 pub struct Summary {
     /// The classes that have pools, by size.
     pub classes: Vec<Class>,
-    /// Pages of empty pools that are in memory, and not.
+    /// Pages of empty pools that are resident, and that are not.
     pub empty_here: u64,
     pub empty_away: u64,
 }
 
 impl Summary {
-    /// Of a heap.
+    /// The sums over a heap.
     pub fn of(heap: &Snapshot, below: Below) -> Summary {
         let mut classes = BTreeMap::<u32, Class>::new();
         let (mut empty_here, mut empty_away) = (0, 0);
@@ -136,9 +136,9 @@ impl Summary {
         total
     }
 
-    /// Bytes that would come back if the survivors of each class moved.
-    pub fn would_come_back(&self) -> u64 {
-        self.classes.iter().map(Class::would_come_back).sum()
+    /// Bytes of pages that would be free if the survivors of each class moved.
+    pub fn would_be_freed(&self) -> u64 {
+        self.classes.iter().map(Class::would_be_freed).sum()
     }
 }
 
@@ -163,8 +163,8 @@ fn count(class: &mut Class, page: &Page, below: Below) {
     }
 }
 
-/// How many different blocks lie on the nearly empty pages of a pool: those that touch
-/// two of them count once.
+/// The number of different blocks on the nearly empty pages of a pool: a block on two of them
+/// counts once.
 fn survivors(cut: Cut, pages: &[Page], below: Below) -> u64 {
     let (mut sum, mut before) = (0, None);
     for (n, page) in pages.iter().enumerate() {
@@ -174,7 +174,7 @@ fn survivors(cut: Cut, pages: &[Page], below: Below) -> u64 {
         }
         let [head, tail] = edges_taken(cut, n as u32, page);
         sum += u64::from(page.blocks);
-        // Either page may know of the block that lies on both.
+        // The figures of either page may show the block that is on both.
         if before.is_some_and(|tail_before: Option<bool>| head.or(tail_before) == Some(true)) {
             sum -= 1;
         }
@@ -183,12 +183,12 @@ fn survivors(cut: Cut, pages: &[Page], below: Below) -> u64 {
     sum
 }
 
-/// Whether the blocks that reach over the begin and the end of page `n` are taken, as far
-/// as the page's numbers tell: it says how many taken blocks touch it, and how many of
-/// its bytes they have, and mostly only one answer fits both.
+/// Whether the blocks across the begin and the end of page `n` are taken; `None` if the page's
+/// figures fit both. The snapshot has the number of taken blocks on the page and their bytes
+/// there, and mostly only one combination fits both.
 fn edges_taken(cut: Cut, n: u32, page: &Page) -> [Option<bool>; 2] {
     let (start, end) = (n * PAGE, (n + 1) * PAGE);
-    // Bytes of the block over an edge that lie before it.
+    // Bytes before an edge of the block across it.
     let over = |edge: u32| {
         let behind = edge.saturating_sub(cut.first);
         let is_block = behind / cut.size < cut.blocks;
@@ -208,13 +208,13 @@ fn edges_taken(cut: Cut, n: u32, page: &Page) -> [Option<bool>; 2] {
         let sum = inner.map(|inner| inner * u64::from(cut.size) + u64::from(bytes));
         possible && sum == Some(u64::from(taken))
     };
-    let told = |with: bool, without: bool| (with != without).then_some(with);
+    let decided = |with: bool, without: bool| (with != without).then_some(with);
     [
-        told(
+        decided(
             fits(true, false) || fits(true, true),
             fits(false, false) || fits(false, true),
         ),
-        told(
+        decided(
             fits(false, true) || fits(true, true),
             fits(false, false) || fits(true, false),
         ),
@@ -242,7 +242,7 @@ mod tests {
         assert_eq!(class.bytes(), 1023 * 64);
         assert_eq!((class.nearly_empty, class.survivors), (0, 0));
         assert_eq!(class.pinned, 48 + 16);
-        assert_eq!(class.would_come_back(), 0);
+        assert_eq!(class.would_be_freed(), 0);
     }
 
     #[test]
@@ -257,7 +257,7 @@ mod tests {
         assert_eq!(class.held_back(), 16 * (4096 - 64));
         assert_eq!(class.pinned, class.held_back());
         // Close together they would need one page.
-        assert_eq!(class.would_come_back(), 15 * 4096);
+        assert_eq!(class.would_be_freed(), 15 * 4096);
     }
 
     #[test]
@@ -269,7 +269,7 @@ mod tests {
         }));
         let class = tally.classes[0];
         assert_eq!((class.nearly_empty, class.survivors), (8, 8));
-        assert_eq!(class.would_come_back(), 8 * 4096);
+        assert_eq!(class.would_be_freed(), 8 * 4096);
     }
 
     #[test]
@@ -319,6 +319,6 @@ mod tests {
         }
         assert!(all > 10_000 && doubles > 100, "{all} {doubles}");
         // Where both edges of both pages have as many bytes, the numbers fit both.
-        assert!(wrong * 1000 < all, "{wrong} of {all}, {doubles} lie on two");
+        assert!(wrong * 1000 < all, "{wrong} of {all}, {doubles} are on two");
     }
 }

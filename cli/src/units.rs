@@ -1,13 +1,13 @@
-//! Numbers as people read them.
+//! Numbers for people.
 
-/// Bytes with a unit, three digits or so: `972 B`, `1.4 KiB`, `61.2 MiB`.
+/// Bytes with a unit and about three digits: `972 B`, `1.4 KiB`, `61.2 MiB`.
 pub fn bytes(n: u64) -> String {
     if n < 1024 {
         return format!("{n} B");
     }
     let (mut value, mut unit) = (n as f64 / 1024.0, 0);
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    // What would be rounded to 1024 is 1 of the next.
+    // A value that rounds to 1024 is 1 of the next unit.
     while value >= 1023.5 && unit + 1 < UNITS.len() {
         value /= 1024.0;
         unit += 1;
@@ -19,7 +19,7 @@ pub fn bytes(n: u64) -> String {
     }
 }
 
-/// A count with its thousands apart: `1 234 567`.
+/// A count with spaces between groups of three digits: `1 234 567`.
 pub fn count(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
@@ -32,7 +32,7 @@ pub fn count(n: u64) -> String {
     out
 }
 
-/// `count` with the word for it: `1 page`, `2 pages`.
+/// `count` with a noun: `1 page`, `2 pages`.
 pub fn of(n: u64, word: &str) -> String {
     let s = if n == 1 { "" } else { "s" };
     format!("{} {word}{s}", count(n))

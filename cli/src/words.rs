@@ -1,14 +1,14 @@
 //! From the words after `run` to the command that is executed.
 //!
 //! ```text
-//!   a program on PATH, an executable file      as it is
+//!   a program on PATH, an executable file      unchanged
 //!   FILE.py and the like, a folder or a zip
-//!   file with __main__.py, -m MODULE, -c CODE  PYTHON and all of it
-//!   what follows `--` and begins with `-`      PYTHON and all of it
+//!   file with __main__.py, -m MODULE, -c CODE  PYTHON and all of the words
+//!   words that begin with `-`, after `--`      PYTHON and all of the words
 //! ```
 //!
-//! Both spellings go this way: `python -m obmalloc run` is `obmalloc run --python` with its
-//! own interpreter in front, of which another one that is named takes the place.
+//! `python -m obmalloc run` is `obmalloc run --python` with its own interpreter; another
+//! `--python` replaces it.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -39,17 +39,13 @@ pub struct Words {
     words: Vec<OsString>,
 }
 
-/// For which subcommand: its name, what it does, and an example of a command.
-pub struct For(pub &'static str, pub &'static str, pub &'static str);
-
 impl Words {
-    /// The command, which has a word at least.
-    pub fn command(&self, subcommand: &For) -> Result<Vec<OsString>, Failure> {
-        let For(name, verb, example) = subcommand;
+    /// The command, which has at least one word.
+    pub fn command(&self) -> Result<Vec<OsString>, Failure> {
         let Some(first) = self.words.first() else {
             return Err(Failure::new(
-                format!("no command to {verb}"),
-                format!("write it behind `--`: obmalloc {name} -- {example}"),
+                "no command to run",
+                "write it after `--`: obmalloc run -- python3 app.py",
             )
             .status(USAGE));
         };
@@ -57,11 +53,8 @@ impl Words {
             let is_pythons = ["-m", "-c"].contains(&&*first.to_string_lossy());
             if !is_pythons && !self.follows_dashes() {
                 return Err(Failure::new(
-                    format!("{} is no option of `obmalloc {name}`", first.display()),
-                    format!(
-                        "obmalloc {name} --help lists them; options of the interpreter stand \
-                         behind `--`"
-                    ),
+                    format!("{} is no option of `obmalloc run`", first.display()),
+                    "obmalloc run --help lists them; options of the interpreter follow `--`",
                 )
                 .status(USAGE));
             }
@@ -80,14 +73,14 @@ impl Words {
         Ok(self.words.clone())
     }
 
-    /// Whether `--` precedes the words: then options are meant for the interpreter.
+    /// Whether `--` precedes the words: then options are the interpreter's.
     fn follows_dashes(&self) -> bool {
         let all: Vec<_> = env::args_os().collect();
         let before = all.len().checked_sub(self.words.len() + 1);
         before.is_some_and(|at| all[at] == "--")
     }
 
-    /// Whether the file is one for an interpreter.
+    /// Whether the file is for an interpreter.
     fn is_for_python(&self, name: &OsStr) -> bool {
         let path = Path::new(name);
         if !path.exists() {
@@ -95,7 +88,7 @@ impl Words {
         }
         let is_script = is_named_as_python(path);
         if program::find(name).is_some() {
-            // One that names its interpreter is a program, unless another is named here.
+            // A script with an interpreter of its own is a program, unless --python names another.
             let starts_itself = matches!(elf::look(path), Ok(Kind::Script(_) | Kind::Elf(_)));
             return is_script && path.is_file() && (!starts_itself || self.python.is_some());
         }
@@ -118,7 +111,7 @@ impl Words {
         Ok([python].into_iter().chain(words).collect())
     }
 
-    /// The interpreter under the name of one that is not on PATH.
+    /// The interpreter of --python in place of `python` or `python3`, which is not on PATH.
     fn by_itself(&self, first: &OsStr) -> Result<Vec<OsString>, Failure> {
         let python = self
             .python
@@ -143,16 +136,16 @@ fn is_named_as_python(path: &Path) -> bool {
     extension.is_some_and(|extension| ["py", "pyw", "pyc", "pyz"].contains(&extension))
 }
 
-/// Whether its first line names a Python: a script that may not be executed.
+/// Whether the first line names a Python: a script that may lack execute permission.
 fn is_script_of_python(path: &Path) -> bool {
     path.is_file() && matches!(elf::look(path), Ok(Kind::Script(line)) if line.contains("python"))
 }
 
-/// Whether it is a zip file with a `__main__.py`: its end says where the list of its files is.
+/// Whether it is a zip file with a `__main__.py`, by the directory at its end.
 fn has_main(path: &Path) -> Option<bool> {
     const END: usize = 22;
     const NAME: &[u8] = b"__main__.py";
-    // More of its end is not read.
+    // The limit of bytes that are read at its end.
     const MOST: u64 = 16 << 20;
     if !path.is_file() {
         return None;
@@ -176,7 +169,8 @@ fn has_main(path: &Path) -> Option<bool> {
     Some(names.any(|at| at.starts_with(b"PK\x01\x02") && at[46..] == *NAME))
 }
 
-/// The first word names neither program nor file; with a near name, if there is one.
+/// The failure of a first word that is neither program nor file, with a near name if there is
+/// one.
 fn unknown(name: &OsStr) -> Failure {
     let text = name.to_string_lossy();
     let next = match meant(name) {

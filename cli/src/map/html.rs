@@ -1,4 +1,4 @@
-//! The picture as one page of HTML: what it shows is in it, nothing is fetched.
+//! The picture as one page of HTML that fetches nothing.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ const SHADES: u32 = 32;
 /// Pages of a pool.
 const PAGES: usize = 16;
 
-/// The page that shows these snapshots.
+/// The page of these snapshots.
 pub fn page(snapshots: &[Named], below: Below) -> String {
     let mut shades = BTreeMap::new();
     for pool in snapshots.iter().flat_map(|named| &named.heap.pools) {
@@ -35,7 +35,7 @@ pub fn page(snapshots: &[Named], below: Below) -> String {
         "away": Rgb::RETURNED.hex(),
         "empty": Rgb::EMPTY.hex(),
     });
-    // In a script only `<` can begin something else.
+    // In a script only `<` can begin markup.
     let data = data.to_string().replace('<', "\\u003c");
     include_str!("page.html")
         .replace("/*STYLE*/", include_str!("page.css"))
@@ -49,12 +49,12 @@ fn shades_of(size: u32) -> Vec<String> {
     (0..=SHADES).map(shade).collect()
 }
 
-/// What the page needs of a snapshot. Of pages there are two columns: bytes taken plus 1,
-/// or 0 for one that is not in memory; and blocks.
+/// The data of a snapshot. Pages have two columns: taken bytes plus 1, or 0 for a page that is
+/// not resident; and blocks.
 fn snapshot(named: &Named, below: Below) -> Value {
     let heap = &named.heap;
-    let tally = Summary::of(heap, below);
-    let parts = Parts::of(&tally);
+    let summary = Summary::of(heap, below);
+    let parts = Parts::of(&summary);
     let cut = |of: fn(&crate::snapshot::Cut) -> u32| {
         column(
             heap.pools
@@ -62,7 +62,7 @@ fn snapshot(named: &Named, below: Below) -> Value {
                 .map(|pool| pool.cut.as_ref().map_or(0, of)),
         )
     };
-    let classes = tally.classes.iter().map(|class| {
+    let classes = summary.classes.iter().map(|class| {
         json!({
             "size": class.size, "blocks": class.blocks, "here": class.here,
             "taken": class.taken_bytes, "nearly": class.nearly_empty, "pinned": class.pinned,
@@ -75,7 +75,7 @@ fn snapshot(named: &Named, below: Below) -> Value {
     json!({
         "name": named.name,
         "whose": legend::process(heap),
-        "sentence": legend::nearly_empty(&tally.total(), below.0),
+        "sentence": legend::nearly_empty(&summary.total(), below.0),
         "parts": {
             "taken": parts.taken, "pinned": parts.pinned, "idle": parts.idle,
             "empty": parts.empty, "away": parts.away,
@@ -99,7 +99,7 @@ fn address(heap: &Snapshot, arena: &crate::snapshot::Arena) -> u64 {
     first.map_or(arena.address, |pool| pool.address)
 }
 
-/// Something of each page, 16 a pool.
+/// A number of each page, for 16 pages of a pool.
 fn pages(heap: &Snapshot, of: impl Fn(&crate::snapshot::Page) -> u32) -> impl Iterator<Item = u32> {
     heap.pools.iter().flat_map(move |pool| {
         let own: Vec<u32> = heap.pages[pool.pages.clone()].iter().map(&of).collect();
@@ -107,7 +107,7 @@ fn pages(heap: &Snapshot, of: impl Fn(&crate::snapshot::Page) -> u32) -> impl It
     })
 }
 
-/// Numbers as runs: how often and which, as varints, in base64.
+/// Numbers as runs of count and value, as varints, in base64.
 fn column(numbers: impl Iterator<Item = u32>) -> String {
     let (mut out, mut run) = (Vec::new(), None);
     let mut end = |run: Option<(u32, u32)>| {

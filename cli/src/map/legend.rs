@@ -1,44 +1,44 @@
-//! What stands around a picture: where the memory of the heap is, and of which classes.
+//! The text around a picture: the memory of the heap by use and by class.
 
 use crate::open::Named;
 use crate::snapshot::{PAGE, Snapshot};
 use crate::summary::{Class, Summary};
 use crate::units;
 
-/// Bytes of a heap's pages, by what they hold. All but `away` are in memory.
+/// Bytes of a heap's pages, by use. All but `away` are resident.
 pub struct Parts {
-    /// Taken blocks: live, or at hand in a magazine.
+    /// Taken blocks: live, or cached in a magazine or depot.
     pub taken: u64,
-    /// Free, on pages that cannot go back since they have taken blocks.
+    /// Free, on pages that cannot be purged because they have taken blocks.
     pub pinned: u64,
-    /// Free pages between taken ones, which go back when they have been free for a while.
+    /// Free pages of used pools, which the decay purges.
     pub idle: u64,
     /// Pages of empty pools.
     pub empty: u64,
-    /// Given back to the kernel, or never touched.
+    /// Returned to the kernel, or never touched.
     pub away: u64,
 }
 
 impl Parts {
-    /// Of these sums.
-    pub fn of(tally: &Summary) -> Parts {
-        let (total, page) = (tally.total(), u64::from(PAGE));
+    /// The parts of these sums.
+    pub fn of(summary: &Summary) -> Parts {
+        let (total, page) = (summary.total(), u64::from(PAGE));
         Parts {
             taken: total.taken_bytes,
             pinned: total.pinned,
             idle: total.idle * page,
-            empty: tally.empty_here * page,
-            away: (total.away + tally.empty_away) * page,
+            empty: summary.empty_here * page,
+            away: (total.away + summary.empty_away) * page,
         }
     }
 
-    /// In memory.
+    /// Resident bytes.
     pub fn here(&self) -> u64 {
         self.taken + self.pinned + self.idle + self.empty
     }
 }
 
-/// Whose heap it is.
+/// The process, its host and its library.
 pub fn process(heap: &Snapshot) -> String {
     let Snapshot {
         pid, host, version, ..
@@ -51,22 +51,22 @@ pub fn process(heap: &Snapshot) -> String {
     format!("process {pid}, {host}, obmalloc {version}")
 }
 
-/// The same, with the snapshot's name.
+/// [`process`], after the snapshot's name.
 pub fn title(named: &Named) -> String {
     format!("{}: {}", named.name, process(&named.heap))
 }
 
-/// Where its memory is, in some lines.
-pub fn summary(heap: &Snapshot, parts: &Parts) -> String {
+/// The memory of the heap by use, in some lines.
+pub fn memory(heap: &Snapshot, parts: &Parts) -> String {
     let rss = heap.rss.map_or(String::new(), |rss| {
         format!(" (the whole process: {})", units::bytes(rss))
     });
     format!(
         "{} in memory{rss}:\n  \
-         {} in taken blocks, {} of that free but at hand in magazines\n  \
+         {} in taken blocks, {} of that free in magazines\n  \
          {} pinned: free, but on pages that have taken blocks\n  \
          {} in free pages, {} in empty pools\n\
-         Not in memory: {}. Given back so far: {}.",
+         Not in memory: {}. Returned so far: {}.",
         units::bytes(parts.here()),
         units::bytes(parts.taken),
         units::bytes(heap.in_magazines),
@@ -78,7 +78,7 @@ pub fn summary(heap: &Snapshot, parts: &Parts) -> String {
     )
 }
 
-/// What nearly empty pages hold back, in a sentence.
+/// The nearly empty pages and their memory, in a sentence.
 pub fn nearly_empty(total: &Class, below: f64) -> String {
     if total.nearly_empty == 0 {
         return format!("No page is nearly empty (less than {below} % taken).");
@@ -93,7 +93,7 @@ pub fn nearly_empty(total: &Class, below: f64) -> String {
     )
 }
 
-/// The head of the table of classes, and a class's row.
+/// The head of the table of classes.
 pub const HEAD: [&str; 7] = [
     "block size",
     "blocks",

@@ -35,25 +35,25 @@ pub struct Options {
     /// are shown one after the other
     #[arg(required = true, value_name = "PID|FILE")]
     of: Vec<String>,
-    /// With a process: look again after so many seconds
+    /// With a process: take a snapshot every SECONDS
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     every: Option<u64>,
-    /// With --every: how many times to look
+    /// With --every: the number of snapshots
     #[arg(long, value_name = "N", requires = "every", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
-    /// Write one page of HTML with all snapshots instead, to look at in a browser
+    /// Write one page of HTML with all snapshots instead, for a browser
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
     /// Pages that are less full than this count as nearly empty, in percent
     #[arg(long, value_name = "PERCENT", default_value_t = 25.0, value_parser = crate::summary::percent)]
     below: f64,
-    /// The most lines that the picture may take; pages are merged until it fits
+    /// Maximum of lines of the picture; pages are merged until it fits
     #[arg(long, value_name = "LINES", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     max_rows: u32,
-    /// Columns to fill, if not those of the terminal
+    /// Columns of the picture (default: those of the terminal)
     #[arg(long, value_name = "COLUMNS", value_parser = clap::value_parser!(u16).range(20..))]
     width: Option<u16>,
-    /// Colours, though stdout is no terminal
+    /// Colours, even if stdout is not a terminal
     #[arg(long)]
     color: bool,
     /// Letters instead of colours
@@ -81,7 +81,7 @@ pub fn main(options: &Options) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     let terminal = Terminal {
-        colours: Colours::asked_for(options.color, options.no_color),
+        colours: Colours::of_options(options.color, options.no_color),
         width: terminal::width(options.width),
         lines: options.max_rows as usize,
         below,
@@ -95,8 +95,8 @@ pub fn main(options: &Options) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Does something with each snapshot that is asked for. A process that ends while it is
-/// watched ends that, if it was seen once.
+/// Calls `with` for each snapshot. With --every, the end of the process after its first snapshot
+/// is no failure.
 fn each(
     options: &Options,
     mut with: impl FnMut(Named) -> Result<(), Failure>,

@@ -34,7 +34,7 @@ const count = n => n.toLocaleString("en").replaceAll(",", "\u202f");
 const some = (n, word) => count(n) + " " + word + (n === 1 ? "" : "s");
 const here = parts => parts.taken + parts.pinned + parts.idle + parts.empty;
 
-// Tiles: each address at which some snapshot has an arena (of 32 pools at the most).
+// Tiles: each address at which a snapshot has an arena, or each 32 pools of it.
 const places = new Map();
 for (const snapshot of data.snapshots) {
   snapshot.sizes = column(snapshot.sizes);
@@ -66,7 +66,7 @@ function colour(snapshot, pool, page) {
 
 let current = 0, together = false, marked = null, panels = [];
 
-// How large a cell can be, and how many tiles stand side by side, in so much room.
+// The size of a cell, and the number of tiles in a row, for the available room.
 function plan(width, height) {
   for (let cell = 8; cell > 1; cell--) {
     const gap = cell > 3 ? 8 : 5;
@@ -138,7 +138,7 @@ function tell(panel, event) {
     else say("blocks of " + bytes(size), "b");
     if (taken < 0) say("not in memory: given back, or never used");
     else if (size === 0) say("in memory, waiting for its next use");
-    else if (blocks === 0) say("free: it goes back if it stays so");
+    else if (blocks === 0) say("free: returned to the kernel if it stays so");
     else {
       say(`${some(blocks, "block")} taken, ${count(taken)} of ${count(PAGE)} bytes`);
       say(`${count(PAGE - taken)} bytes pinned by them`);

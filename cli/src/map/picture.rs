@@ -1,4 +1,4 @@
-//! The picture: what is in each of its cells, whatever it is drawn with.
+//! The cells of the picture, for every form of output.
 //!
 //! ```text
 //!    an arena is a tile              pages merged, 4 in a cell
@@ -9,8 +9,8 @@
 //!    |...     32 pools
 //! ```
 //!
-//! Where all pages do not fit, neighbours in a pool are merged, then neighbouring
-//! pools: cells of [`FACTORS`] pages each, in tiles of their own shape.
+//! Where not all pages fit, neighbours in a pool are merged, then neighbouring pools: cells of
+//! [`FACTORS`] pages each, in tiles of a shape of their own.
 
 use crate::map::colours::{self, Rgb};
 use crate::snapshot::{Cut, PAGE, Page, Pool, Snapshot};
@@ -20,20 +20,20 @@ const HEIGHT: usize = 16;
 /// Pools of an arena.
 const WIDTH: usize = 32;
 
-/// How many pages a cell may stand for.
+/// The possible numbers of pages in a cell.
 pub const FACTORS: [usize; 9] = [1, 2, 4, 8, 16, 32, 64, 128, 256];
 
-/// What a cell shows.
+/// The content of a cell.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Cell {
     /// No page.
     #[default]
     None,
-    /// Pages that are not in memory: given back, or never touched.
+    /// Pages that are not resident: returned, or never touched.
     Away,
-    /// Pages in memory of pools that have no class.
+    /// Resident pages of empty pools.
     Empty,
-    /// Pages in memory with blocks of so many bytes; how many of 255 parts are taken.
+    /// Resident pages with blocks of `size` bytes, of which `fill` of 255 parts are taken.
     Used { size: u32, fill: u8 },
 }
 
@@ -49,7 +49,7 @@ impl Cell {
     }
 }
 
-/// What `count` pages of a pool come to.
+/// The cell of several pages: of the size that most of the resident ones have.
 fn merged<'a>(pages: impl Iterator<Item = (Option<Cut>, &'a Page)>) -> Cell {
     let mut sums = Vec::<(Option<u32>, u32)>::new();
     let (mut any, mut resident, mut taken) = (false, 0, 0);
@@ -78,7 +78,7 @@ fn merged<'a>(pages: impl Iterator<Item = (Option<Cut>, &'a Page)>) -> Cell {
 }
 
 impl Page {
-    /// Whether it is in memory.
+    /// Whether it is resident.
     pub fn is_here(&self) -> bool {
         self.resident || self.blocks > 0
     }
@@ -88,9 +88,9 @@ impl Page {
 pub struct Tile {
     /// The arena's address.
     pub address: u64,
-    /// What of its pages in memory is taken, in percent; `None` if none is in memory.
+    /// The taken part of its resident pages, in percent; `None` if no page is resident.
     pub percent: Option<u32>,
-    /// How many cells a line has.
+    /// Cells of a line.
     pub width: usize,
     pub cells: Vec<Cell>,
 }
@@ -103,7 +103,7 @@ impl Tile {
     }
 }
 
-/// Columns and lines of a tile whose cells stand for `factor` pages.
+/// Columns and lines of a tile whose cells have `factor` pages.
 pub fn shape(factor: usize) -> (usize, usize) {
     if factor < HEIGHT {
         (WIDTH, HEIGHT / factor)
@@ -113,14 +113,14 @@ pub fn shape(factor: usize) -> (usize, usize) {
     }
 }
 
-/// How many tiles a heap has.
+/// The number of tiles of a heap.
 pub fn count(heap: &Snapshot) -> usize {
     let arenas = heap.arenas.iter();
     arenas.map(|arena| arena.pools.len().div_ceil(WIDTH)).sum()
 }
 
-/// The tiles of a heap, `factor` pages a cell. Arenas with more pools than the library's
-/// own have wider tiles in more than one piece.
+/// The tiles of a heap, with `factor` pages in a cell. An arena with more than 32 pools has
+/// several tiles.
 pub fn tiles(heap: &Snapshot, factor: usize) -> Vec<Tile> {
     let mut tiles = Vec::new();
     for arena in &heap.arenas {
@@ -191,7 +191,7 @@ mod tests {
                 fill: 255
             }
         );
-        // Block 63 lies on page 0 and, with its last bytes, on page 1.
+        // Block 63 is on page 0 and, with its last bytes, on page 1.
         let Cell::Used { size: 64, fill } = tile.at(1, 0) else {
             panic!("{:?}", tile.at(1, 0));
         };

@@ -1,8 +1,8 @@
 //! The picture in a terminal: two lines of cells in a line of text.
 //!
 //! A half block (U+2580) shows two cells: its upper half in the foreground's colour, the
-//! lower one in the background's. Without colours a cell is a letter, and a line of cells
-//! a line of text.
+//! lower one in the background's. Without colours a cell is a letter, and a line of cells is a
+//! line of text.
 
 use std::env;
 use std::fmt::Write;
@@ -17,25 +17,25 @@ use crate::snapshot::PAGE;
 use crate::summary::{Below, Class, Summary};
 use crate::units;
 
-/// Classes that the legend names; those with the most memory.
+/// Classes in the legend: those with the most memory.
 const CLASSES: usize = 16;
-/// Columns of an address and the space behind it.
+/// Columns of an address and the space after it.
 const ADDRESS: usize = 13;
 
-/// What colours can be had.
+/// The colours of a terminal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Colours {
     /// 24 bit.
     All,
-    /// The 256 that nearly every terminal has.
+    /// The 256 of nearly every terminal.
     Few,
     /// None: letters.
     None,
 }
 
 impl Colours {
-    /// What is asked for; else what the terminal says.
-    pub fn asked_for(yes: bool, no: bool) -> Colours {
+    /// The colours by the options; without one, those of the terminal.
+    pub fn of_options(yes: bool, no: bool) -> Colours {
         let set = |name| env::var(name).unwrap_or_default();
         let dumb = set("TERM") == "dumb" || !set("NO_COLOR").is_empty();
         if no || !yes && (dumb || !io::stdout().is_terminal()) {
@@ -47,7 +47,7 @@ impl Colours {
         }
     }
 
-    /// The escape sequence's part that chooses one, as foreground (38) or background (48).
+    /// The part of an escape sequence that sets a colour as foreground (38) or background (48).
     fn code(self, ground: u8, colour: Rgb) -> String {
         match self {
             Colours::All => format!("{ground};2;{};{};{}", colour.0, colour.1, colour.2),
@@ -64,7 +64,7 @@ impl Colours {
     }
 }
 
-/// Columns to fill: those asked for, or the terminal's, or what it says, or 80.
+/// The columns of the picture: the option, else the terminal's, else `COLUMNS`, else 80.
 pub fn width(asked: Option<u16>) -> usize {
     let terminal = || ratatui::crossterm::terminal::size().ok();
     let said = || env::var("COLUMNS").ok()?.parse::<u16>().ok();
@@ -79,48 +79,48 @@ pub fn width(asked: Option<u16>) -> usize {
     usize::from(found.unwrap_or(80).max(20))
 }
 
-/// How the picture is shown.
+/// The form of the picture.
 pub struct Terminal {
     pub colours: Colours,
-    /// Columns, and the most lines of text, of the picture.
+    /// Columns of the picture, and the maximum of its lines.
     pub width: usize,
     pub lines: usize,
     pub below: Below,
 }
 
-/// How the tiles lie: pages of a cell, tiles side by side, lines of text of a row of them.
+/// The arrangement of tiles: pages per cell, tiles per row, lines of text per row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Plan {
     factor: usize,
     across: usize,
     lines: usize,
-    /// Tiles have their address above them; else a row has its first one's before it.
+    /// The address is above each tile; else that of the first tile is before its row.
     named: bool,
 }
 
 impl Terminal {
-    /// The picture and what is to be said of it.
+    /// The picture with its title and legend.
     pub fn show(&self, named: &Named) -> String {
         let heap = &named.heap;
-        let tally = Summary::of(heap, self.below);
+        let summary = Summary::of(heap, self.below);
         let plan = self.plan(picture::count(heap));
         let mut out = format!(
             "{}\n{}\n",
             legend::title(named),
-            legend::summary(heap, &Parts::of(&tally))
+            legend::memory(heap, &Parts::of(&summary))
         );
         let tiles = picture::tiles(heap, plan.factor);
         for row in tiles.chunks(plan.across) {
             self.row(&mut out, row, plan);
         }
         if tiles.is_empty() {
-            out += "There are no arenas: nothing small was asked for yet.\n";
+            out += "There are no arenas: no small block was allocated yet.\n";
         }
-        self.legend(&mut out, &tally, plan.factor);
+        self.legend(&mut out, &summary, plan.factor);
         out
     }
 
-    /// The finest picture of so many tiles that fits.
+    /// The finest arrangement of `tiles` tiles that fits.
     fn plan(&self, tiles: usize) -> Plan {
         let plan = |factor: usize| {
             let (width, height) = picture::shape(factor);
@@ -174,7 +174,7 @@ impl Terminal {
         }
     }
 
-    fn legend(&self, out: &mut String, tally: &Summary, factor: usize) {
+    fn legend(&self, out: &mut String, summary: &Summary, factor: usize) {
         if factor > 1 {
             let bytes = units::bytes(factor as u64 * u64::from(PAGE));
             let _ = writeln!(
@@ -204,15 +204,15 @@ impl Terminal {
             sample(Cell::Empty, "-"),
             sample(Cell::Away, ".")
         );
-        self.classes(out, tally);
-        let total = tally.total();
+        self.classes(out, summary);
+        let total = summary.total();
         let said = legend::nearly_empty(&total, self.below.0);
         let _ = writeln!(out, "{}", said.replace("): ", "):\n"));
     }
 
     /// The table of classes: those with the most memory, then the others together.
-    fn classes(&self, out: &mut String, tally: &Summary) {
-        let mut largest: Vec<&Class> = tally.classes.iter().collect();
+    fn classes(&self, out: &mut String, summary: &Summary) {
+        let mut largest: Vec<&Class> = summary.classes.iter().collect();
         largest.sort_by_key(|class| std::cmp::Reverse(class.here));
         let others = largest.split_off(largest.len().min(CLASSES));
         largest.sort_by_key(|class| class.size);
@@ -243,7 +243,7 @@ impl Terminal {
     }
 }
 
-/// An arena's address, and what of it is taken, in the width of its tile.
+/// An arena's address and its taken part in percent, in the width of its tile.
 fn name(tile: &Tile, width: usize) -> String {
     let address = format!("{:x}", tile.address);
     let percent = tile.percent.map_or("-".into(), |n| format!("{n} %"));
@@ -255,13 +255,13 @@ fn name(tile: &Tile, width: usize) -> String {
     }
 }
 
-/// The letter for a block size: one for each power of two up to which it goes.
+/// The letter for a block size: A up to 16 bytes, one more for each doubling.
 fn letter(size: u32) -> char {
     let doubling = size.clamp(16, 32768).next_power_of_two().ilog2() - 4;
     char::from(b'A' + doubling as u8)
 }
 
-/// Cells as text; colours are named where they change.
+/// Cells as text, with an escape sequence where the colour changes.
 struct Painter {
     colours: Colours,
     text: String,

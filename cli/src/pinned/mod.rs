@@ -1,4 +1,4 @@
-//! `obmalloc pins`: what keeps nearly empty pages in memory.
+//! `obmalloc pins`: the blocks that keep nearly empty pages resident.
 
 pub mod survivors;
 
@@ -56,10 +56,10 @@ fn memory(pages: u64) -> u64 {
     pages * u64::from(PAGE)
 }
 
-/// The tables, and what they say together.
+/// The tables, after a summary.
 pub fn text(named: &Named, below: Below, top: usize) -> String {
-    let tally = Summary::of(&named.heap, below);
-    let total = tally.total();
+    let summary = Summary::of(&named.heap, below);
+    let total = summary.total();
     let mut out = format!(
         "{}\n{}\n",
         legend::title(named),
@@ -70,18 +70,17 @@ pub fn text(named: &Named, below: Below, top: usize) -> String {
     }
     let _ = writeln!(
         out,
-        "{} of that is free. If the survivors moved, {} would come back.\n",
+        "{} of that is free. If the survivors moved, {} would be freed.\n",
         units::bytes(total.held_back()),
-        units::bytes(tally.would_come_back())
+        units::bytes(summary.would_be_freed())
     );
-    for line in classes(&tally, top).lines() {
+    for line in classes(&summary, top).lines() {
         let _ = writeln!(out, "{line}");
     }
     out.push('\n');
     match Survivors::of(&named.heap, below) {
         None => out.push_str(
-            "Which objects these are is not in the snapshot; Python's obmalloc.snapshot() \
-             writes it.\n",
+            "The snapshot has no types of objects; Python's obmalloc.snapshot() writes them.\n",
         ),
         Some(survivors) => types(&mut out, &survivors, &total, top),
     }
@@ -89,8 +88,8 @@ pub fn text(named: &Named, below: Below, top: usize) -> String {
 }
 
 /// The table of classes.
-fn classes(tally: &Summary, top: usize) -> Table {
-    let mut classes: Vec<&Class> = tally.classes.iter().collect();
+fn classes(summary: &Summary, top: usize) -> Table {
+    let mut classes: Vec<&Class> = summary.classes.iter().collect();
     classes.retain(|class| class.nearly_empty > 0);
     classes.sort_by_key(|class| Reverse(class.nearly_empty));
     let head = [
@@ -100,7 +99,7 @@ fn classes(tally: &Summary, top: usize) -> Table {
         "their memory",
         "pinned",
         "survivors",
-        "would come back",
+        "would be freed",
     ];
     let mut table = Table::new(0, &head);
     let row = |size: String, class: &Class, back: u64| {
@@ -115,18 +114,18 @@ fn classes(tally: &Summary, top: usize) -> Table {
         ]
     };
     for class in classes.iter().take(top) {
-        table.row(row(class.size.to_string(), class, class.would_come_back()));
+        table.row(row(class.size.to_string(), class, class.would_be_freed()));
     }
     let others = classes.get(top..).unwrap_or_default();
     if !others.is_empty() {
         let mut sum = Class::default();
         others.iter().for_each(|class| sum.add(class));
-        let back = others.iter().map(|class| class.would_come_back()).sum();
+        let back = others.iter().map(|class| class.would_be_freed()).sum();
         table.row(row(format!("{} others", others.len()), &sum, back));
     }
     if classes.len() > 1 {
-        let total = tally.total();
-        table.row(row("all sizes".into(), &total, tally.would_come_back()));
+        let total = summary.total();
+        table.row(row("all sizes".into(), &total, summary.would_be_freed()));
     }
     table
 }
@@ -135,7 +134,7 @@ fn classes(tally: &Summary, top: usize) -> Table {
 fn types(out: &mut String, survivors: &Survivors, total: &Class, top: usize) {
     let _ = writeln!(
         out,
-        "Of {} of the {} survivors the type is known; of all blocks, of {}.",
+        "The type of {} of the {} survivors is known; of all blocks, that of {}.",
         units::count(survivors.known),
         units::count(total.survivors),
         units::percent(survivors.known_anywhere, total.blocks),
@@ -174,9 +173,9 @@ fn types(out: &mut String, survivors: &Survivors, total: &Class, top: usize) {
     out.push_str("A page counts for each type that has a survivor on it.\n");
 }
 
-/// The same, with all classes and types.
+/// The tables as JSON, with all classes and types.
 pub fn json(named: &Named, below: Below) -> Value {
-    let tally = Summary::of(&named.heap, below);
+    let summary = Summary::of(&named.heap, below);
     let row = |class: &Class, back: u64| {
         json!({
             "pools": class.pools,
@@ -190,8 +189,8 @@ pub fn json(named: &Named, below: Below) -> Value {
             "bytes_would_come_back": back,
         })
     };
-    let classes = tally.classes.iter().map(|class| {
-        let mut value = row(class, class.would_come_back());
+    let classes = summary.classes.iter().map(|class| {
+        let mut value = row(class, class.would_be_freed());
         value["size"] = class.size.into();
         value
     });
@@ -215,7 +214,7 @@ pub fn json(named: &Named, below: Below) -> Value {
         "version": named.heap.version,
         "made_ms": named.heap.real_ms,
         "below_percent": below.0,
-        "total": row(&tally.total(), tally.would_come_back()),
+        "total": row(&summary.total(), summary.would_be_freed()),
         "classes": classes.collect::<Vec<_>>(),
         "objects": objects,
     })

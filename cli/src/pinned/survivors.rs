@@ -1,18 +1,18 @@
-//! Of which types the blocks on nearly empty pages are.
+//! The types of the blocks on nearly empty pages.
 
 use std::collections::BTreeMap;
 
 use crate::snapshot::{Cut, PAGE, Pool, Snapshot};
 use crate::summary::Below;
 
-/// What is known of them. A block that a file has a type for is one only if it can have been
-/// taken when the snapshot was made: on no page are more known than the page had taken.
+/// The survivors by type. The type of a block counts only if the block can have been taken at
+/// the time of the snapshot: a page has at most as many typed blocks as taken ones.
 pub struct Survivors {
-    /// Blocks on nearly empty pages of which the type is known.
+    /// Blocks of known type on nearly empty pages.
     pub known: u64,
-    /// Blocks of which it is, wherever they lie.
+    /// Blocks of known type on all pages.
     pub known_anywhere: u64,
-    /// Those with the most pages first.
+    /// The types, sorted by their number of pages, the largest first.
     pub types: Vec<Type>,
 }
 
@@ -21,13 +21,13 @@ pub struct Survivors {
 pub struct Type {
     pub name: String,
     pub blocks: u64,
-    /// Pages with at least one of them, and with none of another known type.
+    /// Pages with at least one block of the type, and those of them without a block of another.
     pub pages: u64,
     pub alone: u64,
 }
 
 impl Survivors {
-    /// Those of a heap; `None` if nothing is known of types.
+    /// The survivors of a heap; `None` if the snapshot has no types.
     pub fn of(heap: &Snapshot, below: Below) -> Option<Survivors> {
         let types = heap.types.as_ref()?;
         let (mut known, mut known_anywhere) = (0, 0);
@@ -36,7 +36,7 @@ impl Survivors {
         let mut pools = heap.pools.iter().peekable();
         let mut left: Vec<u16> = heap.pages.iter().map(|page| page.blocks).collect();
         for typed in &types.entries {
-            // Both are in the order of their addresses.
+            // Entries and pools are both sorted by address.
             while pools.next_if(|pool| end(pool) <= typed.address).is_some() {}
             let Some(pool) = pools.peek() else { break };
             let Some((cut, on)) = place(pool, typed.address) else {

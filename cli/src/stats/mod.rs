@@ -1,4 +1,4 @@
-//! `obmalloc stats`: where a process's memory is, once.
+//! `obmalloc stats`: the breakdown of a process's RSS, once.
 
 mod json;
 pub mod prometheus;
@@ -15,29 +15,28 @@ use crate::output;
 use crate::rss::Breakdown;
 use prometheus::Families;
 
-/// Show where a process's memory is: the library's by what it is for, and the rest
+/// Show a process's memory: the library's by its use, and the rest
 ///
-/// Of a process that runs with OBMALLOC_STATS_PAGE=1 (`obmalloc run --stats-page`), of a snapshot, or of
-/// the JSON that OBMALLOC_STATS=FILE has a process write at its end. The process is not
-/// stopped. docs/metrics.md has each number, its unit, and what adds up to what.
+/// Of a process that runs with OBMALLOC_STATS_PAGE=1 (`obmalloc run --stats-page`), of a snapshot,
+/// or of the JSON that a process with OBMALLOC_STATS=FILE writes at exit. The process is not
+/// stopped. docs/metrics.md has each number, its unit, and the sums.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Options {
     /// A process, or a file
     #[arg(value_name = "PID|FILE")]
     of: String,
-    /// All of it as JSON
+    /// Print JSON
     #[arg(long, conflicts_with_all = ["prometheus", "textfile"])]
     json: bool,
-    /// As metrics, in Prometheus' text form, which is OpenMetrics' form, too
+    /// Print metrics in Prometheus' text format, which is valid OpenMetrics, too
     #[arg(long)]
     prometheus: bool,
-    /// Metrics to a file for node_exporter: whole or not at all; in a folder, as
-    /// obmalloc-PID.prom
+    /// Write metrics to a file for node_exporter, atomically; in a folder, as obmalloc-PID.prom
     #[arg(long, value_name = "DIR|FILE")]
     textfile: Option<PathBuf>,
-    /// A label for each metric, such as app=shop; may be repeated. (Without one, metrics of a
-    /// textfile have the label pid)
+    /// Add a label to each metric, for instance app=shop; may be repeated. (Default in a textfile:
+    /// pid)
     #[arg(long = "label", value_name = "NAME=VALUE", value_parser = label)]
     labels: Vec<(String, String)>,
 }
@@ -47,7 +46,7 @@ const EXAMPLES: &str = "Examples:
   obmalloc stats 4711 --json | jq .resident
   obmalloc stats 4711 --textfile /var/lib/node_exporter --label app=shop";
 
-/// Shows it.
+/// Shows the breakdown.
 pub fn main(options: &Options) -> Result<ExitCode, Failure> {
     if !options.labels.is_empty() && !options.prometheus && options.textfile.is_none() {
         return Err(Failure::new("--label is for metrics", "add --prometheus").status(USAGE));
@@ -78,7 +77,7 @@ pub fn main(options: &Options) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A label of Prometheus: its name, and its value.
+/// A label of Prometheus: name and value.
 fn label(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once('=').ok_or("it is not NAME=VALUE")?;
     let good = |c: char| c.is_ascii_alphanumeric() || c == '_';

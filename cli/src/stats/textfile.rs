@@ -1,4 +1,4 @@
-//! A file of metrics for node_exporter, which reads it at any moment: it is written under
+//! A file of metrics for node_exporter, which may read it at any moment: it is written under
 //! another name and renamed.
 
 use std::fs::{self, File};
@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::failure::Failure;
 
-/// Writes it to `place`: a file, or a folder for one of the process's own.
+/// Writes the text to `place`: a file, or a folder for a file per process.
 pub fn write(place: &Path, pid: u32, text: &str) -> Result<(), Failure> {
     let path = if place.is_dir() {
         place.join(format!("obmalloc-{pid}.prom"))
@@ -21,7 +21,7 @@ pub fn write(place: &Path, pid: u32, text: &str) -> Result<(), Failure> {
         )
     };
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    // Not `*.prom`, so that it is not read.
+    // node_exporter reads only `*.prom`.
     let other = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
     let written = File::create(&other).and_then(|mut file| {
         file.write_all(text.as_bytes())?;

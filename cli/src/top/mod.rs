@@ -1,8 +1,8 @@
-//! `obmalloc top`: where a process's memory is, again and again.
+//! `obmalloc top`: the breakdown of a process's RSS, repeatedly.
 //!
 //! ```text
-//!   watch   asks the process, each time the interval is over    -> Sample, rates
-//!   screen  draws it on a terminal                plain   a line for each
+//!   watch   reads the stats page at each interval    -> Sample, rates
+//!   screen  draws it on a terminal                   plain   prints a line
 //! ```
 
 mod plain;
@@ -21,21 +21,21 @@ use watch::Watch;
 
 /// Watch where a process's memory is, live: its parts, size classes, rates
 ///
-/// Of a process that runs with OBMALLOC_STATS_PAGE=1 (`obmalloc run --stats-page`). Each look costs it
-/// some 40 microseconds in a thread of its own; it is not stopped.
+/// The process must run with OBMALLOC_STATS_PAGE=1 (`obmalloc run --stats-page`). Each sample takes
+/// about 40 microseconds in a thread of the library; the process is not stopped.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Options {
     /// The process
     #[arg(value_name = "PID")]
     of: String,
-    /// Seconds between two looks
+    /// Seconds between two samples
     #[arg(long, short, value_name = "SECONDS", default_value_t = 1.0, value_parser = seconds)]
     interval: f64,
-    /// End after so many looks
+    /// End after N samples
     #[arg(long, short = 'n', value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
-    /// A line for each look instead of a screen; so it is where stdout is no terminal
+    /// Print one line per sample (default if stdout is not a terminal)
     #[arg(long)]
     plain: bool,
 }
@@ -46,7 +46,7 @@ Examples:
   obmalloc top 4711
   obmalloc top 4711 --plain --interval 10 >> memory.log";
 
-/// Watches it.
+/// Shows the samples.
 pub fn main(options: &Options) -> Result<ExitCode, Failure> {
     let Some(pid) = open::pid(&options.of) else {
         let what = format!("{} is not the number of a process", options.of);

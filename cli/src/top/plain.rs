@@ -1,4 +1,4 @@
-//! A line for each look.
+//! A line for each sample.
 
 use std::thread;
 
@@ -23,7 +23,7 @@ const COLUMNS: [&str; 12] = [
 ];
 const WIDTH: usize = 10;
 
-/// Shows all looks.
+/// Prints all samples.
 pub fn show(mut watch: Watch) -> Result<(), Failure> {
     let mut lines = 0;
     while let Some(shown) = watch.look()? {

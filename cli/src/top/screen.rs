@@ -21,13 +21,13 @@ use crate::failure::Failure;
 use crate::units::{bytes, count, percent};
 use format::counters::Class;
 
-/// What a part is called, its color, and its bytes.
+/// A part: title, color, bytes.
 type Part = (&'static str, Color, u64);
 
-/// By what the classes are sorted.
+/// The sort keys of the classes.
 const ORDERS: [&str; 3] = ["live bytes", "in memory", "size"];
 
-/// Shows it until the process ends, or somebody has seen enough.
+/// Shows samples until the process ends or a key ends it.
 pub fn show(mut watch: Watch) -> Result<(), Failure> {
     let mut terminal = ratatui::try_init().map_err(|error| {
         Failure::new(format!("cannot use this terminal: {error}"), "add --plain")
@@ -65,13 +65,13 @@ fn run(terminal: &mut ratatui::DefaultTerminal, watch: &mut Watch) -> Result<(),
                         _ => {}
                     }
                 }
-                _ => {} // another size: it is drawn again
+                _ => {} // a resize: draws again
             }
         }
     }
 }
 
-/// Draws a look.
+/// Draws a sample.
 pub fn draw(frame: &mut Frame<'_>, pid: u32, shown: &Shown<'_>, order: usize) {
     let parts = parts(shown);
     let rows = [
@@ -123,7 +123,7 @@ fn parts(shown: &Shown<'_>) -> Vec<Part> {
         .collect()
 }
 
-/// The parts side by side, over this width.
+/// The parts as a bar of this width.
 fn stacked(parts: &[Part], width: u16) -> Line<'static> {
     let whole: u64 = parts.iter().map(|part| part.2).sum();
     let (mut spans, mut before, mut at) = (Vec::new(), 0, 0);

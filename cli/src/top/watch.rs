@@ -1,4 +1,4 @@
-//! Looks at a process, one after the other.
+//! Samples of a process.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -9,24 +9,24 @@ use format::counters::UNKNOWN;
 use crate::live::Live;
 use crate::rss::Breakdown;
 
-/// A process that is watched.
+/// A process under watch.
 pub struct Watch {
     pub pid: u32,
     pub interval: Duration,
     live: Live,
-    /// When the process began: a number may be another's by now.
+    /// The start time of the process: its number may be reused.
     began: String,
     left: Option<u64>,
     last: Option<Sample>,
 }
 
-/// A look.
+/// A sample.
 pub struct Sample {
     pub breakdown: Breakdown,
     at: Instant,
 }
 
-/// What happened between two looks, for each second.
+/// Rates per second between two samples.
 #[derive(Clone, Copy, Default)]
 pub struct Rates {
     pub returned: f64,
@@ -37,15 +37,15 @@ pub struct Rates {
     pub faults: f64,
 }
 
-/// What there is to be shown.
+/// The data to show.
 pub struct Shown<'a> {
     pub breakdown: &'a Breakdown,
-    /// `None` at the first look.
+    /// `None` at the first sample.
     pub rates: Option<Rates>,
 }
 
 impl Watch {
-    /// The watch of a process that publishes its page.
+    /// Begins the watch of a process with a stats page.
     pub fn begin(pid: u32, interval: Duration, count: Option<u64>) -> Result<Watch, Failure> {
         let live = Live::open(pid)?;
         let began = began(pid).ok_or_else(|| ended(pid))?;
@@ -59,8 +59,7 @@ impl Watch {
         })
     }
 
-    /// Looks; `None` after the last look that was wanted. When the process has ended, that is
-    /// a failure.
+    /// Takes a sample; `None` after the last one. The end of the process is a failure.
     pub fn look(&mut self) -> Result<Option<Shown<'_>>, Failure> {
         if self.left == Some(0) {
             return Ok(None);
@@ -78,7 +77,7 @@ impl Watch {
         if breakdown.age_ms > 2000
             && let Ok(live) = Live::open(self.pid)
         {
-            // It may have made another page since.
+            // The process may have created another page.
             self.live = live;
             breakdown = Breakdown::now(&self.live, self.pid, false)?;
         }
@@ -94,7 +93,7 @@ impl Watch {
         }))
     }
 
-    /// Whether another look is wanted.
+    /// Whether another sample follows.
     pub fn goes_on(&self) -> bool {
         self.left != Some(0)
     }
@@ -116,7 +115,7 @@ fn rates(before: &Sample, now: &Sample) -> Rates {
     }
 }
 
-/// When a process began, by the kernel's ticks; `None` if it is not there or has ended.
+/// The start time of a process in kernel ticks; `None` if it has ended.
 fn began(pid: u32) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
