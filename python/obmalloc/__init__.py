@@ -3,7 +3,7 @@
     python -m obmalloc run app.py        start a program with it
     python -m obmalloc doctor            is it active in this interpreter?
 
-In a process that runs already (or one that was started by `obmalloc run`):
+In a running process (also one that was started by `obmalloc run`):
 
     >>> import obmalloc
     >>> obmalloc.install()
@@ -11,8 +11,8 @@ In a process that runs already (or one that was started by `obmalloc run`):
     True
     >>> obmalloc.stats()['resident']['total']
 
-Everything goes by ctypes to the libobmalloc.so that is in the process already, else to
-the one in this package. Nothing is loaded before the first call that needs it.
+The functions call, by ctypes, the libobmalloc.so in the process, else the one in this package.
+Nothing is loaded before the first call that needs it.
 """
 from obmalloc._calls import (InstallError, before_fork, install, is_active, on_gc, snapshot, stats,
                              trim, version)

@@ -2,8 +2,8 @@
 this interpreter:
 
     python -m obmalloc run app.py       Python files, -m and -c run under it
-    python -m obmalloc run gunicorn     programs are what they are
-    python -m obmalloc doctor           it is looked at, unless another one is named
+    python -m obmalloc run gunicorn     programs run by their own interpreter
+    python -m obmalloc doctor           checks this interpreter, or another one by its path
     python -m obmalloc path             where the library is
 """
 import os
@@ -22,7 +22,7 @@ def _command():
         path = os.path.join(folder, 'obmalloc')
         if os.access(path, os.X_OK) and not os.path.isdir(path):
             return path
-    # --user and --target put scripts elsewhere: the installer has kept a list.
+    # --user and --target put scripts elsewhere: by the installer's list of files.
     try:
         from importlib.metadata import files
         installed = files('obmalloc') or ()
@@ -35,7 +35,7 @@ def _command():
 
 
 def _names_a_program(words):
-    """Whether something follows the options of run."""
+    """Whether a program follows the options of run."""
     at = 0
     while at < len(words) and words[at].startswith('-'):
         if words[at] in ('--', '-c', '-m'):

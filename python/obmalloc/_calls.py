@@ -1,4 +1,4 @@
-"""What the package's functions do."""
+"""The functions of the package."""
 import ctypes
 import gc
 import json
@@ -37,17 +37,17 @@ def version():
 
 
 def install():
-    """Switches the library on in this process, for what is allocated from now on. Blocks
-    that there are go back to CPython's allocator. May be called again. Raises InstallError
-    if it cannot be."""
+    """Switches the library on in this process, for all later allocations. CPython's allocator
+    frees the blocks that it has allocated. May be called again. Raises InstallError if the
+    library cannot serve this process."""
     code = _library.library().obmalloc_install()
     if code:
         raise InstallError(code)
 
 
 def is_active():
-    """Whether the library serves this process now: it is asked to count blocks that are
-    allocated for that, so this is true only where it is so."""
+    """Whether the library serves this process now: allocates objects and compares the library's
+    count of live blocks before and after."""
     if _library.loaded() is None:
         return False
     names = 'OBMALLOC_GUARD_SAMPLE_RATE', 'OBMALLOC_GUARD'      # the second is deprecated
@@ -70,7 +70,7 @@ def _blocks():
 
 
 def _why_not():
-    """Why the library does not serve this process, as far as that can be seen from here."""
+    """Why the library does not serve this process, by its environment and flags."""
     if _library.loaded() is None:
         return ('libobmalloc.so is not in it; start it by `python -m obmalloc run`, or call '
                 'obmalloc.install() first')
@@ -98,16 +98,16 @@ def stats():
 
 
 def trim(keep=0):
-    """Gives free memory beyond `keep` bytes back to the system at once; returns how many
-    bytes went."""
+    """Returns free memory beyond `keep` bytes to the system at once; returns the number of
+    bytes."""
     if keep < 0:
         raise ValueError('keep must not be negative')
     return _library.library().obmalloc_trim(keep)
 
 
 def before_fork():
-    """For a server that is about to fork: children share the most then. Returns how many
-    bytes went back to the system."""
+    """For a server before it forks, so that parent and children share as many pages as possible.
+    Returns the number of bytes that were returned to the system."""
     return _library.library().obmalloc_before_fork()
 
 
@@ -115,8 +115,8 @@ _hook = None
 
 
 def on_gc(wanted=True, keep=4 << 20, generation=2):
-    """From now on a collection of `generation` (2: a full one) is followed by a trim that
-    leaves `keep` bytes; on_gc(False) ends it. Safe to call again."""
+    """Trims to `keep` free bytes after each later collection of `generation` (2: a full one) or
+    an older one; on_gc(False) ends it. May be called again."""
     global _hook
     if _hook in gc.callbacks:
         gc.callbacks.remove(_hook)
@@ -132,10 +132,10 @@ def on_gc(wanted=True, keep=4 << 20, generation=2):
 
 
 def snapshot(path, types=True):
-    """Writes the heap's map to a file, for `obmalloc map` and `obmalloc pins`; with the types
-    of the blocks' objects, which takes a large heap some seconds. Returns of how many blocks
-    the type is known. Raises RuntimeError, and writes nothing, where the library does not
-    serve this process."""
+    """Writes a snapshot of the heap to a file, for `obmalloc map` and `obmalloc pins`; with the
+    types of the blocks' objects, which takes some seconds for a large heap. Returns the number of
+    blocks whose type is known. Raises RuntimeError, and writes nothing, where the library does
+    not serve this process."""
     if not is_active():
         raise RuntimeError('obmalloc: no snapshot of a process that is not served: ' + _why_not())
     try:
@@ -144,10 +144,10 @@ def snapshot(path, types=True):
         raise NotImplementedError('this libobmalloc.so has no snapshots') from None
     write.argtypes = [ctypes.c_char_p]
     if types:
-        # First, so that what is imported and gathered is in the snapshot, and lives.
+        # Before the snapshot, so that the module and the lists are live blocks in it.
         from obmalloc import _types
         reached = _types.gather()
-    # With the GIL, so no object comes or goes until it is written.
+    # With the GIL: no object is created or freed until the snapshot is written.
     error = write(os.fsencode(path))
     if error:
         raise OSError(error, os.strerror(error), path)

@@ -1,4 +1,4 @@
-"""The library: the copy that is in the process, else the one in this package."""
+"""The library: the copy in the process, else the one in this package."""
 import ctypes
 import os
 
@@ -9,8 +9,7 @@ _found = None
 
 
 def loaded():
-    """The library that is in the process already (preloaded, linked, or installed before),
-    or None: then nothing of it is running here."""
+    """The library in the process (preloaded, linked, or installed before), or None."""
     global _found
     if _found is None:
         if hasattr(ctypes.PyDLL(None), 'obmalloc_version'):
@@ -30,11 +29,11 @@ def library():
 
 
 def _typed(path):
-    process = ctypes.PyDLL(path)        # with the GIL, as obmalloc_install demands
+    process = ctypes.PyDLL(path)        # obmalloc_install requires the GIL
     process.obmalloc_version.restype = ctypes.c_char_p
     process.obmalloc_stats_json.restype = ctypes.c_size_t
     process.obmalloc_stats_json.argtypes = [ctypes.c_char_p, ctypes.c_size_t]
-    # What may take long lets other threads run.
+    # Calls that may take long release the GIL.
     others = ctypes.CDLL(path)
     for name in 'obmalloc_trim', 'obmalloc_before_fork':
         function = getattr(others, name)

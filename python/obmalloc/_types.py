@@ -1,4 +1,4 @@
-"""Which types the blocks of a heap are of: written behind a snapshot for `obmalloc pins`.
+"""The types of the blocks of a heap, appended to a snapshot for `obmalloc pins`.
 
     reached = gather()          what Python can reach, before the snapshot is made
     obmalloc_snapshot(path)     arenas, pools, pages: addresses and numbers
@@ -71,13 +71,13 @@ class _Pools:
                 self.pages[address // _POOL] = first_page + page * _PAGE_BYTES
 
     def had_blocks(self, address):
-        """Whether some block was taken on the page when the snapshot was made; else an
-        object there is younger."""
+        """Whether the page had a taken block at the snapshot; if not, an object there is
+        younger."""
         at = self.pages[address // _POOL] + address % _POOL // _PAGE * _PAGE_BYTES
         return _PAGE_ENTRY.unpack_from(self.data, at)[1] > 0
 
     def begins(self, address):
-        """The pool's numbers and the block's, if a block begins there."""
+        """The names of the pool and the block's number, if a block begins there."""
         pool = self.by_base.get(address // _POOL)
         if pool is not None:
             start, size, blocks, names = pool
@@ -87,7 +87,7 @@ class _Pools:
         return None
 
     def holds(self, address):
-        """Whether a live block contains the address."""
+        """The entry of the block that contains the address."""
         pool = self.by_base.get(address // _POOL)
         if pool is not None:
             start, size, blocks, names = pool
@@ -124,7 +124,7 @@ _LONGEST = 200                          # characters of a name
 
 
 def _text(get, kind):
-    """A name of a type as a plain string, or None: a class may have anything there."""
+    """A name of a type as a plain string, or None: a class may have any object there."""
     try:
         found = get(kind)
         # An instance of a class derived from str has methods of its own: copy the text.
@@ -134,7 +134,7 @@ def _text(get, kind):
 
 
 def _name(kind):
-    """What a type is called: its module and its qualified name."""
+    """The name of a type: its module and its qualified name."""
     name, module = _text(_qualname, kind) or "?", _text(_module, kind)
     if module and module != "builtins":
         name = module + "." + name
@@ -210,7 +210,7 @@ class _Walk:
         return goes_on
 
     def run(self, reached):
-        """Enters all that was gathered, which is used up, and what can be reached from there."""
+        """Enters the gathered objects, a list that is consumed, and all that they refer to."""
         waiting = []
         while reached:
             waiting += [thing for thing in reached.pop() if self.enter(thing)]
@@ -226,8 +226,8 @@ class _Walk:
 
 
 def _section(pools, names):
-    """The types in pieces of bytes: the form stands in cli/src/snapshot.rs. And how
-    many blocks have one."""
+    """The section of types as pieces of bytes (read by cli/src/snapshot.rs), and the number of
+    blocks with a type."""
     text = b"".join(name.encode("utf-8", "replace").replace(b"\0", b"?") + b"\0"
                     for name in names)
     text += b"\0" * (-len(text) % 8)
@@ -242,8 +242,9 @@ def _section(pools, names):
 
 
 def add_types(path, reached):
-    """Appends the types of what was gathered, which is used up, to the snapshot at `path`,
-    which this process has written since. Returns of how many blocks the type is known."""
+    """Appends the types of the gathered objects, a list that is consumed, to the snapshot at
+    `path`, which this process has written after the gathering. Returns the number of blocks whose
+    type is known."""
     with open(path, "r+b") as file:
         data = file.read()
         pools = _Pools(data)
