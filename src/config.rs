@@ -50,7 +50,7 @@ static SETTINGS: [Setting; options::ALL.len()] = [
         }
     }),
     Setting::of(&options::STATS_PAGE, |value| {
-        stats_page::want(value.is_on())
+        stats_page::want(value.is_on());
     }),
     Setting::of(&options::DEBUG, |value| DEBUG.set(value)),
     Setting::of(&options::ON_ERROR, |value| {

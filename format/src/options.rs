@@ -405,7 +405,7 @@ mod tests {
     use std::string::ToString;
     use std::vec::Vec;
 
-    fn entries<'a>(line: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    fn entries(line: &str) -> impl Iterator<Item = &[u8]> {
         line.split(' ').map(str::as_bytes)
     }
 
