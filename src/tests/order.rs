@@ -1,6 +1,7 @@
 //! The rules of the sources: a folder names only folders that `lib.rs` lists before it, a
-//! type's methods are in the file that defines the type, every file belongs to a module, and
-//! every invariant that is cited is defined once.
+//! type's methods are in the file that defines the type, every file belongs to a module,
+//! every invariant that is cited is defined once, and `docs/ARCHITECTURE.md` lists the files and
+//! functions of a block's way, at most 18 down and 15 back.
 //!
 //! The first two rules together leave no way up: a method can be called without naming its
 //! folder, but only on a value whose type an earlier folder defines, and that type has no
@@ -129,6 +130,44 @@ fn methods_are_in_the_file_that_defines_the_type() {
         }
     }
     assert!(seen > 40, "only {seen} types with methods were seen");
+}
+
+/// Whether `code` defines or calls `name`.
+fn has(code: &str, name: &str) -> bool {
+    let kinds = ["fn ", "struct ", "libc::"];
+    kinds.iter().any(|kind| {
+        let mut places = code.match_indices(kind);
+        places.any(|(at, _)| identifier(&code[at + kind.len()..]) == name)
+    })
+}
+
+#[test]
+fn the_ways_of_a_block_in_the_architecture_are_true_and_short() {
+    let page = source().with_file_name("docs").join("ARCHITECTURE.md");
+    let text = fs::read_to_string(page).unwrap();
+    for (heading, bound) in [
+        ("## The way of `PyObject_Malloc(48)`\n", 18),
+        ("## The way of `PyObject_Free` to `madvise`\n", 15),
+    ] {
+        let (_, rest) = text.split_once(heading).unwrap();
+        let section = rest.split("\n## ").next().unwrap();
+        let is_row = |line: &&str| line.starts_with("| ") && line.as_bytes()[2].is_ascii_digit();
+        let rows: Vec<&str> = section.lines().filter(is_row).collect();
+        assert!(rows.len() > 10 && rows.len() <= bound, "{}", rows.len());
+        for row in rows {
+            let quoted = row.split('`').skip(1).step_by(2);
+            let (files, names): (Vec<&str>, Vec<&str>) =
+                quoted.partition(|word| word.ends_with(".rs"));
+            let code: String = files
+                .iter()
+                .map(|file| fs::read_to_string(source().join(file)).unwrap())
+                .collect();
+            for name in names {
+                let name = name.rsplit("::").next().unwrap();
+                assert!(has(&code, name), "{name} is not in {files:?}");
+            }
+        }
+    }
 }
 
 #[test]
