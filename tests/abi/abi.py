@@ -158,7 +158,8 @@ def keep(library, header):
         sys.exit(f"abi: {folder.relative_to(ROOT)} exists; the lists of a release do not change")
     folder.mkdir(parents=True)
     (folder / "names.txt").write_text("\n".join(sorted(exported(library))) + "\n")
-    (folder / "declarations.txt").write_text("\n".join(declarations(Path(header).read_text())) + "\n")
+    lines = declarations(Path(header).read_text())
+    (folder / "declarations.txt").write_text("\n".join(lines) + "\n")
     print(f"abi: written: {folder.relative_to(ROOT)}")
     return 0
 

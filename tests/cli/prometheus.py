@@ -3,6 +3,7 @@ import re
 
 from support import build, child
 
+SAMPLE = r'([a-z_]+)(?:\{(.+)\})? (\d+(?:\.\d+)?)'
 LABEL = r'([a-z_]+)="((?:[^"\\\n]|\\["\\n])*)"'
 
 
@@ -23,7 +24,7 @@ def metrics(text, classic=False):
             assert (kind, family) == ('new', head[2]) and head[3] in ('gauge', 'counter'), line
             kind = head[3]
         else:
-            name, labels, value = re.fullmatch(r'([a-z_]+)(?:\{(.+)\})? (\d+(?:\.\d+)?)', line).groups()
+            name, labels, value = re.fullmatch(SAMPLE, line).groups()
             ending = '_total' if kind == 'counter' and not classic else ''
             assert name == family + ending and name.endswith('_total') == (kind == 'counter'), line
             assert not labels or re.fullmatch(f'{LABEL}(,{LABEL})*', labels), line

@@ -113,7 +113,8 @@ def test_named_by_the_environment(python):
     assert said['preloaded_by'] == 'environment'
 
 
-@pytest.mark.parametrize('name', ['libjemalloc.so.2', 'libmimalloc.so.2', 'libtcmalloc_minimal.so.4'])
+@pytest.mark.parametrize('name', [
+    'libjemalloc.so.2', 'libmimalloc.so.2', 'libtcmalloc_minimal.so.4'])
 def test_other_allocators(python, name):
     others = glob.glob('/usr/lib/*/' + name)
     if not others:
@@ -178,7 +179,8 @@ SITE = {
     'raising': 'raise KeyError("of sitecustomize")',
 }
 ODD = {
-    'guard 1': {'OBMALLOC_GUARD_SAMPLE_RATE': '1'}, 'guard 10': {'OBMALLOC_GUARD_SAMPLE_RATE': '10'},
+    'guard 1': {'OBMALLOC_GUARD_SAMPLE_RATE': '1'},
+    'guard 10': {'OBMALLOC_GUARD_SAMPLE_RATE': '10'},
     'utf-16': {'PYTHONIOENCODING': 'utf-16'}, 'ascii': {'PYTHONIOENCODING': 'ascii:strict'},
     'POSIX locale': {'LC_ALL': 'POSIX', 'PYTHONCOERCECLOCALE': '0', 'PYTHONUTF8': '0'},
     'no such locale': {'LC_ALL': 'xx_YY.ISO-8859-15', 'LANG': 'nothing'},
@@ -300,7 +302,8 @@ def test_called_by_its_path_it_means_its_own_environment(tmp_path):
     venv = tmp_path / 'venv'
     program = command.layout(venv, 'lib/python3/site-packages/obmalloc/libobmalloc.so')
     python = program.parent / 'python'
-    python.symlink_to(os.path.realpath(sys.executable))
+    real = os.path.realpath(sys.executable)
+    python.symlink_to(real)
 
     def asked(*words, cwd=None):
         done = child.run([*words, 'doctor', '--json'],
@@ -308,7 +311,7 @@ def test_called_by_its_path_it_means_its_own_environment(tmp_path):
         return Path(json.loads(done.out)['interpreter']['path'])
 
     assert asked(program) != python, 'there is no pyvenv.cfg'
-    (venv / 'pyvenv.cfg').write_text(f'home = {os.path.dirname(os.path.realpath(sys.executable))}\n')
+    (venv / 'pyvenv.cfg').write_text(f'home = {os.path.dirname(real)}\n')
     assert asked(program) == python
     assert asked('./obmalloc', cwd=program.parent) == python
     (tmp_path / 'link').symlink_to(program)

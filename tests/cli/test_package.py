@@ -118,7 +118,8 @@ def create(python, folder):
     """A virtual environment: a copy of one that stays in target/tools, which costs no ensurepip."""
     bare = build.virtual(f'bare-{python.name}', python=python.path).parent
     shutil.copytree(bare, folder, symlinks=True, dirs_exist_ok=True)
-    return SimpleNamespace(folder=folder, python=folder / 'bin/python', obmalloc=folder / 'bin/obmalloc')
+    return SimpleNamespace(folder=folder, python=folder / 'bin/python',
+                           obmalloc=folder / 'bin/obmalloc')
 
 
 def pip(venv, *words):
@@ -169,7 +170,9 @@ def test_doctor(python, venv):
 @pytest.fixture
 def script(tmp_path):
     path = tmp_path / 'app.py'
-    path.write_text('import obmalloc, sys; print(obmalloc.is_active(), sys.argv[1:])\nsys.exit(7)\n')
+    path.write_text('import obmalloc, sys\n'
+                    'print(obmalloc.is_active(), sys.argv[1:])\n'
+                    'sys.exit(7)\n')
     return path
 
 
@@ -219,7 +222,8 @@ def test_install_is_refused(venv):
             'try: obmalloc.install()\n'
             'except obmalloc.InstallError as error: print(error.code, error)\n'
             'print(obmalloc.is_active())')
-    done = child.run([venv.python, '-c', code], child.clean_environment(PYTHONMALLOC='malloc'), status=0)
+    done = child.run([venv.python, '-c', code], child.clean_environment(PYTHONMALLOC='malloc'),
+                     status=0)
     assert re.match(r'4 obmalloc: PYTHONMALLOC .*\nFalse\n$', done.out), done.report
 
 
@@ -227,7 +231,8 @@ def test_snapshot(venv, tmp_path):
     """pins names the types of isolated objects; a snapshot without types has none."""
     def pins(*words):
         return child.run([venv.obmalloc, 'pins', *words], status=0).out
-    said = child.run([venv.obmalloc, 'run', '--', venv.python, '-c', SNAPSHOT], cwd=tmp_path, status=0).said
+    said = child.run([venv.obmalloc, 'run', '--', venv.python, '-c', SNAPSHOT], cwd=tmp_path,
+                     status=0).said
     assert said['known'] > 4 * 2000
     assert (said['plain'], said['refused']) == (0, 2)
     objects = json.loads(pins('--json', tmp_path / 'typed.map'))['objects']

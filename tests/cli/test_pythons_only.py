@@ -120,7 +120,8 @@ def test_other_programs_have_not(python):
 def test_other_preloads_stay_for_all(python):
     other = str(build.program('nothing.so', 'nothing.c', '-Dmain=nothing', '-shared', '-fPIC',
                               folder=command.PROGRAMS))
-    said = start(python.path, '-B', '-c', OTHERS, env=child.clean_environment(LD_PRELOAD=other)).said
+    said = start(python.path, '-B', '-c', OTHERS,
+                 env=child.clean_environment(LD_PRELOAD=other)).said
     assert said == dict.fromkeys(said, ['0', other])
 
 

@@ -131,7 +131,8 @@ def test_signals_of_the_program(number):
 
 def test_signals_from_outside_reach_the_program():
     program = subprocess.Popen(
-        [build.COMMAND, 'run', '--', 'sh', '-c', 'trap "echo caught; exit 5" TERM; echo up; read never'],
+        [build.COMMAND, 'run', '--', 'sh', '-c',
+         'trap "echo caught; exit 5" TERM; echo up; read never'],
         env=child.clean_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert program.stdout.readline() == b'up\n'
     program.terminate()
@@ -175,7 +176,8 @@ def file_at_its_limit(request):
     return os.open(request.getfixturevalue('tmp_path') / 'log', os.O_WRONLY | os.O_CREAT)
 
 
-@pytest.mark.parametrize('make, limit', [(broken_pipe, None), (full_pipe, None), (file_at_its_limit, 0)])
+@pytest.mark.parametrize('make, limit', [
+    (broken_pipe, None), (full_pipe, None), (file_at_its_limit, 0)])
 def test_an_unwritable_message_does_not_end_the_program(request, tmp_path, make, limit):
     """The command finds no library and cannot write so. The program runs, with its caller's
     signal settings."""
@@ -371,7 +373,8 @@ def test_the_loader():
     loader = '/lib64/ld-linux-x86-64.so.2'
     if not os.path.exists(loader):
         pytest.skip(f'no {loader}')
-    done = command.run('run', '-v', '--', loader, os.path.realpath(sys.executable), '-c', 'print(1)')
+    done = command.run('run', '-v', '--', loader, os.path.realpath(sys.executable), '-c',
+                       'print(1)')
     assert done.out == '1\n'
     assert done.err.count('\n') == active(done) == 1, done.report
 
@@ -383,7 +386,8 @@ def test_the_status_is_the_launchers():
 # ---- sanitizers' runtimes come before the library ----
 
 @pytest.mark.parametrize('name, options', [
-    ('libasan.so', []), ('libasan.so', ['--pythons-only']), ('libubsan.so', []), ('liblsan.so', [])])
+    ('libasan.so', []), ('libasan.so', ['--pythons-only']), ('libubsan.so', []),
+    ('liblsan.so', [])])
 def test_sanitizers_come_first(name, options):
     if not shutil.which('gcc'):
         pytest.skip('no gcc')

@@ -100,7 +100,8 @@ def test_metrics():
     for name, values in found.items():
         for labels in values:
             assert labels[0] == ('app', 'a \\"b\\" \\\\ c'), name
-    parts = {labels[1][1]: value for labels, value in found['obmalloc_process_resident_bytes'].items()}
+    parts = {labels[1][1]: value for labels, value in
+             found['obmalloc_process_resident_bytes'].items()}
     assert sorted(parts) == sorted(PARTS)
     ours = {labels[1][1]: value for labels, value in found['obmalloc_resident_bytes'].items()}
     assert sum(ours.values()) == parts['ours']
@@ -110,7 +111,8 @@ def test_metrics():
 
 
 @pytest.mark.network
-@pytest.mark.parametrize('labels', [[], [LABELLED[0], LABELLED[1] + '\n\u00e9']], ids=['plain', 'labelled'])
+@pytest.mark.parametrize('labels', [[], [LABELLED[0], LABELLED[1] + '\n\u00e9']],
+                         ids=['plain', 'labelled'])
 def test_prometheus_reads_the_metrics(tmp_path, labels):
     """Both parsers of its client, which are stricter than ours, find the same samples."""
     with started() as program:
@@ -120,7 +122,8 @@ def test_prometheus_reads_the_metrics(tmp_path, labels):
                   'assert all(each.type in ("gauge", "counter") and each.documentation '
                   'and each.samples for each in found), found\n'
                   'assert samples(found) == samples(classic(text))\n'
-                  'print(len(found), sum(len(each.samples) for each in found))', tmp_path / 'metrics')
+                  'print(len(found), sum(len(each.samples) for each in found))',
+                  tmp_path / 'metrics')
     families, samples = map(int, done.out.split())
     assert families == text.count('# TYPE')
     assert samples == sum(line[0] != '#' for line in text.splitlines())
@@ -146,7 +149,8 @@ def test_textfile_is_written_whole(tmp_path):
         [file] = tmp_path.iterdir()
         assert file.name == f'obmalloc-{program.pid}.prom'
         found = metrics(file.read_text(), classic=True)
-        assert all(('pid', str(program.pid)) in labels for values in found.values() for labels in values)
+        assert all(('pid', str(program.pid)) in labels
+                   for values in found.values() for labels in values)
         done = command.run('stats', program.pid, '--textfile', '/no such folder/x.prom', status=1)
         status.says(done, '.*')
 
@@ -227,7 +231,7 @@ def test_without_the_helper_thread_numbers_are_old():
     with started(OBMALLOC_BACKGROUND_THREAD='0') as program:
         time.sleep(2.5)
         done = command.run('stats', program.pid)
-    assert re.search('(?m)^as of [2-9] seconds ago: without the helper thread', done.out), done.report
+    assert re.search('(?m)^as of [2-9] seconds ago: without the helper thread', done.out)
 
 
 def test_a_program_that_cannot_publish():

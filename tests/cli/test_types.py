@@ -158,7 +158,8 @@ def untaken(path):
 
 
 def interpret(python, code, *arguments, env=None):
-    return child.run([python.path, '-B', '-c', code, *arguments], env or child.preloaded(), status=0)
+    return child.run([python.path, '-B', '-c', code, *arguments], env or child.preloaded(),
+                     status=0)
 
 
 def package(python, code, *arguments, env=None, **settings):
@@ -247,5 +248,6 @@ def test_a_process_that_is_not_served(python, path, settings, why):
 @pytest.mark.one_python
 @pytest.mark.parametrize('rate', ['', '1', '2', '10'])
 def test_is_active_with_guarded_blocks(python, rate):
-    done = package(python, 'import obmalloc; print(obmalloc.is_active())', OBMALLOC_GUARD_SAMPLE_RATE=rate)
+    done = package(python, 'import obmalloc; print(obmalloc.is_active())',
+                   OBMALLOC_GUARD_SAMPLE_RATE=rate)
     assert done.out == 'True\n'

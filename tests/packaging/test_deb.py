@@ -126,7 +126,7 @@ def test_fields(packages):
     version = found['obmalloc']['Version']
     assert re.fullmatch(r'libc6 \(>= 2\.\d+\)', found['libobmalloc0']['Depends'])
     assert found['libobmalloc-dev']['Depends'] == f'libobmalloc0 (= {version}), libc6-dev'
-    assert re.match(r'libobmalloc0 \(= %s\), libc6 \(>= 2\.\d+\), libgcc-s1 \(>= ' % re.escape(version),
+    assert re.match(rf'libobmalloc0 \(= {re.escape(version)}\), libc6 \(>= 2\.\d+\), libgcc-s1 \(',
                     found['obmalloc']['Depends'])
 
 
@@ -137,7 +137,8 @@ def test_licences(packages, tmp_path):
     for name, path in packages.items():
         child.run(['dpkg-deb', '--extract', path, tmp_path / name], status=0)
         folder = tmp_path / name / 'usr/share/doc' / name
-        written = ' '.join(word for word in (folder / 'copyright').read_text().split() if word != '.')
+        words = (folder / 'copyright').read_text().split()
+        written = ' '.join(word for word in words if word != '.')
         for wanted in (notice.replace('(c)', '').replace('Copyright ', 'Copyright:'), *text,
                        'is in the file /usr/share/common-licenses/Apache-2.0.'):
             assert wanted in written

@@ -67,8 +67,8 @@ def test_first_c_test(tmp_path):
     [case] = re.findall(r'CASES\({"(.*?)",', text)
     shutil.copytree(build.ROOT / 'c_tests', tmp_path / 'c_tests')
     (tmp_path / 'c_tests/block/grown.c').write_text(text)
-    done = child.run(['make', '-C', tmp_path / 'c_tests', f'CASE=block/{case}', f'WAYS={" ".join(ways)}',
-                      f'ROOT={build.ROOT}', f'BUILD={tmp_path}/build', f'LIBRARY={build.RELEASE}'],
+    done = child.run(['make', '-C', tmp_path / 'c_tests', f'CASE=block/{case}',
+                      f'WAYS={" ".join(ways)}', f'ROOT={build.ROOT}', f'BUILD={tmp_path}/build', f'LIBRARY={build.RELEASE}'],
                      child.clean_environment(MAKEFLAGS=''), 300, status=0)
     passed = re.findall(rf'(?m)^block/{case} +(\w+) +ok', done.out)
     assert sorted(passed) == sorted(ways), done.report

@@ -72,7 +72,8 @@ def install(tmp_path):
         assert times() == before, "the tree's own library is replaced"
         for name in 'libobmalloc.so', 'libobmalloc_pythons.so':
             assert (prefix / 'lib' / name).read_bytes().endswith(MARK), name
-        assert (prefix / 'lib/libobmalloc.a').read_bytes() == (release / 'libobmalloc.a').read_bytes()
+        assert (prefix / 'lib' / build.ARCHIVE.name).read_bytes() == (
+            release / build.ARCHIVE.name).read_bytes()
         child.run([prefix / 'bin/obmalloc', '--version'], status=0)
         assert os.readlink(release / 'libobmalloc.so.0') == 'libobmalloc.so'
     return run

@@ -57,7 +57,8 @@ class Place:
         print(child.run([self.interpreter, '-m', 'pip', 'freeze'], status=0).out)
 
     def here(self, text):
-        for old, new in (('/usr/bin/obmalloc', build.COMMAND), ('/usr/bin/python3', self.interpreter),
+        for old, new in (('/usr/bin/obmalloc', build.COMMAND),
+                         ('/usr/bin/python3', self.interpreter),
                          ('/srv/app', self.folder), ('libobmalloc.so.0', build.LIBRARY),
                          ('127.0.0.1:8000', f'127.0.0.1:{self.port}')):
             text = text.replace(old, str(new))
@@ -190,7 +191,8 @@ def notebook(place, words, kernel):
         with urllib.request.urlopen(request, timeout=120) as link:
             number = json.loads(link.read().decode())['id']
         connection = place.folder / 'runtime' / f'kernel-{number}.json'
-        said = place.run([place.interpreter, 'kernel.py', connection, place.folder], **settings).said
+        said = place.run([place.interpreter, 'kernel.py', connection, place.folder],
+                         **settings).said
         assert said['parent'] == server.pid, "not the server's kernel"
         server.end(signal.SIGTERM)
         return said
@@ -233,8 +235,8 @@ def test_dockerfile(place):
     packages = [path for path in debian.packages() if 'libobmalloc-dev' not in path.name]
     done = sandbox.script(text, *packages, *programs)
     [said] = [json.loads(line) for line in done.out.splitlines() if line.startswith('{')]
-    place.version = child.run(['/usr/bin/python3', '-c', 'import platform; print(platform.python_version())'],
-                              status=0).out.strip()
+    code = 'import platform; print(platform.python_version())'
+    place.version = child.run(['/usr/bin/python3', '-c', code], status=0).out.strip()
     place.served(said)
 
 
@@ -274,10 +276,12 @@ def test_supervisord(place, way):
     place.has('supervisor')
     out = place.folder / 'out'
     config = place.write('supervisord.conf', '\n'.join([
-        '[supervisord]', 'nodaemon=true', f'logfile={place.folder}/log', f'pidfile={place.folder}/pid',
+        '[supervisord]', 'nodaemon=true', f'logfile={place.folder}/log',
+        f'pidfile={place.folder}/pid',
         'user=root' if os.geteuid() == 0 else '',
         blocks('supervisord', 'ini')[way] + f'stdout_logfile={out}', '']))
-    with Running([place.bin / 'supervisord', '-c', config], place.environment(), place.folder) as manager:
+    words = [place.bin / 'supervisord', '-c', config]
+    with Running(words, place.environment(), place.folder) as manager:
         text = eventually(lambda: out.exists() and out.read_text())
         assert text, manager.output()
         said = json.loads(text.splitlines()[0])

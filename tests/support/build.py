@@ -63,7 +63,8 @@ def virtual(name, *packages, python=sys.executable):
     def run(*words):
         done = child.run(words, dict(os.environ), 600)      # with the user's settings of pip
         if done.status != 0:
-            pytest.skip(f'no {" ".join(packages) or "virtual environment"}: {(done.err or done.out).strip()[-200:]}')
+            what = ' '.join(packages) or 'virtual environment'
+            pytest.skip(f'no {what}: {(done.err or done.out).strip()[-200:]}')
 
     with locked(name):
         if not installed.exists():
@@ -91,7 +92,8 @@ def make(*words, env=None):
         pytest.skip("the library under test is not the tree's own")
     with locked('make'):
         return child.run(['make', '-s', '-C', ROOT, *words],
-                         child.clean_environment(MAKEFLAGS='') if env is None else env, 900, status=0)
+                         child.clean_environment(MAKEFLAGS='') if env is None else env, 900,
+                         status=0)
 
 
 def files(folder):

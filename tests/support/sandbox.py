@@ -42,7 +42,7 @@ def script(text, *files, timeout=600):
                            SETUP.split('for place')[0], 'setup', root])
         if trial.status != 0:
             pytest.skip('no overlay of /: ' + trial.err.strip()[-200:])
+        env = child.clean_environment(DEBIAN_FRONTEND='noninteractive', LC_ALL='C.UTF-8')
         return child.run(['unshare', '--mount', '--pid', '--fork', '--kill-child', '--propagation',
                           'private', 'sh', '-c', SETUP, 'setup', root, path, *files],
-                         child.clean_environment(DEBIAN_FRONTEND='noninteractive', LC_ALL='C.UTF-8'),
-                         timeout, status=0)
+                         env, timeout, status=0)
