@@ -6,6 +6,7 @@
     run.py end                                  the failures again, as a log may be cut, and counts
 """
 
+import contextlib
 import difflib
 import fnmatch
 import json
@@ -17,8 +18,7 @@ import sys
 import time
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
+ROOT = Path(__file__).resolve().parent.parent
 RESULTS = os.environ["RESULTS"]
 MOST = 40                       # lines of one failure
 SKIPPED = 77                    # exit status, as in harness.h
@@ -28,8 +28,7 @@ HEADERS = {"C11": ("CC", "c", "-std=c11"), "C++17": ("CXX", "c++", "-std=c++17")
 def report(name, way, result, details="", took=None, alone=None):
     """Prints one line, below it the details, and keeps both for `end`."""
     lines = [line for line in details.splitlines() if line.strip()]
-    if len(lines) > MOST:
-        lines[MOST:] = [f"... and {len(lines) - MOST} more lines"]
+    lines[MOST:] = [f"... and {len(lines) - MOST} more lines"] if len(lines) > MOST else []
     if result == "FAILED":
         lines.append(f"alone: make -C c_tests {alone}")
     text = f"{name:42} {way:8} {result}" + (f"  {took:5.1f} s" if took is not None else "")
@@ -39,16 +38,14 @@ def report(name, way, result, details="", took=None, alone=None):
 
 
 def run(command, timeout, env=None, text=None):
-    """(status, stdout, stderr); a string as status says why there is none. The command has a
-    process group of its own, which ends with it."""
+    """(exit status or the reason why there is none, stdout, stderr) of a new process group."""
     process = subprocess.Popen(command, stdin=subprocess.PIPE if text else subprocess.DEVNULL,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env,
                                start_new_session=True, cwd=ROOT)
     try:
         out, err = process.communicate(text, timeout=timeout)
         status = process.returncode
-        if status < 0:
-            status = f"ended by {signal.Signals(-status).name}"
+        status = status if status >= 0 else f"ended by {signal.Signals(-status).name}"
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         out, err = process.communicate()
@@ -59,23 +56,22 @@ def run(command, timeout, env=None, text=None):
 def environment(way):
     env = {key: value for key, value in os.environ.items()
            if not key.startswith(("PYTHON", "OBMALLOC_", "LD_", "MAKE", "TEST_"))}
-    library = env.pop("SO")
-    more = {"so": {"OBMALLOC_POOL_MAX": "32768"},  # elsewhere it rises with the program
-            "pre": {"LD_PRELOAD": library},
-            "dl": {"C_TEST_LIBRARY": library},
-            "tsan": {"TSAN_OPTIONS": "die_after_fork=0 exitcode=66"},
-            "host": {"PYTHONHOME": os.environ.get("HOST_PREFIX", "")}}
-    more["in"] = more["host"]
-    # The annotations would report the mistakes that some cases make on purpose.
-    more["valgrind"] = {**more["so"], "OBMALLOC_TOOL_ANNOTATIONS": "0"}
-    return {**env, **more.get(way, {})}
+    library, home = env.pop("SO"), {"PYTHONHOME": env.get("HOST_PREFIX", "")}
+    all_pools = {"OBMALLOC_POOL_MAX": "32768"}     # elsewhere the limit rises with the program
+    return {**env, **{"so": all_pools,
+                      "pre": {"LD_PRELOAD": library},
+                      "dl": {"C_TEST_LIBRARY": library},
+                      "tsan": {"TSAN_OPTIONS": "die_after_fork=0 exitcode=66"},
+                      # Annotations would report the mistakes that some cases make on purpose.
+                      "valgrind": {**all_pools, "OBMALLOC_TOOL_ANNOTATIONS": "0"},
+                      "host": home, "in": home}.get(way, {})}
 
 
 def run_case(program, case, way, binary):
     """(result, details, the way whose facts differ)"""
-    tool = ["valgrind", "--error-exitcode=99", "-q"] if way == "valgrind" else []
+    valgrind = ["valgrind", "--error-exitcode=99", "-q"] if way == "valgrind" else []
     timeout = int(os.environ["TIMEOUT"]) * (4 if way in ("tsan", "valgrind") else 1)
-    status, out, err = run([*tool, binary, case], timeout, environment(way))
+    status, out, err = run([*valgrind, binary, case], timeout, environment(way))
     if way == "tsan" and "ThreadSanitizer" in err:
         status = "ThreadSanitizer found something"
     if os.environ.get("VERBOSE"):
@@ -84,14 +80,13 @@ def run_case(program, case, way, binary):
         return "skip: " + err.strip().splitlines()[-1], "", way
     if status != 0:
         # Failed checks first, because only the first lines are shown.
-        failed = [line for line in out.splitlines() if "FAILED" in line]
-        failed += [line for line in err.splitlines() if ": not true: " in line]
-        rest = [line for line in err.splitlines() if line not in failed]
+        lines = [line for line in out.splitlines() if "FAILED" in line] + err.splitlines()
+        lines.sort(key=lambda line: "FAILED" not in line and ": not true: " not in line)
         status = status if isinstance(status, str) else f"exit status {status}"
-        return "FAILED", "\n".join([status, *failed, *rest]), way
+        return "FAILED", "\n".join([status, *lines]), way
     measure, expected = first_facts(Path(RESULTS, "facts", program, case), way, out)
-    difference = difflib.unified_diff(expected.splitlines(), out.splitlines(), measure, way,
-                                      lineterm="", n=0)
+    both = expected.splitlines(), out.splitlines()
+    difference = difflib.unified_diff(*both, measure, way, lineterm="", n=0)
     return "ok" if out == expected else "FAILED", "\n".join(difference), measure
 
 
@@ -100,10 +95,8 @@ def first_facts(path, way, out):
     path.parent.mkdir(parents=True, exist_ok=True)
     own = path.with_name(f"{path.name}.{way}")
     own.write_text(f"{way}\n{out}")
-    try:
+    with contextlib.suppress(FileExistsError):
         os.link(own, path)
-    except FileExistsError:
-        pass
     return path.read_text().split("\n", 1)
 
 
@@ -112,17 +105,15 @@ def cases(program, way, binary, reason=None):
         return report(program, way, f"skip: {reason}")
     status, names, err = run([binary, "--list"], 60, environment(way))
     if status != 0 or not names:
-        return report(program, way, "FAILED", f"--list: {status}\n{err}",
-                      alone=f"CASE={program} WAYS={way}")
+        return report(program, way, "FAILED", f"--list: {status}\n{err}", 0, f"CASE={program}")
     wanted = os.environ["CASE"].split()
     for case in names.split():
         name = f"{program}/{case}"
-        if wanted and program not in wanted and not any(fnmatch.fnmatch(name, w) for w in wanted):
-            continue
-        began = time.monotonic()
-        result, details, measure = run_case(program, case, way, binary)
-        report(name, way, result, details, time.monotonic() - began,
-               f"CASE={name} WAYS={shlex.quote(' '.join(sorted({measure, way})))}")
+        if not wanted or program in wanted or any(fnmatch.fnmatch(name, w) for w in wanted):
+            began = time.monotonic()
+            result, details, measure = run_case(program, case, way, binary)
+            ways = shlex.quote(" ".join(sorted({measure, way})))
+            report(name, way, result, details, time.monotonic() - began, f"CASE={name} WAYS={ways}")
 
 
 def header(label, include):
@@ -142,15 +133,14 @@ def header(label, include):
 
 
 def end():
-    results = [json.loads(path.read_text()) for path in sorted(Path(RESULTS).iterdir())
-               if path.is_file()]
+    results = [json.loads(path.read_text()) for path in sorted(Path(RESULTS).glob("*.*"))]
     failures = [text for result, text in results if result == "FAILED"]
+    passed = sum(result == "ok" for result, _ in results)
+    skipped = len(results) - passed - len(failures)
     if failures:
         print("\n".join(["what failed, again:", *failures]))
     if not results:
         print("no such case: " + os.environ["CASE"])
-    passed = sum(result == "ok" for result, _ in results)
-    skipped = len(results) - passed - len(failures)
     print(f"{passed} passed, {len(failures)} failed, {skipped} skipped")
     sys.exit(1 if failures or not passed else 0)
 

@@ -5,7 +5,7 @@
  * layout differs from run to run, so this runs in many processes, each a program started anew.
  * Each reads the mappings and their owners from a snapshot, overwrites its arenas from a block to
  * one end, and goes on allocating. */
-#include "live.h"
+#include "stats_page.h"
 
 enum { PROCESSES = 24, MOST = 30000, LINES = 4000 };
 

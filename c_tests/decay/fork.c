@@ -6,8 +6,6 @@
 #include "resident.h"
 #include <sys/syscall.h>
 
-enum { PATIENCE = 20 }; /* seconds, for what comes within one */
-
 static struct crowd crowd;
 
 static void come_and_go(void)

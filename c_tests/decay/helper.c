@@ -9,8 +9,6 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 
-enum { PATIENCE = 20 }; /* seconds, for what comes within one */
-
 static struct crowd crowd;
 
 static long long returned(void)

@@ -8,8 +8,6 @@
 #include <spawn.h>
 #include <sys/syscall.h>
 
-enum { PATIENCE = 20 }; /* seconds, for what comes within one */
-
 static struct crowd crowd;
 
 extern pid_t _Fork(void) __attribute__((weak)); /* glibc 2.34 and later */

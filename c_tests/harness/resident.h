@@ -8,6 +8,7 @@
 #include <fcntl.h>
 
 #define MIB ((size_t)1 << 20)
+enum { PATIENCE = 20 }; /* seconds, for events that take less than one */
 #define ALL_POOLS "OBMALLOC_POOL_MAX=32768 " /* pools for medium sizes from the start */
 
 /* The beginning of a small file, as text; "" if it cannot be read. */

@@ -6,8 +6,6 @@
 #include "page_size.h"
 #include "resident.h"
 
-enum { PATIENCE = 20 }; /* seconds, for what comes within one */
-
 static struct crowd crowd, others;
 
 /* ---- pages of the arenas ---- */

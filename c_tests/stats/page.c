@@ -3,9 +3,9 @@
  * OBMALLOC_STATS_PAGE=1: the statistics page has the numbers of obmalloc_stats_json; a reader never sees
  * it torn while threads allocate, nor parts that do not sum up; a forked child has one of its own;
  * a program that closes all descriptors gets a new one; a snapshot is exact for each page. */
-#include "live.h"
+#include "stats_page.h"
 
-static struct live_page *mine;
+static struct stats_page *mine;
 static char *first; /* a block of 100 bytes, there all the time */
 
 /* Frees enough for a tick, which writes the page. */
@@ -21,11 +21,12 @@ static void tick(void)
 
 static void equal(void)
 {
-    struct live_statistics said;
+    struct page_statistics said;
     usleep(1200 * 1000); /* the C library is asked once in a second */
     read_stats();
-    CHECK(live_ask(mine, 0) && live_read(mine, &said) && live_agrees(&said));
-    CHECK(mine->version == 1 && mine->page_bytes == LIVE_BYTES && mine->pid == (uint32_t)getpid());
+    CHECK(page_request(mine, 0) && page_read(mine, &said) && page_agrees(&said));
+    CHECK(mine->version == 1 && mine->page_bytes == STATS_PAGE_BYTES);
+    CHECK(mine->pid == (uint32_t)getpid());
     CHECK(strcmp(said.version, obmalloc_version()) == 0 && said.host[0] == 0);
     CHECK(said.pid == (uint32_t)getpid() && said.made_ms > 0);
 #define SAME(section, key) CHECK(said.section.key == (uint64_t)stat_of(#section, #key))
@@ -44,7 +45,7 @@ static void equal(void)
     CHECK((long long)said.threads == number_at(value_of(all, end, "threads")));
     CHECK((long long)said.misses == number_at(value_of(all, end, "misses")));
     for (int i = 0; i < CLASSES; i++) {
-        const struct live_class *c = &said.classes[i];
+        const struct page_class *c = &said.classes[i];
         CHECK((long long)c->pools == class_stat(c->size, "pools"));
         CHECK((long long)c->live == class_stat(c->size, "blocks_live"));
         CHECK((long long)c->in_magazines == class_stat(c->size, "blocks_in_magazines"));
@@ -77,15 +78,15 @@ static void *churn(void *seed)
 /* In another process: requests the page again and again. */
 static void watch(void *pid)
 {
-    struct live_page *page = live_open(*(pid_t *)pid);
+    struct stats_page *page = page_open(*(pid_t *)pid);
     CHECK(page != NULL);
-    struct live_statistics said;
+    struct page_statistics said;
     for (int i = 0; page && i < 500; i++) {
-        CHECK(live_ask(page, 0));
-        CHECK(live_read(page, &said) && live_agrees(&said));
+        CHECK(page_request(page, 0));
+        CHECK(page_read(page, &said) && page_agrees(&said));
         CHECK(said.pid == (uint32_t)*(pid_t *)pid);
         if (i % 50 == 0) {
-            CHECK(live_ask(page, 1));
+            CHECK(page_request(page, 1));
             CHECK(page->snapshot_error == 0 && page->snapshot_bytes > 6672);
         }
     }
@@ -122,7 +123,7 @@ enum { FORKS = 5 };
  * the answer; the answer is a snapshot. */
 static void wait_for_snapshots(pid_t pid, int told, int ready)
 {
-    struct live_page *page = live_open(pid);
+    struct stats_page *page = page_open(pid);
     CHECK(page != NULL);
     for (char byte = 0; page && read(told, &byte, 1) == 1;) {
         uint32_t last = page->snapshot_sequence;
@@ -176,19 +177,19 @@ static void put_off(void *unused)
 static void own_page(void *parent)
 {
     char path[PATH_MAX];
-    CHECK(live_path(getpid(), path)); /* at once */
-    struct live_page *page = live_open(getpid());
+    CHECK(page_path(getpid(), path)); /* at once */
+    struct stats_page *page = page_open(getpid());
     CHECK(page && page != mine && page->pid == (uint32_t)getpid());
     CHECK(page && page->thread == 0); /* not right after a fork */
-    struct live_statistics said;
-    CHECK(page && live_read(page, &said) && live_agrees(&said));
+    struct page_statistics said;
+    CHECK(page && page_read(page, &said) && page_agrees(&said));
     CHECK(said.pid == (uint32_t)getpid());
     char *kept[1000];
     for (int i = 0; i < 1000; i++)
         kept[i] = obj.malloc(400);
     usleep(300 * 1000);
     tick();
-    CHECK(page && live_ask(page, 0) && live_read(page, &said));
+    CHECK(page && page_request(page, 0) && page_read(page, &said));
     read_stats();
     CHECK(class_stat(400, "blocks_live") >= 1000);
     for (int i = 0; i < CLASSES; i++)
@@ -210,7 +211,7 @@ static void forks(void)
     CHECK(mine->pid == (uint32_t)getpid());
     usleep(300 * 1000);
     tick();
-    CHECK(live_ask(mine, 0));
+    CHECK(page_request(mine, 0));
 }
 
 /* ---- a program that closes what it does not know ---- */
@@ -221,14 +222,14 @@ static void closed(void *unused)
         char path[PATH_MAX];
         for (int fd = 3; fd < 4096; fd++)
             close(fd);
-        CHECK(!live_path(getpid(), path));
+        CHECK(!page_path(getpid(), path));
         int file = open("/dev/null", O_RDONLY), other = dup2(file, 1000);
         usleep(300 * 1000);
         tick();
-        struct live_page *page = live_open(getpid());
+        struct stats_page *page = page_open(getpid());
         CHECK(page && page->pid == (uint32_t)getpid());
-        struct live_statistics said;
-        CHECK(page && live_ask(page, 0) && live_read(page, &said) && live_agrees(&said));
+        struct page_statistics said;
+        CHECK(page && page_request(page, 0) && page_read(page, &said) && page_agrees(&said));
         CHECK(fcntl(other, F_GETFD) >= 0 && fcntl(file, F_GETFD) >= 0); /* the program's own */
     }
 }
@@ -253,8 +254,8 @@ static void compare(const char *bytes, size_t size)
 {
     const struct map_header *header = (const void *)bytes;
     CHECK(memcmp(header->magic, "OBMALMAP", 8) == 0 && header->version == 1);
-    CHECK(header->header_bytes >= sizeof *header && live_agrees(&header->statistics));
-    const struct map_arena *arenas = (const void *)(header + 1);
+    CHECK(header->header_bytes >= sizeof *header && page_agrees(&header->statistics));
+    const struct map_arena *arenas = (const void *)(bytes + header->header_bytes);
     const struct map_pool *pools = (const void *)(arenas + header->arenas);
     const struct map_page *pages = (const void *)(pools + header->pools);
     CHECK(size == (size_t)((const char *)(pages + header->pages) - bytes) + header->mappings * 24);
@@ -342,19 +343,19 @@ static void exact(void *unused)
     usleep(300 * 1000);
     tick();
     obmalloc_trim(0);
-    struct live_page *page = live_open(getpid());
-    CHECK(page && live_ask(page, 1) && page->snapshot_error == 0);
+    struct stats_page *page = page_open(getpid());
+    CHECK(page && page_request(page, 1) && page->snapshot_error == 0);
     char name[PATH_MAX];
-    CHECK(live_path(getpid(), name));
+    CHECK(page_path(getpid(), name));
     int fd = open(name, O_RDONLY);
     size = page->snapshot_bytes;
     bytes = malloc(size);
-    CHECK(pread(fd, bytes, size, LIVE_BYTES) == (ssize_t)size);
+    CHECK(pread(fd, bytes, size, STATS_PAGE_BYTES) == (ssize_t)size);
     compare(bytes, size);
     free(bytes);
-    CHECK(live_ask(page, 2) && page->snapshot_bytes == 0);
+    CHECK(page_request(page, 2) && page->snapshot_bytes == 0);
     char byte = 1;
-    CHECK(pread(fd, &byte, 1, LIVE_BYTES) == 1 && byte == 0); /* its memory is gone */
+    CHECK(pread(fd, &byte, 1, STATS_PAGE_BYTES) == 1 && byte == 0); /* its memory is gone */
     for (int i = 0; i < BLOCKS - 1; i++)
         obj.free(survivors[i]);
 }
@@ -397,9 +398,9 @@ static void programs(void *unused)
     char *bytes = read_file(path, &size);
     unlink(path);
     const struct map_header *header = (const void *)bytes;
-    const struct map_arena *arenas = (const void *)(header + 1);
+    const struct map_arena *arenas = (const void *)(bytes + header->header_bytes);
     const struct map_pool *pools = (const void *)(arenas + header->arenas);
-    CHECK(live_agrees(&header->statistics));
+    CHECK(page_agrees(&header->statistics));
     for (uint64_t i = 0; i < header->arenas; i++) {
         if (!(arenas[i].flags & 1))
             continue;
@@ -426,8 +427,8 @@ static void begin(void)
 {
     char path[PATH_MAX];
     first = obj.malloc(100);
-    mine = live_open(getpid());
-    CHECK(mine != NULL && live_path(getpid(), path));
+    mine = page_open(getpid());
+    CHECK(mine != NULL && page_path(getpid(), path));
     if (!mine)
         exit(exit_status());
     CHECK(fcntl(atoi(strrchr(path, '/') + 1), F_GETFD) == FD_CLOEXEC);

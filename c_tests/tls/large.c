@@ -4,8 +4,6 @@
  * places it on the stack of every thread. The helper runs all the same, and returns pages. */
 #include "resident.h"
 
-enum { PATIENCE = 20 }; /* seconds, for what comes within one */
-
 static struct crowd crowd;
 static _Thread_local volatile char large[MIB];
 

@@ -5,7 +5,7 @@
  * notice a leak. The figures go to stderr: VERBOSE=1 shows them. */
 #include "resident.h"
 
-enum { THREADS = 40, SLOTS = 1000, STEPS = 15000, PATIENCE = 20 };
+enum { THREADS = 40, SLOTS = 1000, STEPS = 15000 };
 enum { BOUND = 32 << 20 };
 
 static pthread_barrier_t done, leave;

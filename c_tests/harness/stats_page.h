@@ -1,6 +1,6 @@
-/* The live page and snapshots, as format/src/layout.rs has them. */
-#ifndef LIVE_H
-#define LIVE_H
+/* The statistics page and snapshots, as format/src/layout.rs has them. */
+#ifndef STATS_PAGE_H
+#define STATS_PAGE_H
 
 #include "stats.h"
 #include <dirent.h>
@@ -11,13 +11,13 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
-enum { LIVE_BYTES = 8192, CLASSES = 112 };
+enum { STATS_PAGE_BYTES = 8192, CLASSES = 112 };
 
-struct live_class {
+struct page_class {
     uint64_t size, pools, full, live, in_magazines, free, resident;
 };
 
-struct live_statistics {
+struct page_statistics {
     uint64_t made_ms;
     uint32_t pid, os_page;
     char version[32], host[32];
@@ -29,23 +29,23 @@ struct live_statistics {
     } resident;
     struct { uint64_t served_below_total; int64_t blocks_live; } large;
     uint64_t libc_in_use, libc_kept, rss, threads, misses;
-    struct live_class classes[CLASSES];
+    struct page_class classes[CLASSES];
 };
 
-struct live_page {
+struct stats_page {
     char magic[8];
     uint32_t version, page_bytes, pid;
     _Atomic uint32_t sequence, request, answered, wanted, thread, snapshot_sequence, snapshot_error;
     _Atomic uint64_t snapshot_bytes;
     uint64_t spare[8];
-    struct live_statistics statistics;
+    struct page_statistics statistics;
 };
 
 struct map_header {
     char magic[8];
     uint32_t version, header_bytes;
     uint64_t real_ms, arenas, pools, pages, mappings, types_offset, types_bytes;
-    struct live_statistics statistics;
+    struct page_statistics statistics;
 };
 struct map_arena { uint64_t address, bytes, first_pool; uint32_t pools, flags; };
 struct map_pool {
@@ -57,14 +57,14 @@ struct map_page { uint16_t taken_bytes, blocks; uint8_t flags, spare[3]; };
 struct map_mapping { uint64_t address, bytes; uint32_t kind, spare; };
 enum { PAGE_RESIDENT = 1, PAGE_RETURNED = 2, PAGE_IDLE = 4, NO_CLASS = 0xFFFF };
 
-_Static_assert(sizeof(struct live_statistics) == 6600, "as in layout.rs");
-_Static_assert(offsetof(struct live_page, statistics) == 120, "as in layout.rs");
+_Static_assert(sizeof(struct page_statistics) == 6600, "as in layout.rs");
+_Static_assert(offsetof(struct stats_page, statistics) == 120, "as in layout.rs");
 _Static_assert(sizeof(struct map_header) == 6672, "as in layout.rs");
 _Static_assert(sizeof(struct map_arena) == 32 && sizeof(struct map_pool) == 40, "as in layout.rs");
 _Static_assert(sizeof(struct map_page) == 8, "as in layout.rs");
 
 /* Where the page of a process can be opened; false if it has none. */
-static inline bool live_path(pid_t pid, char path[PATH_MAX])
+static inline bool page_path(pid_t pid, char path[PATH_MAX])
 {
     snprintf(path, PATH_MAX, "/proc/%d/fd", (int)pid);
     DIR *folder = opendir(path);
@@ -81,14 +81,14 @@ static inline bool live_path(pid_t pid, char path[PATH_MAX])
     return found;
 }
 
-static inline struct live_page *live_open(pid_t pid)
+static inline struct stats_page *page_open(pid_t pid)
 {
     char path[PATH_MAX];
     for (int tries = 0; tries < 2000; tries++, usleep(1000)) {
-        int fd = live_path(pid, path) ? open(path, O_RDWR | O_CLOEXEC) : -1;
+        int fd = page_path(pid, path) ? open(path, O_RDWR | O_CLOEXEC) : -1;
         if (fd < 0)
             continue;
-        void *p = mmap(NULL, LIVE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        void *p = mmap(NULL, STATS_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
         close(fd);
         if (p != MAP_FAILED && memcmp(p, "OBMALIVE", 8) == 0)
             return p;
@@ -97,7 +97,7 @@ static inline struct live_page *live_open(pid_t pid)
 }
 
 /* Whether the page is answered within some seconds. */
-static inline bool live_ask(struct live_page *page, uint32_t wanted)
+static inline bool page_request(struct stats_page *page, uint32_t wanted)
 {
     atomic_fetch_or(&page->wanted, wanted);
     uint32_t ticket = atomic_fetch_add(&page->request, 1) + 1;
@@ -113,7 +113,7 @@ static inline bool live_ask(struct live_page *page, uint32_t wanted)
 }
 
 /* The statistics, whole: false if they are written again and again. */
-static inline bool live_read(struct live_page *page, struct live_statistics *to)
+static inline bool page_read(struct stats_page *page, struct page_statistics *to)
 {
     for (int tries = 0; tries < 100000; tries++) {
         uint32_t before = atomic_load_explicit(&page->sequence, memory_order_acquire);
@@ -127,11 +127,11 @@ static inline bool live_read(struct live_page *page, struct live_statistics *to)
 }
 
 /* Whether a page's numbers agree with one another. */
-static inline bool live_agrees(const struct live_statistics *s)
+static inline bool page_agrees(const struct page_statistics *s)
 {
     uint64_t live = 0, in_magazines = 0, pools = 0, resident = 0;
     for (int i = 0; i < CLASSES; i++) {
-        const struct live_class *c = &s->classes[i];
+        const struct page_class *c = &s->classes[i];
         live += c->live * c->size;
         in_magazines += c->in_magazines * c->size;
         pools += c->pools;
