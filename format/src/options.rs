@@ -48,10 +48,9 @@ pub struct Key {
 pub enum Kind {
     /// 0 or 1.
     Switch,
-    /// One of some words, of which the documentation names the first so many: the others are
-    /// deprecated.
+    /// One of these words; those from this index on are deprecated, and not documented.
     Words(&'static [&'static str], u8),
-    /// A file name of at most so many bytes, or 1.
+    /// A file name, or 1; the maximum length in bytes.
     Text(usize),
     /// A number of bytes in this range.
     Bytes(u64, u64),
@@ -59,7 +58,7 @@ pub enum Kind {
     Limit,
     /// Milliseconds, or -1 for never.
     Milliseconds,
-    /// One in so many; 0 for none.
+    /// N, for one in N; 0 for none.
     Rate,
 }
 
@@ -74,7 +73,7 @@ pub enum Value<'a> {
     Word(&'static str),
     /// A text.
     Text(&'a [u8]),
-    /// Bytes, milliseconds, or one in so many.
+    /// Bytes, milliseconds, or N for one in N.
     Number(u64),
     /// `auto` in place of a number.
     Auto,

@@ -71,7 +71,7 @@ reasons! {
     NoTables = "no_tables": "this CPython has no tables to install in";
     /// A 2.7 whose calls cannot be proved to reach the library.
     NotInterposable = "not_interposable": "this CPython's own calls cannot be proved to go by name";
-    /// The library or CPython was loaded late, and nobody has called `obmalloc_install`.
+    /// The library or CPython was loaded late, without a call of `obmalloc_install`.
     LoadedLate = "loaded_late": "not there from the start; obmalloc_install(), under the GIL, switches the library on";
     /// The host is linked with the library.
     LinkedIn = "linked_in": "the library is linked into this CPython";

@@ -31,8 +31,8 @@ fn read_settings_once(at_start: bool) {
     READ.call(|| config::read(at_start));
 }
 
-/// When we are loaded: serves the host, if the process has one that does not
-/// run yet. Without a host nothing happens.
+/// When the library is loaded: serves the host, if the process has one that does not run yet.
+/// Without a host nothing happens.
 pub(crate) fn at_start() {
     let Some(host) = Host::at_start() else {
         return;
@@ -48,10 +48,10 @@ pub(crate) fn at_start() {
     }
 }
 
-/// At the first call of an exported name: what they do from now on, or `None` if that
-/// depends on the caller. Decides, if that was not done at start: in a C program, or for a
-/// host that was loaded since. In a static host, where nobody calls them, this never
-/// happens.
+/// At the first call of an exported name: the functions behind the exported names from now on,
+/// or `None` if they depend on the caller. Decides whether the process is served, if that was
+/// not done at start: in a C program, or for a host that was loaded later. A static host never
+/// calls an exported name.
 pub(crate) fn when_called() -> Option<&'static Exports> {
     read_settings_once(false);
     let mut hosts = Host::all();
@@ -86,8 +86,8 @@ pub(crate) fn when_called() -> Option<&'static Exports> {
     Some(company::exports_of_first(&host))
 }
 
-/// Serves a host that runs already, under its GIL. `None` if what the exported names do
-/// depends on the caller.
+/// Serves a host that runs already, under its GIL. `None` if the functions behind the exported
+/// names depend on the caller.
 pub(crate) fn late() -> Result<Option<&'static Exports>, Reason> {
     read_settings_once(false);
     let mut hosts = Host::all();
@@ -101,7 +101,7 @@ pub(crate) fn late() -> Result<Option<&'static Exports>, Reason> {
     };
     let host = match found {
         Ok(host) => host,
-        // A C program that uses us is served without being installed in.
+        // A C program that calls the library is served without an installation.
         Err(Reason::NoHost) if is(State::NoHost) => return Err(Reason::NoHost),
         Err(reason) => return refused(reason),
     };
@@ -119,7 +119,7 @@ pub(crate) fn late() -> Result<Option<&'static Exports>, Reason> {
         serve(&host);
         conclude(Ok(State::Table));
     } else if is(State::Table) {
-        // The host may have set its tables anew since.
+        // The host may have set its tables again.
         serve_late(&host).or_else(refused)?;
     }
     let exports = forward::in_host(&host, true);
@@ -150,8 +150,8 @@ fn serve_late(host: &Host) -> Result<(), Reason> {
     install::install(host)
 }
 
-/// The host is linked with us in place of its `obmalloc.o`: its calls come here
-/// whatever we do. Only its version is to be known.
+/// The host is linked with the library in place of its `obmalloc.o`: its calls arrive here
+/// in any case. Only its version has to be read.
 fn take_place(host: &Host) -> &'static Exports {
     if !is(State::InPlace) {
         keep_version(host);
@@ -165,7 +165,7 @@ fn take_place(host: &Host) -> &'static Exports {
     builtin::current()
 }
 
-/// Puts into tables of our own what the settings ask for.
+/// Fills the builtin tables with the allocator that the settings choose.
 fn fill_own_tables() {
     let name = if config::debug() {
         Name::PymallocDebug
@@ -175,7 +175,7 @@ fn fill_own_tables() {
     name.install();
 }
 
-/// Whether `PYTHONMALLOCSTATS` wants a table at each new arena.
+/// Whether `PYTHONMALLOCSTATS` requests a table at each new arena.
 fn statistics_wanted() -> bool {
     let wanted = environment::variable(c"PYTHONMALLOCSTATS").is_some_and(|value| !value.is_empty());
     wanted && !user_choice::ignores_environment(environment::arguments())
@@ -196,7 +196,7 @@ fn attach(host: &Host) {
     }
 }
 
-/// How the host is taken over, if nothing is against it.
+/// The way in which the host can be served, or the reason why not.
 fn way_in(host: &Host) -> Result<WayIn, Reason> {
     if host.version.free_threaded || host.symbol(c"PyUnstable_Module_SetGIL").is_some() {
         return Err(Reason::FreeThreaded);

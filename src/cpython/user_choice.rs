@@ -1,17 +1,16 @@
 //! Whether the host's own settings choose another allocator than its default:
-//! `PYTHONMALLOC`, `-X dev`, `PYTHONDEVMODE`. Then we stand aside: the user
-//! asked the interpreter for something, and the interpreter does it.
+//! `PYTHONMALLOC`, `-X dev`, `PYTHONDEVMODE`. The library then stands aside for the user's
+//! choice.
 //!
-//! The command line is read as CPython reads it, as far as it matters here:
-//! `-E` and `-I` make it ignore the environment, and what follows a script,
-//! `-c` or `-m` is the program's.
+//! The command line is read as CPython reads it, as far as it matters here: `-E` and `-I` make
+//! CPython ignore the environment, and words after a script, `-c` or `-m` are the program's.
 #![forbid(unsafe_code)]
 
 use format::status::Reason;
 
 use super::version::Version;
 
-/// What the interpreter's settings look like from outside.
+/// The interpreter's settings, as another library of the process can read them.
 pub(crate) struct Settings<A> {
     /// Its arguments, the program's name first.
     pub arguments: A,
@@ -27,11 +26,11 @@ where
     A: Iterator<Item = &'static [u8]>,
 {
     let options = Options::read(settings.arguments);
-    let heeded = |value: Option<&'static [u8]>| {
+    let in_force = |value: Option<&'static [u8]>| {
         value.filter(|value| !value.is_empty() && !options.ignores_environment)
     };
-    // No version before 3.6 knows PYTHONMALLOC.
-    let python_malloc = heeded(settings.python_malloc).filter(|_| version.has_tables());
+    // Versions before 3.6 ignore PYTHONMALLOC.
+    let python_malloc = in_force(settings.python_malloc).filter(|_| version.has_tables());
     if python_malloc.is_some() {
         return Some(Reason::PythonMalloc);
     }
@@ -41,7 +40,7 @@ where
     if options.dev {
         return Some(Reason::DevOption);
     }
-    heeded(settings.dev_mode).map(|_| Reason::DevVariable)
+    in_force(settings.dev_mode).map(|_| Reason::DevVariable)
 }
 
 /// Whether the interpreter's arguments make it ignore the environment.

@@ -139,6 +139,22 @@ api.PyMem_SetAllocator(2, ctypes.byref(table))
 '''
 
 
+@pytest.mark.one_python
+@pytest.mark.since(3, 7)
+def test_codes(python):
+    """The reason for programs, of the library's own and of the doctor's."""
+    assert ask(python.path)['code'] == 'active'
+    for code, words, settings in [
+            ('pythonmalloc', [], {'PYTHONMALLOC': 'malloc'}),
+            ('dev_option', ['--', '-X', 'dev'], {}),
+            ('dev_variable', [], {'PYTHONDEVMODE': '1'}),
+            ('not_in_preload', ['--as-is'], {}),
+            ('loader_refused', [], {'LD_PRELOAD': '/nowhere/libobmalloc.so'})]:
+        options, words = (words, []) if words == ['--as-is'] else ([], words)
+        assert refused('', *options, python.path, *words, **settings)['code'] == code
+    assert refused('', '/bin/true', number=2)['code'] == 'not_python'
+
+
 @pytest.mark.since(3, 6)
 def test_a_program_that_replaces_the_library(python, tmp_path):
     """The line on stderr says active, the count does not."""

@@ -1,13 +1,13 @@
-//! `obmalloc doctor`: is the library active in this interpreter, and if not, why not?
+//! `obmalloc doctor`: whether the library is active in an interpreter, and why not.
 //!
 //! ```text
-//!   probe    starts the interpreter and asks it and the library in it (probe.py)
-//!   verdict  from what they say to a verdict, a reason, and what to change
-//!   report   in words, or as JSON
+//!   probe    starts the interpreter with a program that reports on it and on the library (probe.py)
+//!   verdict  derives from the report a verdict, a reason, and advice
+//!   report   prints them as text, or as JSON
 //! ```
 //!
-//! A verdict of "active" needs a proof: the library in that process has counted blocks
-//! that the process asked for. That it is loaded, or says so itself, is not enough.
+//! A verdict of "active" needs a proof: the library in that process has counted the blocks
+//! that the process allocated. A mapped library, or its own status line, is not enough.
 
 mod probe;
 mod report;
@@ -32,11 +32,11 @@ use verdict::{Finding, Verdict};
 
 /// Say whether the library is active in an interpreter, and why not.
 ///
-/// Starts the interpreter as `obmalloc run` would, lets it allocate, and asks the library
-/// in that process what it has counted. If LD_PRELOAD names the library already, it is
-/// left as it is, so that a wrong path there is found.
+/// Starts the interpreter as `obmalloc run` would, lets it allocate, and reads the counters
+/// of the library in that process. If LD_PRELOAD names the library already, it stays
+/// unchanged, so that a wrong path there is found.
 ///
-/// Exit status: 0 active, 1 not active, 2 could not be told.
+/// Exit status: 0 active, 1 not active, 2 unknown.
 #[derive(Args)]
 #[command(after_help = "Example: obmalloc doctor /usr/bin/python3 -- -X dev")]
 pub struct Options {
@@ -67,11 +67,11 @@ pub struct Options {
 enum Way {
     /// As `obmalloc run` does it.
     Run,
-    /// By the environment that this command has.
+    /// By this command's environment.
     Environment,
 }
 
-/// What is known about the case.
+/// An interpreter and all that was found out about it.
 struct Case {
     /// The interpreter's path.
     interpreter: PathBuf,
@@ -82,7 +82,7 @@ struct Case {
     finding: Finding,
 }
 
-/// Looks, and says what it has seen.
+/// Examines the interpreter and prints the verdict.
 pub fn main(options: &Options) -> Result<ExitCode, Failure> {
     exec::wait_for_children();
     let interpreter = interpreter(options)?;
@@ -122,8 +122,8 @@ fn interpreter(options: &Options) -> Result<PathBuf, Failure> {
         })
 }
 
-/// The virtual environments whose interpreter is meant where none is named: the one in
-/// which this command lies, if it was called by its path, then the one that is active.
+/// The virtual environments whose interpreter is examined if none is named: the one that
+/// contains this command, if it was called by its path, then the active one.
 fn environments() -> impl Iterator<Item = PathBuf> {
     let called = env::args_os().next().map(PathBuf::from);
     let by_path = called.filter(|name| name.components().count() > 1);
@@ -174,7 +174,7 @@ fn examine(interpreter: PathBuf, options: &Options) -> Case {
     let finding = verdict::from_answer(&case.interpreter, &case.answer);
     let is_absent = case.way == Way::Environment && !names_us;
     match found {
-        // The interpreter may be linked with the library, or have it otherwise.
+        // The interpreter may be linked with the library, or load it in another way.
         _ if finding.verdict != Verdict::NotActive => case.finding = finding,
         Err(failure) => case.finding = Finding::not("no_library", failure.what(), failure.next()),
         Ok(()) if is_absent => {}

@@ -1,10 +1,8 @@
-//! Asks the interpreter itself: starts it with the preload, lets it allocate, and
-//! collects what it and the library in it say.
+//! Starts the interpreter with the preload and a program that allocates and reports.
 //!
-//! Three witnesses: the library's count of blocks, taken in the process by ctypes (or,
-//! where that is missing, the statistics that it leaves at exit); its line on stderr;
-//! and the list of files that the process has mapped. It answers on a descriptor of its
-//! own; if a program between has closed that, on stdout.
+//! Three sources: the library's count of blocks, read in the process by ctypes (or, without
+//! ctypes, its statistics at exit); its status line on stderr; and the list of mapped files.
+//! The program reports on a descriptor of its own; if a wrapper has closed that, on stdout.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -28,30 +26,30 @@ use serde_json::Value;
 use crate::settings;
 
 const PROGRAM: &str = include_str!("probe.py");
-/// Blocks that the program asks for, less what a few of its own may hide.
+/// Blocks that the program allocates, less the number that other blocks may hide.
 const BLOCKS: u64 = 19_000;
-/// The least number where some blocks are guarded (OBMALLOC_GUARD_SAMPLE_RATE): they are counted nowhere, and
-/// there is room for 16384.
+/// The minimum where some blocks are guarded (OBMALLOC_GUARD_SAMPLE_RATE): these are not counted,
+/// and there may be 16384 of them.
 const UNGUARDED: u64 = 3_000;
-/// What it asks for where ctypes is missing.
+/// Bytes that it allocates if ctypes is missing.
 const BYTES: u64 = 20 << 20;
-/// More than this is no answer of an interpreter.
+/// Maximum length of a report.
 const TALK: usize = 8 << 20;
-/// How long a descriptor may stay open when the interpreter has ended: what it has started
-/// may hold it.
+/// How long a descriptor may stay open after the interpreter has ended: its children may have
+/// it open.
 const REST: Duration = Duration::from_secs(1);
-/// The lowest number of the descriptor, if the limit allows it: programs count on the low ones.
+/// Minimum number of the descriptor, if the limit allows it: programs rely on low numbers.
 const HIGH: i32 = 64;
 
-/// What came back.
+/// The interpreter's report.
 #[derive(Default)]
 pub struct Answer {
     facts: BTreeMap<String, String>,
     /// Files that the process had mapped.
     pub files: Vec<PathBuf>,
-    /// What was on stderr.
+    /// Its stderr.
     pub stderr: String,
-    /// What the library counted, if it counted what the interpreter allocated.
+    /// The proof that the library counted the interpreter's blocks, if it did.
     pub counted: Option<String>,
     /// Why there is no answer.
     pub silence: Option<String>,
@@ -62,12 +60,12 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// One thing that the interpreter said.
+    /// A fact of the report.
     pub fn fact(&self, name: &str) -> Option<&str> {
         self.facts.get(name).map(String::as_str)
     }
 
-    /// Whether it said yes to a question.
+    /// Whether a fact of the report is true.
     pub fn is(&self, name: &str) -> bool {
         self.fact(name).is_some_and(|value| value != "0")
     }
@@ -96,7 +94,7 @@ impl Answer {
     }
 }
 
-/// Starts the interpreter and listens.
+/// Starts the interpreter and reads its report.
 pub fn ask(
     interpreter: &Path,
     arguments: &[OsString],
@@ -106,8 +104,7 @@ pub fn ask(
     let own = std::process::id();
     let mark = format!("obmalloc-doctor-{own}-{:p}", &raw const environment);
     let folder = std::env::temp_dir().join(&mark);
-    // A folder that is not this command's own is no witness, and then there is no OK
-    // without ctypes.
+    // Statistics in a folder of another user prove nothing: then only ctypes gives a proof.
     let is_own = fs::DirBuilder::new().mode(0o700).create(&folder).is_ok();
     let folder = is_own.then_some(folder);
     let is_guarded = environment.iter().any(|(name, rate)| {
@@ -138,8 +135,8 @@ pub fn ask(
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0);
-    // SAFETY: the call is one that a child of fork may make; a number that is none is an
-    // error that does not matter.
+    // SAFETY: fcntl is async-signal-safe, so a forked child may call it; for a bad descriptor
+    // it returns an error, which is ignored.
     unsafe {
         command.pre_exec(move || {
             libc::fcntl(fd, libc::F_SETFD, 0);
@@ -174,10 +171,10 @@ impl Private {
     fn make() -> Option<Private> {
         let (from, to) = io::pipe().ok()?;
         let mut to = OwnedFd::from(to);
-        // SAFETY: the descriptor is open; the new one is a copy.
+        // SAFETY: `to` owns an open descriptor; fcntl duplicates it.
         let high = unsafe { libc::fcntl(to.as_raw_fd(), libc::F_DUPFD_CLOEXEC, HIGH) };
         if high >= 0 {
-            // SAFETY: made just now, and nobody else's.
+            // SAFETY: fcntl has just created the descriptor, and nothing else owns it.
             to = unsafe { OwnedFd::from_raw_fd(high) };
         }
         let from = File::from(OwnedFd::from(from));
@@ -186,8 +183,8 @@ impl Private {
     }
 }
 
-/// The bytes that come by a pipe, up to [`TALK`] of them; the rest is read and thrown away, so that
-/// the writer goes on.
+/// The bytes from a pipe, [`TALK`] at most; the rest is read and dropped, so that the writer
+/// continues.
 struct Reader {
     bytes: Arc<Mutex<Vec<u8>>>,
     end: Receiver<()>,
@@ -205,7 +202,7 @@ impl Reader {
                 let room = TALK - bytes.len();
                 bytes.extend_from_slice(&some[..n.min(room)]);
             }
-            // Nobody waits for it any more, or it is received.
+            // An error means that the receiver is gone.
             let _ = at_end.send(());
         });
         Reader { bytes, end }
@@ -232,7 +229,8 @@ impl Answer {
         patience: Duration,
     ) {
         let group = child.id().cast_signed();
-        // SAFETY: the group that was made for the child; ends all that hold the pipes.
+        // SAFETY: kill takes two numbers; the group was created for the child, and has only it and
+        // its children, which have the pipes open.
         let end_all = || unsafe { libc::kill(-group, libc::SIGKILL) };
         let mut readers = Vec::new();
         if let Some(Private { from, to, .. }) = private {
@@ -265,7 +263,7 @@ impl Answer {
         }
     }
 
-    /// Takes in what the interpreter has said.
+    /// Parses the interpreter's report.
     fn hear(&mut self, bytes: &[u8], mark: &str) {
         for line in bytes.split(|&byte| byte == b'\n') {
             let said = line.strip_prefix(mark.as_bytes());
@@ -309,8 +307,8 @@ fn how_it_ended(status: ExitStatus, stderr: &str) -> String {
     }
 }
 
-/// The interpreter's own word on its end: what it calls fatal, else the last line that is
-/// not the library's.
+/// The interpreter's own error: its line about a fatal error, else the last line that is not the
+/// library's.
 pub fn own_error(stderr: &str) -> Option<&str> {
     let mut lines = stderr
         .lines()
@@ -320,11 +318,11 @@ pub fn own_error(stderr: &str) -> Option<&str> {
     fatal.or_else(|| lines.next_back())
 }
 
-/// Begins the line of an interpreter that cannot start.
+/// The beginning of the line of an interpreter that cannot start.
 pub const FATAL: &str = "Fatal Python error: ";
 
 impl Answer {
-    /// Whether the library's own numbers follow what the interpreter did.
+    /// Whether the library's counters follow the interpreter's allocations.
     fn weigh(&mut self, folder: Option<&Path>) {
         let parse = |text: Option<&str>| text.and_then(|text| serde_json::from_str(text).ok());
         let [before, during, after] =

@@ -1,4 +1,4 @@
-//! What the doctor says: in words, or as JSON with the same contents.
+//! The finding as text, and as JSON with the same contents.
 
 use std::path::Path;
 
@@ -15,12 +15,12 @@ use crate::settings;
 /// The version of the JSON's form.
 const SCHEMA: u32 = 1;
 
-/// Others that take malloc's place, by a part of their file's name.
+/// Other replacements of malloc, by a part of their file's name.
 const OTHERS: [&str; 8] = [
     "jemalloc", "mimalloc", "tcmalloc", "snmalloc", "hoard", "rpmalloc", "libasan", "libtsan",
 ];
 
-/// In words.
+/// As text.
 pub fn text(case: &Case) -> String {
     let (finding, answer) = (&case.finding, &case.answer);
     let interpreter = case.interpreter.display();
@@ -136,7 +136,7 @@ fn described(case: &Case) -> String {
     )
 }
 
-/// What is in the process, and why it matters.
+/// Notes on other parts of the process that matter to the library.
 fn notes(case: &Case) -> Vec<String> {
     let answer = &case.answer;
     let mut notes = Vec::new();
@@ -149,7 +149,7 @@ fn notes(case: &Case) -> Vec<String> {
     }
     for other in others(case) {
         notes.push(format!(
-            "{other} is in the process, too: what is too large for pools is asked of it"
+            "{other} is in the process, too: it serves requests that are too large for pools"
         ));
     }
     if answer.is("free_threaded") {
@@ -232,6 +232,6 @@ fn domains(case: &Case) -> Option<&str> {
 }
 
 fn page_size() -> i64 {
-    // SAFETY: a question without conditions.
+    // SAFETY: sysconf takes a number and has no preconditions.
     unsafe { libc::sysconf(libc::_SC_PAGESIZE) }
 }

@@ -1,5 +1,5 @@
-//! From what is known to a verdict: active only if the library's own count proves it;
-//! and if it is not, the first reason that explains it, with what to change.
+//! The verdict: active only if the library's own counters prove it; else the first reason that
+//! explains why not, with advice.
 
 use std::path::Path;
 
@@ -12,10 +12,10 @@ use crate::library;
 use crate::program::{self, Obstacle};
 use crate::settings;
 
-/// What can be said.
+/// The result of an examination.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
-    /// The library serves the interpreter, and has proved it.
+    /// The library serves the interpreter; its counters prove it.
     Active,
     /// It does not.
     NotActive,
@@ -23,15 +23,15 @@ pub enum Verdict {
     Unknown,
 }
 
-/// A verdict with its reason and what to do about it.
+/// A verdict with its reason and advice.
 pub struct Finding {
-    /// What can be said.
+    /// The result.
     pub verdict: Verdict,
     /// The reason's code, for programs: of the library's own reasons that of `format::status`.
     pub code: &'static str,
-    /// Why; for an active library the proof.
+    /// The reason in words; for an active library the proof.
     pub reason: String,
-    /// What to change.
+    /// How to make the library active.
     pub advice: Option<String>,
 }
 
@@ -51,7 +51,7 @@ impl Finding {
     }
 }
 
-/// What the file of the interpreter says already, before it is started.
+/// The finding that the interpreter's file allows before it is started, if any.
 pub fn from_file(path: &Path) -> Option<Finding> {
     let why = program::cannot_have_us(path)?;
     let reason = format!("{} {why}", path.display());
@@ -79,7 +79,7 @@ fn hard_limit() -> Option<String> {
     Some(name.display().to_string())
 }
 
-/// What the interpreter and the library in it have said.
+/// The finding from the report of a started interpreter.
 pub fn from_answer(path: &Path, answer: &Answer) -> Finding {
     if let Some(counted) = &answer.counted {
         return Finding {
@@ -165,7 +165,8 @@ pub fn from_answer(path: &Path, answer: &Answer) -> Finding {
     )
 }
 
-/// The loader's line that it has not taken the library: all that it does about it.
+/// The finding from the loader's line that it has not loaded the library: the process runs on
+/// without it.
 fn loader_refused(stderr: &str) -> Option<Finding> {
     let (path, why) = stderr.lines().find_map(|line| {
         let rest = line.split_once("ERROR: ld.so: object '")?.1;
@@ -173,7 +174,7 @@ fn loader_refused(stderr: &str) -> Option<Finding> {
         let why = rest.split_once('(')?.1.rsplit_once(')')?.0;
         library::is_named_by(path.as_ref()).then_some((path, why))
     })?;
-    // Of a file for another machine it says only that it cannot be opened.
+    // For a file for another machine the line is that it cannot be opened.
     let other = match elf::look(Path::new(path)) {
         Ok(Kind::Elf(_)) => library::check(Path::new(path)).err(),
         _ => None,
@@ -243,7 +244,7 @@ fn aside(line: Line<'_>) -> Finding {
     Finding::not(code, line.text, advice)
 }
 
-/// What to change, for each of the library's own reasons.
+/// The advice for each of the library's own reasons.
 fn advice_for(reason: Reason) -> &'static str {
     match reason {
         Reason::PythonMalloc => "unset PYTHONMALLOC",
