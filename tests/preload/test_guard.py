@@ -1,5 +1,5 @@
-"""OBMALLOC_GUARD_SAMPLE_RATE: memory errors of an extension module are found at the faulty access,
-and the report has their kind, their place, and who allocated and freed the block."""
+"""OBMALLOC_GUARD_SAMPLE_RATE: memory errors of an extension module are found at the faulty access;
+the report has their kind, their place, and the frames that allocated and freed the block."""
 import re
 import signal
 

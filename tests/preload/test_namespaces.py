@@ -1,5 +1,5 @@
-"""System calls that the kernel allows to single-threaded processes only: with
-OBMALLOC_BACKGROUND_THREAD=0 the library starts no thread, and they succeed as without the library."""
+"""System calls that the kernel allows to single-threaded processes only: they succeed with
+OBMALLOC_BACKGROUND_THREAD=0, with which the library starts no thread."""
 import pytest
 
 from support import child
@@ -49,4 +49,5 @@ def test_unshare_and_setns(python, way):
     stock = interpret(python, PROGRAM, way, env=child.clean_environment()).said
     if stock[0] == 'refused' or any(stock):
         pytest.skip(f'the kernel refuses {way}: {stock}')
-    assert interpret(python, PROGRAM, way, env=child.preloaded(OBMALLOC_BACKGROUND_THREAD='0')).said == stock
+    assert stock == interpret(python, PROGRAM, way,
+                              env=child.preloaded(OBMALLOC_BACKGROUND_THREAD='0')).said
