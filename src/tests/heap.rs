@@ -19,10 +19,10 @@ fn heap() -> &'static Heap {
 fn take(heap: &Heap, class: SizeClass, n: usize) -> Vec<*mut u8> {
     let mut all = Vec::new();
     while all.len() < n {
-        let mut run = vec![ptr::null_mut(); (n - all.len()).min(64)];
-        let taken = heap.take(Shard::FIRST, class, 1, &mut run);
+        let mut batch = vec![ptr::null_mut(); (n - all.len()).min(64)];
+        let taken = heap.take(Shard::FIRST, class, 1, &mut batch);
         assert!(taken > 0);
-        all.extend(run.split_off(run.len() - taken).iter().rev());
+        all.extend(batch.split_off(batch.len() - taken).iter().rev());
     }
     all
 }
@@ -64,7 +64,7 @@ fn blocks_come_in_order_of_their_addresses() {
 }
 
 #[test]
-fn the_fullest_pool_is_asked_first() {
+fn the_fullest_pool_is_used_first() {
     let heap = heap();
     let class = SizeClass::of(256).unwrap();
     let blocks = class.info().blocks as usize;
@@ -86,9 +86,9 @@ fn a_refill_gathers_scattered_blocks_under_one_lock() {
     for pool in all.chunks(blocks) {
         heap.give(class, &pool[..3]);
     }
-    let mut run = [ptr::null_mut(); 64];
+    let mut batch = [ptr::null_mut(); 64];
     assert_eq!(
-        heap.take(Shard::FIRST, class, 1, &mut run),
+        heap.take(Shard::FIRST, class, 1, &mut batch),
         15,
         "three from each, and no new pool"
     );
@@ -110,7 +110,7 @@ fn empty_pools_serve_another_class() {
 }
 
 #[test]
-fn empty_arenas_go_back_to_the_kernel() {
+fn empty_arenas_are_unmapped() {
     set::set_decay(false);
     let heap = heap();
     let class = SizeClass::of(32768).unwrap();
@@ -145,13 +145,13 @@ fn every_class_mixes_in_the_same_arenas() {
 }
 
 #[test]
-fn lanes_share_no_pool_and_blocks_go_back_to_their_own() {
+fn shards_share_no_pool_and_blocks_return_to_their_own() {
     let heap = heap();
     let class = SizeClass::of(64).unwrap();
     let take = |shard| {
-        let mut run = [ptr::null_mut(); 64];
-        assert_eq!(heap.take(shard, class, 1, &mut run), run.len());
-        run
+        let mut batch = [ptr::null_mut(); 64];
+        assert_eq!(heap.take(shard, class, 1, &mut batch), batch.len());
+        batch
     };
     let shard = |number| registry::shard_of_thread(number, |shard| heap.open(shard));
     let (one, other) = (take(shard(SHARDS - 2)), take(shard(SHARDS - 1)));
