@@ -12,7 +12,7 @@
 //!
 //! # Add a counter
 //!
-//! Add its line to its section in [`counters!`] below, with the next free slot; measure it in
+//! Add its line to its section in `counters!` below, with the next free slot; measure it in
 //! `Snapshot::counters` (`src/stats/mod.rs`); describe it in `docs/metrics.md`, which a test
 //! demands. A counter that is to be a metric gets a line in [`FAMILIES`], too.
 
