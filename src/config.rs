@@ -282,12 +282,40 @@ fn state_of(entry: &'static [u8]) -> State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::format;
 
     #[test]
     fn settings_are_the_options_in_their_order() {
         let names = SETTINGS.iter().map(|setting| setting.key.name);
         let options = options::ALL.iter().map(|option| option.key.name);
         assert!(names.eq(options));
+    }
+
+    #[test]
+    fn help_has_the_numbers_of_the_size_policy() {
+        let numbers = [
+            format!("unset: {SMALL_MAX}, "),
+            format!("and {} once", size_policy::DEFAULT),
+            format!("has {} MiB", size_policy::LARGE_PROGRAM >> 20),
+            format!("or {} larger requests", size_policy::MANY),
+        ];
+        for number in numbers {
+            assert!(options::POOL_MAX.help.contains(&number), "{number}");
+        }
+    }
+
+    /// The statics of the folders begin so.
+    #[test]
+    fn default_words_are_those_of_the_folders() {
+        for (option, word) in [
+            (&options::FORK_COW, "auto"),
+            (&options::THP, "auto"),
+            (&options::ALIGN, "16"),
+            (&options::ON_ERROR, "abort"),
+            (&options::SYSCALLS, "auto"),
+        ] {
+            assert_eq!(option.default, Value::Word(word), "{}", option.key.name);
+        }
     }
 
     #[test]

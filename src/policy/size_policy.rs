@@ -23,16 +23,16 @@ use crate::os::sandbox;
 use crate::sync::{AtomicUsize, Ordering::Relaxed};
 
 /// Bytes of heap or of resident memory from which on a program is large.
-const LARGE_PROGRAM: usize = 64 << 20;
+pub(crate) const LARGE_PROGRAM: usize = 64 << 20;
 /// Medium requests left to the C library between two readings of the resident memory. The start
 /// of an interpreter makes 800 (CPython 3.13) to 2500 (3.11).
 const SAMPLE_EVERY: usize = 4_000;
 /// Medium requests after which pools serve them, whatever the program's size. (A calloc of 4 KiB
 /// takes 147 ns from pools and 179 ns from the C library, benchmark `c_level`.)
-const MANY: usize = 100_000;
+pub(crate) const MANY: usize = 100_000;
 
 /// The limit of a large program without a setting, in bytes.
-const DEFAULT: usize = 8 * 1024;
+pub(crate) const DEFAULT: usize = 8 * 1024;
 
 /// The limit now, in bytes.
 static NOW: AtomicUsize = AtomicUsize::new(SMALL_MAX);
