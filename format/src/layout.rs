@@ -145,9 +145,10 @@ impl Statistics {
 
     /// Writes the counters to their slots.
     pub fn set_counters(&mut self, counters: &Counters) {
-        for (slot, value) in SLOTS.into_iter().zip(counters.values()) {
-            let mut slots = self.first.iter_mut().chain(&mut self.later);
-            if let Some(place) = slots.nth(slot.into()) {
+        for (slot, value) in SLOTS.into_iter().map(usize::from).zip(counters.values()) {
+            if let Some(place) = self.first.get_mut(slot) {
+                *place = value;
+            } else if let Some(place) = self.later.get_mut(slot - FIRST) {
                 *place = value;
             }
         }
@@ -156,9 +157,12 @@ impl Statistics {
     /// The counters in the slots.
     pub fn counters(&self) -> Counters {
         let mut values = [UNKNOWN; COUNT];
-        for (slot, value) in SLOTS.into_iter().zip(&mut values) {
-            let mut slots = self.first.iter().chain(&self.later);
-            *value = slots.nth(slot.into()).copied().unwrap_or(UNKNOWN);
+        for (slot, value) in SLOTS.into_iter().map(usize::from).zip(&mut values) {
+            let place = self.first.get(slot);
+            *value = place
+                .or_else(|| self.later.get(slot - FIRST))
+                .copied()
+                .unwrap_or(UNKNOWN);
         }
         Counters::of_values(&values)
     }
