@@ -132,10 +132,11 @@ fn is_asleep(number: i32) -> bool {
     let state = || {
         written.ok()?;
         // Id, name in parentheses, state.
-        let (_, behind) = file::read(path, &mut room)?.rsplit_once(") ")?;
-        behind.chars().next()
+        let text = file::read(path, &mut room)?.as_bytes();
+        let end_of_name = text.iter().rposition(|&byte| byte == b')')?;
+        text.get(end_of_name + 2).copied()
     };
-    !matches!({ state }(), Some('R' | 'D'))
+    !matches!({ state }(), Some(b'R' | b'D'))
 }
 
 /// How long a thread waits for the forking thread before it borrows a lock.
