@@ -23,7 +23,7 @@ use crate::policy::huge_pages;
 use crate::policy::limits::{self, Limit};
 use crate::policy::size_policy;
 use crate::pool::invalid_free;
-use crate::stats_page;
+use crate::stats::page;
 use crate::tools::annotate;
 
 /// An option, and the function that a value is given to.
@@ -50,7 +50,7 @@ static SETTINGS: [Setting; options::ALL.len()] = [
         }
     }),
     Setting::of(&options::STATS_PAGE, |value| {
-        stats_page::want(value.is_on());
+        page::want(value.is_on());
     }),
     Setting::of(&options::DEBUG, |value| DEBUG.set(value)),
     Setting::of(&options::ON_ERROR, |value| {
@@ -90,7 +90,7 @@ static SETTINGS: [Setting; options::ALL.len()] = [
     }),
     Setting::of(&options::BACKGROUND_THREAD, |value| {
         decay::allow_thread(value.is_on());
-        stats_page::allow_thread(value.is_on());
+        page::allow_thread(value.is_on());
     }),
 ];
 
@@ -222,7 +222,7 @@ pub(crate) fn read(at_start: bool) {
 
 fn drop_what_needs_calls() {
     if sandbox::is_restricted() {
-        stats_page::want(false);
+        page::want(false);
         huge_pages::want(false);
         guard::set_rate(0);
     }

@@ -44,7 +44,7 @@
 //! | `guard/` | sampled blocks beside inaccessible pages |
 //! | `heap/` | the bin of each class (used pools, depot), batches in and out, purging |
 //! | `tcache/` | magazines: the hit path; which thread has which, and its shard (`registry`), counters |
-//! | `stats/`, `stats_page/` | statistics as numbers, JSON and text; the page that other processes read, heap snapshots. The crate `format` has their schema and layout, which the command shares |
+//! | `stats/` | statistics as numbers, JSON and text; the page that other processes read, heap snapshots. The crate `format` has their schema and layout, which the command shares |
 //! | `background/` | when free memory is returned (`decay`, `round`), fork handlers, what happens at the first block and at exit |
 //! | `object` | malloc, calloc, realloc and free for every size and pointer; the fallback allocator |
 //! | `tools/` | the same where guarded blocks, memcheck or AddressSanitizer see each block |
@@ -105,7 +105,7 @@
 //! | `arena::chunk` `ON_ARENA_ADDED` | `cpython`, for `PYTHONMALLOCSTATS` | an arena was added |
 //! | `tcache::registry` `ON_THREAD_EXIT` | `background::init` | a thread with magazines has ended |
 //! | `background::init` `FIRST_USE` | `cpython::attach` | the first block is allocated |
-//! | `stats_page` `HOST` | `cpython::state` | the host's version is written to the page |
+//! | `stats::page` `HOST` | `cpython::state` | the host's version is written to the page |
 //! | `cpython::builtin` `CHANGED` | `cpython::dispatch` | the own tables were changed |
 //!
 //! # State
@@ -144,8 +144,6 @@ mod heap;
 mod tcache;
 
 mod stats;
-
-mod stats_page;
 
 mod background;
 

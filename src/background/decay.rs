@@ -44,7 +44,7 @@ use crate::os::sandbox;
 use crate::policy::huge_pages;
 use crate::policy::limits;
 use crate::pool;
-use crate::stats_page;
+use crate::stats::page;
 use crate::sync::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use crate::tcache::registry;
 
@@ -137,7 +137,7 @@ pub(crate) fn tick(bytes: usize) {
 #[cold]
 fn step(back: usize) {
     BACK.store(0, Relaxed);
-    stats_page::tick();
+    page::tick();
     let Ok(interval) = u64::try_from(INTERVAL.load(Relaxed)) else {
         return;
     };

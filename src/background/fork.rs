@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!    prepare:          stop the helper threads; return free memory for at most 0.35 ms;
-//!                      take all locks: those of the helpers (stats_page/,
+//!                      take all locks: those of the helpers (stats/page/,
 //!                      background/decay.rs), REGISTRY, class 1, ..., class 80, arenas,
 //!                      the guarded slots
 //!    parent, child:    open the locks
@@ -45,7 +45,7 @@ use crate::os::once::Once;
 use crate::os::roster::Roster;
 use crate::os::wait;
 use crate::os::{clock, thread};
-use crate::stats_page;
+use crate::stats::page;
 use crate::sync::{
     AtomicBool, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release, SeqCst},
@@ -87,7 +87,7 @@ const FOR_EARLY_FORKS: u64 = 1_000_000_000;
 
 /// Visits all locks in their order.
 fn each_lock(see: &mut dyn FnMut(&'static Word)) {
-    stats_page::each_lock(see);
+    page::each_lock(see);
     decay::each_lock(see);
     see(registry::word());
     HEAP.each_lock(see);
@@ -147,7 +147,7 @@ fn hold(patience: u64) -> bool {
     each_lock(&mut |word| all &= word.take_for_fork(until));
     ALL_HELD.store(all && !is_interrupted, Relaxed);
     if all && !is_interrupted {
-        stats_page::write_before_fork(was_asked);
+        page::write_before_fork(was_asked);
     } else if !is_interrupted {
         open_locks();
     }
@@ -161,9 +161,9 @@ fn stop_helpers(is_interrupted: bool) -> bool {
     let mut starts_none = |word: &'static Word| {
         word.take_for_fork(begin + FOR_HELPERS);
     };
-    stats_page::lock_of_helper(&mut starts_none);
+    page::lock_of_helper(&mut starts_none);
     decay::lock_of_helper(&mut starts_none);
-    let was_asked = stats_page::stop_for_fork();
+    let was_asked = page::stop_for_fork();
     decay::stop_for_fork();
     if is_interrupted {
         return was_asked; // the helpers may wait for this thread
@@ -174,7 +174,7 @@ fn stop_helpers(is_interrupted: bool) -> bool {
 }
 
 fn wait_for_helpers(patience: u64) {
-    stats_page::wait_until_gone(patience);
+    page::wait_until_gone(patience);
     decay::wait_until_gone(patience);
 }
 
@@ -206,7 +206,7 @@ unsafe extern "C" fn parent() {
                     wait_for_helpers(FOR_HELPERS_AFTERWARDS);
                 }
                 decay::go_on_after_fork(all_held);
-                stats_page::go_on_after_fork();
+                page::go_on_after_fork();
             }
         });
     }
@@ -233,12 +233,12 @@ fn go_on_in_child() {
     if all_held {
         HEAP.forked();
     }
-    stats_page::forked(all_held);
+    page::forked(all_held);
     if has_locks && !is_nested() {
         open_locks();
     }
     decay::go_on_in_child();
-    stats_page::go_on_after_fork();
+    page::go_on_after_fork();
 }
 
 static REGISTERED: Once = Once::new();

@@ -8,7 +8,7 @@ use crate::background::fork;
 use crate::base::callback::Callback;
 use crate::guard;
 use crate::os::{errno, thread};
-use crate::stats_page;
+use crate::stats::page;
 use crate::sync::{
     AtomicBool,
     Ordering::{AcqRel, Acquire},
@@ -44,7 +44,7 @@ fn happen() {
     }
     thread::prepare();
     registry::on_thread_exit(decay::tick);
-    stats_page::begin();
+    page::begin();
     guard::begin();
     if let Some(call) = FIRST_USE.get() {
         call();

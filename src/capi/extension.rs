@@ -10,7 +10,7 @@ use crate::cpython::dispatch;
 use crate::cpython::state::host_version;
 use crate::os::text::Buffer;
 use crate::stats::json;
-use crate::stats_page::snapshot;
+use crate::stats::page::snapshot;
 
 /// What `obmalloc_install` returns: 0 if the library serves the process, else why not.
 #[allow(non_camel_case_types, reason = "the name is C's")]

@@ -6,7 +6,7 @@ use super::symbols::Host;
 use super::version::Version;
 use crate::background::decay;
 use crate::domains::compat;
-use crate::stats_page;
+use crate::stats::page;
 use crate::tcache::registry;
 
 /// How we are in the process.
@@ -83,7 +83,7 @@ pub(crate) fn keep_version(host: &Host) {
     if host.version.has_tables() {
         compat::set(minor, patch);
     }
-    stats_page::ask_for_host(host_version);
+    page::ask_for_host(host_version);
     decay::host_counts_threads(host.version.has_tables() && minor >= 12);
     VERSION_LEN.store(host.version.text.len(), Relaxed);
     VERSION.store(host.version.text.as_ptr().cast_mut(), Relaxed);

@@ -1,6 +1,6 @@
 //! Statistics: the counters of the heap and of the process at one moment. The crate `format`
 //! has their schema; [`Snapshot::counters`] measures them; `json`, `report` and
-//! `stats_page/encode.rs` write them.
+//! `stats/page/encode.rs` write them.
 //!
 //! The hit path counts nothing. A snapshot reads the arenas, the threads' magazines and the
 //! classes one after the other, each once and under its lock, so while other threads allocate,
@@ -10,6 +10,8 @@
 //! time maps memory.
 
 pub(crate) mod json;
+
+pub(crate) mod page;
 
 pub(crate) mod report;
 

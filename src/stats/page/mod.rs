@@ -42,7 +42,7 @@ pub(crate) mod writer;
 
 pub(crate) mod snapshot;
 
-pub(crate) mod page;
+pub(crate) mod mapping;
 
 pub(crate) mod server;
 
@@ -125,7 +125,7 @@ fn look(now: u64) {
 pub(crate) fn each_lock(see: &mut dyn FnMut(&'static Word)) {
     if is_wanted() {
         see(server::word());
-        see(page::word());
+        see(mapping::word());
     }
 }
 
@@ -152,7 +152,7 @@ pub(crate) fn wait_until_gone(patience: u64) {
 /// Before a fork that holds all locks: the page is written.
 pub(crate) fn write_before_fork(was_asked: bool) {
     if is_wanted() {
-        page::write_before_fork(was_asked);
+        mapping::write_before_fork(was_asked);
     }
 }
 
@@ -169,7 +169,7 @@ pub(crate) fn forked(all_held: bool) {
     if is_wanted() {
         server::forked();
         if all_held {
-            page::forked();
+            mapping::forked();
         }
     }
 }

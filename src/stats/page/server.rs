@@ -1,6 +1,6 @@
 //! The thread that answers requests, and answers by ticks where there is no thread.
 
-use super::page::{self, Look, Words};
+use super::mapping::{self, Look, Words};
 use crate::os::helper::Helper;
 use crate::os::lock::Word;
 use crate::os::shared;
@@ -15,10 +15,10 @@ static SERVER: Helper = Helper::called(c"obmalloc-live", work, kick);
 /// where there can be no thread. With no lock held.
 #[cold]
 pub(crate) fn heed(may_start: bool) {
-    match page::look() {
+    match mapping::look() {
         Look::Good => {}
         Look::Leave => return,
-        Look::Missing => SERVER.without(page::renew),
+        Look::Missing => SERVER.without(mapping::renew),
     }
     let Some(words) = Words::now() else {
         return;
@@ -27,7 +27,7 @@ pub(crate) fn heed(may_start: bool) {
         return;
     }
     if words.is_asked() {
-        page::answer(words, words.request().load(Acquire), &|| true);
+        mapping::answer(words, words.request().load(Acquire), &|| true);
     }
 }
 
@@ -41,12 +41,12 @@ fn work(helper: &Helper) {
     while !helper.is_to_stop() {
         let request = words.request().load(Acquire);
         if words.is_asked() {
-            page::answer(words, request, &|| !helper.is_to_stop());
+            mapping::answer(words, request, &|| !helper.is_to_stop());
             continue;
         }
         let limit = words.has_snapshot().then_some(SNAPSHOT_STAYS);
         if !shared::wait(words.request(), request, limit) {
-            page::drop_snapshot();
+            mapping::drop_snapshot();
         }
     }
     words.has_thread(false);
