@@ -6,7 +6,7 @@ A table is between two comments of a page,
     <!-- figures: NAME -->
     <!-- end of figures -->
 
-and the line above it names the command, the date and the commit of the result. The table
+and the line above it names the benchmark, the date and the commit of the result. The table
 `headline` of README.md has some rows of several results.
 
     bench/tables.py             writes the tables
@@ -242,7 +242,8 @@ def made(name):
     if name not in TABLES:
         sys.exit("no table is called %s" % name)
     about, places = newest(name)
-    head = "`%s`, %s, commit %s:" % (about["command"], about["date"].split()[0], about["commit"])
+    head = "`make bench BENCH=%s`, %s, commit %s:" % (
+        TABLES[name][0], about["date"].split()[0], about["commit"])
     return "\n".join([head, ""] + TABLES[name][1](places)) + "\n"
 
 

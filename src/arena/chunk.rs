@@ -186,7 +186,7 @@ fn map_apart() -> Option<NonNull<u8>> {
 }
 
 impl Chunk {
-    /// A chunk for one more arena. Caller holds no lock.
+    /// A chunk for one more arena. The caller holds no lock.
     pub(crate) fn take() -> Option<Chunk> {
         let size = SIZE.load(Acquire);
         if size == 0 {
@@ -220,7 +220,7 @@ impl Chunk {
     }
 
     /// Returns the chunk to its source: a custom one to the allocator that the program has set by
-    /// now. Caller holds no lock.
+    /// now. The caller holds no lock.
     pub(crate) fn release(self) {
         if self.source == Source::Kernel {
             // SAFETY: CHUNK-1; mapped in `take`.

@@ -16,7 +16,7 @@
 //!
 //! The helper thread starts when `HELPER_THRESHOLD` bytes are free, and ends when `QUIET` rounds in
 //! a row have found nothing to do. It takes no block and needs no GIL. Each page that is returned
-//! interrupts the processors that run the program, so the thread pauses after each pool. Where no
+//! interrupts the processors that run the program, so the thread pauses after each pool, in a large heap after several. Where no
 //! thread may be started, each tick does a small part of a round.
 //!
 //! A fork stops the thread first (`background/fork.rs`) and returns free memory for a bounded time,
@@ -248,7 +248,7 @@ fn give_back(keep: usize) {
 }
 
 /// Returns free memory to the OS now, until at most `keep` free bytes are resident. The magazines
-/// of other threads stay as they are. Returns the bytes returned.
+/// of other threads stay as they are. The result is the number of bytes.
 pub(crate) fn trim(keep: usize) -> usize {
     let before = pool::purged_bytes();
     if !registry::is_new()

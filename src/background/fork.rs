@@ -3,15 +3,15 @@
 //! ```text
 //!    prepare:          stop the helper threads; return free memory for at most 0.35 ms;
 //!                      take all locks: those of the helpers (stats/page/,
-//!                      background/decay.rs), REGISTRY, class 1, ..., class 80, arenas,
-//!                      the guarded slots
+//!                      background/decay.rs), REGISTRY, the classes' shard by shard, the
+//!                      arenas', the guarded slots
 //!    parent, child:    open the locks
 //! ```
 //!
-//! That is the order of all locks (HEAP-2); their number is constant, whatever the size of the
-//! heap. The hit path holds no lock, and its steps leave the magazines whole at each instruction
-//! (MAGAZINE-4). So a thread that is in the middle of one while another thread forks loses, in the
-//! child, at most the batch of blocks that it carries; and the child does not have that thread.
+//! That is the order of all locks (HEAP-2); their number does not grow with the heap. The hit path
+//! holds no lock, and its steps leave the magazines whole at each instruction (MAGAZINE-4). So a
+//! thread that is in the middle of one while another thread forks loses, in the child, at most the
+//! batch of blocks that it carries; and the child does not have that thread.
 //!
 //! Prepare handlers run in the opposite order of their registration, and ours must run last: they
 //! are registered when the library is loaded. Before the first allocation they only note that a

@@ -1,4 +1,4 @@
-//! What happens beside requests: free memory is returned after a while (`decay`, `round`), forks
+//! Work outside of requests: free memory is returned after a while (`decay`, `round`), forks
 //! find the heap whole (`fork`), the first block sets things up (`init`), and statistics are
 //! written at exit (`at_exit`).
 

@@ -54,7 +54,7 @@ pub struct ArenaAllocator {
     pub free: ArenaFree,
 }
 
-// SAFETY: a table is five words that nobody writes once it is shared; VTABLE-1.
+// SAFETY: a table is five words that are not written after the table is shared; VTABLE-1.
 unsafe impl Sync for Allocator {}
 // SAFETY: no word of a table belongs to a thread.
 unsafe impl Send for Allocator {}

@@ -127,26 +127,26 @@ unsafe fn duplicate(malloc: adapter::Malloc, from: *const c_void, bytes: usize) 
 }
 
 unsafe extern "C" fn raw_strdup(text: *const c_char) -> *mut c_char {
-    // SAFETY: the caller's C string.
+    // SAFETY: CPython passes a C string.
     let bytes = unsafe { CStr::from_ptr(text) }.to_bytes_with_nul().len();
-    // SAFETY: the caller's string, of `bytes` bytes.
+    // SAFETY: CPython's string has `bytes` bytes with its end.
     unsafe { duplicate(raw_domain().malloc, text.cast(), bytes).cast() }
 }
 
 unsafe extern "C" fn mem_strdup(text: *const c_char) -> *mut c_char {
-    // SAFETY: the caller's string, of `bytes` bytes.
+    // SAFETY: CPython's string has `bytes` bytes with its end.
     let bytes = unsafe { CStr::from_ptr(text) }.to_bytes_with_nul().len();
-    // SAFETY: the caller's string, of `bytes` bytes.
+    // SAFETY: CPython's string has `bytes` bytes with its end.
     unsafe { duplicate(dispatch::current().mem.malloc, text.cast(), bytes).cast() }
 }
 
 unsafe extern "C" fn raw_wcsdup(text: *const libc::wchar_t) -> *mut libc::wchar_t {
-    // SAFETY: the caller's string, of `bytes` bytes.
+    // SAFETY: CPython's string has `bytes` bytes with its end.
     unsafe { duplicate(raw_domain().malloc, text.cast(), wide_bytes(text)).cast() }
 }
 
 unsafe extern "C" fn default_raw_wcsdup(text: *const libc::wchar_t) -> *mut libc::wchar_t {
-    // SAFETY: the caller's string, of `bytes` bytes.
+    // SAFETY: CPython's string has `bytes` bytes with its end.
     unsafe {
         duplicate(
             adapter::plain::malloc::<Checked<Malloc>>,
@@ -158,7 +158,7 @@ unsafe extern "C" fn default_raw_wcsdup(text: *const libc::wchar_t) -> *mut libc
 }
 
 unsafe fn wide_bytes(text: *const libc::wchar_t) -> usize {
-    // SAFETY: the caller's wide string.
+    // SAFETY: CPython passes a wide string that ends with 0.
     let len = unsafe { libc::wcslen(text) };
     (len + 1).saturating_mul(size_of::<libc::wchar_t>())
 }
@@ -170,7 +170,7 @@ unsafe extern "C" fn set_default_allocator(domain: c_int, old: *mut PyMemAllocat
         return -1;
     };
     if !old.is_null() {
-        // SAFETY: the caller's room for a table.
+        // SAFETY: not NULL: CPython passes room for a table.
         unsafe { *old = domain.get().into() };
     }
     names::install_default(domain);
@@ -182,12 +182,12 @@ unsafe extern "C" fn get_allocator_name(text: *const c_char, name: *mut c_int) -
     let text = if text.is_null() {
         c""
     } else {
-        // SAFETY: the caller's C string.
+        // SAFETY: CPython passes a C string.
         unsafe { CStr::from_ptr(text) }
     };
     match Name::of(text) {
         Some(known) => {
-            // SAFETY: the caller's room for the number.
+            // SAFETY: CPython passes room for the number.
             unsafe { *name = known as c_int };
             0
         }
@@ -198,7 +198,7 @@ unsafe extern "C" fn get_allocator_name(text: *const c_char, name: *mut c_int) -
 /// 3.6: whether the bytes are those of a block that was freed under the debug hooks.
 unsafe extern "C" fn is_freed(p: *const u8, n: usize) -> c_int {
     let dead = compat::debug_style().dead;
-    // SAFETY: the caller's bytes.
+    // SAFETY: CPython passes `n` readable bytes.
     let all = (0..n).all(|i| unsafe { p.add(i).read() } == dead);
     all.into()
 }
@@ -209,9 +209,9 @@ unsafe extern "C" fn allocator_stats(
     objects: c_int,
     size: usize,
 ) {
-    // SAFETY: the caller's file.
+    // SAFETY: CPython passes an open file.
     let mut out = unsafe { CFile::new(out) };
-    // SAFETY: the caller's C string.
+    // SAFETY: CPython passes a C string.
     let name = unsafe { CStr::from_ptr(name) }.to_bytes();
     let _ = debug_stats::free_list(&mut out, name, objects, size);
 }
@@ -233,12 +233,12 @@ unsafe extern "C" fn no() -> c_int {
 }
 
 unsafe extern "C" fn mem_free(p: *mut c_void) {
-    // SAFETY: the caller's block.
+    // SAFETY: CPython passes NULL or a live block of the domain.
     unsafe { (dispatch::current().mem.free)(p) };
 }
 
 unsafe extern "C" fn object_free(p: *mut c_void) {
-    // SAFETY: the caller's block.
+    // SAFETY: CPython passes NULL or a live block of the domain.
     unsafe { (dispatch::current().object.free)(p) };
 }
 

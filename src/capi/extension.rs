@@ -156,7 +156,7 @@ pub unsafe extern "C" fn obmalloc_snapshot(path: *const c_char) -> c_int {
     if path.is_null() {
         return libc::EFAULT;
     }
-    // SAFETY: the caller's C string.
+    // SAFETY: a C string by the function's contract.
     match snapshot::write_to(unsafe { CStr::from_ptr(path) }) {
         Ok(()) => 0,
         Err(error) => error,

@@ -82,7 +82,7 @@ unsafe extern "C" fn get(domain: c_int, table: *mut PyMemAllocatorEx) {
         no_table("PyMem_GetAllocator");
     }
     let domain = Domain::with_number(domain);
-    // SAFETY: the caller's room for a table, not NULL.
+    // SAFETY: not NULL, so room for a table by the function's contract.
     unsafe { *table = domain.map_or(PyMemAllocatorEx::NONE, |domain| domain.get().into()) };
 }
 
@@ -91,7 +91,7 @@ unsafe extern "C" fn set(domain: c_int, table: *const PyMemAllocatorEx) {
         no_table("PyMem_SetAllocator");
     }
     if let Some(domain) = Domain::with_number(domain) {
-        // SAFETY: the caller's table, not NULL.
+        // SAFETY: not NULL, so a readable table by the function's contract.
         domain.set(&unsafe { *table }.filled());
         changed();
     }
@@ -133,7 +133,7 @@ unsafe extern "C" fn get_arenas(table: *mut PyObjectArenaAllocator) {
     if table.is_null() {
         no_table("PyObject_GetArenaAllocator");
     }
-    // SAFETY: the caller's room for a table, not NULL.
+    // SAFETY: not NULL, so room for a table by the function's contract.
     unsafe { *table = chunk::get().into() };
 }
 
@@ -141,7 +141,7 @@ unsafe extern "C" fn set_arenas(table: *const PyObjectArenaAllocator) {
     if table.is_null() {
         no_table("PyObject_SetArenaAllocator");
     }
-    // SAFETY: the caller's table, not NULL.
+    // SAFETY: not NULL, so a readable table by the function's contract.
     chunk::set(&unsafe { *table }.filled(), compat::arena_size());
 }
 
@@ -149,7 +149,7 @@ unsafe extern "C" fn debug_malloc_stats(out: *mut libc::FILE) -> c_int {
     if !names::objects_are_ours() {
         return 0;
     }
-    // SAFETY: the caller's open file.
+    // SAFETY: an open file by the function's contract.
     let mut out = unsafe { CFile::new(out) };
     // A write error is ignored, as in CPython.
     let _ = debug_stats::write(&mut out, hooks::calls());

@@ -365,7 +365,7 @@ mod tests {
         for name in [c"malloc", c"free", c"puts", c"dl_iterate_phdr", c"write"] {
             let symbol = libc.symbol(name).unwrap();
             assert!(libc.contains(symbol.as_ptr()), "{name:?}");
-            // SAFETY: a C string.
+            // SAFETY: a literal that ends with NUL.
             let bound = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
             assert_eq!(bound, symbol.as_ptr(), "{name:?}");
         }

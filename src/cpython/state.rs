@@ -1,6 +1,10 @@
 //! How we are in the process: which host we serve, if any, and its version.
 
-use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicUsize, Ordering::Relaxed};
+use core::ffi::{CStr, c_char};
+use core::sync::atomic::{
+    AtomicPtr, AtomicU8, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
+};
 
 use super::symbols::Host;
 use super::version::Version;
@@ -28,13 +32,12 @@ pub(crate) enum State {
 }
 
 static STATE: AtomicU8 = AtomicU8::new(State::Undecided as u8);
-/// The host's version, as text.
-static VERSION: AtomicPtr<u8> = AtomicPtr::new(core::ptr::null_mut());
-static VERSION_LEN: AtomicUsize = AtomicUsize::new(0);
+/// The text of the host's `Py_GetVersion`; null without a host.
+static VERSION: AtomicPtr<c_char> = AtomicPtr::new(core::ptr::null_mut());
 /// Where the host lies that we serve.
 static SERVED_AT: AtomicUsize = AtomicUsize::new(0);
 
-/// Says how we are in the process from now on.
+/// Sets the library's state in the process.
 pub(crate) fn set(state: State) {
     if let State::Table | State::Symbols | State::InPlace = state {
         registry::assume_gil(); // its GIL sees to it
@@ -57,12 +60,14 @@ pub(crate) fn is(state: State) -> bool {
 
 /// The host's version, if there is a host.
 pub(crate) fn host_version() -> Option<&'static str> {
-    let (start, len) = (VERSION.load(Relaxed), VERSION_LEN.load(Relaxed));
-    if start.is_null() {
+    let text = VERSION.load(Acquire);
+    if text.is_null() {
         return None;
     }
-    // SAFETY: both were set from one text, which the host keeps.
-    core::str::from_utf8(unsafe { core::slice::from_raw_parts(start, len) }).ok()
+    // SAFETY: the host's C string, which lives as long as the process.
+    let text = unsafe { CStr::from_ptr(text) }.to_bytes();
+    let len = text.iter().position(|&byte| byte == b' ');
+    core::str::from_utf8(&text[..len.unwrap_or(text.len())]).ok()
 }
 
 /// Whether this is the host that we serve.
@@ -85,6 +90,6 @@ pub(crate) fn keep_version(host: &Host) {
     }
     page::ask_for_host(host_version);
     decay::host_counts_threads(host.version.has_tables() && minor >= 12);
-    VERSION_LEN.store(host.version.text.len(), Relaxed);
-    VERSION.store(host.version.text.as_ptr().cast_mut(), Relaxed);
+    // The text is the beginning of a C string (`Host::with`).
+    VERSION.store(host.version.text.as_ptr().cast_mut().cast(), Release);
 }

@@ -116,7 +116,7 @@ impl Host {
 /// The symbol that the program's own use of this name is bound to.
 pub(crate) fn first_in_scope(name: &CStr) -> Option<NonNull<c_void>> {
     let look_up = || {
-        // SAFETY: a C string.
+        // SAFETY: a `CStr` ends with NUL.
         unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) }
     };
     NonNull::new(errno::kept(|| loader::with(look_up)))

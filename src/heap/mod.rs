@@ -703,7 +703,7 @@ impl Heap {
     }
 
     fn purge_pool(&self, arena: &'static Arena, pool: &'static Pool, at_once: bool) -> usize {
-        // POOL-7: without a lock, the pool's owner only says which lock to take.
+        // POOL-7: without a lock, the pool's owner is only used to choose the lock.
         match pool.owner() {
             Some((shard, class)) => {
                 let bin = self.bin(shard, class);

@@ -145,7 +145,7 @@ impl<T> Lock<T> {
         LockGuard { lock: self, lender }
     }
 
-    /// Takes the lock if nobody holds it.
+    /// Takes the lock if it is open.
     pub(crate) fn try_lock(&self) -> Option<LockGuard<'_, T>> {
         // Not `then_some`: its argument is dropped when the lock was not taken, which would open it.
         self.word.take().then(|| LockGuard {

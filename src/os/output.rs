@@ -329,21 +329,21 @@ fn empty(fd: c_int) -> Result<(), c_int> {
 /// Whether this user may write to the file itself.
 fn may_write(path: &CStr) -> Result<(), c_int> {
     let path = path.as_ptr();
-    // SAFETY: a C string.
+    // SAFETY: a `CStr` ends with NUL.
     let call = || unsafe { libc::syscall(libc::SYS_faccessat, libc::AT_FDCWD, path, libc::W_OK) };
     errno::checked(call).map(|_| ())
 }
 
 fn rename(from: &CStr, to: &CStr) -> Result<(), c_int> {
     let (here, from, to) = (libc::AT_FDCWD, from.as_ptr(), to.as_ptr());
-    // SAFETY: two C strings. (`rename` is not a system call on every architecture.)
+    // SAFETY: each `CStr` ends with NUL. (`rename` is not a system call on every architecture.)
     let call = || unsafe { libc::syscall(libc::SYS_renameat2, here, from, here, to, 0) };
     errno::checked(call).map(|_| ())
 }
 
 fn unlink(path: &CStr) {
     let path = path.as_ptr();
-    // SAFETY: a C string.
+    // SAFETY: a `CStr` ends with NUL.
     let call = || unsafe { libc::syscall(libc::SYS_unlinkat, libc::AT_FDCWD, path, 0) };
     let _ = errno::checked(call);
 }

@@ -82,7 +82,7 @@ pub(crate) fn end_at_once() {
 /// of it.
 #[cfg(not(all(test, loom)))]
 pub(crate) fn begun(name: &'static CStr) -> i32 {
-    // SAFETY: a C string.
+    // SAFETY: a literal that ends with NUL.
     errno::kept(|| unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) });
     number()
 }
@@ -155,7 +155,7 @@ static ASK: AtomicPtr<c_void> = AtomicPtr::new(ptr::null_mut());
 /// to the C library's private version.)
 pub(crate) fn prepare() {
     let look_up = || {
-        // SAFETY: a C string.
+        // SAFETY: a literal that ends with NUL.
         unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__pthread_get_minstack".as_ptr()) }
     };
     ASK.store(loader::with(look_up), Release);

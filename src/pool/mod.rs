@@ -241,7 +241,7 @@ impl Pool {
         usize::from(self.owner.load(Relaxed) as u8) == class.index()
     }
 
-    /// The owner, unless the pool is empty. Without a lock it only says which lock to take (POOL-7).
+    /// The owner, unless the pool is empty. Without a lock it is only used to choose the lock (POOL-7).
     pub(crate) fn owner(&self) -> Option<(Shard, SizeClass)> {
         let owner = self.owner.load(Relaxed);
         let class = SizeClass::from_index(usize::from(owner as u8))?;

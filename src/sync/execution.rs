@@ -33,7 +33,7 @@ pub(crate) struct Known {
     pub atomic: Rc<LoomAtomic>,
     /// Its value at the start.
     pub start: u64,
-    /// Each load is a step on this one, too. Loom remembers only the last load of an atomic, so it
+    /// Each load is a step on this one, too. Loom keeps only the last load of an atomic, so it
     /// would miss that a store of a thread that has just loaded could have come before another
     /// thread's load.
     turns: Rc<LoomAtomic>,

@@ -78,7 +78,7 @@ pub(crate) unsafe fn malloc(below: &Allocator, n: usize) -> *mut c_void {
         // SAFETY: VTABLE-1 holds for the fallback.
         return object::alloc_from_fallback(n, || unsafe { (below.malloc)(below.ctx, n) });
     }
-    // SAFETY: the same contract.
+    // SAFETY: `below` keeps VTABLE-1; a pointer is NULL, a live block of a pool, or `below`'s.
     let block = unsafe { object::malloc::<ALIGNMENT>(below, wide) };
     if let Some(class) = class_of(block) {
         remember(block, class, n);
@@ -98,7 +98,7 @@ pub(crate) unsafe fn calloc(below: &Allocator, nelem: usize, elsize: usize) -> *
     let Some(n) = n else {
         return errno::no_memory();
     };
-    // SAFETY: the same contract.
+    // SAFETY: `below` keeps VTABLE-1; a pointer is NULL, a live block of a pool, or `below`'s.
     let block = unsafe { malloc(below, n) };
     if !block.is_null() {
         // SAFETY: a new block of `n` bytes.
@@ -113,11 +113,11 @@ pub(crate) unsafe fn calloc(below: &Allocator, nelem: usize, elsize: usize) -> *
 /// The contract of [`object::realloc`].
 pub(crate) unsafe fn realloc(below: &Allocator, p: *mut c_void, n: usize) -> *mut c_void {
     if p.is_null() {
-        // SAFETY: the same contract.
+        // SAFETY: `below` keeps VTABLE-1; a pointer is NULL, a live block of a pool, or `below`'s.
         return unsafe { malloc(below, n) };
     }
     let Some(class) = class_of(p) else {
-        // SAFETY: the same contract; `p` is no block of a pool.
+        // SAFETY: `below` keeps VTABLE-1; `p` is a block of `below`.
         return unsafe { object::realloc::<ALIGNMENT>(below, p, n) };
     };
     let Some(size) = requested(p, class) else {
@@ -136,7 +136,7 @@ pub(crate) unsafe fn realloc(below: &Allocator, p: *mut c_void, n: usize) -> *mu
 /// The contract of [`object::free`].
 pub(crate) unsafe fn free(below: &Allocator, p: *mut c_void) {
     let Some(class) = class_of(p) else {
-        // SAFETY: the same contract.
+        // SAFETY: `below` keeps VTABLE-1; a pointer is NULL, a live block of a pool, or `below`'s.
         return unsafe { object::free(below, p) };
     };
     if requested(p, class).is_none() {

@@ -11,7 +11,7 @@
 //!
 //! # Threads
 //!
-//! Those of `object.rs`.
+//! Any thread may call any function, as in `object.rs`.
 
 use core::ffi::c_void;
 use core::ptr;
@@ -47,10 +47,10 @@ pub(crate) unsafe fn malloc<const ALIGN: usize>(below: &Allocator, n: usize) -> 
         return block;
     }
     if annotate::any() {
-        // SAFETY: the same contract.
+        // SAFETY: `below` keeps VTABLE-1; a pointer is NULL, a live block of a pool, or `below`'s.
         return unsafe { instrumented::malloc(below, n) };
     }
-    // SAFETY: the same contract.
+    // SAFETY: `below` keeps VTABLE-1; a pointer is NULL, a live block of a pool, or `below`'s.
     unsafe { object::malloc::<ALIGN>(below, n) }
 }
 
@@ -69,10 +69,10 @@ pub(crate) unsafe fn calloc<const ALIGN: usize>(
         return block; // guarded blocks are zero
     }
     if annotate::any() {
-        // SAFETY: the same contract.
+        // SAFETY: `below` keeps VTABLE-1; a pointer is NULL, a live block of a pool, or `below`'s.
         return unsafe { instrumented::calloc(below, nelem, elsize) };
     }
-    // SAFETY: the same contract.
+    // SAFETY: `below` keeps VTABLE-1; a pointer is NULL, a live block of a pool, or `below`'s.
     unsafe { object::calloc::<ALIGN>(below, nelem, elsize) }
 }
 
@@ -86,15 +86,15 @@ pub(crate) unsafe fn realloc<const ALIGN: usize>(
     n: usize,
 ) -> *mut c_void {
     if p.is_null() {
-        // SAFETY: the same contract.
+        // SAFETY: `below` keeps VTABLE-1; a pointer is NULL, a live block of a pool, or `below`'s.
         return unsafe { malloc::<ALIGN>(below, n) };
     }
     if !guard::owns(p.addr()) {
         if annotate::any() {
-            // SAFETY: the same contract.
+            // SAFETY: `below` keeps VTABLE-1; a pointer is NULL, a live block of a pool, or `below`'s.
             return unsafe { instrumented::realloc(below, p, n) };
         }
-        // SAFETY: the same contract.
+        // SAFETY: `below` keeps VTABLE-1; a pointer is NULL, a live block of a pool, or `below`'s.
         return unsafe { object::realloc::<ALIGN>(below, p, n) };
     }
     let Some(size) = guard::size(p.cast()) else {
@@ -113,13 +113,13 @@ pub(crate) unsafe fn realloc<const ALIGN: usize>(
 /// The contract of [`object::free`].
 pub(crate) unsafe fn free(below: &Allocator, p: *mut c_void) {
     if guard::owns(p.addr()) {
-        // SAFETY: the same contract.
+        // SAFETY: `below` keeps VTABLE-1; a pointer is NULL, a live block of a pool, or `below`'s.
         unsafe { guard::free(p.cast()) };
     } else if annotate::any() {
-        // SAFETY: the same contract.
+        // SAFETY: `below` keeps VTABLE-1; a pointer is NULL, a live block of a pool, or `below`'s.
         unsafe { instrumented::free(below, p) };
     } else {
-        // SAFETY: the same contract.
+        // SAFETY: `below` keeps VTABLE-1; a pointer is NULL, a live block of a pool, or `below`'s.
         unsafe { object::free(below, p) };
     }
 }

@@ -27,11 +27,11 @@ pub(crate) fn describe(block: Block) {
 fn write(block: Block, out: &mut Stderr) -> fmt::Result {
     let data = block.data();
     write!(out, "Debug memory block at address p={data:p}: API '")?;
-    // Unchanged: it may be no character.
+    // The id is written as a raw byte: it may be no character.
     write_to_stderr(&[block.id(), b'\'', b'\n']);
     let size = block.size();
     writeln!(out, "    {size} bytes originally requested")?;
-    // First the bytes before it: if they are corrupted, the size may be, too.
+    // First the bytes before the block: if they are corrupted, the size may be, too.
     let pad = WORD - 1;
     write!(out, "    The {pad} pad bytes at p-{pad} are ")?;
     if block.leading_is_whole() {

@@ -150,7 +150,7 @@ impl Backend for Freely {
 
     unsafe fn realloc(ctx: *mut c_void, p: *mut c_void, n: usize) -> *mut c_void {
         if p.is_null() {
-            // SAFETY: the same contract.
+            // SAFETY: `ctx` is the hooks' context, which malloc needs only.
             return unsafe { Freely::malloc(ctx, n) };
         }
         // SAFETY: the hooks' context.
