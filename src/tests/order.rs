@@ -59,6 +59,7 @@ fn code_of(file: &Path) -> String {
     let text = fs::read_to_string(file).unwrap();
     let tests = [
         "\n#[cfg(test)]\nmod tests",
+        "\n#[cfg(all(test, not(loom)))]\nmod tests",
         "\n#[cfg(test)]\npub(crate) mod tests",
         "\n#[cfg(test)]\npub(super) mod tests",
     ];
@@ -242,4 +243,38 @@ fn every_invariant_that_is_cited_is_defined_once() {
             "{file:?} cites {label}, which is not defined"
         );
     }
+}
+
+/// The names of the statics in some code.
+fn statics(code: &str) -> impl Iterator<Item = &str> {
+    code.lines().filter_map(|line| {
+        let (visibility, rest) = line.trim_start().split_once("static ")?;
+        let name = rest.split(':').next()?;
+        let is_name = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+        let is_item = visibility.is_empty() || visibility.starts_with("pub");
+        (is_item && name.starts_with(|c: char| c.is_ascii_uppercase()) && name.chars().all(is_name))
+            .then_some(name)
+    })
+}
+
+#[test]
+fn the_page_of_the_architecture_has_every_static() {
+    let page = source().join("../docs/ARCHITECTURE.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let (_, state) = page.split_once("\n## State\n").unwrap();
+    let state = state.split("\n## ").next().unwrap();
+    // Files of test builds only.
+    let is_for_tests = |file: &Path| {
+        let parts = ["sync", "tests", "faults.rs", "interpreted.rs"];
+        file.components()
+            .any(|part| parts.iter().any(|&name| part.as_os_str() == name))
+    };
+    let mut seen = 0;
+    for (_, file) in files().into_iter().filter(|(_, file)| !is_for_tests(file)) {
+        for name in statics(&code_of(&file)).filter(|&name| !["AHEAD", "SLEEPS"].contains(&name)) {
+            seen += 1;
+            assert!(state.contains(&format!("`{name}`")), "{file:?}: {name}");
+        }
+    }
+    assert!(seen > 100, "only {seen} statics were seen");
 }
