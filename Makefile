@@ -48,15 +48,16 @@ LICENCES := LICENSE-MIT LICENSE-APACHE $(THIRD_PARTY)
         compat wheel deb install uninstall clean help
 
 # The archive's names are weak: a host that defines one of them itself (2.7 defines PyMem_*)
-# wins. In a shared library it makes no difference. Cargo writes the archive again when the
-# sources have changed, so it is weakened each time.
+# wins. In a shared library it makes no difference. They are weakened in the file that cargo has
+# written, and only if it is new: tests may read the archive while another one runs make.
 all: ## build target/release/libobmalloc.so and .a
 	@$(CARGO) build --release --lib
 	@ln -sf libobmalloc.so $(RELEASE)/$(SONAME)
-	@objcopy --wildcard --weaken-symbol='PyMem_*' --weaken-symbol='PyObject_*' \
-	         --weaken-symbol='_PyMem_*' --weaken-symbol='_PyObject_*' \
-	         --weaken-symbol='_Py_*' --localize-symbol=__gmon_start__ $(A) $(A).weak
-	@mv $(A).weak $(A)
+	@if nm $(A) 2> /dev/null | grep -q ' T PyMem_Malloc$$'; then \
+	  objcopy --wildcard --weaken-symbol='PyMem_*' --weaken-symbol='PyObject_*' \
+	          --weaken-symbol='_PyMem_*' --weaken-symbol='_PyObject_*' \
+	          --weaken-symbol='_Py_*' --localize-symbol=__gmon_start__ $(A) $(A).weak \
+	  && cat $(A).weak > $(A) && rm $(A).weak; fi
 
 command: all ## build target/release/obmalloc, its man pages, and the licences of its crates
 	@$(CARGO) build --profile command -p obmalloc-cli
