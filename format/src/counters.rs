@@ -13,7 +13,7 @@
 //! # Add a counter
 //!
 //! Add its line to its section in `counters!` below, with the next free slot and `optional`, because
-//! older pages, snapshots and JSON lack it; measure it in `Snapshot::counters`
+//! older pages, snapshots and JSON lack it; measure it in `HeapStats::counters`
 //! (`src/stats/mod.rs`); describe it in `docs/metrics.md`, which a test demands. A counter that is a
 //! metric gets a line in [`FAMILIES`] and a row of its own in `docs/metrics.md`, too.
 

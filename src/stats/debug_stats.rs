@@ -21,7 +21,7 @@ use crate::base::size_class::SizeClass;
 use crate::os::descriptor::write_to_stderr;
 use crate::os::text::{Buffer, printable};
 use crate::policy::size_policy;
-use crate::stats::Snapshot;
+use crate::stats::HeapStats;
 
 /// Widths of a line's label, and of its value with commas.
 const LABEL: usize = 35;
@@ -29,7 +29,7 @@ const VALUE: usize = 21;
 
 /// Writes the table. `calls` is the count of the debug hooks, where they are active.
 pub(crate) fn write(out: &mut dyn Write, calls: Option<usize>) -> fmt::Result {
-    let now = Snapshot::now().ok_or(fmt::Error)?;
+    let now = HeapStats::now().ok_or(fmt::Error)?;
     let threshold = size_policy::now();
     let classes = SizeClass::of(threshold).map_or(0, |class| class.number() + 1);
     writeln!(

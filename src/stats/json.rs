@@ -5,7 +5,7 @@ use core::fmt::{self, Write};
 
 use crate::os::process::libc_memory;
 use crate::os::text;
-use crate::stats::Snapshot;
+use crate::stats::HeapStats;
 use format::counters::CLASS_NAMES;
 
 /// The version of the JSON's form.
@@ -13,7 +13,7 @@ const SCHEMA: u32 = 1;
 
 /// Writes the statistics; nothing where there is no memory for a snapshot.
 pub(crate) fn write(out: &mut dyn Write, host: Option<&str>) -> fmt::Result {
-    let now = Snapshot::now().ok_or(fmt::Error)?;
+    let now = HeapStats::now().ok_or(fmt::Error)?;
     write!(
         out,
         "{{\"version\":\"{}\",\"schema\":{SCHEMA},\"pid\":{},\"host\":",

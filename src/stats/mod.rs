@@ -1,8 +1,8 @@
 //! Statistics: the counters of the heap and of the process at one moment. The crate `format`
-//! has their schema; [`Snapshot::counters`] measures them; `json`, `report` and
+//! has their schema; [`HeapStats::counters`] measures them; `json`, `report` and
 //! `stats/page/encode.rs` write them.
 //!
-//! The hit path counts nothing. A snapshot reads the arenas, the threads' magazines and the
+//! The hit path counts nothing. A measurement reads the arenas, the threads' magazines and the
 //! classes one after the other, each once and under its lock, so while other threads allocate,
 //! the numbers of different classes are of different moments. It allocates nothing and needs
 //! little stack: the counts of all classes take some 8 KiB, more than the smallest thread stack
@@ -88,7 +88,7 @@ impl Class {
 }
 
 /// The counts of the heap at one moment. All zero is an empty heap.
-pub(crate) struct Snapshot {
+pub(crate) struct HeapStats {
     /// The arenas.
     pub arenas: Counts,
     threads: ThreadTotals,
@@ -96,33 +96,33 @@ pub(crate) struct Snapshot {
     classes: [ClassCounts; TABLE_LEN],
 }
 
-/// A place for a snapshot; one call at a time has it.
+/// The place of a `HeapStats`; one call at a time has it.
 struct Place {
     taken: AtomicBool,
-    snapshot: UnsafeCell<MaybeUninit<Snapshot>>,
+    stats: UnsafeCell<MaybeUninit<HeapStats>>,
 }
 
-// SAFETY: only the call that has changed `taken` from false reaches the snapshot.
+// SAFETY: only the call that has changed `taken` from false reaches the stats.
 unsafe impl Sync for Place {}
 
 #[unsafe(link_section = ".bss.tables")]
 static PLACE: Place = Place {
     taken: AtomicBool::new(false),
-    snapshot: UnsafeCell::new(MaybeUninit::zeroed()),
+    stats: UnsafeCell::new(MaybeUninit::zeroed()),
 };
 
-/// A snapshot in its place, which is free again when this is dropped.
+/// A `HeapStats` in its place, which is free again when this is dropped.
 pub(crate) struct Taken {
-    snapshot: NonNull<Snapshot>,
+    stats: NonNull<HeapStats>,
     is_mapped: bool,
 }
 
 impl Deref for Taken {
-    type Target = Snapshot;
+    type Target = HeapStats;
 
-    fn deref(&self) -> &Snapshot {
+    fn deref(&self) -> &HeapStats {
         // SAFETY: `now` has initialised it, and this value owns the place until `drop`.
-        unsafe { self.snapshot.as_ref() }
+        unsafe { self.stats.as_ref() }
     }
 }
 
@@ -130,42 +130,42 @@ impl Drop for Taken {
     fn drop(&mut self) {
         if self.is_mapped {
             // SAFETY: `place` mapped it with this size, and its only pointer ends here.
-            unsafe { memory::unmap(self.snapshot.cast(), mapped_bytes()) };
+            unsafe { memory::unmap(self.stats.cast(), mapped_bytes()) };
         } else {
             PLACE.taken.store(false, Release);
         }
     }
 }
 
-/// Bytes of a mapping for a snapshot.
+/// Bytes of a mapping for a `HeapStats`.
 fn mapped_bytes() -> usize {
-    size_of::<Snapshot>().next_multiple_of(memory::page_size())
+    size_of::<HeapStats>().next_multiple_of(memory::page_size())
 }
 
-/// A place for a snapshot: the static one, or, while another call has that, a mapping. `None`
+/// A place for a `HeapStats`: the static one, or, while another call has that, a mapping. `None`
 /// if the kernel refuses.
 fn place() -> Option<Taken> {
     if !PLACE.taken.swap(true, Acquire) {
         return Some(Taken {
-            snapshot: NonNull::new(PLACE.snapshot.get().cast())?,
+            stats: NonNull::new(PLACE.stats.get().cast())?,
             is_mapped: false,
         });
     }
     Some(Taken {
-        snapshot: memory::map(mapped_bytes())?.cast(),
+        stats: memory::map(mapped_bytes())?.cast(),
         is_mapped: true,
     })
 }
 
-impl Snapshot {
+impl HeapStats {
     /// The counts as they are now. `None` if another call has the static place and the kernel
     /// refuses a mapping.
     #[cold]
     #[inline(never)]
     pub(crate) fn now() -> Option<Taken> {
         let mut taken = place()?;
-        // SAFETY: zero, or the snapshot of an earlier call: both are valid; `taken` owns it.
-        let now = unsafe { taken.snapshot.as_mut() };
+        // SAFETY: zero, or the stats of an earlier call: both are valid; `taken` owns it.
+        let now = unsafe { taken.stats.as_mut() };
         HEAP.while_settled(|| {
             now.arenas = HEAP.arena_counts();
             registry::total(&mut now.threads);
@@ -294,9 +294,9 @@ pub(crate) fn allocated_blocks() -> isize {
 }
 
 /// Blocks of pools that the program has, and those of the fallback allocator. Where there is no
-/// place for a snapshot, free blocks in magazines and depots count as the program's.
+/// place for a `HeapStats`, free blocks in magazines and depots count as the program's.
 fn live_and_fallback() -> (usize, isize) {
-    match Snapshot::now() {
+    match HeapStats::now() {
         Some(now) => {
             let live = now.classes().map(|class| class.live()).sum();
             (live, now.threads.fallback.live())

@@ -4,13 +4,13 @@ use core::fmt::{self, Display, Formatter};
 
 use crate::os::process::libc_memory;
 use crate::os::text;
-use crate::stats::Snapshot;
+use crate::stats::HeapStats;
 use format::counters::Counters;
 
 /// Logs the statistics.
 pub(crate) fn log() {
     let pid = text::pid();
-    let Some(now) = Snapshot::now() else {
+    let Some(now) = HeapStats::now() else {
         text::log(format_args!("no memory for the statistics of pid {pid}"));
         return;
     };

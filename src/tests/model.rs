@@ -112,7 +112,7 @@ mod facade {
     use crate::domains::ffi::PyObjectArenaAllocator;
     use crate::heap::HEAP;
     use crate::os::clock;
-    use crate::stats::Snapshot;
+    use crate::stats::HeapStats;
     use core::sync::atomic::Ordering::Relaxed;
 
     pub use crate::os::faults;
@@ -135,7 +135,7 @@ mod facade {
     /// Asserts that the statistics add up: `Err` has the sum, and two totals. All are 0
     /// if there is no memory for a snapshot.
     pub fn check_statistics() -> Result<(), (usize, usize, usize)> {
-        let Some(now) = Snapshot::now() else {
+        let Some(now) = HeapStats::now() else {
             return Err((0, 0, 0));
         };
         let of_classes: usize = now.classes().map(|class| class.counts.pools).sum();

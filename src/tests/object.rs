@@ -234,7 +234,7 @@ fn foreign_blocks_go_to_whom_they_belong() {
 #[test]
 fn requests_above_the_limit_go_below() {
     size_policy::set(MEDIUM_MAX);
-    let asked = || stats::Snapshot::now().unwrap().fallback().requests;
+    let asked = || stats::HeapStats::now().unwrap().fallback().requests;
     let before = asked();
     let block = Owned::malloc(32769, 3);
     assert!(MAP.find(block.p.addr()).class().is_none());

@@ -4,7 +4,7 @@ use super::host;
 use crate::base::size_class::{LAST, SizeClass};
 use crate::os::process::LibcMemory;
 use crate::os::{clock, memory, text};
-use crate::stats::Snapshot;
+use crate::stats::HeapStats;
 use format::counters::Class;
 use format::layout::{CLASSES, Statistics};
 
@@ -15,7 +15,7 @@ const _: () = assert!(CLASSES == LAST, "an entry for each class");
 #[cold]
 #[inline(never)]
 pub(crate) fn encode(to: &mut Statistics, libc: &dyn Fn() -> Option<LibcMemory>) {
-    let Some(now) = Snapshot::now() else {
+    let Some(now) = HeapStats::now() else {
         return;
     };
     for (entry, class) in to.classes.iter_mut().zip(SizeClass::all()) {
