@@ -36,5 +36,6 @@ def test_objects_that_are_kept(python, kind):
 
 
 def test_nothing_done(python):
-    """Measured: 300 to 308 KiB on 3.6 and 3.7, less on others."""
-    compare(python, 'pass', 320, runs=9)
+    """Measured: 245 to 390 KiB, as address randomization moves both medians by up to 70; benchmark
+    `footprint` has the figures."""
+    compare(python, 'pass', 450, runs=9)
