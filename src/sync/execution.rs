@@ -11,6 +11,7 @@
 //! starts, all 0; a word that did not start as 0 is kept as the difference to its initial value.
 
 use core::cell::Cell;
+use core::mem;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::cell::RefCell;
@@ -135,12 +136,11 @@ pub(crate) fn model(preemptions: Option<usize>, f: impl Fn() + Sync + Send + 'st
 /// Starts a thread of the model.
 pub(crate) fn spawn<T: 'static>(f: impl FnOnce() -> T + 'static) -> loom::thread::JoinHandle<T> {
     with(|now| {
-        now.has_threads = true;
-        while now.spare_atomics.len() < SPARES {
-            now.spare_atomics.push(Rc::new(new_atomic()));
-        }
-        while now.spare_cells.len() < SPARES {
-            now.spare_cells.push(Rc::new(new_cell()));
+        // All before the first thread: a running one may not touch those that another makes.
+        if !mem::replace(&mut now.has_threads, true) {
+            now.spare_atomics
+                .resize_with(SPARES, || Rc::new(new_atomic()));
+            now.spare_cells.resize_with(SPARES, || Rc::new(new_cell()));
         }
     });
     loom::thread::spawn(f)

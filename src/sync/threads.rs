@@ -5,13 +5,21 @@ use core::ffi::{CStr, c_void};
 use std::rc::Rc;
 use std::vec::Vec;
 
+use loom::sync::atomic::AtomicBool as LoomBool;
+
+use super::Ordering::{Acquire, Release};
 use super::execution::{spawn, this_thread};
 
-/// Whether it has ended, and its number.
-type Started = (Rc<Cell<bool>>, Rc<Cell<i32>>);
+/// A thread that the library started.
+struct Thread {
+    has_ended: Cell<bool>,
+    number: Cell<i32>,
+    /// The kernel's: who finds that it does not list the thread has the thread's stores.
+    last: LoomBool,
+}
 
 std::thread_local! {
-    static STARTED: RefCell<Vec<Started>> = const { RefCell::new(Vec::new()) };
+    static STARTED: RefCell<Vec<Rc<Thread>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Forgets all threads, for the start of a model.
@@ -21,7 +29,7 @@ pub(crate) fn forget_all() {
 
 /// The number of running threads.
 pub(crate) fn running() -> usize {
-    STARTED.with_borrow(|all| all.iter().filter(|(ended, _)| !ended.get()).count())
+    STARTED.with_borrow(|all| all.iter().filter(|thread| !thread.has_ended.get()).count())
 }
 
 /// Starts one.
@@ -32,12 +40,17 @@ pub(crate) unsafe fn start(
     run: extern "C" fn(*mut c_void) -> *mut c_void,
     argument: *mut c_void,
 ) -> bool {
-    let (ended, number) = (Rc::new(Cell::new(false)), Rc::new(Cell::new(0)));
-    STARTED.with_borrow_mut(|all| all.push((Rc::clone(&ended), Rc::clone(&number))));
+    let thread = Rc::new(Thread {
+        has_ended: Cell::new(false),
+        number: Cell::new(0),
+        last: LoomBool::new(false),
+    });
+    STARTED.with_borrow_mut(|all| all.push(Rc::clone(&thread)));
     drop(spawn(move || {
-        number.set(begun(c""));
+        thread.number.set(begun(c""));
         run(argument);
-        ended.set(true);
+        thread.last.swap(true, Release);
+        thread.has_ended.set(true);
     }));
     true
 }
@@ -59,8 +72,9 @@ pub(crate) fn hurry(_: i32) -> bool {
 
 /// Whether the thread with this id has not ended.
 pub(crate) fn is_there(id: i32) -> bool {
-    STARTED.with_borrow(|all| {
-        let is_it = |(ended, number): &Started| number.get() == id && !ended.get();
-        all.iter().any(is_it)
-    })
+    let is_it = |thread: &&Rc<Thread>| thread.number.get() == id;
+    match STARTED.with_borrow(|all| all.iter().find(is_it).cloned()) {
+        Some(thread) if thread.has_ended.get() => !thread.last.swap(true, Acquire),
+        thread => thread.is_some(),
+    }
 }
