@@ -29,7 +29,7 @@ use super::text;
 use super::thread;
 use super::wait;
 use crate::sync::{
-    AtomicI32, AtomicU32, Cell,
+    AtomicI32, AtomicU32, AtomicU64, Cell,
     Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
 
@@ -56,6 +56,8 @@ pub(crate) struct Helper {
     id: AtomicI32,
     /// The id of the last thread that left: the kernel may still list it.
     left: AtomicI32,
+    /// When it left, in milliseconds.
+    left_at: AtomicU64,
     work: fn(&Helper),
     /// The thread's name.
     name: &'static CStr,
@@ -113,6 +115,7 @@ impl Helper {
             phase: AtomicU32::new(NONE),
             id: AtomicI32::new(0),
             left: AtomicI32::new(0),
+            left_at: AtomicU64::new(0),
             work,
             name,
             kick,
@@ -148,7 +151,8 @@ impl Helper {
             NONE => {}
             phase => return phase == RUNS && !state.is_anothers(),
         }
-        if !sandbox::allows() || clock::now() < state.none_until.get() {
+        let now = clock::now();
+        if !sandbox::allows() || now < state.none_until.get() || self.is_leaving(now) {
             return false;
         }
         state.mark();
@@ -162,6 +166,19 @@ impl Helper {
             state.none_until.set(clock::now() + AGAIN);
         }
         started
+    }
+
+    /// Whether the kernel still lists the thread that left: a second one beside it would be one
+    /// more than a fork waits for. (Long after it left, its id may be another thread's.)
+    fn is_leaving(&self, now: u64) -> bool {
+        let left = self.left.load(Relaxed);
+        left != 0 && now < self.left_at.load(Relaxed) + AGAIN && thread::is_there(left)
+    }
+
+    /// Notes the id of the thread that is about to end.
+    fn note_left(&self, number: i32) {
+        self.left_at.store(clock::now(), Relaxed);
+        self.left.store(number, Relaxed);
     }
 
     /// For the thread itself: sleeps at most `microseconds`. False if it is to stop.
@@ -185,7 +202,7 @@ impl Helper {
         if self.is_to_stop() || !done() {
             return false;
         }
-        self.left.store(self.id.swap(0, Relaxed), Relaxed);
+        self.note_left(self.id.swap(0, Relaxed));
         self.phase.store(NONE, Release);
         true
     }
@@ -278,7 +295,7 @@ impl Helper {
     /// another may run.)
     fn has_stopped(&self, number: i32) {
         if self.id.load(Relaxed) == number {
-            self.left.store(number, Relaxed);
+            self.note_left(number);
             self.phase.store(NONE, Release);
             wait::wake(&self.phase);
         }
