@@ -39,7 +39,7 @@ use crate::heap::{self, HEAP};
 use crate::os::clock;
 use crate::os::forker;
 use crate::os::helper::Helper;
-use crate::os::lock::Word;
+use crate::os::lock::{MaintenanceScope, Word};
 use crate::os::sandbox;
 use crate::policy::huge_pages;
 use crate::policy::limits;
@@ -250,6 +250,8 @@ fn give_back(keep: usize) {
 /// Returns free memory to the OS now, until at most `keep` free bytes are resident. The magazines
 /// of other threads stay as they are. The result is the number of bytes.
 pub(crate) fn trim(keep: usize) -> usize {
+    // As a whole: a thread that found a pool's lock held may get a processor between two pools.
+    let _maintenance = MaintenanceScope::begin();
     let before = pool::purged_bytes();
     if !registry::is_new()
         && let Some(magazines) = registry::current()
