@@ -22,6 +22,11 @@ pub(crate) fn nanoseconds() -> u64 {
     read(libc::CLOCK_MONOTONIC)
 }
 
+/// Milliseconds since 1970.
+pub(crate) fn real_time() -> u64 {
+    read(libc::CLOCK_REALTIME) / 1_000_000
+}
+
 /// The processor time of the thread with this id in nanoseconds; 0 if it is unknown.
 #[cfg_attr(loom, allow(dead_code))]
 pub(crate) fn of_thread(number: i32) -> u64 {

@@ -26,6 +26,7 @@ use crate::arena::page_map::{self, MAP};
 use crate::base::layout::{MIN_PAGE, POOL_SIZE, POOLS_PER_ARENA};
 use crate::base::size_class::SizeClass;
 use crate::heap::HEAP;
+use crate::os::clock;
 use crate::os::memory;
 use crate::os::output::Output;
 use crate::os::process::libc_memory;
@@ -208,7 +209,7 @@ impl Plan {
         header.magic = MAP_MAGIC;
         header.version = VERSION;
         header.header_bytes = size_of::<Header>() as u32;
-        header.real_ms = real_time();
+        header.real_ms = clock::real_time();
         header.arenas = self.arenas as u64;
         header.pools = self.pools();
         header.pages = self.pools() * PAGES as u64;
@@ -387,17 +388,6 @@ fn flags(pool: &pool::Pool, pages: &mut [Page]) {
             }
         }
     }
-}
-
-/// Milliseconds since 1970.
-fn real_time() -> u64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: `time` is a timespec that the call fills.
-    unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut time) };
-    time.tv_sec.cast_unsigned() * 1000 + time.tv_nsec.cast_unsigned() / 1_000_000
 }
 
 const _: () = assert!(SNAPSHOT_PAGE == MIN_PAGE);
