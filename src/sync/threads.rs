@@ -14,7 +14,7 @@ use super::execution::{spawn, this_thread};
 struct Thread {
     has_ended: Cell<bool>,
     number: Cell<i32>,
-    /// The kernel's: who finds that it does not list the thread has the thread's stores.
+    /// Its last store: a thread that finds that it is not listed sees all its stores.
     last: LoomBool,
 }
 
@@ -73,8 +73,12 @@ pub(crate) fn hurry(_: i32) -> bool {
 /// Whether the thread with this id has not ended.
 pub(crate) fn is_there(id: i32) -> bool {
     let is_it = |thread: &&Rc<Thread>| thread.number.get() == id;
-    match STARTED.with_borrow(|all| all.iter().find(is_it).cloned()) {
-        Some(thread) if thread.has_ended.get() => !thread.last.swap(true, Acquire),
-        thread => thread.is_some(),
+    let Some(thread) = STARTED.with_borrow(|all| all.iter().find(is_it).cloned()) else {
+        return false;
+    };
+    let has_ended = thread.has_ended.get();
+    if has_ended {
+        thread.last.swap(true, Acquire);
     }
+    !has_ended
 }
