@@ -150,8 +150,8 @@ unsafe extern "C" fn alloc_arena(_: *mut c_void, size: usize) -> *mut c_void {
 
 unsafe extern "C" fn free_arena(_: *mut c_void, p: *mut c_void, size: usize) {
     let known = GIVEN.lock().unwrap().remove(&p.addr());
-    let (map, len, known) = known.expect("an arena goes back that was given");
-    assert_eq!(size, known, "an arena goes back with its size");
+    let (map, len, known) = known.expect("only an arena that was given is freed");
+    assert_eq!(size, known, "an arena is freed with its size");
     // SAFETY: mapped above.
     unsafe { libc::munmap(ptr::with_exposed_provenance_mut(map), len) };
 }

@@ -143,7 +143,7 @@ fn run(arguments: &Arguments) {
     // SAFETY: no preconditions; the alarm ends a run that hangs.
     unsafe { libc::alarm(HANGS) };
     obmalloc_fuzz::start();
-    let profile = Profile::named(&arguments.profile).expect("looked at before");
+    let profile = Profile::named(&arguments.profile).expect("checked by the arguments' parser");
     let care = match arguments.profile.as_str() {
         "paranoid" => Care::Paranoid,
         _ => Care::Plain,
