@@ -142,7 +142,7 @@ extern "C" {
 const char *obmalloc_version(void);
 
 /*
- Installs the library in the CPython of this process (3.6 to 3.14), whether it existed at
+ Installs the library in the CPython of this process (3.6 and later), whether it existed at
  the start or was loaded later, and whether it runs or not. Blocks of its own allocator
  are freed to that allocator.
 

@@ -55,7 +55,7 @@ reasons! {
     /// The process has no CPython.
     NoHost = "no_host": "no CPython in this process";
     /// Its version is not one of those that are served; the detail is the version.
-    Unsupported = "unsupported": "CPython ", detail, " is not one of those served (2.7, 3.6 to 3.14)";
+    Unsupported = "unsupported": "CPython ", detail, " is not one of those served (2.7, 3.6 and later)";
     /// It is built without a GIL: its collector walks its own allocator's pages. The detail is
     /// the version.
     FreeThreaded = "free_threaded": "CPython ", detail, " is free-threaded, its collector needs its own allocator";
@@ -69,6 +69,8 @@ reasons! {
     OtherAllocator = "other_allocator": "another allocator is installed already";
     /// It has no tables of allocators, or none of a known form.
     NoTables = "no_tables": "this CPython has no tables to install in";
+    /// Its functions do not reach the tables that are set.
+    SelfCheck = "self_check": "the calls of this CPython do not reach the tables that it was given";
     /// A 2.7 whose calls cannot be proved to reach the library.
     NotInterposable = "not_interposable": "this CPython's own calls cannot be proved to go by name";
     /// The library or CPython was loaded late, without a call of `obmalloc_install`.

@@ -11,7 +11,7 @@ from obmalloc import _library
 # obmalloc_install's answers, as obmalloc.h has them.
 _REFUSALS = {
     1: 'there is no CPython that it could serve',
-    2: 'this version of CPython is not served (2.7 and 3.6 to 3.14 are)',
+    2: 'this version of CPython is not served (2.7, and 3.6 and later are)',
     3: 'this CPython is built without a GIL, and needs its own allocator',
     4: 'PYTHONMALLOC or the development mode has chosen another allocator',
     5: 'another allocator is installed already',

@@ -74,7 +74,7 @@ pub extern "C" fn obmalloc_version() -> *const c_char {
     VERSION.as_ptr()
 }
 
-/// Installs the library in the CPython of this process (3.6 to 3.14), whether it existed at
+/// Installs the library in the CPython of this process (3.6 and later), whether it existed at
 /// the start or was loaded later, and whether it runs or not. Blocks of its own allocator
 /// are freed to that allocator.
 ///
@@ -101,9 +101,11 @@ fn error_of(reason: Reason) -> obmalloc_error {
             OBMALLOC_ERR_OTHER_ALLOCATOR
         }
         Reason::Tracing => OBMALLOC_ERR_TRACING,
-        Reason::NoTables | Reason::NotInterposable | Reason::LoadedLate | Reason::TooLate => {
-            OBMALLOC_ERR_NOT_INTERPOSABLE
-        }
+        Reason::NoTables
+        | Reason::SelfCheck
+        | Reason::NotInterposable
+        | Reason::LoadedLate
+        | Reason::TooLate => OBMALLOC_ERR_NOT_INTERPOSABLE,
         Reason::NoGil => OBMALLOC_ERR_NO_GIL,
         Reason::ServesAnother => OBMALLOC_ERR_SERVES_ANOTHER,
     }

@@ -18,6 +18,7 @@ use format::status::Reason;
 
 use super::exports::{GetAllocator, SetAllocator};
 use super::hooks;
+use super::self_check::{self, Probe};
 use super::symbols::Host;
 use crate::base::layout::{ALIGNMENT, PACKED_ALIGNMENT};
 use crate::base::vtable::{Allocator, LIBC};
@@ -109,6 +110,24 @@ impl Tables {
         Some(Tables { get, set })
     }
 
+    /// Sets the tables of MEM and OBJ: the tables from before, or those of a check. No block of the
+    /// tables that they replace is live.
+    fn set_both(&self, both: &[PyMemAllocatorEx; 2]) {
+        for (domain, table) in [MEM, OBJ].into_iter().zip(both) {
+            // SAFETY: a whole table of functions that live as long as the process (VTABLE-1).
+            unsafe { (self.set)(domain, table) };
+        }
+    }
+
+    /// Whether the host's functions reach the tables that are set. `before` are the tables of MEM and
+    /// OBJ; a check's tables are in their place afterwards.
+    fn check(&self, host: &Host, before: &[PyMemAllocatorEx; 2]) -> bool {
+        static PROBES: [Probe; 2] = [Probe::new(), Probe::new()];
+        self.set_both(&[PROBES[0].table(&before[0]), PROBES[1].table(&before[1])]);
+        let [mem, object] = self_check::functions(host);
+        PROBES[0].is_reached_by(mem) && PROBES[1].is_reached_by(object)
+    }
+
     /// The tables under the debug hooks of MEM and OBJ, if the host has hooks there.
     fn under_hooks(&self, host: &Host) -> [Option<PyMemAllocatorEx>; 2] {
         [MEM, OBJ]
@@ -197,19 +216,24 @@ pub(crate) fn install(host: &Host) -> Result<(), Reason> {
     }
     let before = [MEM, OBJ].map(|domain| current(tables.get, domain));
     let hooked = tables.under_hooks(host);
+    if hooked.iter().all(Option::is_none) && !tables.check(host, &before) {
+        tables.set_both(&before);
+        return Err(Reason::SelfCheck);
+    }
     tables.install(host, MEM, &BELOW_MEM, alignment::mem());
     tables.install(host, OBJ, &BELOW_OBJ, alignment::obj());
     if hooked.iter().any(Option::is_some) {
         put_hooks_over(host);
         let ours = tables.under_hooks(host);
         if !ours.iter().all(|under| under.as_ref().is_some_and(is_ours)) {
-            for (domain, table) in [MEM, OBJ].into_iter().zip(before) {
-                // SAFETY: the table from before; no block was allocated since.
-                unsafe { (tables.set)(domain, &raw const table) };
-            }
+            tables.set_both(&before);
             hooks::are([PyMemAllocatorEx::NONE; 2]);
             return Err(Reason::DebugHooks);
         }
+    }
+    if !is_installed(tables.get) {
+        tables.set_both(&before);
+        return Err(Reason::SelfCheck);
     }
     Ok(())
 }

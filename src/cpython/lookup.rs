@@ -122,7 +122,8 @@ macro_rules! functions_of {
     };
 }
 
-fn domains_of(host: &Host) -> Domains {
+/// The host's functions of the three domains; the library's own where it has none.
+pub(super) fn domains_of(host: &Host) -> Domains {
     Domains {
         raw: functions_of!(
             host,

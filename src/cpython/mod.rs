@@ -51,7 +51,8 @@ pub(crate) mod forward;
 
 pub(crate) mod gil;
 
-pub(crate) mod several;
+pub(crate) mod self_check;
+mod several;
 
 pub(crate) mod state;
 

@@ -161,7 +161,7 @@ pub fn from_answer(path: &Path, answer: &Answer) -> Finding {
     Finding::not(
         "no_host_found",
         "the library is loaded, but has found no CPython to serve",
-        "use CPython 2.7 or 3.6 to 3.14",
+        "use CPython 2.7, or 3.6 or later",
     )
 }
 
@@ -252,10 +252,11 @@ fn advice_for(reason: Reason) -> &'static str {
         Reason::DevVariable => {
             "unset PYTHONDEVMODE; OBMALLOC_DEBUG=1 has debug hooks over the library"
         }
-        Reason::NoHost | Reason::Unsupported => "use CPython 2.7 or 3.6 to 3.14",
+        Reason::NoHost | Reason::Unsupported => "use CPython 2.7, or 3.6 or later",
         Reason::FreeThreaded => "use the build with a GIL of the same version",
         Reason::OtherAllocator => "leave the other one out",
         Reason::NoTables => "use a CPython that was not built --without-pymalloc",
+        Reason::SelfCheck => "report this version of CPython, its maker and its build options",
         Reason::NotInterposable => {
             "use a 2.7 with a shared libpython, or link it with the archive: make relink"
         }

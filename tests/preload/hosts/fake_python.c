@@ -4,6 +4,10 @@
  *   -DVERSION='"3.11.7 (main, ...)"'   the answer of Py_GetVersion()
  *   -DNO_TABLE, -DFOUR_POINTERS        the interface of 2.7, of 3.4
  *   -DTABLE_OF_OTHERS=n                bit n: domain n starts with foreign.c's functions
+ *   -DNO_SETTER                        no PyMem_SetAllocator
+ *   -DREAD_ONLY                        PyMem_SetAllocator has no effect
+ *   -DDEAF                             PyMem_* and PyObject_* do not read their tables
+ *   -DSWAPPED                          the table has realloc before calloc
  *   -DDIRECT_FREE                      the host frees by a direct call, which
  *                                      cannot be interposed, and calls all else by the PLT
  */
@@ -82,7 +86,8 @@ static void raw_free(void *ctx, void *p) { (void)ctx; free(p); }
 #ifdef FOUR_POINTERS
 #define TABLE(who) {NULL, who##_malloc, who##_realloc, who##_free}
 #else
-#define TABLE(who) {NULL, who##_malloc, who##_calloc, who##_realloc, who##_free}
+#define TABLE(who)                                                                          \
+    {.malloc = who##_malloc, .calloc = who##_calloc, .realloc = who##_realloc, .free = who##_free}
 static void *raw_calloc(void *ctx, size_t count, size_t size)
 {
     (void)ctx;
@@ -123,19 +128,32 @@ void PyMem_GetAllocator(int domain, Allocator *allocator)
     *allocator = tables[domain];
 }
 
+#ifndef NO_SETTER
 void PyMem_SetAllocator(int domain, Allocator *allocator)
 {
     host_counts.table_writes++;
+#ifdef READ_ONLY
+    (void)domain, (void)allocator;
+#else
     tables[domain] = *allocator;
+#endif
 }
+#endif
 
+/* The table that the host's functions call. */
+#ifdef DEAF
+static const Allocator initial[3] = {TABLE(raw), MEM_TABLE, OBJ_TABLE};
+#define CALLED initial
+#else
+#define CALLED tables
+#endif
 #define DOMAIN(name, n)                                                                     \
-    void *name##Malloc(size_t size) { return tables[n].malloc(tables[n].ctx, size); }       \
+    void *name##Malloc(size_t size) { return CALLED[n].malloc(CALLED[n].ctx, size); }       \
     void *name##Realloc(void *p, size_t size)                                               \
     {                                                                                       \
-        return tables[n].realloc(tables[n].ctx, p, size);                                   \
+        return CALLED[n].realloc(CALLED[n].ctx, p, size);                                   \
     }                                                                                       \
-    void name##Free(void *p) { tables[n].free(tables[n].ctx, p); }
+    void name##Free(void *p) { CALLED[n].free(CALLED[n].ctx, p); }
 DOMAIN(PyMem_Raw, 0)
 DOMAIN(PyMem_, 1)
 DOMAIN(PyObject_, 2)
@@ -144,7 +162,7 @@ DOMAIN(PyObject_, 2)
 #define CALLOC(name, n)                                                                     \
     void *name##Calloc(size_t count, size_t size)                                           \
     {                                                                                       \
-        return tables[n].calloc(tables[n].ctx, count, size);                                \
+        return CALLED[n].calloc(CALLED[n].ctx, count, size);                              \
     }
 CALLOC(PyMem_Raw, 0)
 CALLOC(PyMem_, 1)

@@ -9,10 +9,15 @@
 typedef struct {
     void *ctx;
     void *(*malloc)(void *ctx, size_t n);
+#ifdef SWAPPED
+    void *(*realloc)(void *ctx, void *p, size_t n);
+    void *(*calloc)(void *ctx, size_t count, size_t size);
+#else
 #ifndef FOUR_POINTERS
     void *(*calloc)(void *ctx, size_t count, size_t size);
 #endif
     void *(*realloc)(void *ctx, void *p, size_t n);
+#endif
     void (*free)(void *ctx, void *p);
 } Allocator;
 
