@@ -41,6 +41,7 @@
 //! | `policy/` | what settings decide: limits, size policy, alignment, huge pages, copy-on-write after a fork |
 //! | `pool/` | a pool and its owner, the bitmaps of its blocks and pages, invalid frees |
 //! | `arena/` | an arena's record and affinity, chunks of address space, the page map, the set of usable arenas, metadata |
+//! | `frames/` | the Python lines of a thread, read from CPython's memory |
 //! | `guard/` | sampled blocks beside inaccessible pages |
 //! | `heap/` | the bin of each class (used pools, depot), batches in and out, purging |
 //! | `tcache/` | magazines: the hit path; which thread has which, and its shard (`registry`), counters |
@@ -136,6 +137,8 @@ mod policy;
 mod pool;
 
 mod arena;
+
+mod frames;
 
 mod guard;
 

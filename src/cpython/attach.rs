@@ -18,6 +18,7 @@ use crate::arena::chunk;
 use crate::background::init;
 use crate::config;
 use crate::domains::names::{self, Name};
+use crate::frames::debug_offsets::DebugOffsets;
 use crate::os::environment;
 use crate::os::once::Once;
 use crate::os::sandbox;
@@ -196,9 +197,21 @@ fn attach(host: &Host) {
     }
 }
 
+/// Whether the host is built without a GIL, by any of three signs.
+fn is_free_threaded(host: &Host) -> bool {
+    let in_runtime = || {
+        let runtime = host.symbol(c"_PyRuntime")?;
+        // SAFETY: this name is CPython's; a host that is being served stays loaded.
+        Some(unsafe { DebugOffsets::at(runtime) }?.is_free_threaded())
+    };
+    host.version.free_threaded
+        || host.symbol(c"PyUnstable_Module_SetGIL").is_some()
+        || in_runtime() == Some(true)
+}
+
 /// The way in which the host can be served, or the reason why not.
 fn way_in(host: &Host) -> Result<WayIn, Reason> {
-    if host.version.free_threaded || host.symbol(c"PyUnstable_Module_SetGIL").is_some() {
+    if is_free_threaded(host) {
         return Err(Reason::FreeThreaded);
     }
     if host.symbol(c"obmalloc_version").is_some() {

@@ -30,10 +30,6 @@ mod slack;
 
 mod native;
 
-mod layout;
-
-mod python;
-
 mod trace;
 
 mod slots;
@@ -50,6 +46,7 @@ use reporter::Reporter;
 use slack::Slack;
 use slots::{SLOTS, State};
 
+use crate::frames;
 use crate::os::lock::Word;
 use crate::os::sandbox;
 use crate::os::text;
@@ -93,7 +90,7 @@ pub(crate) fn owns(address: usize) -> bool {
 #[cold]
 #[inline(never)]
 fn take_turn(n: usize) -> *mut u8 {
-    if n > LARGEST || !python::is_ready() || !sandbox::allows() {
+    if n > LARGEST || !frames::is_ready() || !sandbox::allows() {
         return ptr::null_mut();
     }
     let Some((i, region)) = take_slot() else {

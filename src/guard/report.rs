@@ -15,11 +15,11 @@
 use core::cell::UnsafeCell;
 
 use super::native::{self, Place};
-use super::python::{self, Gil};
 use super::reporter::{self, Reporter};
 use super::slack::Corruption;
 use super::slots::{SLOTS, Slot, State};
 use super::trace::{self, Trace};
+use crate::frames::{self, Gil};
 use crate::os::text::{self, log};
 use crate::os::wait;
 use crate::sync::{AtomicU32, Ordering::Relaxed};
@@ -228,7 +228,7 @@ impl Current {
             Some(_) => Gil::Any,
             None => Gil::Held,
         };
-        python::each_frame(gil, |frame| log(format_args!("    {frame}")));
+        frames::each_frame(gil, |frame| log(format_args!("    {frame}")));
     }
 
     fn say_allocated(&self) {

@@ -3,7 +3,7 @@
 use core::fmt::Write;
 
 use super::native;
-use super::python::{self, Gil};
+use crate::frames::{self, Gil};
 use crate::os::sandbox;
 use crate::os::text::Buffer;
 use crate::os::thread;
@@ -39,7 +39,7 @@ impl Trace {
         self.thread = this_thread();
         self.frames_len = native::unwind(&mut self.frames);
         let mut buffer = Buffer::new(&mut self.text);
-        python::each_frame(Gil::Held, |frame| {
+        frames::each_frame(Gil::Held, |frame| {
             let _ = writeln!(buffer, "{frame}");
         });
         self.text_len = buffer.end().min(TEXT - 1);

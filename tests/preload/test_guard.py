@@ -70,10 +70,8 @@ def assert_part(python, report, word, function):
     thread, frames, lines = report.parts[word]
     assert thread > 0
     assert any(f'({function}+0x' in frame and 'mistakes.so+0x' in frame for frame in frames[:3])
-    # The library has no tables for 3.14: no lines of Python.
-    if python.numbers < (3, 14):
-        assert lines[0] == 'File "<string>", line %d, in again' % LINE
-        assert re.search(r'^File "<string>", line \d+, in <module>$', lines[1])
+    assert lines[0] == 'File "<string>", line %d, in again' % LINE
+    assert re.search(r'^File "<string>", line \d+, in <module>$', lines[1])
 
 
 FREED = dict(allocated='mistakes_allocate', freed='mistakes_free')
@@ -154,8 +152,7 @@ print(held[1].a)
     assert re.search('^(read|write) of 0x.* into the freed block of ', report.where)
     for word, name in (('allocated', '<(listcomp|module)>'), ('freed', 'lose')):
         assert report.parts[word][1]
-        if python.numbers < (3, 14):
-            assert re.search(rf'^File "<string>", line \d+, in {name}', report.parts[word][2][0])
+        assert re.search(rf'^File "<string>", line \d+, in {name}', report.parts[word][2][0])
 
 
 # faulthandler: 2.7 has none.

@@ -10,15 +10,15 @@
 //! ```
 //!
 //! The numbers come from `offsetof` with each version's own headers, on 64-bit machines; the preload
-//! tests compare the frames with Python's own. Reports have no Python lines in a version that is
-//! missing here, in a debug build and in a free-threaded build.
+//! tests compare the frames with Python's own. From 3.13 on the interpreter has them itself
+//! (`debug_offsets`). Reports have no Python lines in a debug build and in a free-threaded build.
 #![forbid(unsafe_code)]
 
 /// The offsets of one or more versions.
 #[derive(Clone, Copy)]
 pub(super) struct Layout {
-    /// From the thread state to the first frame, in one or two steps.
-    pub(super) first: &'static [usize],
+    /// From the thread state to the first frame, in one step or two.
+    pub(super) first: (usize, Option<usize>),
     /// In a frame.
     pub(super) back: usize,
     pub(super) code: usize,
@@ -52,33 +52,42 @@ pub(super) enum Line {
 pub(super) enum Text {
     /// Bytes: the offset of their number, and their own (2.7).
     Bytes { len: usize, bytes: usize },
-    /// Characters of one, two or four bytes each, after a header that is shorter if all are ASCII.
-    Characters { ascii: usize, others: usize },
+    /// Characters of one, two or four bytes each, after a header that is shorter if all are ASCII: the
+    /// offsets of their state and number, and the lengths of both headers.
+    Characters {
+        state: usize,
+        length: usize,
+        ascii: usize,
+        others: usize,
+    },
 }
 
-/// Offset of the length of a string of characters.
-pub(super) const LEN: usize = 16;
-pub(super) const STATE: usize = 32;
-/// Fields of its state: bytes in a character, and two flags.
+/// Fields of the state of a string of characters: bytes in a character, and two flags.
 pub(super) const KIND_SHIFT: u32 = 2;
 pub(super) const KIND_MASK: u32 = 7;
 pub(super) const COMPACT: u32 = 0x20;
 pub(super) const ASCII: u32 = 0x40;
-/// The owner of frames of the C stack.
-pub(super) const C_STACK: u8 = 3;
+/// Owners of frames from here on are the interpreter and the C stack: they have no code of a program.
+pub(super) const NO_PROGRAM: u8 = 3;
+/// Bits of a frame's reference to its code object that are tags from 3.14 on, and 0 before.
+pub(super) const TAGS: usize = 3;
 /// Offset of the type in every object.
 pub(super) const TYPE: usize = 8;
 
 const OLD: Text = Text::Characters {
+    state: 32,
+    length: 16,
     ascii: 48,
     others: 72,
 };
 const NEW: Text = Text::Characters {
+    state: 32,
+    length: 16,
     ascii: 40,
     others: 56,
 };
 
-const fn object_frames(first: &'static [usize], filename: usize, text: Text) -> Layout {
+const fn object_frames(first: (usize, Option<usize>), filename: usize, text: Text) -> Layout {
     Layout {
         first,
         back: 24,
@@ -91,7 +100,7 @@ const fn object_frames(first: &'static [usize], filename: usize, text: Text) -> 
 }
 
 const fn interpreter_frames(
-    first: &'static [usize],
+    first: (usize, Option<usize>),
     (back, code): (usize, usize),
     (owner, instructions): (usize, usize),
     text: Text,
@@ -111,16 +120,15 @@ const fn interpreter_frames(
     }
 }
 
-/// The layout of a version, if it is in the table.
+/// The layout of a version up to 3.12, if it is in the table.
 pub(super) fn of(major: u32, minor: u32) -> Option<Layout> {
     const BYTES: Text = Text::Bytes { len: 16, bytes: 36 };
     Some(match (major, minor) {
-        (2, 7) => object_frames(&[16], 80, BYTES),
-        (3, 6 | 7) => object_frames(&[24], 96, OLD),
-        (3, 8..=10) => object_frames(&[24], 104, OLD),
-        (3, 11) => interpreter_frames(&[56, 8], (48, 32), (69, 184), OLD),
-        (3, 12) => interpreter_frames(&[56, 0], (8, 0), (70, 192), NEW),
-        (3, 13) => interpreter_frames(&[72], (8, 0), (70, 200), NEW),
+        (2, 7) => object_frames((16, None), 80, BYTES),
+        (3, 6 | 7) => object_frames((24, None), 96, OLD),
+        (3, 8..=10) => object_frames((24, None), 104, OLD),
+        (3, 11) => interpreter_frames((56, Some(8)), (48, 32), (69, 184), OLD),
+        (3, 12) => interpreter_frames((56, Some(0)), (8, 0), (70, 192), NEW),
         _ => return None,
     })
 }

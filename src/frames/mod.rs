@@ -1,6 +1,6 @@
 //! The Python lines of the calling thread: file, line and function of each frame.
 //!
-//! The frames are read from memory (see `layout`), without a call that could allocate, lock or count
+//! The frames are read from memory (see `layout` and `debug_offsets`), without a call that could allocate, lock or count
 //! references, so that this works within an allocation and in a signal handler. CPython's own
 //! `_Py_DumpTraceback` would not: 3.9, 3.10 and 3.13 hide it, and it makes some ten system calls a
 //! frame.
@@ -14,7 +14,13 @@ use core::ffi::{CStr, c_char, c_int, c_void};
 use core::fmt::{self, Write};
 use core::ptr::{self, NonNull};
 
-use super::layout::{self, Layout, Line, Text};
+pub(crate) mod debug_offsets;
+
+mod layout;
+
+use debug_offsets::DebugOffsets;
+use layout::{Layout, Line, Text};
+
 use crate::os::weak::{function, is_debug_build, weak_symbol};
 use crate::sync::{AtomicU32, Ordering::Relaxed};
 
@@ -25,7 +31,7 @@ const CHARACTERS_MAX: usize = 100;
 
 /// Whether the interpreter is initialised; true in a process without CPython. Blocks that it
 /// allocates before mostly live for ever.
-pub(super) fn is_ready() -> bool {
+pub(crate) fn is_ready() -> bool {
     weak_symbol!("Py_IsInitialized").is_none_or(|ask| {
         // SAFETY: `Py_GetVersion` has this type in every version.
         let ask = unsafe { function::<unsafe extern "C" fn() -> c_int>(ask) };
@@ -35,7 +41,7 @@ pub(super) fn is_ready() -> bool {
 }
 
 /// A frame of Python code.
-pub(super) struct Frame {
+pub(crate) struct Frame {
     layout: Layout,
     code: usize,
     line: c_int,
@@ -55,14 +61,14 @@ impl fmt::Display for Frame {
 /// Whether the thread must hold the GIL for its frames to be read. It need not in the handler of
 /// its own fault, where it runs nothing else.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Gil {
+pub(crate) enum Gil {
     Held,
     Any,
 }
 
 /// Calls `then` with each frame of this thread, innermost first; not at all if the thread runs no
 /// Python code or the layout is unknown.
-pub(super) fn each_frame(gil: Gil, mut then: impl FnMut(&Frame)) {
+pub(crate) fn each_frame(gil: Gil, mut then: impl FnMut(&Frame)) {
     let Some(layout) = layout() else { return };
     let Some(state) = thread_state(gil) else {
         return;
@@ -70,12 +76,15 @@ pub(super) fn each_frame(gil: Gil, mut then: impl FnMut(&Frame)) {
     // SAFETY: the state is this thread's, none of whose frames ends during the call; the layout is
     // that of the version.
     unsafe {
-        let mut frame = layout.first.iter().fold(state, |at, &step| word(at, step));
+        let mut frame = word(state, layout.first.0);
+        if let Some(step) = layout.first.1 {
+            frame = word(frame, step);
+        }
         for _ in 0..FRAMES_MAX {
             if frame == 0 {
                 break;
             }
-            let code = word(frame, layout.code);
+            let code = word(frame, layout.code) & !layout::TAGS;
             if is_code(code) && !is_of_c(&layout, frame) {
                 let line = line_of(&layout, frame, code);
                 then(&Frame { layout, code, line });
@@ -90,14 +99,20 @@ static VERSION: AtomicU32 = AtomicU32::new(UNKNOWN);
 const UNKNOWN: u32 = 0;
 const NONE: u32 = 1;
 
-/// The layout of this process's CPython, if it is in the table.
+/// The layout of this process's CPython, if it is known.
 fn layout() -> Option<Layout> {
     let mut version = VERSION.load(Relaxed);
     if version == UNKNOWN {
         version = ask_version().unwrap_or(NONE);
         VERSION.store(version, Relaxed);
     }
-    layout::of(version >> 8, version & 0xff)
+    let version = (version >> 8, version & 0xff);
+    if version < (3, 13) {
+        return layout::of(version.0, version.1);
+    }
+    let runtime = weak_symbol!("_PyRuntime")?;
+    // SAFETY: this name is CPython's, which is not unloaded while it is used.
+    unsafe { DebugOffsets::at(runtime) }?.layout()
 }
 
 fn ask_version() -> Option<u32> {
@@ -180,7 +195,7 @@ unsafe fn is_of_c(layout: &Layout, frame: usize) -> bool {
     match layout.line {
         Line::Object => false,
         // SAFETY: the address is valid for this read, by the contract above.
-        Line::Instruction { owner, .. } => unsafe { byte(frame, owner) == layout::C_STACK },
+        Line::Instruction { owner, .. } => unsafe { byte(frame, owner) >= layout::NO_PROGRAM },
     }
 }
 
@@ -226,9 +241,14 @@ unsafe fn write_text(to: &mut impl Write, layout: &Layout, text: usize) -> fmt::
     let (len, kind, start) = match layout.text {
         // SAFETY: the address is valid for this read, by the contract above.
         Text::Bytes { len, bytes } => (unsafe { word(text, len) }, 1, text + bytes),
-        Text::Characters { ascii, others } => {
+        Text::Characters {
+            state,
+            length,
+            ascii,
+            others,
+        } => {
             // SAFETY: the address is valid for this read, by the contract above.
-            let state = unsafe { word(text, layout::STATE) } as u32;
+            let state = unsafe { word(text, state) } as u32;
             if state & layout::COMPACT == 0 {
                 return to.write_str("???");
             }
@@ -236,7 +256,7 @@ unsafe fn write_text(to: &mut impl Write, layout: &Layout, text: usize) -> fmt::
             let is_ascii = state & layout::ASCII != 0;
             let start = text + if is_ascii { ascii } else { others };
             // SAFETY: the address is valid for this read, by the contract above.
-            (unsafe { word(text, layout::LEN) }, kind, start)
+            (unsafe { word(text, length) }, kind, start)
         }
     };
     let first = len.saturating_sub(CHARACTERS_MAX);
@@ -287,15 +307,15 @@ mod tests {
             text.extend([0; 4]);
             text
         };
-        assert_eq!(show(13, &make(40, 1, true, b"a.py")), "a.py");
+        assert_eq!(show(12, &make(40, 1, true, b"a.py")), "a.py");
         assert_eq!(show(10, &make(48, 1, true, b"a.py")), "a.py");
         assert_eq!(show(12, &make(56, 1, false, b"\xe9.py")), "\u{e9}.py");
         assert_eq!(show(10, &make(72, 2, false, b"\x20\x26\n\0")), "\u{2620}?");
         assert_eq!(
-            show(13, &make(56, 4, false, b"\x00\xf6\x01\x00")),
+            show(12, &make(56, 4, false, b"\x00\xf6\x01\x00")),
             "\u{1f600}"
         );
-        let long = show(13, &make(40, 1, true, &[b'x'; 300]));
+        let long = show(12, &make(40, 1, true, &[b'x'; 300]));
         assert_eq!(long, format!("...{}", "x".repeat(100)));
         let mut bytes = vec![0u8; 36];
         bytes[16] = 3;
