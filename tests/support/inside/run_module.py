@@ -20,9 +20,10 @@ import sys
 import tempfile
 import unittest
 
-writes_bytecode, sys.dont_write_bytecode = not sys.dont_write_bytecode, True
-from obmalloc_recorder import Recorder, listen_to_unittest, normalise, test_name  # noqa: E402
-sys.dont_write_bytecode = not writes_bytecode
+if __name__ == "__main__":      # and not in a child of multiprocessing, which imports this file
+    writes_bytecode, sys.dont_write_bytecode = not sys.dont_write_bytecode, True
+    from obmalloc_recorder import Recorder, listen_to_unittest, normalise, test_name
+    sys.dont_write_bytecode = not writes_bytecode
 
 SEED = 20230101         # the default seed of regrtest differs from run to run
 
