@@ -1,12 +1,13 @@
-"""docs/evidence.md and the module that writes its rows."""
+"""docs/evidence.md and docs/platforms.md, and the modules that write them."""
 
+import json
 import os
 import re
 import shutil
 
 import pytest
 
-from support import evidence
+from support import evidence, platforms
 
 RUN = dict(command="make soak", result="no finding", amount="1 cycle", seconds=61,
            versions="C", section="Threads and forks")
@@ -50,3 +51,24 @@ def test_other_rows_stay_as_they_are(page):
 def test_paths_and_hosts_are_refused(page, text):
     with pytest.raises(ValueError):
         evidence.record(what="x", page=page, **dict(RUN, result=text))
+
+
+def test_the_table_of_platforms_is_that_of_the_data():
+    assert platforms.page() == platforms.PAGE.read_text()
+
+
+def test_a_platform_of_a_run_is_kept_once(tmp_path):
+    data = tmp_path / "platforms.json"
+    data.write_text("[]")
+    first = dict(python="3.14.1", build="static", libc="musl 1.2.5")
+    served = platforms.Platform(**first)
+    newer = platforms.Platform(**dict(first, python="3.14.2"))
+    aside = platforms.Platform(**dict(first, build="free-threaded", served=False))
+    for one in served, newer, aside:
+        platforms.record("a run", "abc", "2026-01-02", [one.__dict__], data)
+    entries = json.loads(data.read_text())
+    assert [one["python"] for one in entries] == ["3.14.2", "3.14.1"]
+    assert list(platforms.table(entries))[2:] == [
+        "| 3.14 | x86_64 | musl | yes | a run (3.14.2 static, musl 1.2.5) |\n",
+        "| 3.14 free-threaded | x86_64 | musl | no: stands aside "
+        "| a run (3.14.1 free-threaded, musl 1.2.5) |\n"]
