@@ -25,6 +25,10 @@ def pytest_addoption(parser):
     parser.getgroup('obmalloc').addoption(
         '--modules', default='', metavar='NAME,...',
         help="CPython's test modules instead of the usual ones; all: every one of regrtest's")
+    parser.getgroup('obmalloc').addoption(
+        '--keep-runs', type=Path, metavar='FOLDER',
+        help="keep the runs of CPython's test modules in this folder; a later comparison takes"
+             ' those of the same interpreter and library from there')
 
 
 def every_module(pythons):

@@ -10,13 +10,18 @@ that relink/relink.py links: one with CPython's own obmalloc.o, one with libobma
 place. `--modules all` takes every module that the version's regrtest would run:
 
     tests/run -n 2 --all-pythons --record tests/cpython -k relinked --modules all
+
+With `--keep-runs FOLDER` an interrupted comparison goes on where it was.
 """
 import functools
+import hashlib
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from support import child, outcomes, relinked, verdict
+from support import child, outcomes, platforms, relinked, verdict
 
 EXTRA_RUNS = 2
 MAX_LEFT_OUT = 4
@@ -25,6 +30,14 @@ ACTIVE = re.compile(r'obmalloc: active in pid \d')
 
 # Differences that are expected: (module, end of the test's id, reason).
 KNOWN_PRELOADED = ()
+# In a static build CPython's own functions answer when the allocator's name and its table are
+# read (README, "What it replaces"): they report that it is not pymalloc.
+KNOWN_STATIC = tuple((module, name, "CPython's own function answers") for module, name in (
+    ('test_sys', 'test_sys.SysModuleTest.test_debugmallocstats'),
+    ('test_cmd_line', 'test_cmd_line.CmdLineTest.test_python_malloc_stats'),
+    ('test_cmd_line', 'test_cmd_line.CmdLineTest.test_pythonmalloc'),
+    ('test_cmd_line', "test_cmd_line.CmdLineTest.test_pythonmalloc (env_var=None, "
+                      "name='pymalloc')")))
 KNOWN_RELINKED = ()
 
 
@@ -56,14 +69,36 @@ def run_without(path, row, left_out):
         left_out.append(run.last_test)
 
 
+@functools.lru_cache(maxsize=None)
+def digest(path):
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
+
+
+def kept_runs(folder, python, path, settings):
+    """The folder for the runs of this interpreter with these settings, None without --keep-runs.
+    An interpreter or a library that was built again has another one."""
+    words = [python.name, digest(path)]
+    words += [digest(value) if Path(value).is_file() else f'{name}={value}'
+              for name, value in sorted(settings.items())]
+    return folder and folder / '-'.join(words)
+
+
 @pytest.fixture
 def compare(python, row, pytestconfig, tmp_path, record_property, evidence):
     """Runs both sides, again if they differ, and fails the check on a difference."""
     def compare(way, without, with_library, settings, is_ours, known):
         left_out, baselines, ours = [], [], []
+        folder = pytestconfig.getoption('--keep-runs')
+        stock_runs = kept_runs(folder, python, without, {})
+        our_runs = kept_runs(folder, python, with_library, settings)
         for count in range(1 + EXTRA_RUNS):
-            baselines.append(run_without(without, row, left_out))
-            ours.append(run_module(with_library, row, left_out, settings))
+            name = f'{row.replace("|", "-")}-{count + 1}.json'
+            baselines.append(outcomes.keep(stock_runs and stock_runs / name,
+                                           lambda: run_without(without, row, left_out)))
+            left_out += [one for one in baselines[-1].left_out if one not in left_out]
+            ours.append(outcomes.keep(
+                our_runs and our_runs / name,
+                lambda: run_module(with_library, row, left_out, settings)))
             found = verdict.judge(row, baselines, ours, known)
             if found.equal and count == 0:
                 break
@@ -72,10 +107,14 @@ def compare(python, row, pytestconfig, tmp_path, record_property, evidence):
             for side, runs in ('without', baselines), ('with', ours):
                 for number, run in enumerate(runs, 1):
                     (tmp_path / f'{side}-{number}.log').write_text(run.log)
+        record_property('seconds', round(sum(run.seconds for run in baselines + ours)))
         verdict.report(found, ours, record_property)
         whole = pytestconfig.getoption('--modules', '') == 'all'
         evidence(f"CPython's own tests, {way}{', whole suites' * whole}", "CPython's own tests",
                  {'tests': found.tests, 'modules': 1}, f'CPython {python.version}',
+                 platforms=[replace(platforms.here(python), build='static')
+                            if way == 'relinked' else platforms.here(python)],
+                 shows=f"CPython's own tests, {way}{', whole suite' * whole}",
                  command=f'tests/run -n 2 --all-pythons --record tests/cpython -k {way}'
                          + ' --modules all' * whole)
     return compare
@@ -84,7 +123,8 @@ def compare(python, row, pytestconfig, tmp_path, record_property, evidence):
 def test_preloaded(python, row, library, compare):
     check_active(python.path, library)
     compare('preloaded', python.path, python.path, {'LD_PRELOAD': str(library)},
-            lambda run: library.name in run.mapped, KNOWN_PRELOADED)
+            lambda run: library.name in run.mapped,
+            KNOWN_PRELOADED + KNOWN_STATIC * (not python.shared))
 
 
 @pytest.mark.slow
@@ -92,7 +132,8 @@ def test_packed(python, row, library, compare):
     """Blocks aligned to 8 bytes."""
     compare('packed', python.path, python.path,
             {'LD_PRELOAD': str(library), 'OBMALLOC_ALIGN': '8'},
-            lambda run: library.name in run.mapped, KNOWN_PRELOADED)
+            lambda run: library.name in run.mapped,
+            KNOWN_PRELOADED + KNOWN_STATIC * (not python.shared))
 
 
 def test_relinked(python, row, compare):

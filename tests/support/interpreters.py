@@ -80,7 +80,7 @@ class Python:
     def supported(self):
         """The versions that the library serves; a fake host stands for free-threaded builds."""
         return not self.free_threaded and (
-            self.numbers[:2] == (2, 7) or (3, 6) <= self.numbers[:2] <= (3, 14))
+            self.numbers[:2] == (2, 7) or self.numbers[:2] >= (3, 6))
 
     @property
     def headers(self):

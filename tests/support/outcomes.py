@@ -2,13 +2,14 @@
 
 The scripts in `inside/` record; obmalloc_recorder.py describes the file that is read here.
 """
+import json
 import os
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from support.child import clean_environment
@@ -34,6 +35,7 @@ class Run:
     left_out: list = field(default_factory=list)
     last_test: str = ''         # the test that was running when the run broke off
     log: str = ''
+    seconds: float = 0
 
     @property
     def out_of_time(self):
@@ -145,7 +147,7 @@ def run(command, environment, timeout=900, stall=150):
     outfile, temporary = folder / 'outcomes', folder / 't'
     temporary.mkdir()
     settings = clean_environment(TMPDIR=str(temporary), **environment(folder))
-    done = Run()
+    done, began = Run(), time.monotonic()
     with open(folder / 'stderr', 'wb') as stderr:
         process = subprocess.Popen(
             IN_A_SESSION + [str(word) for word in command(outfile)], env=settings,
@@ -166,4 +168,21 @@ def run(command, environment, timeout=900, stall=150):
     done.log = read_text(folder / 'stderr') + '\n' + read_text(folder / 'outcomes.log')
     done.stats = read_text(folder / f'stats-{done.pid}.json')
     shutil.rmtree(folder, ignore_errors=True)
+    done.seconds = time.monotonic() - began
     return done
+
+
+def keep(path, make):
+    """The run that this file has; without the file the run that `make` makes, which the file
+    then has. Without a path `make` alone."""
+    if path and path.exists():
+        run = Run(**json.loads(path.read_text()))
+        run.outcomes = {name: tuple(found) for name, found in run.outcomes.items()}
+        return run
+    run = make()
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_name(f'{path.name}.{os.getpid()}')
+        fresh.write_text(json.dumps(asdict(run)))
+        fresh.replace(path)
+    return run
