@@ -5,6 +5,12 @@ import pytest
 from compat.environment import usual
 
 
+def pytest_addoption(parser):
+    parser.getgroup('obmalloc').addoption(
+        '--whole-suites', action='store_true',
+        help="of the newer Debian's CPythons every module of their own tests: hours")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
     """Marks comparisons as slow. Without --pythons leaves out interpreters that are not usual
@@ -26,10 +32,10 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture
 def found(request, evidence):
     """Reports what an environment showed, as a row of docs/evidence.md."""
-    def report(words, name=None):
+    def report(words, name=None, **more):
         python = request.node.funcargs.get('python')
         name = name or request.function.__name__.removeprefix('test_').replace('_', '-')
         print(words)
         evidence(name, 'Environments', words,
-                 versions=f'{python.version} {python.kind}' if python else '')
+                 versions=f'{python.version} {python.kind}' if python else '', **more)
     return report

@@ -1,7 +1,16 @@
-"""Debian's newest suite in a folder: a newer C library, CPython 3.14, a version that the library
-does not serve, and a free-threaded one. The library is the one that was built here."""
+"""Debian's newest suite in a folder: a newer C library, CPython 3.14 and 3.15, and a free-threaded
+one. The library is the one that was built here.
+
+CPython's own tests run there as in tests/cpython: a part of them, or every module that the
+version's regrtest runs, which takes hours:
+
+    tests/run --record tests/compat/test_newer.py -k newer_tests --whole-suites
+
+target/compat/sid/cpython-runs keeps the runs and a summary of the comparison.
+"""
 import glob
 import os
+import platform
 import re
 import shutil
 from pathlib import Path
@@ -9,14 +18,17 @@ from pathlib import Path
 import pytest
 from compat.environment import FOLDER, INSIDE, last_line, need
 
-from support import build, child, outcomes, verdict
+from support import build, child, junit, platforms
 from support.status import ACTIVE, ASIDE
 
 SUITE = 'sid'
 SYSTEM = FOLDER / SUITE
 # For the preload checks and CPython's own tests.
-PACKAGES = ('python3.14 libpython3.14-testsuite python3.13 python3.15 python3 gcc libc6-dev'
-            ' libpython3.14-dev binutils python3-pytest python3-pytest-xdist python3-hypothesis')
+PACKAGES = ('python3.15 libpython3.15-testsuite libpython3.15-dev'
+            ' python3.14 libpython3.14-testsuite libpython3.14-dev python3.13 python3 gcc'
+            ' libc6-dev binutils tzdata python3-pytest python3-pytest-xdist python3-hypothesis')
+VERSIONS = '3.14', '3.15'
+JOBS = 3        # many of CPython's tests wait rather than compute
 # Where a free-threaded CPython is available as source, by Debian's name.
 SOURCE = ('trixie', 'python3.13')
 
@@ -98,8 +110,22 @@ def system(library):
 
 
 RELEASE = 'target/release/libobmalloc.so'
+RUNS = 'cpython-runs'
 WORK = ('import sys; sys.path.insert(0, sys.argv[1]); import inside\n'
         'print(sys.version.split()[0], inside.workload(3))')
+
+
+def libc():
+    """The C library of the newer system."""
+    text = inside(['/lib64/ld-linux-x86-64.so.2', '--version']).out
+    return 'glibc ' + re.search(r'version ([\d.]+?)\.?\s', text)[1]
+
+
+def newer(version):
+    """The platform of a CPython there, which is a static build."""
+    code = 'import sys; print(sys.version.split()[0])'
+    number = inside([f'python{version}', '-c', code]).out.strip()
+    return platforms.Platform(number, 'static', platform.machine(), libc())
 
 
 def test_newer_debian(system, library, found):
@@ -107,65 +133,65 @@ def test_newer_debian(system, library, found):
     names = child.run(['objdump', '-T', library], status=0).out
     floor = max(re.findall(r'GLIBC_([\d.]+)', names),
                 key=lambda text: [int(part) for part in text.split('.')])
-    loader = inside(['/lib64/ld-linux-x86-64.so.2', '--version']).out
-    words = [f'the library needs glibc {floor}, the system has '
-             + re.search(r'version ([\d.]+?)\.?\s', loader)[1]]
-    for path in sorted(SYSTEM.glob('usr/bin/python3.??')):
-        python = f'/usr/bin/{path.name}'
-        work = [python, '-B', '-c', WORK, f'{system}/{INSIDE.relative_to(build.ROOT)}']
+    words = [f'the library needs glibc {floor}, the system has {libc()}']
+    pythons = sorted(SYSTEM.glob('usr/bin/python3.??'))
+    assert {path.name for path in pythons} >= {f'python{version}' for version in VERSIONS}
+    for path in pythons:
+        work = [f'/usr/bin/{path.name}', '-B', '-c', WORK,
+                f'{system}/{INSIDE.relative_to(build.ROOT)}']
         stock = inside(work)
         done = inside(['env', f'LD_PRELOAD={system}/{RELEASE}', *work], OBMALLOC_VERBOSE='1')
         assert stock.status == done.status == 0 and done.out == stock.out, done.report
         version = stock.out.split()[0]
-        served = [int(part) for part in version.split('.')[:2]] <= [3, 14]
-        assert len(done.err.splitlines()) == 1, done.report
-        assert done.lines(ACTIVE) if served else done.lines(ASIDE), done.report
-        assert served or 'not one of those served' in done.err, done.report
-        words.append(version + (' active' if served else ' aside'))
+        lines = done.lines(ACTIVE)
+        assert len(done.err.splitlines()) == len(lines) == 1, done.report
+        assert lines[0][2] == version, done.report
+        words.append(version + ' active')
     found(', '.join(words))
 
 
-def test_newer_preload(system, found):
-    """All checks of every way into a process, with 3.14. Its memory cost is only reported:
-    other libraries and other pages are mapped there."""
-    run = f'cd {system} && python3.14 -m pytest tests/preload -n 2 --all-pythons --pythons 3.14 -q '
+@pytest.mark.parametrize('version', VERSIONS)
+def test_newer_preload(system, version, found):
+    """All checks of every way into a process. Their memory cost is only reported: other
+    libraries and other pages are mapped there."""
+    run = (f'cd {system} && python{version} -m pytest tests/preload -n 2 --all-pythons'
+           f' --pythons {version} -q ')
     done = inside(['sh', '-c', run + '--ignore tests/preload/test_cost.py'], 2400)
     assert done.status == 0, done.report
     cost = inside(['sh', '-c', run + 'tests/preload/test_cost.py'])
-    found(f'{last_line(done.out)}; memory cost: {last_line(cost.out)}')
+    found(f'{last_line(done.out)}; memory cost: {last_line(cost.out)}',
+          name=f'newer-preload {version}', platforms=[newer(version)], shows='preload checks')
 
 
-SLICE = ('test_gc test_json test_list test_dict test_set test_unicode test_tracemalloc'
+SLICE = ('test_gc test_json test_list test_dict test_set test_str|test_unicode test_tracemalloc'
          ' test_threading test_sys test_capi test_fork1 test_interpreters test_weakref'
          ' test_exceptions test_bytes test_multiprocessing_fork test_cmd_line test_embed'
-         ' test_io').split()
-# In a static build CPython's own functions answer when the allocator's name and its table are
-# read (README, "What it replaces"): they report that it is not pymalloc.
-OWN_ANSWERS = [(module, name, "CPython's own function answers") for module, name in (
-    ('test_sys', 'test_sys.SysModuleTest.test_debugmallocstats'),
-    ('test_cmd_line', 'test_cmd_line.CmdLineTest.test_python_malloc_stats'),
-    ('test_cmd_line', 'test_cmd_line.CmdLineTest.test_pythonmalloc'),
-    ('test_cmd_line', "test_cmd_line.CmdLineTest.test_pythonmalloc (env_var=None, "
-                      "name='pymalloc')"))]
+         ' test_io').replace(' ', ',')
 
 
-@pytest.mark.parametrize('module', SLICE)
-def test_newer_tests(system, module, record_property, found):
-    """A part of 3.14's own tests, outcome by outcome."""
-    script = f'{system}/{(outcomes.INSIDE / "run_module.py").relative_to(build.ROOT)}'
-    sides = []
-    for preload in [], [f'LD_PRELOAD={system}/{RELEASE}']:
-        name = f'{system}/{module}-{len(preload)}'
-        inside(['timeout', '300', 'env', *preload, 'python3.14', '-B', script, module, name],
-               HOME='/tmp')
-        sides.append(outcomes.Run())
-        outcomes.read_outcomes(sides[-1], Path(f'{SYSTEM}{name}'))
-    stock, ours = ([run] for run in sides)
-    assert ours[0].outcomes, 'no test ran'
-    judged = verdict.judge(module, stock, ours, OWN_ANSWERS)
-    judged.differences += verdict.check_allocators(stock, ours, lambda run: run.mapped)
-    verdict.report(judged, ours, record_property)
-    found({'tests': judged.tests, 'modules': 1}, name='newer-tests')
+@pytest.mark.parametrize('version', VERSIONS)
+def test_newer_tests(system, version, pytestconfig, evidence):
+    """A part of the version's own tests outcome by outcome; with --whole-suites every module
+    that its regrtest runs. A repeated run takes the runs of the modules that it has."""
+    whole = pytestconfig.option.whole_suites
+    report = SYSTEM / RUNS / f'{"whole" if whole else "slice"}-{version}.xml'
+    report.parent.mkdir(exist_ok=True)
+    report.unlink(missing_ok=True)
+    done = inside(['sh', '-c', f'cd {system} && nice python{version} -m pytest -n {JOBS} -q'
+                   f' tests/cpython/test_suites.py -k preloaded --pythons {version}'
+                   f' --modules "{"all" if whole else SLICE}" --keep-runs /{RUNS}'
+                   f' --junitxml /{RUNS}/{report.name}'], 8 * 3600)
+    assert report.exists(), done.report
+    comparison = junit.read(report)
+    report.with_suffix('.txt').write_text(comparison.summary)
+    print(comparison.summary)
+    assert comparison.tests and done.status == 0, comparison.summary + done.report
+    evidence(f"CPython's own tests, Debian's {version}, preloaded" + ', whole suite' * whole,
+             "CPython's own tests", comparison.amount, seconds=comparison.seconds,
+             versions=f'CPython {newer(version).words}', platforms=[newer(version)],
+             shows="CPython's own tests, preloaded" + ', whole suite' * whole,
+             command='tests/run --record tests/compat/test_newer.py -k'
+             f' "newer_tests and {version}"' + ' --whole-suites' * whole)
 
 
 def free_threaded_python():
@@ -213,4 +239,8 @@ def test_free_threaded(system, library, found):
                       'assert inside.live(inside.stats(lib)) == 0\n' + code, library],
                      child.clean_environment(**env), status=0)
     assert late.out == stock.out and 'free-threaded' in late.err, late.report
-    found('obmalloc stands aside: ' + lines[0][2])
+    number = child.run([path, '-c', 'import sys; print(sys.version.split()[0])'],
+                       child.clean_environment(**env), status=0).out.strip()
+    found('obmalloc stands aside: ' + lines[0][2], shows='a program that runs as without it',
+          platforms=[platforms.Platform(number, 'free-threaded', platform.machine(),
+                                        ' '.join(platform.libc_ver()), served=False)])

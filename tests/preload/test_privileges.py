@@ -133,7 +133,7 @@ def least(python, which, env):
     return high
 
 
-@pytest.mark.only('3.11', '3.13', '3.14')
+@pytest.mark.only('3.11', '3.13', '3.14', '3.15')
 @pytest.mark.parametrize('limit', ['RLIMIT_AS', 'RLIMIT_DATA'])
 def test_address_space_that_a_start_needs(python, limit):
     """Untouched mappings count: 17 MiB, and two arenas. No more than that."""

@@ -64,7 +64,7 @@ def eat(python, folder, room, **env):
     return done
 
 
-@pytest.mark.only('3.6', '3.11', '3.13', '3.14')
+@pytest.mark.only('3.6', '3.11', '3.13', '3.14', '3.15')
 def test_room_for_one_word(python, tmp_path):
     done = eat(python, tmp_path, room=True)
     _, code, said, live = done.said
@@ -73,7 +73,7 @@ def test_room_for_one_word(python, tmp_path):
     status.active_at_last(done, python)
 
 
-@pytest.mark.only('3.6', '3.11', '3.13', '3.14')
+@pytest.mark.only('3.6', '3.11', '3.13', '3.14', '3.15')
 @pytest.mark.one_python
 def test_no_room(python, tmp_path):
     done = eat(python, tmp_path, room=False)
@@ -83,7 +83,7 @@ def test_no_room(python, tmp_path):
     assert 'obmalloc' not in done.err.lower()
 
 
-@pytest.mark.only('3.11', '3.13', '3.14')
+@pytest.mark.only('3.11', '3.13', '3.14', '3.15')
 def test_larger_budget_of_the_loader(python, tmp_path):
     """glibc's tunable sets the budget."""
     less, more = (eat(python, tmp_path, room=True, GLIBC_TUNABLES=
