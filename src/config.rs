@@ -220,6 +220,14 @@ pub(crate) fn read(at_start: bool) {
     annotate::look(TOOLS.get());
 }
 
+/// Requests huge pages, unless `OBMALLOC_THP` or a sandbox decides.
+pub(crate) fn want_huge_pages_by_default() {
+    let is_set = !environment::privileged() && options::THP.key.value(variables()).is_some();
+    if !is_set && !sandbox::is_restricted() {
+        huge_pages::want(true);
+    }
+}
+
 fn drop_what_needs_calls() {
     if sandbox::is_restricted() {
         page::want(false);

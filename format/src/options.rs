@@ -131,7 +131,8 @@ options! {
         .renamed("LIMIT_HARD", "0.2.0").not_in_stock();
     THP: Opt::of(Words(&["auto", "always", "never"], 3), Value::Word("auto"),
         "whether arenas request huge pages, where the system's setting is madvise or always; \
-         auto: no, and madvise keeps the kernel from using them unrequested; never: madvise does \
+         auto: no, and madvise keeps the kernel from using them unrequested, but yes if \
+         PYTHON_PYMALLOC_HUGEPAGES requests them of CPython 3.15 or later; never: madvise does \
          so in any case");
     FORK_COW: Opt::of(Words(&["auto", "share", "freeze", "seal"], 3),
         Value::Word("auto"),

@@ -117,6 +117,7 @@ pub(crate) fn late() -> Result<Option<&'static Exports>, Reason> {
         if let Err(reason) = serve_late(&host) {
             return refused(reason);
         }
+        obey_huge_pages(&host);
         serve(&host);
         conclude(Ok(State::Table));
     } else if is(State::Table) {
@@ -156,6 +157,7 @@ fn serve_late(host: &Host) -> Result<(), Reason> {
 fn take_place(host: &Host) -> &'static Exports {
     if !is(State::InPlace) {
         keep_version(host);
+        obey_huge_pages(host);
         if statistics_wanted() {
             chunk::on_arena_added(debug_stats::to_stderr);
         }
@@ -164,6 +166,19 @@ fn take_place(host: &Host) -> &'static Exports {
         init::on_first_use(say_active);
     }
     builtin::current()
+}
+
+/// Obeys `PYTHON_PYMALLOC_HUGEPAGES`, which requests huge pages from 3.15 on: a number that is not 0.
+fn obey_huge_pages(host: &Host) {
+    let is_wanted = |value: &[u8]| {
+        value.iter().all(u8::is_ascii_digit) && value.iter().any(|&digit| digit != b'0')
+    };
+    if host.version.has_huge_pages()
+        && environment::variable(c"PYTHON_PYMALLOC_HUGEPAGES").is_some_and(is_wanted)
+        && !user_choice::ignores_environment(environment::arguments())
+    {
+        config::want_huge_pages_by_default();
+    }
 }
 
 /// Fills the builtin tables with the allocator that the settings choose.
@@ -189,6 +204,7 @@ fn attach(host: &Host) {
         WayIn::Table => install::install(host).map(|()| State::Table),
     });
     if served.is_ok() {
+        obey_huge_pages(host);
         serve(host);
     }
     conclude(served);

@@ -68,6 +68,11 @@ impl Version {
         (self.major, self.minor) >= (3, 4)
     }
 
+    /// Whether `PYTHON_PYMALLOC_HUGEPAGES` requests huge pages.
+    pub(crate) fn has_huge_pages(&self) -> bool {
+        (self.major, self.minor) >= (3, 15)
+    }
+
     /// Whether it has a development mode (`-X dev`, `PYTHONDEVMODE`).
     pub(crate) fn has_dev_mode(&self) -> bool {
         (self.major, self.minor) >= (3, 7)

@@ -119,7 +119,7 @@ impl DebugOffsets {
         // An offset of a word in a structure of `size` bytes.
         let offset = |group: usize, field: usize, size: u64| {
             let offset = self.word(group + field);
-            let is_inside = offset % 8 == 0 && offset < size;
+            let is_inside = offset.is_multiple_of(8) && offset < size;
             is_inside.then_some(usize::try_from(offset).ok()?)
         };
         let frame_size = self.word(groups.frame);
@@ -129,7 +129,7 @@ impl DebugOffsets {
             && code(9) == sizes.code
             && unicode(0) == sizes.unicode
             && self.word(groups.frame + 5) < frame_size
-            && unicode(1) % 4 == 0
+            && unicode(1).is_multiple_of(4)
             && unicode(1) < unicode(3)
             && unicode(3) < unicode(0);
         if self.is_free_threaded() || !is_as_expected {
@@ -161,7 +161,6 @@ impl DebugOffsets {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tests::*;
 
     const SIZES: Sizes = Sizes {
         code: 208,

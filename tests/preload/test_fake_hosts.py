@@ -5,6 +5,7 @@ calls with a block that is not theirs, and the writes to their table. Each host 
 library first, so that the expected counts are the host's own.
 """
 import re
+import shutil
 
 import pytest
 
@@ -109,6 +110,23 @@ def test_unsupported_version(version, shape):
 @pytest.mark.parametrize('domains', ['2', '4', '6'])
 def test_another_allocator_in_the_table(domains, shape):
     refused('another allocator', ORDINARY, shape, '-DTABLE_OF_OTHERS=' + domains)
+
+
+@pytest.mark.skipif(not shutil.which('strace'), reason='needs strace')
+@pytest.mark.parametrize('version, value, setting, advised', [
+    ('3.15.2', '1', None, True), ('3.15.2', '0', None, False), ('3.15.2', 'x', None, False),
+    ('3.15.2', None, None, False), ('3.15.2', '1', 'never', False), ('3.15.2', '0', 'always', True),
+    ('3.14.0', '1', None, False), ('3.14.0', None, 'always', True)])
+def test_huge_pages_as_cpython_requests_them(version, value, setting, advised, tmp_path):
+    program = fake_host(f'{version} (main, x) [GCC 15.2.0]', 'library')
+    variables = dict(PYTHON_PYMALLOC_HUGEPAGES=value, OBMALLOC_THP=setting)
+    given = [f'-E{name}={text}' for name, text in variables.items() if text is not None]
+    done = child.run(['strace', '-f', '-e', 'madvise', '-o', tmp_path / 'trace',
+                      '-E', f'LD_PRELOAD={build.LIBRARY}', *given, program])
+    if 'ptrace' in done.err:
+        pytest.skip('strace may not trace')
+    assert done.status == 0
+    assert ('MADV_HUGEPAGE' in (tmp_path / 'trace').read_text()) == advised
 
 
 def test_2_7_that_can_be_interposed():
