@@ -15,6 +15,12 @@ export PYTHON3
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 SONAME  := libobmalloc.so.0
 
+# TARGET= builds for another machine, by Rust's name for it: TARGET=aarch64-unknown-linux-gnu. Where
+# this machine is of another architecture, that takes Debian's cross compiler, which also links what
+# cargo builds. CROSS= is the prefix of other programs of the same kind.
+ifdef TARGET
+override export CARGO_BUILD_TARGET := $(TARGET)
+endif
 # Cargo's target folder: CARGO_TARGET_DIR, or the one of cargo's configuration; below it a folder
 # for another machine (CARGO_BUILD_TARGET, or build.target of the configuration, which only
 # nightly prints). Scripts read the same two variables.
@@ -26,16 +32,23 @@ export CARGO_BUILD_TARGET
 endif
 endif
 ifdef CARGO_TARGET_DIR
-TARGET := $(abspath $(CARGO_TARGET_DIR))
+FOLDER := $(abspath $(CARGO_TARGET_DIR))
 else
-TARGET := $(or $(patsubst $(CURDIR)/%,%,$(shell $(CARGO) metadata --format-version 1 --no-deps \
+FOLDER := $(or $(patsubst $(CURDIR)/%,%,$(shell $(CARGO) metadata --format-version 1 --no-deps \
             --offline 2>/dev/null | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')),target)
 endif
-ifneq ($(TARGET),target)
-override export CARGO_TARGET_DIR := $(TARGET)
+ifneq ($(FOLDER),target)
+override export CARGO_TARGET_DIR := $(FOLDER)
 endif
-BUILT := $(TARGET)$(if $(CARGO_BUILD_TARGET),/$(CARGO_BUILD_TARGET))
+BUILT := $(FOLDER)$(if $(CARGO_BUILD_TARGET),/$(CARGO_BUILD_TARGET))
 RELEASE := $(BUILT)/release
+MACHINE := $(firstword $(subst -, ,$(CARGO_BUILD_TARGET)) $(shell uname -m))
+ifneq ($(MACHINE),$(shell uname -m))
+CROSS ?= $(MACHINE)-linux-gnu-
+LINKER := CARGO_TARGET_$(shell echo $(CARGO_BUILD_TARGET) | tr a-z- A-Z_)_LINKER
+export $(LINKER) ?= $(CROSS)gcc
+endif
+export CROSS
 SO      := $(RELEASE)/libobmalloc.so
 A       := $(RELEASE)/libobmalloc.a
 COMMAND := $(RELEASE)/obmalloc
@@ -53,30 +66,34 @@ LICENCES := LICENSE-MIT LICENSE-APACHE $(THIRD_PARTY)
 all: ## build target/release/libobmalloc.so and .a
 	@$(CARGO) build --release --lib
 	@ln -sf libobmalloc.so $(RELEASE)/$(SONAME)
-	@if nm $(A) 2> /dev/null | grep -q ' T PyMem_Malloc$$'; then \
-	  objcopy --wildcard --weaken-symbol='PyMem_*' --weaken-symbol='PyObject_*' \
+	@if $(CROSS)nm $(A) 2> /dev/null | grep -q ' T PyMem_Malloc$$'; then \
+	  $(CROSS)objcopy --wildcard --weaken-symbol='PyMem_*' --weaken-symbol='PyObject_*' \
 	          --weaken-symbol='_PyMem_*' --weaken-symbol='_PyObject_*' \
 	          --weaken-symbol='_Py_*' --localize-symbol=__gmon_start__ $(A) $(A).weak \
 	  && cat $(A).weak > $(A) && rm $(A).weak; fi
 
+# The pages are the same on all machines: this one's command writes them, where it cannot run the
+# other's.
+MAN = $(if $(CROSS),env -u CARGO_BUILD_TARGET $(CARGO) run --quiet --profile command \
+        -p obmalloc-cli --,$(COMMAND))
 command: all ## build target/release/obmalloc, its man pages, and the licences of its crates
 	@$(CARGO) build --profile command -p obmalloc-cli
 	@ln -f $(BUILT)/command/obmalloc $(COMMAND)
 	@$(CARGO) build --release -p obmalloc-exec-scope
 	@rm -rf $(MANPAGES)
-	@$(COMMAND) man $(MANPAGES)
+	@$(MAN) man $(MANPAGES)
 	@$(PYTHON3) packaging/third_party.py > $(THIRD_PARTY).new && mv $(THIRD_PARTY).new $(THIRD_PARTY)
 
 # GLIBC=2.17 builds for that version of the C library, which needs cargo-zigbuild and ziglang
 # from PyPI; the default is the C library of this machine.
 WHEEL_TARGET := x86_64-unknown-linux-gnu
-ZIGBUILD = $(CARGO) zigbuild --release --target $(WHEEL_TARGET).$(GLIBC) --target-dir $(TARGET)/wheel
+ZIGBUILD = $(CARGO) zigbuild --release --target $(WHEEL_TARGET).$(GLIBC) --target-dir $(FOLDER)/wheel
 wheel: $(if $(GLIBC),,command) ## a wheel with both libraries, the command and the package, in target/wheels
 	$(if $(GLIBC),$(ZIGBUILD) --lib)
 	$(if $(GLIBC),$(ZIGBUILD) -p obmalloc-cli)
 	$(if $(GLIBC),$(ZIGBUILD) -p obmalloc-exec-scope)
 	$(PYTHON3) python/build_wheel.py \
-	  --from $(if $(GLIBC),$(TARGET)/wheel/$(WHEEL_TARGET)/release,$(RELEASE))
+	  --from $(if $(GLIBC),$(FOLDER)/wheel/$(WHEEL_TARGET)/release,$(RELEASE))
 
 run: all ## a Python program with the library and without: time, memory, statistics
 	$(PYTHON3) bench/first_run.py
@@ -84,7 +101,7 @@ run: all ## a Python program with the library and without: time, memory, statist
 # The models that threads are checked with are the shipped code. The short form is not optimized:
 # it takes seconds, and optimizing would take a minute.
 LOOM_SHORT = MODELS=short RUSTFLAGS="--cfg loom" CARGO_PROFILE_DEV_DEBUG=0 \
-  $(CARGO) test --quiet --lib --target-dir $(TARGET)/loom loom:: -- --test-threads=2
+  $(CARGO) test --quiet --lib --target-dir $(FOLDER)/loom loom:: -- --test-threads=2
 # Random operations against a model of the allocator, with a check after each of them.
 MODEL = $(CARGO) run --quiet --manifest-path fuzz/Cargo.toml --bin model --profile paranoid -- --runs
 
@@ -167,7 +184,7 @@ relink: all ## link the interpreter PYTHON= again, with the archive in place of 
 	$(PYTHON3) relink/relink.py $(PYTHON)
 
 # BENCH= names benchmarks and options of bench/run.py; bench/README.md lists them.
-PYPERF = $(TARGET)/tools/pyperf
+PYPERF = $(FOLDER)/tools/pyperf
 bench: all ## run the benchmarks that need no packages; BENCH="heaps --rounds 9" others
 	@[ -x $(PYPERF)/bin/pyperf ] || { $(PYTHON3) -m venv $(PYPERF) && \
 	  $(PYPERF)/bin/pip install --quiet --disable-pip-version-check pyperf; }

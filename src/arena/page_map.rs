@@ -67,6 +67,8 @@ use crate::base::layout::{
     region,
 };
 use crate::base::size_class::{SIZES, SizeClass};
+#[cfg(not(any(miri, loom)))]
+use crate::os::arch;
 use crate::os::memory;
 use crate::os::process::name_mapping;
 use crate::sync::{
@@ -357,34 +359,20 @@ impl NearTable {
     }
 }
 
-/// Reads entry `i` of a near table. (In one instruction: of a 16-bit atomic the compiler extends
-/// the loaded value once more.)
+/// Reads entry `i` of a near table.
 ///
 /// # Safety
 /// The table has more than `i` entries.
 #[inline(always)]
 unsafe fn read(table: *const AtomicU16, i: usize) -> usize {
-    #[cfg(all(target_arch = "x86_64", not(any(miri, loom))))]
-    {
-        let entry: usize;
-        // SAFETY: loads entry `i`, which the table has, and nothing else. An aligned load is
-        // atomic.
-        unsafe {
-            core::arch::asm!(
-                "movzx {entry:e}, word ptr [{table} + 2 * {i}]",
-                entry = lateout(reg) entry,
-                table = in(reg) table,
-                i = in(reg) i,
-                options(pure, readonly, nostack, preserves_flags)
-            );
-        }
-        entry
+    #[cfg(not(any(miri, loom)))]
+    // SAFETY: the table has entry `i`, and stays mapped (MAP-4).
+    unsafe {
+        arch::load_u16(table.cast(), i)
     }
-    #[cfg(not(all(target_arch = "x86_64", not(any(miri, loom)))))]
-    {
-        // SAFETY: the table has entry `i`, and stays mapped (MAP-4).
-        unsafe { &*table.add(i) }.load(Relaxed).into()
-    }
+    #[cfg(any(miri, loom))]
+    // SAFETY: the table has entry `i`, and stays mapped (MAP-4).
+    unsafe { &*table.add(i) }.load(Relaxed).into()
 }
 
 /// Bytes of the near table for this limit of the process's addresses.

@@ -41,9 +41,13 @@ pub(crate) const REGION_BITS: u32 = 34;
 /// Granules in a region, each as large as an arena from the kernel.
 pub(crate) const GRANULES: usize = (1 << REGION_BITS) / ARENA_SIZE;
 
-/// Bits of an address in user space. (With five-level page tables there are more, but only for
-/// mappings whose address hint is above this range.)
-pub(crate) const ADDRESS_BITS: u32 = 47;
+/// Bits of an address in user space. (With larger page tables, five levels on x86-64 and 52 bits on
+/// aarch64, there are more, but only for mappings whose address hint is above this range.)
+pub(crate) const ADDRESS_BITS: u32 = if cfg!(target_arch = "aarch64") {
+    48
+} else {
+    47
+};
 /// Regions in that range.
 pub(crate) const REGIONS: usize = 1 << (ADDRESS_BITS - REGION_BITS);
 

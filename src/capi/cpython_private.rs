@@ -22,6 +22,7 @@ use crate::domains::ffi::PyMemAllocatorEx;
 use crate::domains::names::{self, Name};
 use crate::domains::pymalloc::Pymalloc;
 use crate::domains::raw::Malloc;
+use crate::os::arch;
 use crate::os::text::CFile;
 use crate::stats::debug_stats;
 
@@ -32,7 +33,7 @@ macro_rules! names {
             ".pushsection .text.obmalloc_names, \"ax\", @progbits",
             concat!(".weak ", $name),
             concat!(".type ", $name, ", @function"),
-            concat!($name, ": jmp {function}"),
+            concat!($name, ": ", arch::jump!(), "{function}"),
             concat!(".size ", $name, ", . - ", $name),
             ".popsection",
             function = sym $function,

@@ -8,6 +8,8 @@ use crate::background::fork;
 use crate::config;
 use crate::cpython::state::host_version;
 use crate::cpython::{attach, dispatch};
+#[cfg(not(test))]
+use crate::os::arch::pass_return_address;
 use crate::os::{descriptor, environment};
 
 /// Called by the `_init` of each object that is loaded, also before the library's constructor: see
@@ -17,11 +19,7 @@ use crate::os::{descriptor, environment};
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
 unsafe extern "C" fn __gmon_start__() {
-    core::arch::naked_asm!(
-        "mov rdi, qword ptr [rsp]",
-        "jmp {loaded}",
-        loaded = sym object_loaded,
-    )
+    pass_return_address!(object_loaded)
 }
 
 #[cfg(not(test))]

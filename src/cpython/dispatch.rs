@@ -21,7 +21,6 @@
 //! (`capi/start.rs`); so a new libpython is found before any of its code runs, at no cost for the
 //! calls of the first one.
 
-use core::arch::naked_asm;
 use core::ffi::{c_char, c_int, c_void};
 use core::mem::offset_of;
 use core::ptr;
@@ -39,6 +38,7 @@ use super::exports::{Answers, Exports, Tables};
 use super::several;
 use crate::domains::adapter::Functions;
 use crate::domains::ffi::{PyMemAllocatorEx, PyObjectArenaAllocator};
+use crate::os::arch;
 use crate::os::errno;
 use crate::os::loader;
 
@@ -52,11 +52,9 @@ static LOADS: AtomicUsize = AtomicUsize::new(0);
 /// return address unchanged.
 macro_rules! jump {
     ($($field:ident).+) => {
-        core::arch::naked_asm!(
-            "mov rax, qword ptr [rip + {route}]",
-            "jmp qword ptr [rax + {offset}]",
-            route = sym $crate::cpython::dispatch::ROUTE,
-            offset = const core::mem::offset_of!($crate::cpython::exports::Exports, $($field).+),
+        $crate::os::arch::jump_through!(
+            $crate::cpython::dispatch::ROUTE,
+            core::mem::offset_of!($crate::cpython::exports::Exports, $($field).+)
         )
     };
 }
@@ -67,27 +65,7 @@ pub(crate) use jump;
 /// more than two arguments.)
 macro_rules! jump_by {
     ($which:path, $($field:ident).+) => {
-        naked_asm!(
-            ".cfi_startproc",
-            "push rdi",
-            ".cfi_adjust_cfa_offset 8",
-            "push rsi",
-            ".cfi_adjust_cfa_offset 8",
-            "sub rsp, 8",
-            ".cfi_adjust_cfa_offset 8",
-            "mov rdi, qword ptr [rsp + 24]",
-            "call {which}",
-            "add rsp, 8",
-            ".cfi_adjust_cfa_offset -8",
-            "pop rsi",
-            ".cfi_adjust_cfa_offset -8",
-            "pop rdi",
-            ".cfi_adjust_cfa_offset -8",
-            "jmp qword ptr [rax + {offset}]",
-            ".cfi_endproc",
-            which = sym $which,
-            offset = const offset_of!(Exports, $($field).+),
-        )
+        arch::jump_by!($which, offset_of!(Exports, $($field).+))
     };
 }
 

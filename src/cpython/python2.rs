@@ -18,6 +18,7 @@ use format::status::Reason;
 use super::symbols::{self, Host};
 use crate::base::layout::REQUEST_MAX;
 use crate::base::vtable::{Allocator, Backend};
+use crate::os::arch::relocation::{ABSOLUTE, GLOB_DAT, JUMP_SLOT, RELATIVE};
 
 /// The interposed names.
 const NAMES: [&CStr; 3] = [c"PyObject_Malloc", c"PyObject_Realloc", c"PyObject_Free"];
@@ -117,11 +118,6 @@ pub(crate) fn serve(host: &Host) -> Result<(), Reason> {
     Ok(())
 }
 
-const R_X86_64_64: u64 = 1;
-const R_X86_64_GLOB_DAT: u64 = 6;
-const R_X86_64_JUMP_SLOT: u64 = 7;
-const R_X86_64_RELATIVE: u64 = 8;
-
 /// Whether the host's relocations prove that every use of the three is bound by name.
 fn calls_go_by_name(host: &Host) -> bool {
     let object = host.object();
@@ -131,7 +127,7 @@ fn calls_go_by_name(host: &Host) -> bool {
     let own = NAMES.map(|name| host.symbol(name).map_or(0, |own| own.addr().get()));
     let mut uses = [0; NAMES.len()];
     for (offset, kind, symbol, addend) in dynamic.relocations() {
-        if kind == R_X86_64_RELATIVE {
+        if kind == RELATIVE {
             if own.contains(&object.slide().wrapping_add(addend)) {
                 return false; // bound within the object
             }
@@ -143,14 +139,14 @@ fn calls_go_by_name(host: &Host) -> bool {
         let Some(which) = NAMES.iter().position(|&name| name == dynamic.name(symbol)) else {
             continue;
         };
-        if !matches!(kind, R_X86_64_64 | R_X86_64_GLOB_DAT | R_X86_64_JUMP_SLOT) {
+        if !matches!(kind, ABSOLUTE | GLOB_DAT | JUMP_SLOT) {
             return false;
         }
         let place = ptr::with_exposed_provenance::<usize>(object.slide() + offset);
         // SAFETY: the loader has written this word, which stays readable.
         let bound = unsafe { place.read_unaligned() };
         // An unused jump slot leads into the object, to the stub that looks the name up.
-        let is_stub = kind == R_X86_64_JUMP_SLOT
+        let is_stub = kind == JUMP_SLOT
             && bound != own[which]
             && host.defines(ptr::without_provenance(bound));
         if !is_stub && !symbols::is_this_library(ptr::without_provenance(bound)) {

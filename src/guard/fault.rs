@@ -22,6 +22,7 @@ use super::region;
 use super::report::{self, Access, MemoryError};
 use super::reporter::Reporter;
 use super::trace;
+use crate::os::arch;
 use crate::os::errno;
 use crate::sync::{AtomicUsize, Ordering::Relaxed};
 
@@ -117,51 +118,27 @@ unsafe fn is_sent(info: *const libc::siginfo_t) -> bool {
 impl Fault {
     /// # Safety
     /// The arguments are the kernel's, of a signal handler.
-    #[cfg(target_arch = "x86_64")]
     unsafe fn of(info: *const libc::siginfo_t, context: *const c_void) -> Fault {
-        const PAGE_FAULT: i64 = 14;
-        const WRITE: i64 = 2;
-        const FETCH: i64 = 16;
         // SAFETY: the kernel's arguments, by the contract above.
-        let (sent, context) = unsafe { (is_sent(info), &*context.cast::<libc::ucontext_t>()) };
-        let register = |i: c_int| context.uc_mcontext.gregs[i as usize];
-        // A signal that is raised in the handler of a fault still has these three registers of the
-        // fault, but not its instruction.
-        if register(libc::REG_TRAPNO) != PAGE_FAULT {
+        let (info, context) = unsafe { (&*info, &*context.cast::<libc::ucontext_t>()) };
+        let Some(fault) = arch::page_fault(context, info) else {
             return Fault {
                 address: 0,
                 access: Access::Unknown,
                 instruction: None,
             };
-        }
-        let error = register(libc::REG_ERR);
-        let access = if error & FETCH != 0 {
-            Access::Run
-        } else if error & WRITE != 0 {
-            Access::Write
-        } else {
-            Access::Read
         };
-        let instruction = register(libc::REG_RIP).cast_unsigned() as usize;
-        Fault {
-            address: register(libc::REG_CR2).cast_unsigned() as usize,
-            access,
-            instruction: (!sent).then_some(instruction),
-        }
-    }
-
-    /// # Safety
-    /// The arguments are the kernel's, of a signal handler.
-    #[cfg(not(target_arch = "x86_64"))]
-    unsafe fn of(info: *const libc::siginfo_t, _: *const c_void) -> Fault {
-        // SAFETY: the kernel's arguments, by the contract above.
+        // SAFETY: the kernel's argument, by the contract above.
         let sent = unsafe { is_sent(info) };
-        // SAFETY: the kernel's arguments, by the contract above.
-        let address = unsafe { (*info).si_addr() }.addr();
         Fault {
-            address: if sent { 0 } else { address },
-            access: Access::Unknown,
-            instruction: None,
+            address: fault.address,
+            access: match fault.access {
+                arch::Access::Read => Access::Read,
+                arch::Access::Write => Access::Write,
+                arch::Access::Run => Access::Run,
+                arch::Access::Unknown => Access::Unknown,
+            },
+            instruction: (!sent).then_some(fault.instruction),
         }
     }
 }

@@ -17,6 +17,6 @@ core::arch::global_asm!(
     ".weak rust_eh_personality",
     ".hidden rust_eh_personality",
     ".type rust_eh_personality,@function",
-    "rust_eh_personality: ud2",
+    concat!("rust_eh_personality: ", super::arch::trap!()),
     ".popsection",
 );

@@ -29,35 +29,11 @@ use core::sync::atomic::{
 };
 
 #[cfg(not(miri))]
+use super::arch::{self, syscall as call};
+#[cfg(not(miri))]
 use super::memcheck;
 #[cfg(not(miri))]
 use super::weak::weak_symbol;
-
-/// A system call by number. Returns the kernel's result; an error number is negative.
-///
-/// # Safety
-/// The arguments are sound for the call, which neither returns twice nor changes memory that Rust
-/// owns.
-#[cfg(not(miri))]
-#[inline(always)]
-unsafe fn call(number: libc::c_long, [a, b, c, d]: [usize; 4]) -> isize {
-    let answer: isize;
-    // SAFETY: the kernel's calling convention; the arguments are sound by the contract above.
-    unsafe {
-        core::arch::asm!(
-            "syscall",
-            inlateout("rax") number as isize => answer,
-            in("rdi") a,
-            in("rsi") b,
-            in("rdx") c,
-            in("r10") d,
-            lateout("rcx") _,
-            lateout("r11") _,
-            options(nostack)
-        );
-    }
-    answer
-}
 
 /// Under Miri there are no system calls.
 #[cfg(miri)]
@@ -151,36 +127,13 @@ impl Errand {
             flags |= libc::CLONE_FILES; // shared until `close_range` makes another
         }
         let there = AtomicU32::new(0);
-        let answer: isize;
         // SAFETY: the thread runs on `stack`, which lives until its end, for which this function
-        // waits below. It writes to `self`, which no other thread uses until then; its registers
-        // are copies of this thread's.
-        unsafe {
-            core::arch::asm!(
-                "syscall",
-                "test rax, rax",
-                "jnz 2f",
-                "xor ebp, ebp",
-                "mov rdi, r12",
-                "call r13",
-                "xor edi, edi",
-                "mov eax, {exit}",
-                "syscall",
-                "ud2",
-                "2:",
-                exit = const libc::SYS_exit,
-                inlateout("rax") libc::SYS_clone as isize => answer,
-                in("rdi") flags as usize,
-                in("rsi") top,
-                in("rdx") there.as_ptr(),
-                in("r10") there.as_ptr(),
-                in("r8") 0,
-                in("r12") core::ptr::from_mut(self),
-                in("r13") begin as extern "C" fn(*mut Errand),
-                lateout("rcx") _,
-                lateout("r11") _,
-            );
-        }
+        // waits below. It writes to `self`, which no other thread uses until then, and `begin` uses
+        // no thread-local storage.
+        let answer = unsafe {
+            let (top, word) = (top.cast(), there.as_ptr());
+            arch::run_apart(flags, top, word, begin, core::ptr::from_mut(self))
+        };
         // The kernel writes the thread's id there before the thread runs, and 0 when the thread no
         // longer uses the memory.
         loop {

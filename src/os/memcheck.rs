@@ -1,7 +1,8 @@
 //! Client requests to Valgrind's memcheck: instructions that the tool recognises. Without the tool
 //! they are five instructions without effect.
-//!
-//! On an architecture whose requests are not implemented here, memcheck goes unnoticed.
+
+#[cfg(not(miri))]
+use super::arch;
 
 /// The base of memcheck's own requests: 'M', 'C'.
 const MEMCHECK: usize = 0x4d43_0000;
@@ -13,29 +14,13 @@ const BLOCK_BEGINS: usize = 0x1301;
 const BLOCK_ENDS: usize = 0x1302;
 
 /// Makes a request. 0 without the tool.
-#[cfg(all(target_arch = "x86_64", not(miri)))]
+#[cfg(not(miri))]
 fn request(code: usize, arguments: [usize; 4]) -> usize {
     let [a, b, c, d] = arguments;
-    let words = [code, a, b, c, d, 0];
-    let mut answer = 0usize;
-    // SAFETY: rotates a register by 128 bits in all, which changes nothing. A tool reads the words
-    // and returns its result in rdx.
-    unsafe {
-        core::arch::asm!(
-            "rol rdi, 3",
-            "rol rdi, 13",
-            "rol rdi, 61",
-            "rol rdi, 51",
-            "xchg rbx, rbx",
-            in("rax") words.as_ptr(),
-            inout("rdx") answer,
-            options(nostack)
-        );
-    }
-    answer
+    arch::tool_request(&[code, a, b, c, d, 0])
 }
 
-#[cfg(any(not(target_arch = "x86_64"), miri))]
+#[cfg(miri)]
 fn request(_: usize, _: [usize; 4]) -> usize {
     0
 }

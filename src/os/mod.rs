@@ -4,6 +4,8 @@
 #[cfg(not(panic = "unwind"))]
 mod abort;
 
+pub(crate) mod arch;
+
 #[cfg(feature = "model")]
 pub mod faults;
 

@@ -1,7 +1,7 @@
-//! One word of thread-local storage, read in two instructions.
+//! One word of thread-local storage, read in two instructions on x86-64 and in four on aarch64.
 //!
-//! Stable Rust reaches thread-local storage in a shared library through `__tls_get_addr`: a call,
-//! three saved registers, 32 instructions where 12 suffice (callgrind). So the word is defined by
+//! Stable Rust reaches thread-local storage in a shared library through `__tls_get_addr`: on x86-64
+//! a call, three saved registers, 32 instructions where 12 suffice (callgrind). So the word is defined by
 //! hand, in the initial-exec model: the GOT has its offset from the thread pointer, filled in by
 //! the loader. It takes 8 bytes of the about 1.7 KiB of static thread-local storage that the C
 //! library keeps for libraries that are opened late.
@@ -12,11 +12,10 @@
 
 use core::ptr::NonNull;
 
+#[cfg(not(miri))]
+use super::arch;
 #[cfg(miri)]
 use super::interpreted::WORD;
-
-#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
-compile_error!("the thread word is written for x86-64 Linux so far");
 
 /// Defines the word; its initial value is the address of the named static.
 #[cfg(not(miri))]
@@ -63,20 +62,9 @@ pub(crate) fn get() -> NonNull<()> {
 #[cfg(not(miri))]
 #[inline(always)]
 fn read() -> NonNull<()> {
-    let word: *mut ();
-    // SAFETY: reads the word: its offset from the GOT, then its value relative
-    // to the thread pointer. `readonly`, not `nomem`: `set` changes it.
-    unsafe {
-        core::arch::asm!(
-            "mov {word}, qword ptr [rip + obmalloc_thread_word@GOTTPOFF]",
-            "mov {word}, qword ptr fs:[{word}]",
-            word = out(reg) word,
-            options(pure, readonly, nostack, preserves_flags)
-        );
-    }
     // SAFETY: it starts as the address of a static and is only ever set to
     // another non-null pointer.
-    unsafe { NonNull::new_unchecked(word) }
+    unsafe { NonNull::new_unchecked(arch::thread_word()) }
 }
 
 /// Sets the word of the calling thread.
@@ -86,16 +74,9 @@ pub(crate) fn set(word: NonNull<()>) {
     #[cfg(miri)]
     return WORD.set(word);
     #[cfg(not(any(all(test, loom), miri)))]
-    // SAFETY: writes the word, as `get` reads it. Without `pure` and
-    // `readonly` the compiler keeps it apart from reads of the word.
+    // SAFETY: the readers take any pointer that is not null.
     unsafe {
-        core::arch::asm!(
-            "mov {offset}, qword ptr [rip + obmalloc_thread_word@GOTTPOFF]",
-            "mov qword ptr fs:[{offset}], {word}",
-            offset = out(reg) _,
-            word = in(reg) word.as_ptr(),
-            options(nostack, preserves_flags)
-        );
+        arch::set_thread_word(word.as_ptr());
     }
 }
 

@@ -3,6 +3,8 @@
 //!
 //! In the models of `tests/loom/` the words are loom's, and loom plays the kernel.
 
+#[cfg(not(any(all(test, loom), miri)))]
+use super::arch;
 #[cfg(not(all(test, loom)))]
 use super::errno;
 #[cfg(all(test, loom))]
@@ -73,21 +75,11 @@ pub(crate) fn pause(microseconds: u64) {
 }
 
 /// A number that identifies this thread in the process: the address of its control block, whose
-/// six lowest bits are 0. In a forked child the thread that forked keeps it.
+/// three lowest bits are 0. In a forked child the thread that forked keeps it.
 #[cfg(not(any(all(test, loom), miri)))]
 #[inline(always)]
 pub(crate) fn this_thread() -> usize {
-    let block: usize;
-    // SAFETY: by the ABI of thread-local storage the first word of the block, which `fs`
-    // points to, is its own address.
-    unsafe {
-        core::arch::asm!(
-            "mov {block}, qword ptr fs:[0]",
-            block = out(reg) block,
-            options(pure, nomem, nostack, preserves_flags)
-        );
-    }
-    block
+    arch::control_block()
 }
 
 /// See above.

@@ -10,19 +10,9 @@ use core::ptr::NonNull;
 /// The address of the symbol `$name`, if something defines it.
 #[cfg(not(miri))]
 macro_rules! weak_symbol {
-    ($name:literal) => {{
-        let address: *mut core::ffi::c_void;
-        // SAFETY: reads an entry of the GOT that the linker or the loader has filled in.
-        unsafe {
-            core::arch::asm!(
-                concat!(".weak ", $name),
-                concat!("mov {address}, qword ptr [rip + ", $name, "@GOTPCREL]"),
-                address = out(reg) address,
-                options(pure, readonly, nostack, preserves_flags)
-            );
-        }
-        core::ptr::NonNull::new(address)
-    }};
+    ($name:literal) => {
+        core::ptr::NonNull::new($crate::os::arch::weak_address!($name))
+    };
 }
 /// Miri has only the symbols of the sources.
 #[cfg(miri)]

@@ -1,0 +1,61 @@
+//! What each architecture has of its own: registers, instructions, relocation types and the
+//! kernel's frame of a signal. A file for each architecture, with the items below; everything
+//! outside this folder is the same for all of them.
+//!
+//! | item | meaning |
+//! |---|---|
+//! | `thread_word`, `set_thread_word` | the thread-local word `obmalloc_thread_word` |
+//! | `control_block` | the address of the thread's control block |
+//! | `syscall`, `run_apart` | system calls without errno; a thread without the C library |
+//! | `load_u16` | an entry of the page map's near table |
+//! | `tool_request` | a client request to Valgrind |
+//! | `page_fault` | a fault, by the registers that the kernel saved |
+//! | `relocation` | relocation types of the dynamic linker |
+//! | `weak_address!` | the address of a weak symbol, or null |
+//! | `jump_through!`, `jump_by!` | bodies of exported functions |
+//! | `pass_return_address!` | the body of a function that calls another one with its caller |
+//! | `jump!`, `trap!` | text for `global_asm!` |
+//!
+//! Two constants are not here, because `base/layout.rs` forbids unsafe code and comes before: the
+//! bits of an address, and the smallest page.
+
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86_64::*;
+
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
+#[cfg(target_arch = "aarch64")]
+pub(crate) use aarch64::*;
+
+#[cfg(not(all(
+    any(target_arch = "x86_64", target_arch = "aarch64"),
+    target_pointer_width = "64",
+    target_endian = "little",
+    target_os = "linux"
+)))]
+compile_error!("obmalloc is for Linux on x86-64 and little-endian aarch64");
+
+/// The access that is the cause of a page fault.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Access {
+    Read,
+    Write,
+    /// The fetch of an instruction.
+    Run,
+    #[cfg_attr(
+        target_arch = "x86_64",
+        expect(dead_code, reason = "every x86-64 fault has its kind")
+    )]
+    Unknown,
+}
+
+/// A page fault.
+pub(crate) struct PageFault {
+    pub(crate) access: Access,
+    /// The address that was read, written or executed.
+    pub(crate) address: usize,
+    /// The address of the instruction.
+    pub(crate) instruction: usize,
+}
