@@ -83,6 +83,11 @@ static SETTINGS: [Setting; options::ALL.len()] = [
         guard::set_rate(value.number() as usize);
     }),
     Setting::of(&options::TOOL_ANNOTATIONS, |value| TOOLS.set(value)),
+    Setting::of(&options::FREE_THREADED, |value| {
+        FREE_THREADED_MEM
+            .0
+            .store(value == Value::Word("mem"), Relaxed);
+    }),
     Setting::of(&options::SYSCALLS, |value| {
         if value == Value::Word("stock") {
             sandbox::restrict();
@@ -127,6 +132,8 @@ impl Flag {
 static VERBOSE: Flag = Flag::of(&options::VERBOSE);
 static DEBUG: Flag = Flag::of(&options::DEBUG);
 static TOOLS: Flag = Flag::of(&options::TOOL_ANNOTATIONS);
+/// Whether `OBMALLOC_FREE_THREADED` is `mem`.
+static FREE_THREADED_MEM: Flag = Flag(AtomicBool::new(false));
 /// Whether `OBMALLOC_THP` is `never`.
 static THP_NEVER: Flag = Flag(AtomicBool::new(false));
 #[unsafe(link_section = ".bss.tables")]
@@ -218,6 +225,11 @@ pub(crate) fn read(at_start: bool) {
         huge_pages::come_unasked(thp::come_unasked());
     }
     annotate::look(TOOLS.get());
+}
+
+/// Whether the domain MEM of a build without a GIL is served.
+pub(crate) fn serves_free_threaded() -> bool {
+    FREE_THREADED_MEM.get()
 }
 
 /// Requests huge pages, unless `OBMALLOC_THP` or a sandbox decides.

@@ -145,6 +145,10 @@ options! {
     TOOL_ANNOTATIONS: Opt::of(Switch, Value::Switch(true),
         "whether each block is announced to Valgrind's memcheck or AddressSanitizer, if the \
          process runs with one (see docs/bugs.md)").renamed("TOOLS", "0.2.0");
+    FREE_THREADED: Opt::of(Words(&["aside", "mem"], 2), Value::Word("aside"),
+        "what the library does in a build without a GIL: nothing, or, as an experiment, it serves \
+         the domain MEM, which has the tables of dicts and the items of lists (see \
+         docs/free-threading.md)").since("0.2.0");
     SYSCALLS: Opt::of(Words(&["auto", "stock"], 2), Value::Word("auto"),
         "which system calls the library makes: all that it needs, until a thread runs under a \
          seccomp filter that was not there at start; or, after start, none that CPython's own \

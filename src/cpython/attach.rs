@@ -138,8 +138,11 @@ fn refused<T>(reason: Reason) -> Result<T, Reason> {
 }
 
 fn serve_late(host: &Host) -> Result<(), Reason> {
-    if way_in(host)? == WayIn::Symbols {
-        return Err(Reason::TooLate);
+    match way_in(host)? {
+        WayIn::Symbols => return Err(Reason::TooLate),
+        // Other threads read the table while it would be written.
+        WayIn::MemTable => return Err(Reason::FreeThreaded),
+        WayIn::Table => {}
     }
     if tracing::is_initialized(host) {
         if !tracing::holds_gil(host) {
@@ -202,6 +205,7 @@ fn attach(host: &Host) {
     let served = way_in(host).and_then(|way| match way {
         WayIn::Symbols => python2::serve(host).map(|()| State::Symbols),
         WayIn::Table => install::install(host).map(|()| State::Table),
+        WayIn::MemTable => install::install_in_mem(host).map(|()| State::MemTable),
     });
     if served.is_ok() {
         obey_huge_pages(host);
@@ -227,7 +231,8 @@ fn is_free_threaded(host: &Host) -> bool {
 
 /// The way in which the host can be served, or the reason why not.
 fn way_in(host: &Host) -> Result<WayIn, Reason> {
-    if is_free_threaded(host) {
+    let free_threaded = is_free_threaded(host);
+    if free_threaded && !config::serves_free_threaded() {
         return Err(Reason::FreeThreaded);
     }
     if host.symbol(c"obmalloc_version").is_some() {
@@ -241,6 +246,7 @@ fn way_in(host: &Host) -> Result<WayIn, Reason> {
     };
     match user_choice::made(&host.version, settings) {
         Some(reason) => Err(reason),
+        None if free_threaded => Ok(WayIn::MemTable),
         None => Ok(way),
     }
 }
@@ -273,7 +279,11 @@ fn say_active() {
     let line = Active {
         pid: pid(),
         host,
-        domains: if is_python2 { "obj" } else { "mem+obj" },
+        domains: match () {
+            () if is_python2 => "obj",
+            () if is(State::MemTable) => "mem",
+            () => "mem+obj",
+        },
         packed: (alignment::mem(), alignment::obj()),
         linked_in: is(State::InPlace),
         under_hooks: hooks::stand() || names::are_hooked(),
@@ -303,7 +313,13 @@ fn say_aside(reason: Reason) {
 
 /// At exit: reports a host that has replaced the library's functions before it allocated.
 pub(crate) fn at_exit() {
-    let installed = is(State::Table) || is(State::Symbols) || is(State::InPlace);
+    let served = [
+        State::Table,
+        State::MemTable,
+        State::Symbols,
+        State::InPlace,
+    ];
+    let installed = served.into_iter().any(is);
     if installed && !init::has_happened() {
         say_aside(Reason::Replaced);
     }

@@ -110,22 +110,25 @@ impl Tables {
         Some(Tables { get, set })
     }
 
-    /// Sets the tables of MEM and OBJ: the tables from before, or those of a check. No block of the
+    /// Sets the tables of the domains: the tables from before, or those of a check. No block of the
     /// tables that they replace is live.
-    fn set_both(&self, both: &[PyMemAllocatorEx; 2]) {
-        for (domain, table) in [MEM, OBJ].into_iter().zip(both) {
+    fn set_all(&self, domains: &[c_int], tables: &[PyMemAllocatorEx]) {
+        for (&domain, table) in domains.iter().zip(tables) {
             // SAFETY: a whole table of functions that live as long as the process (VTABLE-1).
             unsafe { (self.set)(domain, table) };
         }
     }
 
     /// Whether the host's functions reach the tables that are set. `before` are the tables of MEM and
-    /// OBJ; a check's tables are in their place afterwards.
-    fn check(&self, host: &Host, before: &[PyMemAllocatorEx; 2]) -> bool {
+    /// OBJ; a check's tables are in those of the domains afterwards.
+    fn check(&self, host: &Host, domains: &[c_int], before: &[PyMemAllocatorEx; 2]) -> bool {
         static PROBES: [Probe; 2] = [Probe::new(), Probe::new()];
-        self.set_both(&[PROBES[0].table(&before[0]), PROBES[1].table(&before[1])]);
-        let [mem, object] = self_check::functions(host);
-        PROBES[0].is_reached_by(mem) && PROBES[1].is_reached_by(object)
+        self.set_all(
+            domains,
+            &[PROBES[0].table(&before[0]), PROBES[1].table(&before[1])],
+        );
+        let mut functions = domains.iter().zip(self_check::functions(host)).zip(&PROBES);
+        functions.all(|((_, functions), probe)| probe.is_reached_by(functions))
     }
 
     /// The tables under the debug hooks of MEM and OBJ, if the host has hooks there.
@@ -181,11 +184,15 @@ fn is_ours(table: &PyMemAllocatorEx) -> bool {
 /// Whether the library's table is in both domains of the host, without a hook over it but those of
 /// `OBMALLOC_DEBUG`. `get` is the host's `PyMem_GetAllocator`.
 pub(crate) fn is_installed(get: GetAllocator) -> bool {
-    let is_in = |domain| {
+    are_installed(get, &[MEM, OBJ])
+}
+
+fn are_installed(get: GetAllocator, domains: &[c_int]) -> bool {
+    let is_in = |&domain: &c_int| {
         let table = current(get, domain);
         is_ours(&table) || hooks::are_over_us(&table)
     };
-    [MEM, OBJ].into_iter().all(is_in)
+    domains.iter().all(is_in)
 }
 
 /// Makes the host set its debug hooks over the library's table: see `hooks.rs`.
@@ -202,8 +209,21 @@ pub(crate) fn put_hooks_over(host: &Host) {
 ///
 /// Called before the host runs other threads, or under its GIL.
 pub(crate) fn install(host: &Host) -> Result<(), Reason> {
+    install_in(host, &[MEM, OBJ])
+}
+
+/// Puts the library's table into the domain MEM of a host without a GIL. Its collector walks the pages
+/// of its own allocator to find objects, so OBJ stays as it is; blocks of MEM that a thread may read
+/// without a lock are freed by the host when no thread can (`_PyMem_FreeDelayed`).
+///
+/// Called before the host runs.
+pub(crate) fn install_in_mem(host: &Host) -> Result<(), Reason> {
+    install_in(host, &[MEM])
+}
+
+fn install_in(host: &Host, domains: &[c_int]) -> Result<(), Reason> {
     let tables = Tables::of(host).ok_or(Reason::NoTables)?;
-    if is_installed(tables.get) {
+    if are_installed(tables.get, domains) {
         return Ok(());
     }
     // A foreign table may be restored later, over the library's, while the library's blocks live.
@@ -211,28 +231,30 @@ pub(crate) fn install(host: &Host) -> Result<(), Reason> {
         let malloc = current(tables.get, domain).malloc;
         malloc.is_some_and(|malloc| host.defines(malloc as *const c_void))
     };
-    if ![MEM, OBJ].into_iter().all(is_the_hosts) {
+    if !domains.iter().copied().all(is_the_hosts) {
         return Err(Reason::OtherAllocator);
     }
     let before = [MEM, OBJ].map(|domain| current(tables.get, domain));
     let hooked = tables.under_hooks(host);
-    if hooked.iter().all(Option::is_none) && !tables.check(host, &before) {
-        tables.set_both(&before);
+    if hooked.iter().all(Option::is_none) && !tables.check(host, domains, &before) {
+        tables.set_all(domains, &before);
         return Err(Reason::SelfCheck);
     }
     tables.install(host, MEM, &BELOW_MEM, alignment::mem());
-    tables.install(host, OBJ, &BELOW_OBJ, alignment::obj());
+    if domains.contains(&OBJ) {
+        tables.install(host, OBJ, &BELOW_OBJ, alignment::obj());
+    }
     if hooked.iter().any(Option::is_some) {
         put_hooks_over(host);
         let ours = tables.under_hooks(host);
         if !ours.iter().all(|under| under.as_ref().is_some_and(is_ours)) {
-            tables.set_both(&before);
+            tables.set_all(domains, &before);
             hooks::are([PyMemAllocatorEx::NONE; 2]);
             return Err(Reason::DebugHooks);
         }
     }
-    if !is_installed(tables.get) {
-        tables.set_both(&before);
+    if !are_installed(tables.get, domains) {
+        tables.set_all(domains, &before);
         return Err(Reason::SelfCheck);
     }
     Ok(())

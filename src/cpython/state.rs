@@ -23,6 +23,8 @@ pub(crate) enum State {
     Aside,
     /// In the host's tables.
     Table,
+    /// In the host's table of MEM only: it has no GIL.
+    MemTable,
     /// Before a 2.7's symbols.
     Symbols,
     /// In place of the host's `obmalloc.o`.
@@ -72,7 +74,7 @@ pub(crate) fn host_version() -> Option<&'static str> {
 
 /// Whether this is the host that we serve.
 pub(crate) fn is_served(host: &Host) -> bool {
-    let served = is(State::Table) || is(State::Symbols);
+    let served = is(State::Table) || is(State::MemTable) || is(State::Symbols);
     served && SERVED_AT.load(Relaxed) == host.range().0
 }
 

@@ -24,6 +24,8 @@ pub(crate) enum WayIn {
     Symbols,
     /// By `PyMem_SetAllocator`.
     Table,
+    /// By `PyMem_SetAllocator`, in the domain MEM only: a build without a GIL.
+    MemTable,
 }
 
 impl Version {

@@ -32,12 +32,12 @@ def fake_host(version, shape, *flags):
     return build_host(name, *flags, 'fake_main.c', library, *others)
 
 
-def meet(version, shape, *flags):
+def meet(version, shape, *flags, **settings):
     """The run with the library, its counts, and the counts without the library."""
     program = fake_host(version, shape, *flags)
     counts = child.run([program], status=0).said
     assert (counts['foreign'], counts['table_writes']) == (0, 0)
-    done = child.run([program], child.preloaded(OBMALLOC_VERBOSE='1'), status=0)
+    done = child.run([program], child.preloaded(OBMALLOC_VERBOSE='1', **settings), status=0)
     return done, done.said, counts
 
 
@@ -87,12 +87,34 @@ def test_later_version_that_fails_the_self_check(flag, shape):
     assert 0 <= counts['mallocs'] - plain['mallocs'] <= 2
 
 
-@both_shapes
-@pytest.mark.parametrize('version', [
+FREE_THREADED = [
     '3.13.0 experimental free-threading build (main, Oct  7 2024) [GCC 12.2.0]',
-    '3.14.0 free-threading build (main, Oct  7 2025) [GCC 12.2.0]'], ids=['3.13', '3.14'])
+    '3.14.0 free-threading build (main, Oct  7 2025) [GCC 12.2.0]']
+
+
+@both_shapes
+@pytest.mark.parametrize('version', FREE_THREADED, ids=['3.13', '3.14'])
 def test_free_threaded(version, shape):
     refused(r'free.?thread', version, shape)
+
+
+@both_shapes
+def test_mem_of_a_free_threaded_host(shape):
+    """The host serves OBJ itself: as many calls as without the library, but for those of MEM."""
+    done, counts, plain = meet(FREE_THREADED[1], shape, OBMALLOC_FREE_THREADED='mem')
+    status.version(done, '3.14.0', 'mem')
+    assert (counts['table_writes'], counts['foreign']) == (2, 0)
+    assert 0 < counts['mallocs'] < plain['mallocs']
+    assert 0 < counts['frees'] < plain['frees']
+
+
+@both_shapes
+@pytest.mark.parametrize('flags, reason', [
+    (('-DTABLE_OF_OTHERS=2',), 'another allocator'), (('-DDEAF',), 'do not reach')])
+def test_mem_of_a_free_threaded_host_is_checked(flags, reason, shape):
+    done, counts, _ = meet(FREE_THREADED[1], shape, *flags, OBMALLOC_FREE_THREADED='mem')
+    status.aside(done, reason)
+    assert counts['foreign'] == 0
 
 
 @both_shapes

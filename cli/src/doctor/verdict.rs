@@ -253,7 +253,10 @@ fn advice_for(reason: Reason) -> &'static str {
             "unset PYTHONDEVMODE; OBMALLOC_DEBUG=1 has debug hooks over the library"
         }
         Reason::NoHost | Reason::Unsupported => "use CPython 2.7, or 3.6 or later",
-        Reason::FreeThreaded => "use the build with a GIL of the same version",
+        Reason::FreeThreaded => {
+            "set MIMALLOC_PURGE_DELAY=0, which makes this build's own allocator return whole free \
+             pages at once (docs/free-threading.md), or use the build with a GIL"
+        }
         Reason::OtherAllocator => "leave the other one out",
         Reason::NoTables => "use a CPython that was not built --without-pymalloc",
         Reason::SelfCheck => "report this version of CPython, its maker and its build options",
