@@ -11,7 +11,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
-enum { STATS_PAGE_BYTES = 8192, CLASSES = 112 };
+enum { STATS_PAGE_BYTES = 65536, CLASSES = 112 };
 
 struct page_class {
     uint64_t size, pools, full, live, in_magazines, free, resident;

@@ -2,15 +2,22 @@
  *
  * OS pages of 4, 16 and 64 KiB, simulated (page_size.h): whole pages are returned, all that hold
  * no block and no other; live blocks stay as they are; and the statistics equal what is in memory.
- * Pages of 64 KiB are whole pools. */
+ * Pages of 64 KiB are whole pools. The memory of a snapshot on the statistics page is returned. */
 #include "page_size.h"
 #include "resident.h"
+#include "stats_page.h"
 
 static struct crowd crowd, others;
 
+static void begin(void)
+{
+    if (simulated_page() < (size_t)getpagesize())
+        skip("the kernel's pages are larger than the simulated ones");
+}
+
 /* ---- pages of the arenas ---- */
 
-enum { MOST = 1 << 17 }; /* of the kernel's pages */
+enum { MOST = 1 << 17 }; /* of 4 KiB */
 static bool in_memory[MOST], wanted[MOST];
 
 struct census { size_t resident, wanted, surplus; }; /* in bytes, of whole pages */
@@ -38,14 +45,14 @@ static bool any(const bool *of, size_t count)
 static struct census count_pages(void)
 {
     struct census census = {0};
-    const size_t page = simulated_page();
+    const size_t page = simulated_page(), kernels = (size_t)getpagesize();
     static unsigned char seen[MOST];
     for (size_t n = 0; n < 1024; n++) {
         const size_t length = arenas[n].length;
         if (length == 0 || mincore((void *)arenas[n].start, length, seen) != 0)
             continue;
         for (size_t i = 0; i < length >> 12; i++)
-            in_memory[i] = seen[i] & 1;
+            in_memory[i] = seen[(i << 12) / kernels] & 1;
         memset(wanted, 0, sizeof wanted);
         mark_wanted(&crowd, arenas[n].start, length);
         mark_wanted(&others, arenas[n].start, length);
@@ -101,6 +108,7 @@ static void nobody_is_harmed(void)
 
 static void trimmed(void)
 {
+    begin();
     for (int round = 0; round < 3; round++) {
         everybody_comes();
         compare("all are there");
@@ -125,6 +133,7 @@ static void trimmed(void)
 /* Blocks in the thread's magazines keep their pages. */
 static void by_time(void)
 {
+    begin();
     everybody_comes();
     most_leave();
     obmalloc_trim(SIZE_MAX); /* empties the magazines, no more */
@@ -136,6 +145,7 @@ static void by_time(void)
 
 static void at_once(void)
 {
+    begin();
     everybody_comes();
     most_leave();
     obmalloc_trim(SIZE_MAX);
@@ -153,6 +163,7 @@ static void some_come_and_go(void)
 
 static void by_ticks(void)
 {
+    begin();
     everybody_comes();
     most_leave();
     CHECK(COMES_BY(some_come_and_go(), 1000, count_pages().surplus <= 4 * MIB, PATIENCE, 1000));
@@ -160,11 +171,43 @@ static void by_ticks(void)
     nobody_is_harmed();
 }
 
+/* ---- a snapshot ---- */
+
+static void snapshot(void)
+{
+    begin();
+    char path[PATH_MAX];
+    join_crowd(&crowd, 8 * MIB, 1, 512);
+    struct stats_page *page = page_open(getpid());
+    CHECK(page && page_path(getpid(), path));
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    for (int round = 0; page && round < 3; round++) {
+        CHECK(page_request(page, 1) && page->snapshot_error == 0);
+        const size_t size = page->snapshot_bytes;
+        struct map_header header = {0};
+        CHECK(size > sizeof header);
+        CHECK(pread(fd, &header, sizeof header, STATS_PAGE_BYTES) == (ssize_t)sizeof header);
+        CHECK(memcmp(header.magic, "OBMALMAP", 8) == 0);
+        CHECK(page_request(page, 2) && page->snapshot_bytes == 0);
+        char *bytes = malloc(size);
+        CHECK(pread(fd, bytes, size, STATS_PAGE_BYTES) == (ssize_t)size);
+        size_t zeros = 0;
+        while (zeros < size && bytes[zeros] == 0)
+            zeros++;
+        CHECK(zeros == size);
+        free(bytes);
+        leave_crowd(&crowd, 10);
+    }
+    close(fd);
+    end_crowd(&crowd);
+}
+
 #define ON_PAGES_OF(size)                                                                     \
     {"trimmed-" #size, trimmed, ALL_POOLS "OBMALLOC_DECAY_MS=-1 SIMULATED_PAGE=" #size},      \
     {"by-time-" #size, by_time, ALL_POOLS "OBMALLOC_DECAY_MS=50 SIMULATED_PAGE=" #size},      \
     {"at-once-" #size, at_once, ALL_POOLS "OBMALLOC_DECAY_MS=0 SIMULATED_PAGE=" #size},       \
     {"by-ticks-" #size, by_ticks,                                                             \
-     ALL_POOLS "OBMALLOC_DECAY_MS=50 OBMALLOC_BACKGROUND_THREAD=0 SIMULATED_PAGE=" #size}
+     ALL_POOLS "OBMALLOC_DECAY_MS=50 OBMALLOC_BACKGROUND_THREAD=0 SIMULATED_PAGE=" #size},    \
+    {"snapshot-" #size, snapshot, "OBMALLOC_STATS_PAGE=1 SIMULATED_PAGE=" #size}
 
 CASES(ON_PAGES_OF(4096), ON_PAGES_OF(16384), ON_PAGES_OF(65536));

@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 extern size_t obmalloc_trim(size_t keep) __attribute__((weak));
@@ -86,7 +87,7 @@ void *mmap(void *address, size_t length, int access, int flags, int fd, off_t of
 {
     NEXT(mmap);
     const size_t page = simulated_page();
-    if (page == 4096 || fd >= 0 || !is_ours(__builtin_return_address(0)))
+    if (page <= (size_t)getpagesize() || fd >= 0 || !is_ours(__builtin_return_address(0)))
         return next(address, length, access, flags, fd, offset);
     check("mmap", 0, length);
     if (length > SIZE_MAX / 2)
@@ -97,8 +98,8 @@ void *mmap(void *address, size_t length, int access, int flags, int fd, off_t of
     /* Such a kernel's mappings begin at its pages. */
     char *start = wide + (-(uintptr_t)wide & (page - 1));
     if (start > wide)
-        syscall(11 /* munmap */, wide, (size_t)(start - wide));
-    syscall(11, start + length, (size_t)(wide + page - start));
+        syscall(SYS_munmap, wide, (size_t)(start - wide));
+    syscall(SYS_munmap, start + length, (size_t)(wide + page - start));
     return start;
 }
 

@@ -25,7 +25,7 @@ static void equal(void)
     usleep(1200 * 1000); /* the C library is asked once in a second */
     read_stats();
     CHECK(page_request(mine, 0) && page_read(mine, &said) && page_agrees(&said));
-    CHECK(mine->version == 1 && mine->page_bytes == STATS_PAGE_BYTES);
+    CHECK(mine->version == 2 && mine->page_bytes == STATS_PAGE_BYTES);
     CHECK(mine->pid == (uint32_t)getpid());
     CHECK(strcmp(said.version, obmalloc_version()) == 0 && said.host[0] == 0);
     CHECK(said.pid == (uint32_t)getpid() && said.made_ms > 0);
@@ -291,16 +291,20 @@ static void compare(const char *bytes, size_t size)
             blocks[pools[pool].first_page + page]++;
         }
     }
+    const uint64_t in_os_page = (uint64_t)sysconf(_SC_PAGESIZE) / 4096; /* at most a pool */
     for (uint64_t i = 0; i < header->pages; i++) {
+        bool is_empty = true; /* the OS page */
+        for (uint64_t j = i - i % in_os_page; j < i - i % in_os_page + in_os_page; j++)
+            is_empty = is_empty && blocks[j] == 0;
         wrong += pages[i].taken_bytes != taken_bytes[i] || pages[i].blocks != blocks[i];
         wrong += blocks[i] > 0 && !(pages[i].flags & PAGE_RESIDENT);
         wrong += (pages[i].flags & PAGE_RESIDENT) && (pages[i].flags & PAGE_RETURNED);
-        wrong += blocks[i] == 0 && (pages[i].flags & PAGE_RESIDENT); /* trimmed before */
+        wrong += is_empty && (pages[i].flags & PAGE_RESIDENT); /* trimmed before */
         returned += (pages[i].flags & PAGE_RETURNED) != 0;
         resident += (pages[i].flags & PAGE_RESIDENT) != 0;
     }
     CHECK(lost == 0 && wrong == 0);
-    CHECK(returned > 500);
+    CHECK(returned > (in_os_page <= 4 ? 500 : 100)); /* fewer large pages are empty */
     CHECK(resident * 4096ul ==
           header->statistics.resident.total - header->statistics.resident.metadata);
     free(taken_bytes);

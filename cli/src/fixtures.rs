@@ -159,7 +159,7 @@ impl Heap {
         put(
             &mut header,
             offset_of!(Header, version),
-            layout::VERSION.to_le_bytes(),
+            layout::MAP_VERSION.to_le_bytes(),
         );
         let bytes = size_of::<Header>() as u32;
         put(

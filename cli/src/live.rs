@@ -30,6 +30,8 @@ pub struct Live {
     pid: u32,
     file: File,
     page: NonNull<u8>,
+    /// Bytes of the page.
+    bytes: u32,
 }
 
 impl Live {
@@ -81,30 +83,18 @@ impl Live {
     }
 
     fn map(pid: u32, file: File) -> Result<Live, Failure> {
-        let foreign = || {
+        let bytes = page_bytes(&file).map_err(|what| {
             Failure::new(
-                format!("the page of process {pid} is of another version"),
+                format!("cannot use the page of process {pid}: {what}"),
                 "use the command that belongs to its library",
             )
-        };
-        let mut head = [0; 16];
-        let whole = file
-            .metadata()
-            .is_ok_and(|file| file.len() >= layout::PAGE_BYTES as u64);
-        if !whole || file.read_exact_at(&mut head, 0).is_err() {
-            return Err(foreign());
-        }
-        let version = layout::VERSION.to_le_bytes();
-        let bytes = (layout::PAGE_BYTES as u32).to_le_bytes();
-        if head[..8] != layout::LIVE_MAGIC || head[8..12] != version || head[12..] != bytes {
-            return Err(foreign());
-        }
-        // SAFETY: a new mapping of a file with at least `PAGE_BYTES`; only references to its atomic
-        // words are created.
+        })?;
+        // SAFETY: a new mapping of a file with at least `bytes`; only references to its atomic words
+        // are created.
         let page = unsafe {
             libc::mmap(
                 ptr::null_mut(),
-                layout::PAGE_BYTES,
+                bytes as usize,
                 libc::PROT_READ | libc::PROT_WRITE,
                 libc::MAP_SHARED,
                 file.as_raw_fd(),
@@ -112,7 +102,12 @@ impl Live {
             )
         };
         match NonNull::new(page.cast::<u8>()) {
-            Some(page) if page.as_ptr().cast() != libc::MAP_FAILED => Ok(Live { pid, file, page }),
+            Some(page) if page.as_ptr().cast() != libc::MAP_FAILED => Ok(Live {
+                pid,
+                file,
+                page,
+                bytes,
+            }),
             _ => Err(Failure::new(
                 format!("cannot map the page of process {pid}"),
                 "try again",
@@ -230,14 +225,12 @@ impl Live {
         }
         let len = self.wide(offset_of!(Control, snapshot_bytes));
         let there = self.file.metadata().map_or(0, |file| file.len());
-        let inside = there.saturating_sub(layout::PAGE_BYTES as u64);
+        let inside = there.saturating_sub(self.bytes.into());
         if len == 0 || len > inside || before % 2 == 1 {
             return Ok(None);
         }
         let mut bytes = vec![0; len as usize];
-        let read = self
-            .file
-            .read_exact_at(&mut bytes, layout::PAGE_BYTES as u64);
+        let read = self.file.read_exact_at(&mut bytes, self.bytes.into());
         let same = sequence.load(SeqCst) == before;
         Ok((read.is_ok() && same).then_some(bytes))
     }
@@ -246,8 +239,33 @@ impl Live {
 impl Drop for Live {
     fn drop(&mut self) {
         // SAFETY: `map` mapped it with this size, and no reference is left.
-        unsafe { libc::munmap(self.page.as_ptr().cast(), layout::PAGE_BYTES) };
+        unsafe { libc::munmap(self.page.as_ptr().cast(), self.bytes as usize) };
     }
+}
+
+/// Bytes of the page in a file; the error is one phrase.
+fn page_bytes(file: &File) -> Result<u32, String> {
+    let mut head = [0; 16];
+    let read = file.read_exact_at(&mut head, 0);
+    if read.is_err() || head[..8] != layout::LIVE_MAGIC {
+        return Err("it is not written yet, or by another program".into());
+    }
+    let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+    let (version, bytes) = (word(8), word(12));
+    if !layout::PAGE_VERSIONS.contains(&(version, bytes)) {
+        let known: Vec<_> = layout::PAGE_VERSIONS
+            .map(|known| known.0.to_string())
+            .into();
+        return Err(format!(
+            "its form has version {version} with {bytes} bytes, this command reads versions {}",
+            known.join(" and ")
+        ));
+    }
+    let length = file.metadata().map_or(0, |file| file.len());
+    if length < bytes.into() {
+        return Err(format!("it has only {length} bytes"));
+    }
+    Ok(bytes)
 }
 
 /// CLOCK_MONOTONIC in milliseconds.
@@ -336,6 +354,80 @@ fn gone(pid: u32) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::FromRawFd;
+
+    use crate::fixtures::Heap;
+
+    /// A page of a version, with a snapshot after it.
+    fn page(version: u32, bytes: u32, snapshot: &[u8]) -> File {
+        // SAFETY: a C string.
+        let fd = unsafe { libc::memfd_create(c"test".as_ptr(), libc::MFD_CLOEXEC) };
+        // SAFETY: the descriptor was made here, for this file.
+        let file = unsafe { File::from_raw_fd(fd) };
+        file.set_len(u64::from(bytes) + snapshot.len() as u64)
+            .unwrap();
+        let put = |at: usize, what: &[u8]| file.write_all_at(what, at as u64).unwrap();
+        put(0, &layout::LIVE_MAGIC);
+        put(offset_of!(Control, version), &version.to_le_bytes());
+        put(offset_of!(Control, page_bytes), &bytes.to_le_bytes());
+        let statistics = size_of::<Control>();
+        put(
+            statistics + offset_of!(Statistics, made_ms),
+            &now_ms().to_le_bytes(),
+        );
+        put(statistics + offset_of!(Statistics, version), b"0.1.0");
+        put(bytes as usize, snapshot);
+        file
+    }
+
+    /// Answers the requests for statistics, for a snapshot, and to drop it.
+    fn answer(file: File, snapshot: u64) {
+        let process = Live::map(std::process::id(), file).unwrap();
+        let word = |at| process.word(at);
+        for number in 1..=3 {
+            while word(offset_of!(Control, request)).load(SeqCst) != number {
+                std::thread::yield_now();
+            }
+            let wanted = word(offset_of!(Control, wanted)).swap(0, SeqCst);
+            assert_eq!(wanted, number - 1);
+            let at = offset_of!(Control, snapshot_bytes);
+            // SAFETY: `at` is the offset of an aligned u64 of `Control`, inside the page.
+            let bytes: &AtomicU64 = unsafe { process.page.add(at).cast().as_ref() };
+            bytes.store(if number == 2 { snapshot } else { 0 }, SeqCst);
+            word(offset_of!(Control, answered)).store(number, SeqCst);
+        }
+    }
+
+    #[test]
+    fn pages_of_all_known_versions_are_read() {
+        let snapshot = Heap::example().bytes();
+        for (version, bytes) in layout::PAGE_VERSIONS {
+            let pid = std::process::id();
+            let file = page(version, bytes, &snapshot);
+            let its_own = file.try_clone().unwrap();
+            let reader = Live::map(pid, file).unwrap();
+            std::thread::scope(|threads| {
+                threads.spawn(|| answer(its_own, snapshot.len() as u64));
+                let (statistics, age) = reader.statistics().unwrap();
+                assert!(statistics.version.starts_with(b"0.1.0") && age < 60_000);
+                assert_eq!(reader.snapshot().unwrap(), snapshot);
+            });
+        }
+    }
+
+    #[test]
+    fn a_page_of_an_unknown_version_is_told() {
+        let said = |file| Live::map(7, file).err().expect("refused").to_string();
+        let newer = said(page(3, 1 << 16, b""));
+        assert!(newer.contains("version 3") && newer.contains("versions 1 and 2"));
+        assert!(said(page(2, 8192, b"")).contains("8192 bytes"));
+        let cut = page(2, 1 << 16, b"");
+        cut.set_len(1 << 15).unwrap();
+        assert!(said(cut).contains("only 32768 bytes"));
+        let other = page(2, 1 << 16, b"");
+        other.write_all_at(b"other", 0).unwrap();
+        assert!(said(other).contains("another program"));
+    }
 
     #[test]
     fn processes_that_publish_nothing_are_told() {

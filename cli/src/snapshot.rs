@@ -177,10 +177,10 @@ impl Snapshot {
         }
         let header = Part(bytes);
         let version = header.u32(offset_of!(Header, version));
-        if version != layout::VERSION {
+        if version != layout::MAP_VERSION {
             return Err(format!(
                 "its form has version {version}, this command reads version {}",
-                layout::VERSION
+                layout::MAP_VERSION
             ));
         }
         let mut at = header.u32(offset_of!(Header, header_bytes)) as usize;

@@ -13,22 +13,22 @@
 //!                                                       +-----------+
 //! ```
 //!
-//! All numbers are little endian: both programs run on the same machine. Every struct has only
-//! integers and no padding, so any bytes are a valid value.
+//! All numbers are little endian, as are the machines that the library supports. Every struct has
+//! only integers and no padding, so any bytes are a valid value.
 //!
 //! # Reading the page
 //!
-//! Open `/proc/PID/fd/N`, whose link is [`LINK`], for reading and writing, map
-//! [`PAGE_BYTES`], and check `magic` and `version`. A request: set bits in `wanted`, add 1 to
-//! `request` (the sum is the ticket), wake the futex there, and wait on the futex `answered`
-//! until it has reached the ticket. Without an answer (right after a fork there is no thread)
-//! the statistics are as old as `made_ms`. They are consistent if `sequence` was the same even
-//! number before and after the copy.
+//! Open `/proc/PID/fd/N`, whose link is [`LINK`], for reading and writing, check `magic`, `version`
+//! and `page_bytes` ([`PAGE_VERSIONS`]), and map `page_bytes` bytes. A request: set bits in
+//! `wanted`, add 1 to `request` (the sum is the ticket), wake the futex there, and wait on the
+//! futex `answered` until it has reached the ticket. Without an answer (right after a fork there is
+//! no thread) the statistics are as old as `made_ms`. They are consistent if `sequence` was the
+//! same even number before and after the copy.
 //!
 //! A child of `_Fork` inherits its parent's page; `pid` is the process that the page belongs
 //! to, in its own pid namespace.
 //!
-//! After a request with [`WANT_SNAPSHOT`], `snapshot_bytes` bytes from [`PAGE_BYTES`] on are a
+//! After a request with [`WANT_SNAPSHOT`], `snapshot_bytes` bytes from `page_bytes` on are a
 //! snapshot, if `snapshot_sequence` was the same even number before and after they were read
 //! and `snapshot_error` is 0. It is dropped after ten seconds, or when another reader requests
 //! one; a fork postpones it.
@@ -45,10 +45,15 @@ pub const LINK: &str = "/memfd:obmalloc-live (deleted)";
 pub const LIVE_MAGIC: [u8; 8] = *b"OBMALIVE";
 /// Begins a snapshot.
 pub const MAP_MAGIC: [u8; 8] = *b"OBMALMAP";
-/// The version of this layout.
-pub const VERSION: u32 = 1;
-/// Bytes of the page; a snapshot follows.
-pub const PAGE_BYTES: usize = 8192;
+/// The version of the page's layout.
+pub const PAGE_VERSION: u32 = 2;
+/// The version of a snapshot's layout.
+pub const MAP_VERSION: u32 = 1;
+/// Bytes of the page; a snapshot follows. Whole OS pages of 4, 16 and 64 KiB, because a snapshot's
+/// memory is returned to the kernel by OS pages. Only the first 8 KiB are used.
+pub const PAGE_BYTES: usize = 64 << 10;
+/// The versions that readers of the page accept, with the bytes of the page in each.
+pub const PAGE_VERSIONS: [(u32, u32); 2] = [(1, 8 << 10), (PAGE_VERSION, PAGE_BYTES as u32)];
 
 /// Size classes: entry `i` of a table is the class with index `i + 1`.
 pub const CLASSES: usize = 112;
@@ -63,7 +68,7 @@ pub const DROP_SNAPSHOT: u32 = 2;
 pub struct Control {
     /// [`LIVE_MAGIC`].
     pub magic: [u8; 8],
-    /// [`VERSION`].
+    /// [`PAGE_VERSION`].
     pub version: u32,
     /// [`PAGE_BYTES`].
     pub page_bytes: u32,
@@ -174,7 +179,7 @@ impl Statistics {
 pub struct Header {
     /// [`MAP_MAGIC`].
     pub magic: [u8; 8],
-    /// [`VERSION`].
+    /// [`MAP_VERSION`].
     pub version: u32,
     /// Bytes of this header; the arenas follow.
     pub header_bytes: u32,
@@ -284,7 +289,9 @@ pub const MAPPING_STATIC: u32 = 4;
 /// without a kind of its own, so its bytes must not be added to theirs.
 pub const MAPPING_METADATA: u32 = 5;
 
-const _: () = assert!(size_of::<Control>() + size_of::<Statistics>() <= PAGE_BYTES);
+const _: () =
+    assert!(size_of::<Control>() + size_of::<Statistics>() <= PAGE_VERSIONS[0].1 as usize);
+const _: () = assert!(PAGE_BYTES.is_multiple_of(64 << 10));
 const _: () = assert!(size_of::<Control>() == 120);
 const _: () = assert!(size_of::<Header>() == 72 + size_of::<Statistics>());
 /// Bytes of the statistics up to the classes' end.

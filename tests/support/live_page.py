@@ -11,7 +11,7 @@ import struct
 import time
 
 LINK = '/memfd:obmalloc-live (deleted)'
-PAGE_BYTES = 8192
+PAGE_BYTES = 65536
 UNKNOWN = 2**64 - 1
 WANT_SNAPSHOT, DROP_SNAPSHOT = 1, 2
 NO_CLASS = 0xFFFF

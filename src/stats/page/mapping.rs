@@ -32,7 +32,7 @@ use crate::os::shared::{self, Shared};
 use crate::os::{clock, text};
 use crate::sync::{AtomicPtr, Cell};
 use format::layout::{
-    Control, DROP_SNAPSHOT, LIVE_MAGIC, PAGE_BYTES, Statistics, VERSION, WANT_SNAPSHOT,
+    Control, DROP_SNAPSHOT, LIVE_MAGIC, PAGE_BYTES, PAGE_VERSION, Statistics, WANT_SNAPSHOT,
 };
 
 #[repr(C)]
@@ -41,7 +41,7 @@ struct Page {
     statistics: Statistics,
 }
 
-/// The file grows by multiples of this for a snapshot after the page.
+/// The file grows for a snapshot by multiples of this, and is emptied by them: whole OS pages.
 const STEP: u64 = 64 << 10;
 /// Milliseconds until the next attempt after the page could not be created.
 const AGAIN: u64 = 5000;
@@ -293,7 +293,7 @@ impl Published {
         let control = unsafe { &raw mut (*page.as_ptr()).control };
         // SAFETY: PAGE-2, PAGE-3; the page is mapped and writable.
         unsafe {
-            (*control).version = VERSION;
+            (*control).version = PAGE_VERSION;
             (*control).page_bytes = PAGE_BYTES as u32;
             (*control).pid = text::pid().cast_unsigned();
             (*control).statistics_bytes = size_of::<Statistics>() as u32;
@@ -381,11 +381,9 @@ impl Published {
         };
         let before = words.snapshot_sequence().load(Relaxed) & !1;
         words.snapshot_sequence().store(before + 1, Relaxed);
-        let bytes = words
-            .snapshot_bytes()
-            .swap(0, Relaxed)
-            .min(self.length.get() - PAGE_BYTES as u64);
-        let all = (PAGE_BYTES as u64 + bytes) as usize;
+        let bytes = words.snapshot_bytes().swap(0, Relaxed);
+        let bytes = bytes.min(self.length.get() - PAGE_BYTES as u64);
+        let all = (PAGE_BYTES as u64 + bytes.next_multiple_of(STEP)) as usize;
         if let Some(window) = shared::map_again(words.0.cast(), all) {
             // SAFETY: `all >= PAGE_BYTES` bytes are mapped at `window`.
             let start = unsafe { window.add(PAGE_BYTES) };

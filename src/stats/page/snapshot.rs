@@ -34,9 +34,9 @@ use crate::pool;
 use crate::pool::bitmap;
 use crate::tcache::registry;
 use format::layout::{
-    ARENA_GONE, ARENA_PROGRAMS, Arena, Header, MAP_MAGIC, MAPPING_MAGAZINES, MAPPING_MAP,
-    MAPPING_METADATA, MAPPING_RECORD, MAPPING_STATIC, Mapping, NO_CLASS, PAGE_IDLE, PAGE_RESIDENT,
-    PAGE_RETURNED, Page, Pool, SNAPSHOT_PAGE, VERSION,
+    ARENA_GONE, ARENA_PROGRAMS, Arena, Header, MAP_MAGIC, MAP_VERSION, MAPPING_MAGAZINES,
+    MAPPING_MAP, MAPPING_METADATA, MAPPING_RECORD, MAPPING_STATIC, Mapping, NO_CLASS, PAGE_IDLE,
+    PAGE_RESIDENT, PAGE_RETURNED, Page, Pool, SNAPSHOT_PAGE,
 };
 
 /// Pages of a pool.
@@ -207,7 +207,7 @@ impl Plan {
         writer.put(at_arenas, self.arenas())?;
         let header = &mut work.header;
         header.magic = MAP_MAGIC;
-        header.version = VERSION;
+        header.version = MAP_VERSION;
         header.header_bytes = size_of::<Header>() as u32;
         header.real_ms = clock::real_time();
         header.arenas = self.arenas as u64;
