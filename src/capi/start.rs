@@ -27,7 +27,7 @@ extern "C" fn object_loaded(address: usize) {
     dispatch::object_loaded(address);
 }
 
-/// glibc passes constructors the arguments of `main`.
+/// glibc passes constructors the arguments of `main`, musl nothing (`os/c_library.rs`).
 unsafe extern "C" fn constructor(argc: c_int, argv: *mut *const c_char) {
     descriptor::note();
     environment::keep_arguments(argc, argv);

@@ -8,13 +8,14 @@
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::ptr::{self, NonNull};
 
+use crate::os::c_library;
 use crate::os::errno;
 use crate::os::loader;
 
 /// A loaded object, by its program headers.
 #[derive(Clone, Copy)]
 pub(crate) struct Loaded {
-    /// Its name; the program's is empty.
+    /// Its name in the loader's list.
     pub name: *const c_char,
     slide: usize,
     headers: *const libc::Elf64_Phdr,
@@ -112,10 +113,9 @@ impl Loaded {
         (0..).map_while(nth)
     }
 
-    /// Whether its name is that of the program.
+    /// Whether it is the program.
     pub(crate) fn is_program(&self) -> bool {
-        // SAFETY: NULL or the loader's C string.
-        self.name.is_null() || unsafe { *self.name } == 0
+        c_library::is_program(self.name, self.headers)
     }
 
     /// Its dynamic section, if it has one.

@@ -4,6 +4,7 @@ use core::ffi::{CStr, c_char, c_int};
 use core::ptr;
 use core::sync::atomic::{AtomicI32, AtomicPtr, Ordering::Relaxed};
 
+use super::c_library;
 use super::errno;
 
 static ARGC: AtomicI32 = AtomicI32::new(0);
@@ -13,8 +14,9 @@ unsafe extern "C" {
     static environ: *const *const c_char;
 }
 
-/// Keeps the arguments that the loader passes to constructors.
+/// Keeps the program's arguments, by those of a constructor.
 pub(crate) fn keep_arguments(argc: c_int, argv: *mut *const c_char) {
+    let (argc, argv) = c_library::arguments(argc, argv);
     ARGC.store(argc, Relaxed);
     ARGV.store(argv, Relaxed);
 }

@@ -14,6 +14,8 @@ pub mod interpreted;
 
 pub(crate) mod errno;
 
+pub(crate) mod c_library;
+
 pub(crate) mod cancel;
 
 pub(crate) mod sandbox;

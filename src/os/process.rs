@@ -64,12 +64,27 @@ pub(crate) struct LibcMemory {
     pub kept: usize,
 }
 
-/// The memory of the C library's malloc; `None` before glibc 2.33.
+/// The result of `mallinfo2`, by its name in the C library.
+#[repr(C)]
+struct MallInfo2 {
+    arena: usize,
+    ordblks: usize,
+    smblks: usize,
+    hblks: usize,
+    hblkhd: usize,
+    usmblks: usize,
+    fsmblks: usize,
+    uordblks: usize,
+    fordblks: usize,
+    keepcost: usize,
+}
+
+/// The memory of the C library's malloc; `None` before glibc 2.33, and on musl.
 pub(crate) fn libc_memory() -> Option<LibcMemory> {
-    type MallInfo2 = unsafe extern "C" fn() -> libc::mallinfo2;
+    type Function = unsafe extern "C" fn() -> MallInfo2;
     let ask = weak_symbol!("mallinfo2")?;
     // SAFETY: `mallinfo2` has this type.
-    let ask = unsafe { function::<MallInfo2>(ask) };
+    let ask = unsafe { function::<Function>(ask) };
     // SAFETY: no preconditions; it takes the C library's own locks.
     let info = errno::kept(|| unsafe { ask() });
     Some(LibcMemory {

@@ -22,6 +22,7 @@ use core::ffi::{CStr, c_int, c_uint};
 use core::ptr::{self, NonNull};
 use core::sync::atomic::AtomicU32;
 
+use super::c_library::Resource;
 use super::descriptor::{Identity, about, identity};
 use super::errno::{self, checked};
 use super::memory;
@@ -216,7 +217,7 @@ pub(crate) fn standard_are_open() -> bool {
 }
 
 /// A limit of the process.
-fn limit(which: libc::__rlimit_resource_t) -> u64 {
+fn limit(which: Resource) -> u64 {
     let mut limit = libc::rlimit {
         rlim_cur: libc::RLIM_INFINITY,
         rlim_max: libc::RLIM_INFINITY,
