@@ -84,9 +84,9 @@ def _field(path, name):
 
 
 def commit():
-    """The abbreviated commit; "-dirty" if a file other than the page differs from it."""
+    """The abbreviated commit; "-dirty" if a file other than those of results differs from it."""
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".",
-                   ":!docs/evidence.md")
+                   ":!docs/evidence.md", ":!docs/platforms.*")
     return (_git("rev-parse", "--short", "HEAD") or "unknown") + ("-dirty" if changed else "")
 
 

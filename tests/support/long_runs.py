@@ -61,6 +61,8 @@ class Rows:
                         versions=joined(row['versions'] for row in rows) or 'this machine')
             systems.record(rows[0]['shows'], page.commit(), datetime.date.today().isoformat(),
                            [one for row in rows for one in row['platforms']])
+        if self.found:
+            systems.write()
 
 
 def joined(texts, separator=', '):

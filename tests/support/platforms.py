@@ -100,13 +100,14 @@ def page():
     return before + BEGIN + ''.join(lines) + END + rest.split(END)[1]
 
 
-def main():
-    if '--check' not in sys.argv:
-        PAGE.write_text(page())
-    elif page() != PAGE.read_text():
-        sys.exit('docs/platforms.md has another table than docs/platforms.json gives: write it by'
-                 ' tests/support/platforms.py')
+def write():
+    """Writes the table of the data to the page."""
+    PAGE.write_text(page())
 
 
 if __name__ == '__main__':
-    main()
+    if '--check' not in sys.argv:
+        write()
+    elif page() != PAGE.read_text():
+        sys.exit('docs/platforms.md has another table than docs/platforms.json gives: write it by'
+                 ' tests/support/platforms.py')
