@@ -173,6 +173,16 @@ impl Arena {
         self.chunk.get().is_some_and(|chunk| chunk.is_custom())
     }
 
+    /// Whether the kernel may use huge pages in it.
+    pub(crate) fn has_huge_pages(&self) -> bool {
+        self.huge.load(Relaxed)
+    }
+
+    /// Whether the kernel may use huge pages in it, or might before a purge.
+    pub(crate) fn had_huge_pages(&self) -> bool {
+        self.chunk.get().is_some_and(|chunk| chunk.is_huge())
+    }
+
     /// Bytes of its chunk; 0 if it has none.
     pub(crate) fn size(&self) -> usize {
         self.chunk.get().map_or(0, |chunk| chunk.size())
@@ -231,6 +241,9 @@ impl Arena {
         let bit = 1 << self.index(pool.base());
         debug_assert_eq!(self.free_pools.get() & bit, 0, "ARENA-1");
         self.free_pools.set(self.free_pools.get() | bit);
+        if self.had_huge_pages() {
+            pool.count_unpurged();
+        }
         if !pool.resident().is_empty() {
             self.resident_free.set(self.resident_free.get() | bit);
         }

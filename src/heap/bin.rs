@@ -235,6 +235,9 @@ impl Bin {
     #[inline(never)]
     pub(crate) fn purge(&self, arena: &Arena, pool: &Pool, at_once: bool) -> usize {
         let before = pool.resident();
+        if arena.had_huge_pages() && (at_once || !arena.has_huge_pages()) {
+            pool.count_unpurged();
+        }
         let due = pool.take_purgeable(memory::page_size(), at_once);
         let purged = arena.purge(pool, due);
         self.resident_changed(before, pool.resident());

@@ -264,7 +264,11 @@ impl Heap {
         let arenas = self.arenas.lock();
         let pool = arenas.take_pool(affinity, &bin.affine)?;
         pool.assign(shard, class);
-        let is_custom = || MAP.arena(pool.base()).is_some_and(Arena::is_custom);
+        let arena = MAP.arena(pool.base());
+        if arena.is_some_and(Arena::has_huge_pages) {
+            pool.spare_rest(class);
+        }
+        let is_custom = || arena.is_some_and(Arena::is_custom);
         if is_large && pool.resident().is_empty() && !is_custom() {
             pool.prefault(class);
         }

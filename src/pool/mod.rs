@@ -558,6 +558,21 @@ impl Pool {
         })
     }
 
+    /// Takes the pages without a block out of the resident ones. The pool was just assigned to
+    /// `class`, in an arena of huge pages: there every page is resident, and purging these few would
+    /// split a huge page. [`count_unpurged`](Pool::count_unpurged) adds them again.
+    pub(crate) fn spare_rest(&self, class: SizeClass) {
+        let info = class.info();
+        let with_blocks = Pages::spanning(0, info.offset(info.blocks as usize) - 1);
+        self.resident.set(self.resident.get() & with_blocks);
+    }
+
+    /// Adds the pages that were never purged to the resident ones. The pool is in an arena that had
+    /// huge pages from the first byte on.
+    pub(crate) fn count_unpurged(&self) {
+        self.resident.set(self.resident.get() | !self.purged.get());
+    }
+
     /// Takes the pages that are due for purging out of the resident ones: those that are free
     /// and, unless `at_once`, were free at the last call too. `os_page` is the size of an OS page
     /// in bytes.
@@ -734,6 +749,26 @@ pub(crate) mod tests {
             assert_eq!(pool.give(class, &blocks[stays..=stays]), Ok(1));
             assert_eq!(pool.take_purgeable(MIN_PAGE, true), pinned);
             assert_eq!(pool.resident(), Pages::NONE);
+        }
+    }
+
+    #[test]
+    fn pages_without_blocks_are_spared_until_all_are_counted() {
+        for class in SizeClass::all() {
+            let pool = pool(class);
+            let info = class.info();
+            pool.count_unpurged();
+            assert_eq!(pool.resident(), Pages::ALL);
+            pool.spare_rest(class);
+            take(&pool, class, info.blocks as usize);
+            let with_blocks = !pool.free_pages();
+            assert_eq!(pool.resident(), with_blocks);
+            assert_eq!(pool.take_purgeable(MIN_PAGE, true), Pages::NONE);
+            pool.count_unpurged();
+            assert_eq!(pool.take_purgeable(MIN_PAGE, true), !with_blocks);
+            pool.count_unpurged();
+            assert_eq!(pool.resident(), with_blocks, "the others were purged");
+            pool.check();
         }
     }
 
