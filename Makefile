@@ -58,7 +58,7 @@ THIRD_PARTY := $(RELEASE)/THIRD-PARTY.txt
 LICENCES := LICENSE-MIT LICENSE-APACHE $(THIRD_PARTY)
 
 .PHONY: all command run test check bench relink header asm loom stepper tsan miri fuzz soak forks \
-        compat wheel deb install uninstall clean help
+        compat wheel wheels deb install uninstall clean help
 
 # The archive's names are weak: a host that defines one of them itself (2.7 defines PyMem_*)
 # wins. In a shared library it makes no difference. They are weakened in the file that cargo has
@@ -84,16 +84,34 @@ command: all ## build target/release/obmalloc, its man pages, and the licences o
 	@$(MAN) man $(MANPAGES)
 	@$(PYTHON3) packaging/third_party.py > $(THIRD_PARTY).new && mv $(THIRD_PARTY).new $(THIRD_PARTY)
 
-# GLIBC=2.17 builds for that version of the C library, which needs cargo-zigbuild and ziglang
-# from PyPI; the default is the C library of this machine.
-WHEEL_TARGET := x86_64-unknown-linux-gnu
-ZIGBUILD = $(CARGO) zigbuild --release --target $(WHEEL_TARGET).$(GLIBC) --target-dir $(FOLDER)/wheel
-wheel: $(if $(GLIBC),,command) ## a wheel with both libraries, the command and the package, in target/wheels
-	$(if $(GLIBC),$(ZIGBUILD) --lib)
-	$(if $(GLIBC),$(ZIGBUILD) -p obmalloc-cli)
-	$(if $(GLIBC),$(ZIGBUILD) -p obmalloc-exec-scope)
-	$(PYTHON3) python/build_wheel.py \
-	  --from $(if $(GLIBC),$(FOLDER)/wheel/$(WHEEL_TARGET)/release,$(RELEASE))
+# A wheel for TARGET=, or for the C library GLIBC= (2.17 where TARGET= is given alone), is built by
+# zig, which has the C libraries of all targets; cargo-zigbuild from PyPI brings it. Without both the
+# wheel is for the C library of this machine.
+WHEEL_TARGETS := $(foreach libc,gnu musl,$(foreach machine,x86_64 aarch64,$(machine)-unknown-linux-$(libc)))
+ZIG_TARGET := $(if $(TARGET)$(GLIBC),$(or $(TARGET),$(shell uname -m)-unknown-linux-gnu))
+ZIG_BUILT := $(FOLDER)/wheel/$(ZIG_TARGET)
+ZIGBUILD = env -u CARGO_BUILD_TARGET $(if $(LINKER),-u $(LINKER)) $(1) $(CARGO) zigbuild \
+  --target $(ZIG_TARGET)$(if $(filter %-gnu,$(ZIG_TARGET)),.$(or $(GLIBC),2.17)) \
+  --target-dir $(FOLDER)/wheel
+SHARED_LIBC = $(call ZIGBUILD,RUSTFLAGS="$(RUSTFLAGS) -C target-feature=-crt-static")
+
+wheel: $(if $(ZIG_TARGET),zig-built,command) ## a wheel with both libraries, the command and the package, in target/wheels
+	$(PYTHON3) python/build_wheel.py --from $(if $(ZIG_TARGET),$(ZIG_BUILT)/release,$(RELEASE))
+
+.PHONY: zig-built
+zig-built:
+	@command -v cargo-zigbuild > /dev/null || \
+	  { echo "no cargo-zigbuild here: pip install cargo-zigbuild" >&2; exit 1; }
+	@[ -d "$$(rustc --print sysroot)/lib/rustlib/$(ZIG_TARGET)/lib" ] || \
+	  { echo "rustc has no libraries for $(ZIG_TARGET): rustup target add $(ZIG_TARGET)" >&2; exit 1; }
+	$(SHARED_LIBC) --release --lib
+	$(SHARED_LIBC) --release -p obmalloc-exec-scope
+	$(call ZIGBUILD) --profile command -p obmalloc-cli
+	ln -f $(ZIG_BUILT)/command/obmalloc $(ZIG_BUILT)/release/obmalloc
+
+wheels: ## the wheels of a release: glibc from 2.17 on and musl from 1.2 on, x86_64 and aarch64
+	for target in $(WHEEL_TARGETS); do \
+	  $(MAKE) --no-print-directory wheel TARGET=$$target GLIBC= || exit 1; done
 
 run: all ## a Python program with the library and without: time, memory, statistics
 	$(PYTHON3) bench/first_run.py

@@ -9,6 +9,8 @@ tools are dpkg's own: dpkg-shlibdeps finds what the programs need of the C libra
 dpkg-gensymbols writes since which version each name is there (from the lists of the
 releases, which tests/abi/abi.py keeps), dpkg-gencontrol and dpkg-deb make the package. All
 dates are the changelog's, so the same build gives the same bytes. Nobody has to be root.
+CARGO_BUILD_TARGET and CROSS, which make sets for TARGET=, are the machine of the packages and the
+prefix of the binutils for it.
 """
 import argparse
 import email.utils
@@ -30,6 +32,7 @@ TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").absolute()
 RELEASE = TARGET / os.environ.get("CARGO_BUILD_TARGET", "") / "release"
 TREE = TARGET / "deb"
 LIBRARY, SONAME, PYTHONS = "libobmalloc0", "libobmalloc.so.0", "libobmalloc_pythons.so"
+STRIP = os.environ.get("CROSS", "") + "strip"
 NOTES = ("--remove-section=.comment", "--remove-section=.note")
 
 sys.path.insert(0, str(ROOT / "tests" / "abi"))
@@ -62,7 +65,7 @@ def crates():
     head = ("Comment:\n The programs are compiled with these crates, under their licences, whose texts\n"
             " are in third-party.txt.gz beside this file:\n")
     return head + "".join(f" .\n {name} v{number}: {licence}\n"
-                          for name, number, licence in third_party.crates())
+                          for name, number, licence in third_party.crates(third_party.machine()))
 
 
 def installed(architecture):
@@ -83,13 +86,13 @@ def installed(architecture):
             compress(path, path.with_name(path.name + ".gz"))
             path.unlink()
         elif path.suffix == ".a":
-            run("strip", "--strip-debug", *NOTES, "--enable-deterministic-archives", path)
+            run(STRIP, "--strip-debug", *NOTES, "--enable-deterministic-archives", path)
             path.chmod(0o644)
         elif ".so" in path.name:
-            run("strip", "--strip-unneeded", *NOTES, path)
+            run(STRIP, "--strip-unneeded", *NOTES, path)
             path.chmod(0o644)
         elif path.parent.name == "bin":
-            run("strip", *NOTES, path)
+            run(STRIP, *NOTES, path)
             path.chmod(0o755)
         else:
             path.chmod(0o644)
@@ -180,11 +183,17 @@ def main():
                         help="name and address in the packages")
     options = parser.parse_args()
     missing = [tool for tool in ("dpkg-deb", "dpkg-gensymbols", "dpkg-shlibdeps", "dpkg-gencontrol",
-                                 "strip") if not shutil.which(tool)]
+                                 STRIP) if not shutil.which(tool)]
     if missing:
         sys.exit(f"deb: no {missing[0]} here: install dpkg-dev and binutils")
     of_version = version()
-    architecture = run("dpkg", "--print-architecture").strip()
+    machine, *_, libc = third_party.machine().split("-")
+    if libc != "gnu":
+        sys.exit(f"deb: Debian's Pythons need glibc, and this build is for {libc}")
+    # dpkg's tools read the variables.
+    os.environ.update(line.split("=", 1) for line in run(
+        "dpkg-architecture", f"-t{machine}-linux-gnu", stderr=subprocess.DEVNULL).splitlines())
+    architecture = os.environ["DEB_HOST_ARCH"]
     os.environ["SOURCE_DATE_EPOCH"] = str(date())
     shutil.rmtree(TREE, ignore_errors=True)
     shutil.copytree(DEBIAN, TREE / "debian")
@@ -194,7 +203,7 @@ def main():
         path.write_text(text.replace("@CRATES@\n", "") if name != "copyright"
                         else text.replace("@CRATES@\n", crates() + "\n"))
     packages = re.findall(r"^Package: (\S+)$", (DEBIAN / "control").read_text(), re.M)
-    share_out(installed(run("dpkg-architecture", "-qDEB_HOST_MULTIARCH").strip()), packages)
+    share_out(installed(os.environ["DEB_HOST_MULTIARCH"]), packages)
     options.to.mkdir(parents=True, exist_ok=True)
     for package in packages:
         control(package, of_version, architecture)

@@ -4,17 +4,18 @@ text for those who get the binaries (`make command` writes it, wheel and package
 
     packaging/third_party.py > target/release/THIRD-PARTY.txt
 
-A crate whose sources have no licence text ends it with an error.
+The crates are those of CARGO_BUILD_TARGET, or of this machine. A crate whose sources have no
+licence text ends it with an error.
 """
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 MANIFEST = os.path.join(ROOT, 'Cargo.toml')
-TARGET = 'x86_64-unknown-linux-gnu'
 # Each crate is used under the first of these that it has.
 TEXTS = ('LICENSE-MIT', 'LICENSE', 'LICENSE.txt', 'LICENSE.md', 'LICENSE-BOOST', 'LICENSE-APACHE')
 
@@ -30,10 +31,20 @@ def cargo(*words):
     return subprocess.run(words, check=True, stdout=subprocess.PIPE).stdout.decode()
 
 
-def crates():
+def machine():
+    """Rust's name of the machine that cargo builds for."""
+    named = os.environ.get('CARGO_BUILD_TARGET')
+    if named:
+        return named
+    words = os.environ.get('RUSTC', 'rustc'), '-vV'
+    text = subprocess.run(words, check=True, stdout=subprocess.PIPE).stdout.decode()
+    return re.search('^host: (.*)', text, re.M).group(1)
+
+
+def crates(target):
     """(name, version, licence) of all that is linked, but for obmalloc's own."""
-    rows = cargo('tree', '--workspace', '-e', 'normal,no-proc-macro', '--target', TARGET, '--prefix', 'none',
-                 '--no-dedupe', '-f', '{p}|{l}').splitlines()
+    rows = cargo('tree', '--workspace', '-e', 'normal,no-proc-macro', '--target', target,
+                 '--prefix', 'none', '--no-dedupe', '-f', '{p}|{l}').splitlines()
     found = set()
     for row in filter(None, rows):
         package, licence = row.split('|')
@@ -43,12 +54,12 @@ def crates():
     return sorted(found)
 
 
-def text():
-    packages = json.loads(cargo('metadata', '--format-version', '1', '--filter-platform', TARGET))
+def text(target):
+    packages = json.loads(cargo('metadata', '--format-version', '1', '--filter-platform', target))
     folders = {(each['name'], each['version']): os.path.dirname(each['manifest_path'])
                for each in packages['packages']}
     parts = [HEAD]
-    for name, version, licence in crates():
+    for name, version, licence in crates(target):
         folder = folders[name, version]
         found = [file for file in TEXTS if os.path.exists(os.path.join(folder, file))]
         if not found:
@@ -61,4 +72,4 @@ def text():
 
 
 if __name__ == '__main__':
-    sys.stdout.write(text())
+    sys.stdout.write(text(machine()))

@@ -3,15 +3,19 @@
 
     python/build_wheel.py [--from target/release] [--to target/wheels]
 
-The tag says the oldest glibc that the three ELF files can run with, read from their own
-symbol versions: py3-none-manylinux_2_X_x86_64. Nothing but the standard library is used.
+The tag is read from the ELF files: their machine, the C library that they need, and the oldest
+glibc that has the versions of symbols that they name (py3-none-manylinux_2_17_x86_64). For musl,
+whose symbols have no versions, no file may need a function that is newer than 1.2.0
+(py3-none-musllinux_1_2_x86_64). Nothing but the standard library is used.
 """
 import argparse
 import base64
+import collections
 import csv
 import hashlib
 import io
 import os
+import platform
 import re
 import shutil
 import stat
@@ -29,9 +33,20 @@ import third_party  # noqa: E402
 
 LIBRARIES = ('libobmalloc.so', 'libobmalloc_pythons.so')
 COMMAND = 'obmalloc'
-# The libraries that every manylinux system has.
-ALLOWED = {'libc.so.6', 'libm.so.6', 'libdl.so.2', 'librt.so.1', 'libpthread.so.0', 'libutil.so.1',
-           'libgcc_s.so.1', 'ld-linux-x86-64.so.2'}
+# The machines: readelf's name, and that of wheels and of uname.
+MACHINES = {'Advanced Micro Devices X86-64': 'x86_64', 'AArch64': 'aarch64'}
+# The libraries that every system of the kind has.
+GLIBC = {'libc.so.6', 'libm.so.6', 'libdl.so.2', 'librt.so.1', 'libpthread.so.0', 'libutil.so.1',
+         'libgcc_s.so.1', 'ld-linux-x86-64.so.2', 'ld-linux-aarch64.so.1'}
+MUSL = {'libc.so'}
+# Functions that musl 1.2.0 does not have, and the version that added them.
+NEWER_THAN_MUSL_1_2_0 = dict(
+    dict.fromkeys(('_Fork', 'gettid', 'reallocarray'), '1.2.2'),
+    **dict.fromkeys(('qsort_r', 'pthread_getname_np'), '1.2.3'),
+    **dict.fromkeys(('preadv2', 'pwritev2', 'statx'), '1.2.5'))
+OLDEST_GLIBC = (2, 17)
+# Names of the same tags for installers that are older than pip 20.3.
+OLD_NAMES = {(2, 17): 'manylinux2014'}
 
 LICENCES = ('LICENSE-MIT', 'LICENSE-APACHE')
 
@@ -70,26 +85,99 @@ def version():
         return re.search(r'^version = "(.*)"', file.read(), re.M).group(1)
 
 
+class Unfit(Exception):
+    """A file that does not run on every system of its tag."""
+
+
+# The machine of a file, the C library that it needs ('glibc', 'musl', or '' if it is static), and the
+# oldest glibc that has its symbols.
+Needs = collections.namedtuple('Needs', 'machine libc glibc')
+
+
 def needs(path):
-    """(files that an ELF file needs, newest glibc version whose symbols it must have)
+    """The needs of an ELF file, from readelf's output.
 
-    Versions that only weak symbols ask for are not needed: the loader goes on without."""
-    text = subprocess.run(['readelf', '-dVW', path], check=True, stdout=subprocess.PIPE,
-                          env=dict(os.environ, LC_ALL='C')).stdout.decode()
+    Weak symbols are not needed: the loader goes on without them."""
+    text = subprocess.run(['readelf', '-hdVW', '--dyn-syms', path], check=True,
+                          stdout=subprocess.PIPE, env=dict(os.environ, LC_ALL='C')).stdout.decode()
+    name = re.search(r'Machine: +(.*)', text).group(1)
+    if name not in MACHINES:
+        raise Unfit('is for %s, for which there are no wheels' % name)
     files = set(re.findall(r'\(NEEDED\).*\[(.*?)\]', text))
-    versions = [(0, 0)]
-    for name, flags in re.findall(r'Name: GLIBC_([\d.]+)\s+Flags: (\S+)', text):
-        if 'WEAK' not in flags:
-            versions.append(tuple(map(int, name.split('.')[:2])))
-    return files, max(versions)
+    libc = 'glibc' if 'libc.so.6' in files else 'musl' if MUSL & files else ''
+    if not libc and files:
+        raise Unfit('needs %s, and no C library that is known here' % ', '.join(sorted(files)))
+    strange = files - (GLIBC if libc == 'glibc' else MUSL)
+    if strange:
+        raise Unfit('needs %s, which not every system has' % ', '.join(sorted(strange)))
+    newest = (0, 0)
+    for version, flags in re.findall(r'Name: GLIBC_(\S+)\s+Flags: (\S+)', text):
+        if 'WEAK' in flags:
+            continue
+        if not re.match(r'\d+\.\d+', version):      # ABI_DT_RELR and others, which have no number
+            raise Unfit('needs GLIBC_%s, which old loaders refuse' % version)
+        newest = max(newest, tuple(map(int, version.split('.')[:2])))
+    if libc == 'musl':
+        symbols = re.findall(r' GLOBAL +\w+ +UND (\w+)', text)
+        newer = ['%s (%s)' % (each, NEWER_THAN_MUSL_1_2_0[each]) for each in symbols
+                 if each in NEWER_THAN_MUSL_1_2_0]
+        if newer:
+            raise Unfit('needs functions that musl 1.2.0 does not have: %s' % ', '.join(newer))
+        if re.search(r'\(RELR(SZ|ENT)?\)', text):
+            raise Unfit('has relocations (RELR) that musl processes from 1.2.4 on')
+    return Needs(MACHINES[name], libc, newest)
 
 
-def stripped(path, folder):
+def tag(found):
+    """The platform tags, separated by dots, of a wheel with files of these needs."""
+    machines = {each.machine for each in found}
+    libcs = {each.libc for each in found} - {''}
+    if len(machines) != 1 or len(libcs) != 1:
+        raise Unfit('the files are for %s' % ' and '.join(sorted(machines | libcs)))
+    [machine], [libc] = machines, libcs
+    if libc == 'musl':
+        return 'musllinux_1_2_' + machine
+    floor = max([OLDEST_GLIBC] + [each.glibc for each in found])
+    tags = ['manylinux_%d_%d' % floor] + ([OLD_NAMES[floor]] if floor in OLD_NAMES else [])
+    return '.'.join('%s_%s' % (each, machine) for each in tags)
+
+
+def strip_program(machine):
+    """A `strip` for files of this machine: the system's, a cross compiler's, or rustc's."""
+    if machine == platform.machine():
+        return ['strip', '--strip-unneeded']
+    for libc in 'gnu', 'musl':
+        cross = shutil.which('%s-linux-%s-strip' % (machine, libc))
+        if cross:
+            return [cross, '--strip-unneeded']
+    rustc = os.environ.get('RUSTC', 'rustc')
+    root = subprocess.run([rustc, '--print', 'sysroot'], check=True,
+                          stdout=subprocess.PIPE).stdout.decode().strip()
+    own = os.path.join(root, 'lib/rustlib/%s-unknown-linux-gnu/bin/rust-objcopy'
+                       % platform.machine())
+    if os.path.exists(own):
+        return [own, '--strip-unneeded']
+    sys.exit('no strip for %s here: apt install binutils-%s-linux-gnu'
+             % (machine, machine.replace('_', '-')))
+
+
+def stripped(path, folder, machine):
     """A copy without symbols for debuggers: half the size."""
     copy = os.path.join(folder, os.path.basename(path))
     shutil.copy(path, copy)
-    subprocess.run(['strip', '--strip-unneeded', copy], check=True)
+    subprocess.run(strip_program(machine) + [copy], check=True)
     return copy
+
+
+def schema(command, machine):
+    """The counters and metrics, for the package's exporter. They are the same on each machine:
+    a command of this one prints them where it cannot run the other's."""
+    words, env = [command], dict(os.environ)
+    if machine != platform.machine():
+        env.pop('CARGO_BUILD_TARGET', None)
+        words = [env.get('CARGO', 'cargo'), 'run', '--quiet', '--manifest-path',
+                 os.path.join(ROOT, 'Cargo.toml'), '--profile', 'command', '-p', 'obmalloc-cli', '--']
+    return subprocess.run(words + ['schema'], check=True, stdout=subprocess.PIPE, env=env).stdout
 
 
 class Wheel:
@@ -119,47 +207,52 @@ class Wheel:
 
 def build(source, target):
     files = [os.path.join(source, name) for name in LIBRARIES + (COMMAND,)]
+    found = []
     for path in files:
         if not os.path.exists(path):
             sys.exit('%s is not there: make command' % path)
-    floor = (2, 17)
-    for path in files:
-        needed, newest = needs(path)
-        strange = needed - ALLOWED
-        if strange:
-            sys.exit('%s needs %s, which not every system has' % (path, ', '.join(strange)))
-        print('%-28s glibc %d.%d' % ((os.path.basename(path),) + newest))
-        floor = max(floor, newest)
-    tag = 'py3-none-manylinux_%d_%d_x86_64' % floor
+        try:
+            found.append(needs(path))
+        except Unfit as error:
+            sys.exit('%s %s' % (path, error))
+        print('%-28s %s %s' % (os.path.basename(path), found[-1].machine,
+                               'glibc %d.%d' % found[-1].glibc if found[-1].libc == 'glibc'
+                               else found[-1].libc or 'static'))
+    try:
+        platforms = tag(found)
+    except Unfit as error:
+        sys.exit('%s: %s' % (source, error))
+    machine = found[0].machine
+    metrics = schema(os.path.join(source, COMMAND), machine)
     os.makedirs(target, exist_ok=True)
     name = 'obmalloc-%s' % version()
-    path = os.path.join(target, '%s-%s.whl' % (name, tag))
-    wheel = Wheel(path, name + '.dist-info')
+    path = os.path.join(target, '%s-py3-none-%s.whl' % (name, platforms))
+    wheel = Wheel(path + '.new', name + '.dist-info')
     package = os.path.join(HERE, 'obmalloc')
     for file in sorted(os.listdir(package)):
         if file.endswith('.py'):
             with open(os.path.join(package, file), 'rb') as opened:
                 wheel.add('obmalloc/' + file, opened.read())
-    # The counters and metrics, for the package's exporter.
-    schema = subprocess.run([os.path.join(source, COMMAND), 'schema'], check=True,
-                            stdout=subprocess.PIPE).stdout
-    wheel.add('obmalloc/metrics.json', schema)
+    wheel.add('obmalloc/metrics.json', metrics)
     with tempfile.TemporaryDirectory() as folder:
         for file in files:
-            with open(stripped(file, folder), 'rb') as opened:
+            with open(stripped(file, folder, machine), 'rb') as opened:
                 base = os.path.basename(file)
                 place = name + '.data/scripts/' if base == COMMAND else 'obmalloc/'
                 wheel.add(place + base, opened.read(), 0o755)
     info = name + '.dist-info/'
     wheel.add(info + 'METADATA', METADATA.format(version=version()).encode())
     wheel.add(info + 'WHEEL', ('Wheel-Version: 1.0\nGenerator: obmalloc\nRoot-Is-Purelib: false\n'
-                               'Tag: %s\n' % tag).encode())
+                               + ''.join('Tag: py3-none-%s\n' % each
+                                         for each in platforms.split('.'))).encode())
     wheel.add(info + 'top_level.txt', b'obmalloc\n')
     for file in LICENCES:
         with open(os.path.join(ROOT, file), 'rb') as opened:
             wheel.add(info + 'licenses/' + file, opened.read())
-    wheel.add(info + 'licenses/THIRD-PARTY.txt', third_party.text().encode())
+    triple = '%s-unknown-linux-%s' % (machine, 'musl' if 'musl' in platforms else 'gnu')
+    wheel.add(info + 'licenses/THIRD-PARTY.txt', third_party.text(triple).encode())
     wheel.close()
+    os.replace(path + '.new', path)
     return path
 
 

@@ -1,6 +1,7 @@
 """The contents of the wheel."""
 import email
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -21,7 +22,8 @@ def wheel():
 def test_name_and_tag(wheel, tmp_path):
     """The tag's glibc is that of the newest symbol that must exist, read by another tool than
     the build's."""
-    found = re.fullmatch(r'obmalloc-[\d.]+-py3-none-manylinux_(\d+)_(\d+)_x86_64\.whl', wheel.name)
+    found = re.fullmatch(r'obmalloc-[\d.]+-py3-none-manylinux_(\d+)_(\d+)_(\w+?)(\.manylinux2014_\3)?'
+                         r'\.whl', wheel.name)
     assert found, wheel.name
     with zipfile.ZipFile(wheel) as opened:
         opened.extractall(tmp_path)
@@ -33,7 +35,9 @@ def test_name_and_tag(wheel, tmp_path):
             # A weak symbol, flag `w`, may be missing.
             if version and '*UND*' in line and ' w ' not in line[17:27]:
                 newest = max(newest, tuple(map(int, version.groups())))
-    assert tuple(map(int, found.groups())) == newest
+    assert tuple(map(int, found.groups()[:2])) == newest
+    assert found[3] == platform.machine()
+    assert bool(found[4]) == (newest == (2, 17)), 'the old name of the tag'
 
 
 def test_licences(wheel):
@@ -58,5 +62,5 @@ def test_auditwheel_agrees(wheel):
     if not shutil.which('auditwheel'):
         pytest.skip('no auditwheel (PyPI has it)')
     done = child.run(['auditwheel', 'show', wheel], dict(os.environ), status=0)
-    tag = re.search(r'manylinux_\d+_\d+_x86_64', wheel.name).group()
+    tag = re.search(r'manylinux_\d+_\d+_(x86_64|aarch64)', wheel.name).group()
     assert tag in done.out.replace('\n', ' '), done.report

@@ -2,6 +2,7 @@
 import fcntl
 import functools
 import os
+import platform
 import re
 import shutil
 import sys
@@ -83,7 +84,7 @@ def tool(program, package):
     return shutil.which(program) or virtual(program, package) / program
 
 
-def make(*words, env=None):
+def make(*words, env=None, timeout=900):
     """`make WORDS` in the tree, whose own library must be the one under test."""
     for program in 'make', 'cargo':
         if not shutil.which(program):
@@ -92,7 +93,7 @@ def make(*words, env=None):
         pytest.skip("the library under test is not the tree's own")
     with locked('make'):
         return child.run(['make', '-s', '-C', ROOT, *words],
-                         child.clean_environment(MAKEFLAGS='') if env is None else env, 900,
+                         child.clean_environment(MAKEFLAGS='') if env is None else env, timeout,
                          status=0)
 
 
@@ -108,10 +109,13 @@ def version():
 
 
 def wheel():
-    """The newest wheel if it is newer than what it was packed from, else a new one."""
+    """The newest wheel for this machine if it is newer than what it was packed from, else a new
+    one."""
     packed = [COMMAND, LIBRARY, *(ROOT / 'python').rglob('*.py')]
     with locked('wheel'):
-        made = [*TARGET.glob('wheels/*.whl'), *PROGRAMS.glob('wheels/*.whl')]
+        libc = 'manylinux' if platform.libc_ver()[0] else 'musllinux'
+        names = f'wheels/*-{libc}_*_{platform.machine()}*.whl'
+        made = [*TARGET.glob(names), *PROGRAMS.glob(names)]
         newest = max(made, key=os.path.getmtime, default=None)
         if newest and os.path.getmtime(newest) > max(map(os.path.getmtime, packed)):
             return newest

@@ -1,0 +1,148 @@
+"""The wheels of a release: for each target zig builds the wheel, auditwheel finds the tag that its
+name claims, and pip of an interpreter of the target chooses it among the wheels of all targets and
+installs a library that serves that interpreter.
+
+The interpreters of this architecture are this machine's and, for musl, the one that tests/arch
+builds; those of aarch64 run under qemu-aarch64-static. The oldest C library that runs here is this
+machine's: that the wheel works with older ones, down to the tag's version, is shown by the versions of
+the symbols that it needs."""
+import functools
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from compat.environment import FOLDER
+from support import build, child, interpreters, status
+
+pytestmark = [pytest.mark.slow, pytest.mark.network]
+TAGS = {f'{machine}-unknown-linux-{libc}': f'{tag}_{machine}'
+        for libc, tag in (('gnu', 'manylinux_2_17'), ('musl', 'musllinux_1_2'))
+        for machine in ('x86_64', 'aarch64')}
+EMULATOR = 'qemu-aarch64-static'
+
+
+@dataclass
+class Interpreter:
+    """An interpreter of a target, and how it is started."""
+    path: Path
+    emulator: tuple = ()
+
+    def run(self, *words, program=None, **variables):
+        """Runs it, or another program of its kind, with these variables."""
+        words = [program or self.path, *words]
+        if self.emulator:       # which would otherwise be preloaded itself
+            passed = [word for name, value in variables.items() for word in ('-E', f'{name}={value}')]
+            return child.run([*self.emulator, *passed, *words], timeout=300, status=0)
+        return child.run(words, child.clean_environment(**variables), timeout=300, status=0)
+
+
+def interpreter(target):
+    """The newest one, or a skip that names what it takes."""
+    machine, libc = target.split('-')[0], target.split('-')[-1]
+    native = machine == platform.machine()
+    if native and libc == 'gnu':
+        found = [each for each in interpreters.find() if each.supported and each.numbers >= (3, 8)]
+        return Interpreter(Path(found[-1].path)) if found else pytest.skip('no CPython from 3.8 on')
+    if native:
+        places = FOLDER / 'musl', 'shared/bin'
+    else:
+        if not shutil.which(EMULATOR):
+            pytest.skip(f'no {EMULATOR} (qemu-user-static has it)')
+        places = FOLDER / ('musl-arm64' if libc == 'musl' else 'arm64/root'), 'usr/bin'
+    found = sorted((places[0] / places[1]).glob('python3.[0-9]*[0-9]'))
+    if not found:
+        pytest.skip(f'no CPython for {target}: the other tests of tests/arch make it')
+    return Interpreter(found[-1], () if native else (EMULATOR, '-L', str(places[0])))
+
+
+@pytest.fixture(scope='session')
+def tools():
+    """PATH with the programs that build and check wheels."""
+    folders = {os.path.dirname(build.tool(name, name)) for name in ('cargo-zigbuild', 'auditwheel')}
+    return os.pathsep.join([*map(str, folders), os.environ['PATH']])
+
+
+@functools.lru_cache(maxsize=None)
+def made(target, path):
+    """The wheel of a target."""
+    done = build.make('wheel', f'TARGET={target}', 'GLIBC=', timeout=3600,
+                      env=child.clean_environment(PATH=path, MAKEFLAGS=''))
+    return Path(done.out.splitlines()[-1])
+
+
+@pytest.fixture(params=TAGS)
+def target(request):
+    sysroot = subprocess.check_output(['rustc', '--print', 'sysroot'], text=True).strip()
+    if not Path(sysroot, 'lib/rustlib', request.param, 'lib').exists():
+        pytest.skip(f'rustc has no libraries for it: rustup target add {request.param}')
+    return request.param
+
+
+@pytest.fixture
+def wheel(target, tools):
+    return build.ROOT / made(target, tools)
+
+
+def test_auditwheel_finds_the_tag(wheel, target, tools):
+    """It reads the files by code of its own."""
+    done = child.run([shutil.which('auditwheel', path=tools), 'show', wheel], dict(os.environ),
+                     status=0)
+    [found] = re.findall(r'platform tag: "(\w+)"', done.out.replace('\n', ' '))
+    assert found == TAGS[target]
+    assert f'-{found}.' in wheel.name.replace('py3-none-', '-')
+
+
+@pytest.fixture
+def installed(wheel, target, tmp_path):
+    """(interpreter, folder with what pip of the interpreter has installed)"""
+    python = interpreter(target)
+    pip = importlib.util.find_spec('pip')
+    if not pip:
+        pytest.skip(f'no pip in {os.path.realpath("/proc/self/exe")}')
+    wheels, folder = tmp_path / 'wheels', tmp_path / 'installed'
+    wheels.mkdir()
+    shutil.copy(wheel, wheels)
+    version = wheel.name.split('-')[1]
+    for tag in TAGS.values():       # files that pip can only choose by their names
+        if tag != TAGS[target]:
+            (wheels / f'obmalloc-{version}-py3-none-{tag}.whl').touch()
+    (wheels / f'obmalloc-{version}-py3-none-manylinux_2_99_{target.split("-")[0]}.whl').touch()
+    python.run('-m', 'pip', 'install', '--quiet', '--no-index', '--find-links', wheels, '--target',
+               folder, '--disable-pip-version-check', 'obmalloc',
+               PYTHONPATH=Path(pip.origin).parents[1], PYTHONDONTWRITEBYTECODE=1)
+    return python, folder
+
+
+def test_pip_chooses_it_and_it_is_active(installed, target):
+    python, folder = installed
+    [metadata] = folder.glob('*.dist-info/WHEEL')
+    assert f'Tag: py3-none-{TAGS[target]}\n' in metadata.read_text()
+    version = python.run('-c', 'import platform; print(platform.python_version())').out.strip()
+    code = 'import obmalloc, json; print(json.dumps(obmalloc.stats()))'
+    done = python.run('-B', '-c', code, PYTHONPATH=folder, OBMALLOC_VERBOSE=1,
+                      LD_PRELOAD=folder / 'obmalloc/libobmalloc.so')
+    [line] = done.lines(status.ACTIVE)
+    assert (line[2], line[3]) == (version, 'mem+obj')
+    assert done.said['arenas']['in_use'] > 0
+    # The command finds the library beside it.
+    found = python.run('path', program=folder / 'bin/obmalloc').out
+    assert Path(found.strip()) == folder / 'obmalloc/libobmalloc.so'
+
+
+def test_late_installation(installed, target):
+    """By obmalloc.install(), which musl's loader refuses: TLS of a library that is loaded late."""
+    python, folder = installed
+    code = 'import obmalloc\ntry: print(obmalloc.install())\nexcept Exception as error: print(error)'
+    done = python.run('-B', '-c', code, PYTHONPATH=folder, OBMALLOC_VERBOSE=1)
+    if target.endswith('musl'):
+        assert done.lines(status.ACTIVE) == []
+        assert done.out.strip() not in ('', 'None')
+    else:
+        assert len(done.lines(status.ACTIVE)) == 1
