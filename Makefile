@@ -58,7 +58,7 @@ THIRD_PARTY := $(RELEASE)/THIRD-PARTY.txt
 LICENCES := LICENSE-MIT LICENSE-APACHE $(THIRD_PARTY)
 
 .PHONY: all command run test check bench relink header asm loom stepper tsan miri fuzz soak forks \
-        compat wheel wheels deb install uninstall clean help
+        test-arch compat wheel wheels deb install uninstall clean help
 
 # The archive's names are weak: a host that defines one of them itself (2.7 defines PyMem_*)
 # wins. In a shared library it makes no difference. They are weakened in the file that cargo has
@@ -193,6 +193,9 @@ forks: export FORKS ?= 20000
 forks: export WAYS ?= so,a,pre
 forks: all ## FORKS= forks under load in each of six settings
 	tests/run tests/soak/test_forks.py --all-pythons --record
+
+test-arch: command ## aarch64 under qemu and on a kernel with 16 KiB pages, musl, wheels and packages of them
+	tests/run tests/arch --all-pythons --record
 
 compat: all ## other projects' packages and environments, with the library and without
 	tests/run tests/compat --all-pythons --record
