@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from compat.environment import FOLDER, INSIDE, last_line, need
 
-from support import build, child, junit, platforms
+from support import build, child, junit, outcomes, platforms, verdict
 from support.status import ACTIVE, ASIDE
 
 SUITE = 'sid'
@@ -220,11 +220,24 @@ def free_threaded_python():
     return built[0]
 
 
-def test_free_threaded(system, library, found):
-    """Stands aside with the reason, and the program runs; also if it is opened late."""
+@pytest.fixture(scope='module')
+def free_threaded(system):
+    """A free-threaded interpreter, and the variable by which it finds its libpython."""
     path = free_threaded_python()
-    env = dict(LD_LIBRARY_PATH=str(Path(path).parents[1] / 'lib'), PYTHONPATH=str(INSIDE),
-               PYTHONDONTWRITEBYTECODE='1', OBMALLOC_VERBOSE='1')
+    return path, dict(LD_LIBRARY_PATH=str(Path(path).parents[1] / 'lib'))
+
+
+def platform_of(path, loader, **what):
+    number = child.run([path, '-c', 'import sys; print(sys.version.split()[0])'],
+                       child.clean_environment(**loader), status=0).out.strip()
+    return platforms.Platform(number, 'free-threaded', platform.machine(),
+                              ' '.join(platform.libc_ver()), **what)
+
+
+def test_free_threaded(free_threaded, library, found):
+    """Stands aside with the reason, and the program runs; also if it is opened late."""
+    path, loader = free_threaded
+    env = dict(loader, PYTHONPATH=str(INSIDE), PYTHONDONTWRITEBYTECODE='1', OBMALLOC_VERBOSE='1')
     code = ('import inside, sys; inside.in_threads(4, lambda: inside.workload(1));'
             ' print(sys._is_gil_enabled(), inside.workload(2))')
     stock = child.run([path, '-c', code], child.clean_environment(**env), status=0)
@@ -239,8 +252,39 @@ def test_free_threaded(system, library, found):
                       'assert inside.live(inside.stats(lib)) == 0\n' + code, library],
                      child.clean_environment(**env), status=0)
     assert late.out == stock.out and 'free-threaded' in late.err, late.report
-    number = child.run([path, '-c', 'import sys; print(sys.version.split()[0])'],
-                       child.clean_environment(**env), status=0).out.strip()
     found('obmalloc stands aside: ' + lines[0][2], shows='a program that runs as without it',
-          platforms=[platforms.Platform(number, 'free-threaded', platform.machine(),
-                                        ' '.join(platform.libc_ver()), served=False)])
+          platforms=[platform_of(path, loader, served=False)])
+
+
+# Modules in which threads share the containers whose memory is in MEM.
+FREE_THREADED_SLICE = (
+    'test_free_threading test_threading test_thread test_threadsignals test_threading_local'
+    ' test_concurrent_futures.test_thread_pool test_queue test_gc test_weakref test_dict'
+    ' test_list test_set test_deque test_bytes test_str test_json test_pickle test_io test_ctypes'
+    ' test_capi test_fork1 test_multiprocessing_fork.test_processes').split()
+
+
+@pytest.mark.parametrize('module', FREE_THREADED_SLICE)
+def test_mem_of_free_threaded(free_threaded, library, module, record_property, evidence):
+    """OBMALLOC_FREE_THREADED=mem: CPython's own tests, outcome by outcome."""
+    path, loader = free_threaded
+    settings = dict(loader, LD_PRELOAD=str(library), OBMALLOC_FREE_THREADED='mem')
+    said = child.run([path, '-c', 'pass'], dict(child.clean_environment(**settings),
+                                                OBMALLOC_VERBOSE='1'), status=0)
+    assert re.search(r'^obmalloc: active in .*, domains mem$', said.err, re.M), said.report
+    script, baselines, ours = outcomes.INSIDE / 'run_module.py', [], []
+    for _ in range(3):
+        for runs, variables in (baselines, loader), (ours, settings):
+            runs.append(outcomes.run(lambda outfile: [path, script, module, outfile],
+                                     lambda folder: variables))
+        found = verdict.judge(module, baselines, ours)
+        if found.equal:
+            break
+    found.differences += verdict.check_allocators(baselines, ours,
+                                                  lambda run: library.name in run.mapped)
+    verdict.report(found, ours, record_property)
+    evidence("CPython's own tests, free-threaded, domain MEM", "CPython's own tests",
+             {'tests': found.tests, 'modules': 1}, 'CPython 3.13.5 free-threaded',
+             platforms=[platform_of(path, loader, served=True)],
+             shows="CPython's own tests, `OBMALLOC_FREE_THREADED=mem`",
+             command='tests/run --record tests/compat/test_newer.py -k mem_of_free_threaded')
