@@ -188,7 +188,7 @@ static void *work(void *argument)
     int is_2 = strstr(job->lib, "python2") != NULL;
     if (job->handle == NULL)
         open_library(job); /* its C library's state of a thread is that of this one */
-    wchar_t *wide = calloc(sizeof(wchar_t), 1000);
+    wchar_t *wide = calloc(1000, sizeof(wchar_t));
     mbstowcs(wide, job->home, 999);
     if (is_2)
         ((void (*)(const char *))function(job, "Py_SetPythonHome"))(job->home);
