@@ -35,7 +35,9 @@ pub(crate) fn by_caller() {
         }
         host.keep();
         let is_new = several::enter(&host, exports);
-        if is_new && exports.is_none() && (n > 0 || is(State::NoHost)) {
+        // The first host's line is that of the library standing aside, unless another one is served.
+        let has_line = n == 0 && !is(State::NoHost) && !is(State::Table);
+        if is_new && !is_served(&host) && !has_line {
             say_left_alone(&host);
         }
     }
