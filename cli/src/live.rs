@@ -7,7 +7,11 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{
+    AtomicU32, AtomicU64,
+    Ordering::{Acquire, Relaxed, SeqCst},
+    fence,
+};
 use std::time::{Duration, Instant};
 
 use format::options::STATS_PAGE;
@@ -179,12 +183,16 @@ impl Live {
         let sequence = self.word(offset_of!(Control, sequence));
         let begin = Instant::now();
         while begin.elapsed() < SOON {
-            let before = sequence.load(SeqCst);
+            // Acquire: an even number is stored with Release, after the statistics.
+            let before = sequence.load(Acquire);
             // SAFETY: inside the page; the struct has only integers, and is used only if it was
             // consistent.
             let mut said: Statistics =
                 unsafe { ptr::read_volatile(self.page.add(size_of::<Control>()).cast().as_ptr()) };
-            if before.is_multiple_of(2) && sequence.load(SeqCst) == before {
+            // Pairs with the writer's fence after it has stored an odd number. (An Acquire of the
+            // second load would not do: aarch64 could load it before the copy.)
+            fence(Acquire);
+            if before.is_multiple_of(2) && sequence.load(Relaxed) == before {
                 let bytes = self
                     .word(offset_of!(Control, statistics_bytes))
                     .load(SeqCst);
@@ -216,7 +224,7 @@ impl Live {
     /// The snapshot after the page; `None` if it changed meanwhile.
     fn read_snapshot(&self) -> Result<Option<Vec<u8>>, Failure> {
         let sequence = self.word(offset_of!(Control, snapshot_sequence));
-        let before = sequence.load(SeqCst);
+        let before = sequence.load(Acquire);
         let error = self.word(offset_of!(Control, snapshot_error)).load(SeqCst);
         if error != 0 {
             let error = std::io::Error::from_raw_os_error(error.cast_signed());
@@ -231,7 +239,8 @@ impl Live {
         }
         let mut bytes = vec![0; len as usize];
         let read = self.file.read_exact_at(&mut bytes, self.bytes.into());
-        let same = sequence.load(SeqCst) == before;
+        fence(Acquire); // as in `statistics`
+        let same = sequence.load(Relaxed) == before;
         Ok((read.is_ok() && same).then_some(bytes))
     }
 }
@@ -245,13 +254,16 @@ impl Drop for Live {
 
 /// Bytes of the page in a file; the error is one phrase.
 fn page_bytes(file: &File) -> Result<u32, String> {
-    let mut head = [0; 16];
-    let read = file.read_exact_at(&mut head, 0);
-    if read.is_err() || head[..8] != layout::LIVE_MAGIC {
+    let (mut magic, mut head) = ([0; 8], [0; 8]);
+    let is_written = file.read_exact_at(&mut magic, 0).is_ok() && magic == layout::LIVE_MAGIC;
+    // The process stores the magic last, with Release. The load of it was the kernel's: so a fence,
+    // before the rest is read.
+    fence(Acquire);
+    if !is_written || file.read_exact_at(&mut head, 8).is_err() {
         return Err("it is not written yet, or by another program".into());
     }
     let word = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
-    let (version, bytes) = (word(8), word(12));
+    let (version, bytes) = (word(0), word(4));
     if !layout::PAGE_VERSIONS.contains(&(version, bytes)) {
         let known: Vec<_> = layout::PAGE_VERSIONS
             .map(|known| known.0.to_string())

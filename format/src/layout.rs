@@ -18,20 +18,21 @@
 //!
 //! # Reading the page
 //!
-//! Open `/proc/PID/fd/N`, whose link is [`LINK`], for reading and writing, check `magic`, `version`
-//! and `page_bytes` ([`PAGE_VERSIONS`]), and map `page_bytes` bytes. A request: set bits in
+//! Open `/proc/PID/fd/N`, whose link is [`LINK`], for reading and writing, check `magic`, then
+//! `version` and `page_bytes` ([`PAGE_VERSIONS`]), and map `page_bytes` bytes. A request: set bits in
 //! `wanted`, add 1 to `request` (the sum is the ticket), wake the futex there, and wait on the
 //! futex `answered` until it has reached the ticket. Without an answer (right after a fork there is
 //! no thread) the statistics are as old as `made_ms`. They are consistent if `sequence` was the
-//! same even number before and after the copy.
+//! same even number before and after the copy: loaded with acquire before it, and behind an acquire
+//! fence after it. (Without the fence, aarch64 may do the second load before the copy.)
 //!
 //! A child of `_Fork` inherits its parent's page; `pid` is the process that the page belongs
 //! to, in its own pid namespace.
 //!
 //! After a request with [`WANT_SNAPSHOT`], `snapshot_bytes` bytes from `page_bytes` on are a
-//! snapshot, if `snapshot_sequence` was the same even number before and after they were read
-//! and `snapshot_error` is 0. It is dropped after ten seconds, or when another reader requests
-//! one; a fork postpones it.
+//! snapshot, if `snapshot_sequence` was, in the same way, the same even number before and after
+//! they were read, and `snapshot_error` is 0. It is dropped after ten seconds, or when another
+//! reader requests one; a fork postpones it.
 //!
 //! The file has the length of the page, or of the longest snapshot so far, rounded up. It is
 //! never truncated, so a reader's mapping stays valid.

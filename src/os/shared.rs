@@ -20,7 +20,6 @@
 
 use core::ffi::{CStr, c_int, c_uint};
 use core::ptr::{self, NonNull};
-use core::sync::atomic::AtomicU32;
 
 use super::c_library::Resource;
 use super::descriptor::{Identity, about, identity};
@@ -28,6 +27,7 @@ use super::errno::{self, checked};
 use super::memory;
 use super::quiet::Quiet;
 use super::sandbox;
+use crate::sync::AtomicU32;
 
 /// The lowest number that the descriptor is moved to, if the limit allows it: programs rely on low
 /// numbers, and a table for much higher ones costs the kernel memory.

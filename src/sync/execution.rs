@@ -67,6 +67,11 @@ fn with<R>(f: impl FnOnce(&mut Execution) -> R) -> Option<R> {
     NOW.with(|now| now.borrow_mut().as_mut().map(f))
 }
 
+/// Whether a model runs.
+pub(crate) fn is_under_way() -> bool {
+    with(|_| ()).is_some()
+}
+
 /// Makes spares, if there are none and no thread has started.
 fn stock<T>(spares: &mut Vec<Rc<T>>, too_late: bool, make: fn() -> T) -> Rc<T> {
     assert!(!spares.is_empty() || !too_late, "more spares are needed");

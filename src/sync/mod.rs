@@ -1,5 +1,5 @@
-//! The parts of shared state: atomics, cells under locks, and spinning on a word that another
-//! thread changes.
+//! The parts of shared state: atomics, cells under locks, a sequence lock, and spinning on a word
+//! that another thread changes.
 //!
 //! They are the language's own. In a build with `cfg(loom)`, for the models in `tests/loom/`, they
 //! are types of the same size that report each access to loom: so the models run the code that is
@@ -22,14 +22,19 @@ pub(crate) use core::{
     },
 };
 
-pub(crate) use core::sync::atomic::{Ordering, compiler_fence, fence};
+pub(crate) use core::sync::atomic::{Ordering, compiler_fence};
+
+#[cfg(not(all(test, loom)))]
+pub(crate) use core::sync::atomic::fence;
+
+pub(crate) mod sequence;
 
 #[cfg(all(test, loom))]
 pub(crate) use {
     execution::spin_loop,
     modelled::{
         AtomicBool, AtomicI32, AtomicI64, AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64,
-        AtomicUsize, Cell,
+        AtomicUsize, Cell, fence,
     },
 };
 

@@ -7,7 +7,7 @@
 use core::cell::UnsafeCell;
 use core::sync::atomic::Ordering::{self, Relaxed};
 
-use super::execution::{Known, cell, known};
+use super::execution::{Known, cell, is_under_way, known};
 
 /// A type that an atomic can hold.
 pub(crate) trait Word: Copy + PartialEq {
@@ -49,7 +49,7 @@ impl<T> Word for *mut T {
 
 /// An atomic, with the functions of the language's own.
 #[repr(transparent)]
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Atomic<T>(UnsafeCell<T>);
 
 // SAFETY: all of loom's threads run on one thread.
@@ -71,6 +71,15 @@ pub(crate) type AtomicPtr<T> = Atomic<*mut T>;
 impl<T: Word> Atomic<T> {
     pub(crate) const fn new(value: T) -> Atomic<T> {
         Atomic(UnsafeCell::new(value))
+    }
+
+    /// The atomic at `at`.
+    ///
+    /// # Safety
+    /// As for the language's own: it lives for `'a`, and is accessed as an atomic only.
+    pub(crate) unsafe fn from_ptr<'a>(at: *mut T) -> &'a Atomic<T> {
+        // SAFETY: an atomic has the layout of its value; it lives long enough by the contract above.
+        unsafe { &*at.cast() }
     }
 
     pub(crate) fn as_ptr(&self) -> *mut T {
@@ -185,11 +194,23 @@ impl<T: Word> Atomic<T> {
     }
 
     #[track_caller]
+    pub(crate) fn fetch_or(&self, n: T, order: Ordering) -> T {
+        self.fetch(order, |value| value | n.to())
+    }
+
+    #[track_caller]
     pub(crate) fn fetch_max(&self, n: T, order: Ordering) -> T
     where
         T: Ord,
     {
         self.fetch_by(order, |value| value.max(n))
+    }
+}
+
+/// A fence. Outside of a model there is one thread.
+pub(crate) fn fence(order: Ordering) {
+    if is_under_way() {
+        loom::sync::atomic::fence(order);
     }
 }
 

@@ -11,17 +11,12 @@
 //!
 //! PAGE-1  `WORDS` is null or the page, which stays mapped while the server runs or `PAGE`'s
 //!     lock is held: the server is stopped before the page is unmapped.
-//! PAGE-2  The statistics change only while `sequence` is odd, the bytes of a snapshot only
-//!     while `snapshot_sequence` is: under the lock.
+//! PAGE-2  The statistics change only within `sequence::write` of `sequence`, the bytes of a snapshot
+//!     only within that of `snapshot_sequence`: under the lock.
 //! PAGE-3  A process writes only to the page that it has created itself.
 
 use core::mem::offset_of;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{
-    AtomicU32, AtomicU64,
-    Ordering::{Acquire, Relaxed, Release},
-    fence,
-};
 
 use super::encode::encode;
 use super::snapshot::Plan;
@@ -30,7 +25,11 @@ use crate::os::lock::{Lock, Word};
 use crate::os::process::{LibcMemory, libc_memory};
 use crate::os::shared::{self, Shared};
 use crate::os::{clock, text};
-use crate::sync::{AtomicPtr, Cell};
+use crate::sync::{
+    AtomicPtr, AtomicU32, AtomicU64, Cell,
+    Ordering::{Acquire, Relaxed, Release},
+    sequence,
+};
 use format::layout::{
     Control, DROP_SNAPSHOT, LIVE_MAGIC, PAGE_BYTES, PAGE_VERSION, Statistics, WANT_SNAPSHOT,
 };
@@ -83,7 +82,8 @@ static PAGE: Lock<Published> = Lock::new(Published {
     libc_next: Cell::new(0),
 });
 
-/// The page, for threads without the lock (PAGE-1).
+/// The page, for threads without the lock (PAGE-1). Release publishes its content; pairs with the
+/// Acquire in `Words::now`.
 static WORDS: AtomicPtr<Page> = AtomicPtr::new(ptr::null_mut());
 
 /// The words of the page that readers write or wait for.
@@ -102,12 +102,14 @@ impl Words {
         unsafe { AtomicU32::from_ptr(self.0.as_ptr().cast::<u8>().add(offset).cast()) }
     }
 
-    /// The number of requests.
+    /// The number of requests. A reader adds with Release after it has set `wanted`; pairs with the
+    /// Acquire of the loads here, and `wanted` is read after them.
     pub(crate) fn request(&self) -> &AtomicU32 {
         self.word(offset_of!(Control, request))
     }
 
-    /// The number of the last answered request.
+    /// The number of the last answered request. Release: the answer is written; pairs with the
+    /// Acquire of the reader's loads.
     pub(crate) fn answered(&self) -> &AtomicU32 {
         self.word(offset_of!(Control, answered))
     }
@@ -298,9 +300,10 @@ impl Published {
             (*control).pid = text::pid().cast_unsigned();
             (*control).statistics_bytes = size_of::<Statistics>() as u32;
         }
-        fence(Release);
-        // SAFETY: PAGE-3; the page is mapped and writable.
-        unsafe { (*control).magic = LIVE_MAGIC };
+        // SAFETY: PAGE-3; the page is mapped and writable, and its first eight bytes are the magic.
+        let magic = unsafe { AtomicU64::from_ptr((&raw mut (*control).magic).cast()) };
+        // Release: a reader that sees the magic sees the rest. It reads the magic first (`Live::map`).
+        magic.store(u64::from_ne_bytes(LIVE_MAGIC), Release);
         self.none_until.set(0);
         WORDS.store(page.as_ptr(), Release);
     }
@@ -310,13 +313,11 @@ impl Published {
         let Some(words) = self.words() else {
             return;
         };
-        let before = words.sequence().load(Relaxed) & !1;
-        words.sequence().store(before + 1, Relaxed);
-        fence(Release);
         // SAFETY: PAGE-2; others only read it.
         let statistics = unsafe { &mut (*words.0.as_ptr()).statistics };
-        encode(statistics, &|| self.libc(may_ask));
-        words.sequence().store(before.wrapping_add(2), Release); // PAGE-2
+        sequence::write(words.sequence(), || {
+            encode(statistics, &|| self.libc(may_ask));
+        });
         self.made.set(clock::now());
     }
 
@@ -341,20 +342,16 @@ impl Published {
         let Some(words) = self.words() else {
             return true;
         };
-        let before = words.snapshot_sequence().load(Relaxed) & !1;
-        words.snapshot_sequence().store(before + 1, Relaxed);
-        fence(Release);
-        let (bytes, error) = match self.snapshot(words, goes_on) {
-            Ok(bytes) => (bytes, 0),
-            Err(libc::EINTR) => (0, 0),
-            Err(error) => (0, error),
-        };
-        words.snapshot_bytes().store(bytes, Relaxed);
-        words.snapshot_error().store(error.cast_unsigned(), Relaxed);
-        words
-            .snapshot_sequence()
-            .store(before.wrapping_add(2), Release); // PAGE-2
-        bytes > 0 || error != 0
+        sequence::write(words.snapshot_sequence(), || {
+            let (bytes, error) = match self.snapshot(words, goes_on) {
+                Ok(bytes) => (bytes, 0),
+                Err(libc::EINTR) => (0, 0),
+                Err(error) => (0, error),
+            };
+            words.snapshot_bytes().store(bytes, Relaxed);
+            words.snapshot_error().store(error.cast_unsigned(), Relaxed);
+            bytes > 0 || error != 0
+        })
     }
 
     fn snapshot(&self, words: Words, goes_on: &dyn Fn() -> bool) -> Result<u64, i32> {
@@ -379,21 +376,18 @@ impl Published {
         let Some(words) = self.words().filter(Words::has_snapshot) else {
             return;
         };
-        let before = words.snapshot_sequence().load(Relaxed) & !1;
-        words.snapshot_sequence().store(before + 1, Relaxed);
-        let bytes = words.snapshot_bytes().swap(0, Relaxed);
-        let bytes = bytes.min(self.length.get() - PAGE_BYTES as u64);
-        let all = (PAGE_BYTES as u64 + bytes.next_multiple_of(STEP)) as usize;
-        if let Some(window) = shared::map_again(words.0.cast(), all) {
-            // SAFETY: `all >= PAGE_BYTES` bytes are mapped at `window`.
-            let start = unsafe { window.add(PAGE_BYTES) };
-            shared::empty(start, all - PAGE_BYTES);
-            // SAFETY: mapped above with this size; no reference into it is left.
-            unsafe { shared::unmap(window, all) };
-        }
-        words
-            .snapshot_sequence()
-            .store(before.wrapping_add(2), Release); // PAGE-2
+        sequence::write(words.snapshot_sequence(), || {
+            let bytes = words.snapshot_bytes().swap(0, Relaxed);
+            let bytes = bytes.min(self.length.get() - PAGE_BYTES as u64);
+            let all = (PAGE_BYTES as u64 + bytes.next_multiple_of(STEP)) as usize;
+            if let Some(window) = shared::map_again(words.0.cast(), all) {
+                // SAFETY: `all >= PAGE_BYTES` bytes are mapped at `window`.
+                let start = unsafe { window.add(PAGE_BYTES) };
+                shared::empty(start, all - PAGE_BYTES);
+                // SAFETY: mapped above with this size; no reference into it is left.
+                unsafe { shared::unmap(window, all) };
+            }
+        });
     }
 }
 

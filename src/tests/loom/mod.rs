@@ -33,7 +33,9 @@
 //! threads, or long models, only with a bound on preemptions (the number in each model). Slots, bits
 //! of pools within their cells, and blocks are plain memory to it: ThreadSanitizer covers these.
 
-mod page_map;
+mod callback;
+
+mod depot;
 
 mod helper;
 
@@ -41,7 +43,13 @@ mod lock;
 
 mod once;
 
+mod page_map;
+
 mod purge;
+
+mod roster;
+
+mod sequence;
 
 use crate::heap::Heap;
 use core::alloc::Layout;
