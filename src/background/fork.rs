@@ -122,14 +122,20 @@ unsafe extern "C" fn prepare() {
     }
 }
 
+/// Whether this thread was interrupted between taking or entering a lock and its end.
+fn is_in_a_lock() -> bool {
+    let mut is_in = false;
+    each_lock(&mut |word| is_in |= word.is_mine());
+    is_in
+}
+
 /// Takes all locks. False if that takes more than `patience` nanoseconds; then none is held.
 fn hold(patience: u64) -> bool {
     if forker::is_this_thread() {
         DEPTH.store(DEPTH.load(Relaxed) + 1, Relaxed);
         return true;
     }
-    let mut is_interrupted = false;
-    each_lock(&mut |word| is_interrupted |= word.is_mine());
+    let is_interrupted = is_in_a_lock();
     let patience = if is_interrupted {
         FOR_LOCKS_INTERRUPTED
     } else {
@@ -224,8 +230,9 @@ unsafe extern "C" fn child() {
 
 fn go_on_in_child() {
     let has_locks = forker::forked();
-    let all_held = has_locks && ALL_HELD.load(Relaxed);
     each_lock(&mut Word::forked);
+    // A handler of another library may allocate within the outer fork, and this fork interrupt it.
+    let all_held = has_locks && ALL_HELD.load(Relaxed) && !is_in_a_lock();
     MaintenanceScope::forked();
     registry::forked();
     guard::forked();

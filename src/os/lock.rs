@@ -21,7 +21,7 @@
 //! the state whole. The word names the owner, which four cases need:
 //!
 //! - Fork handlers of other libraries run while the fork holds the locks, and may allocate. Their
-//!   thread passes without taking a lock again.
+//!   thread enters a lock that its fork holds, and nobody borrows the lock until it has left.
 //! - A signal handler may fork that interrupted its own thread in an allocation. The locks that
 //!   the thread holds stay held: the interrupted code continues, in the parent and in the child.
 //! - This fork cannot wait without limit for the other threads, which may wait for a lock that its
@@ -95,7 +95,9 @@ const CONTENDED: usize = 1;
 const FORK: usize = 2;
 /// The owner borrowed it from a fork.
 const LENT: usize = 4;
-const FLAGS: usize = CONTENDED | FORK | LENT;
+/// The forking thread itself uses what the lock guards: nobody may borrow it meanwhile.
+const ENTERED: usize = 1 << (usize::BITS - 2);
+const FLAGS: usize = CONTENDED | FORK | LENT | ENTERED;
 /// In a forked child: a thread held it that the child does not have.
 const POISONED: usize = 1 << (usize::BITS - 1);
 
@@ -104,7 +106,9 @@ pub(crate) struct Word(AtomicUsize);
 
 /// `T`, which only the owner of the lock reaches.
 pub(crate) struct Lock<T> {
-    /// Taken with Acquire, which pairs with the Release of the thread that opened it.
+    /// Acquire by who takes, borrows or enters it; pairs with the Release of who opened, returned or
+    /// left it before. (A fork takes it with Acquire only. That keeps the release sequence of the
+    /// thread that opened it, for a borrower.)
     word: Word,
     value: T,
 }
@@ -117,12 +121,12 @@ unsafe impl<T> Sync for Lock<T> {}
 /// The lender of a lock that was open.
 const NOBODYS: usize = 0;
 /// The lender of a lock that this thread's fork holds before and after.
-const PASSED: usize = 1;
+const OWN_FORK: usize = 1;
 
 /// Proof that the lock is held; opens it when dropped.
 pub(crate) struct LockGuard<'a, T> {
     lock: &'a Lock<T>,
-    /// [`NOBODYS`], [`PASSED`], or the word of the fork that lent it.
+    /// [`NOBODYS`], [`OWN_FORK`], or the word of the fork that lent it.
     lender: usize,
 }
 
@@ -191,8 +195,8 @@ impl Word {
     #[cold]
     #[inline(never)]
     fn give_back(&self, lender: usize) {
-        if lender == PASSED {
-            return;
+        if lender == OWN_FORK {
+            return self.leave();
         }
         let next = |word: usize| match lender {
             NOBODYS => OPEN,
@@ -220,8 +224,8 @@ impl Word {
     #[cold]
     #[inline(never)]
     fn wait(&self) -> usize {
-        if self.is_of_my_fork() {
-            return PASSED;
+        if self.enter() {
+            return OWN_FORK;
         }
         if self.is_mine() {
             text::fatal(format_args!(
@@ -247,13 +251,13 @@ impl Word {
                 ));
             }
             // A lock of this thread's own fork, returned by its borrower.
-            if self.is_of_my_fork() {
-                return PASSED;
+            if self.enter() {
+                return OWN_FORK;
             }
             let (next, lender) = if word == OPEN {
                 // Other threads may sleep, too.
                 (me | CONTENDED, NOBODYS)
-            } else if word & (FORK | LENT) == FORK && patience.is_spent(owner(word)) {
+            } else if word & (FORK | LENT | ENTERED) == FORK && patience.is_spent(owner(word)) {
                 (me | FORK | LENT | word & CONTENDED, word & !CONTENDED)
             } else {
                 self.sleep(word, SLEEP);
@@ -287,14 +291,31 @@ impl Word {
         }
     }
 
-    /// Whether this thread holds the lock other than by its fork.
+    /// Whether this thread is between [`Lock::lock`] and the end of the guard.
     pub(crate) fn is_mine(&self) -> bool {
         let word = self.0.load(Relaxed);
-        owner(word) == this_thread() && (word & FORK == 0 || word & LENT != 0)
+        owner(word) == this_thread() && word & (FORK | LENT | ENTERED) != FORK
     }
 
+    /// Whether this thread's fork holds the lock, and this thread is not between `lock` and the end
+    /// of the guard. Acquire: a borrower may have returned the lock.
     fn is_of_my_fork(&self) -> bool {
-        self.0.load(Relaxed) & !CONTENDED == this_thread() | FORK
+        self.0.load(Acquire) & !CONTENDED == this_thread() | FORK
+    }
+
+    /// Enters the lock, if this thread's fork holds it. Acquire: a borrower may have returned it.
+    fn enter(&self) -> bool {
+        let enter = |word| {
+            let is_of_my_fork = word & !CONTENDED == this_thread() | FORK;
+            is_of_my_fork.then_some(word | ENTERED)
+        };
+        self.0.fetch_update(Acquire, Relaxed, enter).is_ok()
+    }
+
+    /// Leaves the lock that this thread has entered. Release: a thread may borrow it next.
+    fn leave(&self) {
+        let is_entered = |word| owner(word) == this_thread() && word & ENTERED != 0;
+        self.change(|word| is_entered(word).then_some(word & !ENTERED));
     }
 
     /// Takes the lock for this thread's fork, unless the thread holds it already. Waits until
@@ -345,7 +366,7 @@ impl Word {
             owner if owner != this_thread() => POISONED,
             // Borrowed from a thread that the child does not have.
             owner if word & LENT != 0 => owner,
-            owner => owner | word & FORK,
+            owner => owner | word & (FORK | ENTERED),
         };
         if now != word {
             self.0.store(now, Relaxed);
@@ -414,6 +435,8 @@ mod tests {
             (me, me),
             (me | CONTENDED, me),
             (me | FORK | CONTENDED, me | FORK),
+            (me | FORK | ENTERED | CONTENDED, me | FORK | ENTERED),
+            (other | FORK | ENTERED, POISONED),
         ] {
             let lock = Lock::new(());
             lock.word.0.store(before, Relaxed);

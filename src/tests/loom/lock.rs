@@ -145,6 +145,26 @@ fn a_fork_may_wait_for_a_thread_that_needs_its_locks() {
     SLEEPS.set(false);
 }
 
+/// Another library's handler allocates twice during the fork, and a thread borrows the lock before, in
+/// between or afterwards: never while the handler is in it, and each sees what the others did.
+#[test]
+fn a_lock_that_its_fork_has_entered_is_not_lent() {
+    model(Some(3), || {
+        SLEEPS.set(true);
+        let locks: Rc<Pair> = Rc::new([Lock::new(Cell::new(0)), Lock::new(Cell::new(0))]);
+        locks.iter().for_each(add);
+        let other = Rc::clone(&locks);
+        let adds = spawn(move || add(&other[0]));
+        fork(&locks, || {
+            add(&locks[0]);
+            add(&locks[0]);
+        });
+        adds.join().unwrap();
+        assert_eq!(locks[0].lock().get(), 4);
+    });
+    SLEEPS.set(false);
+}
+
 /// The fork ends while a thread has borrowed a lock of it.
 #[test]
 fn a_lock_that_is_lent_beyond_the_fork_is_open_in_the_end() {
