@@ -104,7 +104,9 @@ use crate::sync::AtomicBool;
 use crate::sync::AtomicU16;
 use crate::sync::AtomicUsize;
 use crate::sync::Cell;
+use crate::sync::Ordering::Acquire;
 use crate::sync::Ordering::Relaxed;
+use crate::sync::Ordering::Release;
 
 /// Bound on shards; further threads share them.
 pub(crate) const SHARDS: usize = 16;
@@ -176,9 +178,13 @@ pub(crate) fn count_purged(bytes: usize, refused: bool) {
 #[repr(C, align(64))]
 pub(crate) struct Pool {
     links: Links<Pool>,
-    /// Address of the pool; written when its arena gets its chunk. Any thread may read it.
+    /// Address of the pool; written when its arena gets its chunk. Any thread may read it: Relaxed,
+    /// because a thread that has a block of the pool has it from the thread that wrote this before,
+    /// and for any other address the descriptor is only compared (MAP-3).
     base: AtomicUsize,
-    /// Indices of the owning shard and size class; 0 while empty (POOL-7).
+    /// Indices of the owning shard and size class; 0 while empty (POOL-7). Release in `assign`
+    /// pairs with the Acquire of the reads without a lock: a thread that reads a shard here finds
+    /// that shard's locks (`Heap::others`).
     owner: AtomicU16,
     /// Number of free blocks (POOL-2).
     pub(crate) free: Cell<u32>,
@@ -243,7 +249,7 @@ impl Pool {
 
     /// The owner, unless the pool is empty. Without a lock it is only used to choose the lock (POOL-7).
     pub(crate) fn owner(&self) -> Option<(Shard, SizeClass)> {
-        let owner = self.owner.load(Relaxed);
+        let owner = self.owner.load(Acquire);
         let class = SizeClass::from_index(usize::from(owner as u8))?;
         Some((Shard::from_index((owner >> 8) as u8), class))
     }
@@ -256,7 +262,7 @@ impl Pool {
     /// The owner's shard; the first if the pool is empty.
     #[inline]
     pub(crate) fn shard(&self) -> Shard {
-        Shard::from_index((self.owner.load(Relaxed) >> 8) as u8)
+        Shard::from_index((self.owner.load(Acquire) >> 8) as u8)
     }
 
     #[inline]
@@ -275,7 +281,7 @@ impl Pool {
     pub(crate) fn assign(&self, shard: Shard, class: SizeClass) {
         let info = class.info();
         let words = info.words();
-        self.owner.store(owner_word(shard, class), Relaxed);
+        self.owner.store(owner_word(shard, class), Release);
         self.generation.set(fork_cow::generation());
         self.free.set(info.blocks);
         self.words_free.set(u32::MAX >> (WORDS - words));

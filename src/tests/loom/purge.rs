@@ -26,6 +26,29 @@ fn end(heap: &Heap, shard: Shard, class: SizeClass, (pool, block): (&'static Poo
     heap.reset_pool(&used, pool);
 }
 
+/// The pool is assigned to a shard that is opened meanwhile: a thread that finds the shard in `owner`
+/// finds its locks, too.
+#[test]
+fn who_finds_a_new_shard_finds_its_locks() {
+    model(Some(2), || {
+        let own = Own::new();
+        let heap = own.0;
+        let (first, class) = (Shard::FIRST, SizeClass::of(32768).unwrap());
+        assert!(heap.add_arena());
+        let taken = begin(heap, first, class);
+        let mut walk = heap.walk();
+        let thread = spawn(move || {
+            end(heap, first, class, taken);
+            let second = registry::shard_of_thread(1, |shard| heap.open(shard));
+            (second, begin(heap, second, class))
+        });
+        heap.purge_next(&mut walk, true);
+        let (second, taken) = thread.join().unwrap();
+        end(heap, second, class, taken);
+        assert!(heap.release_empty());
+    });
+}
+
 /// The pool is assigned to another shard, then to the first one in another class.
 #[test]
 fn a_pool_is_purged_under_the_lock_that_guards_it() {
