@@ -67,7 +67,7 @@ use crate::base::list::{Linked, Links};
 use crate::base::size_class::{SizeClass, TABLE_LEN};
 use crate::pool::bitmap::Pages;
 use crate::pool::{Pool, Shard};
-use crate::sync::{AtomicBool, Cell, Ordering::Relaxed};
+use crate::sync::{AtomicBool, AtomicUsize, Cell, Ordering::Relaxed};
 
 /// A class in a shard to which an arena has an affinity.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -87,8 +87,10 @@ pub(crate) struct Arena {
     links: Links<Arena>,
     /// `None` once it was released.
     chunk: Cell<Option<Chunk>>,
-    /// The address of pool 0, and the number of pools.
-    base: Cell<usize>,
+    /// The address of pool 0. A lookup reads it without a lock, and may have found the record while
+    /// it was another arena's: so it is an atomic. Relaxed: the granule's word publishes the record.
+    base: AtomicUsize,
+    /// The number of pools.
     len: Cell<usize>,
     /// A bit for each pool that is empty (ARENA-1).
     free_pools: Cell<u32>,
@@ -131,7 +133,7 @@ impl Arena {
     /// Makes it the record of an arena on `chunk`, with all pools empty.
     pub(crate) fn init(&self, chunk: Chunk) {
         self.chunk.set(Some(chunk));
-        self.base.set(chunk.first_pool());
+        self.base.store(chunk.first_pool(), Relaxed);
         self.len.set(chunk.pools());
         self.idle.set(false);
         self.affinity.set(None);
@@ -144,7 +146,7 @@ impl Arena {
         self.resident_free
             .set(if resident.is_empty() { 0 } else { all });
         for (i, pool) in self.pools[..chunk.pools()].iter().enumerate() {
-            pool.init(self.base.get() + i * POOL_SIZE, resident); // ARENA-2
+            pool.init(chunk.first_pool() + i * POOL_SIZE, resident); // ARENA-2
         }
     }
 
@@ -155,7 +157,7 @@ impl Arena {
 
     /// The address of the first pool.
     pub(crate) fn base(&self) -> usize {
-        self.base.get()
+        self.base.load(Relaxed)
     }
 
     /// The number of pools.
@@ -201,7 +203,7 @@ impl Arena {
 
     #[inline]
     fn index(&self, address: usize) -> usize {
-        (address.wrapping_sub(self.base.get()) >> POOL_BITS) % POOLS_PER_ARENA
+        (address.wrapping_sub(self.base()) >> POOL_BITS) % POOLS_PER_ARENA
     }
 
     pub(crate) fn affinity(&self) -> Option<Affinity> {

@@ -50,8 +50,11 @@
 //! Any thread may look up anything, without a lock. A pool's entry changes under its class's lock,
 //! its arena under the arenas' lock, except that a lookup clears pools at which it sees a foreign
 //! mapping. A thread that has a pointer to a live block has it from the thread that allocated it,
-//! after the entry was set: a lookup for a live block is never out of date. For any other value the
-//! answer is from some moment during the call.
+//! after the entry was set: a lookup for a live block is never out of date, though entries of the
+//! near table are Relaxed. Where an arena was unmapped and a foreign block is now, the kernel's lock
+//! of the address space is between the two: the old entry was cleared before `munmap`, and the
+//! foreign block was mapped after it. For any other value the answer is from some moment during the
+//! call, and the arena's record may be another arena's by then.
 //!
 //! # Uses
 //!

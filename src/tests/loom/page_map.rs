@@ -4,6 +4,7 @@
 use crate::arena::Arena;
 use crate::arena::chunk::Chunk;
 use crate::arena::page_map::MAP;
+use crate::base::layout::POOL_SIZE;
 use crate::base::size_class::SizeClass;
 use crate::os::memory;
 use crate::pool::Shard;
@@ -80,6 +81,54 @@ fn whoever_finds_an_arena_finds_its_record_filled() {
 #[test]
 fn the_same_where_there_is_a_leaf() {
     add_and_look_up(std::vec![Place::new()].leak());
+}
+
+/// An arena is unmapped, and its record becomes that of another one, while a thread looks up a foreign
+/// address there.
+#[test]
+fn a_record_may_become_another_arenas_during_a_lookup() {
+    let (place, other) = (Place::new(), Place::new());
+    model(Some(2), move || {
+        let (arena, chunk) = place.clean();
+        let (_, next) = other.clean();
+        arena.init(chunk);
+        assert!(MAP.add_arena(arena));
+        let thread = spawn(move || {
+            MAP.remove_arena(arena);
+            arena.take_chunk();
+            arena.init(next);
+            assert!(MAP.add_arena(arena));
+        });
+        let address = chunk.first_pool() + 5;
+        if let Some(found) = MAP.arena(address) {
+            assert!(found.pool(address).class().is_none());
+        }
+        thread.join().unwrap();
+        assert!(MAP.arena(address).is_none());
+        assert!(is_found(arena));
+    });
+}
+
+/// A custom arena that is a part of its granule, which is split for it.
+#[test]
+fn whoever_finds_a_part_of_a_granule_finds_its_record_filled() {
+    let place = Place::new();
+    model(Some(2), move || {
+        let (arena, chunk) = place.clean();
+        let base = chunk.first_pool() + POOL_SIZE;
+        let start = NonNull::new(ptr::with_exposed_provenance_mut(base)).unwrap();
+        let thread = spawn(move || {
+            arena.init(Chunk::custom_at(start, 2 * POOL_SIZE));
+            assert!(MAP.add_arena(arena));
+        });
+        if let Some(found) = MAP.arena(base + POOL_SIZE + 5) {
+            assert_eq!(found.base(), base);
+            assert!(found.pool(base).class().is_none());
+        }
+        assert!(MAP.arena(base - 1).is_none());
+        thread.join().unwrap();
+        assert!(is_found(arena));
+    });
 }
 
 #[test]
