@@ -26,7 +26,8 @@ use core::mem::offset_of;
 use core::ptr;
 use core::sync::atomic::{
     AtomicPtr, AtomicUsize,
-    Ordering::{AcqRel, Acquire, SeqCst},
+    Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst},
+    fence,
 };
 
 use format::status::Reason;
@@ -42,10 +43,14 @@ use crate::os::arch;
 use crate::os::errno;
 use crate::os::loader;
 
-/// The present functions of the exported names. Stored with Release, which publishes the exports.
+/// The present functions of the exported names. Stored with Release, which publishes the exports and
+/// what their functions read; pairs with the Acquire of each load. (The load in `jump!` is plain on
+/// x86-64, where each load is an Acquire. Elsewhere it has to be an acquiring instruction.)
 pub(crate) static ROUTE: AtomicPtr<Exports> = AtomicPtr::new((&raw const UNDECIDED).cast_mut());
 
-/// The number of objects that were loaded.
+/// The number of objects that were loaded. [`decide`] stores [`ROUTE`] and then loads this;
+/// [`object_loaded`] adds to this and then loads [`ROUTE`]. A `SeqCst` fence is between the two
+/// accesses on either side, so at least one of them sees what the other has stored.
 static LOADS: AtomicUsize = AtomicUsize::new(0);
 
 /// The body of an exported function: jumps to its function in [`ROUTE`], with all arguments and the
@@ -192,11 +197,12 @@ extern "C" fn decide(caller: usize) -> &'static Exports {
     builtin::CHANGED.set(tables_changed);
     errno::kept(|| {
         loop {
-            let loads = LOADS.load(SeqCst);
+            let loads = LOADS.load(Acquire);
             let exports = attach::when_called().unwrap_or(&BY_CALLER);
             go(exports);
+            fence(SeqCst);
             // An object that was loaded in between found the dispatch undecided.
-            if LOADS.load(SeqCst) == loads {
+            if LOADS.load(Relaxed) == loads {
                 break;
             }
         }
@@ -219,7 +225,8 @@ pub(crate) fn start() {
     allow(dead_code, reason = "the caller, `capi::start`, is in no test")
 )]
 pub(crate) fn object_loaded(address: usize) {
-    LOADS.fetch_add(1, SeqCst);
+    LOADS.fetch_add(1, Release);
+    fence(SeqCst);
     if ptr::eq(current(), &raw const UNDECIDED) || !company::may_come() {
         return;
     }

@@ -21,19 +21,25 @@
 
 use crate::base::layout::ALIGNMENT;
 use crate::os::memory;
-use crate::sync::{AtomicUsize, Ordering::Relaxed};
+use crate::sync::{
+    AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
+};
 
 /// Maximum size of a guarded block in bytes.
 pub(super) const LARGEST: usize = 32 * 1024;
 
-/// The bounds of the region, for [`contains`].
+/// The bounds of the region, for [`contains`]. Release of `SIZE`, which is stored last, publishes
+/// `BASE`; pairs with the Acquire of `SIZE`, which is loaded first. (With the size and without the
+/// base, low addresses would seem to be in the region.)
 static BASE: AtomicUsize = AtomicUsize::new(0);
 static SIZE: AtomicUsize = AtomicUsize::new(0);
 
 /// Whether the address is in the region.
 #[inline]
 pub(super) fn contains(address: usize) -> bool {
-    address.wrapping_sub(BASE.load(Relaxed)) < SIZE.load(Relaxed)
+    let size = SIZE.load(Acquire);
+    address.wrapping_sub(BASE.load(Relaxed)) < size
 }
 
 /// The region's layout.
@@ -91,7 +97,7 @@ impl Region {
     /// Publishes its bounds for [`contains`].
     pub(super) fn announce(&self) {
         BASE.store(self.base, Relaxed);
-        SIZE.store(self.size(), Relaxed);
+        SIZE.store(self.size(), Release);
     }
 
     fn size(&self) -> usize {

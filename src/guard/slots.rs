@@ -23,7 +23,10 @@ use super::trace::Trace;
 use crate::os::file;
 use crate::os::lock::Lock;
 use crate::os::memory;
-use crate::sync::{AtomicBool, Ordering::Relaxed};
+use crate::sync::{
+    AtomicBool,
+    Ordering::{Acquire, Relaxed, Release},
+};
 
 /// Maximum slots. Each live one takes two mappings of the process and some kilobytes.
 const SLOTS_MAX: usize = 16 * 1024;
@@ -115,7 +118,9 @@ impl Slot {
 
     /// Allows the slot to be used again.
     pub(super) fn unpin(&self) {
-        self.pinned.store(false, Relaxed);
+        // Release: the report has read the record; pairs with the Acquire in `take_resting`, after
+        // which the record is written again.
+        self.pinned.store(false, Release);
     }
 }
 
@@ -201,7 +206,7 @@ impl Slots {
     fn take_resting(&self) -> Option<usize> {
         let i = self.first.get() as usize - 1;
         let slot = self.slot(i);
-        if slot.pinned.load(Relaxed) {
+        if slot.pinned.load(Acquire) {
             return None;
         }
         self.first.set(slot.next.get());

@@ -102,7 +102,7 @@ impl Once {
     /// Marks it as done, in a forked child that inherits the result, or before there are several
     /// threads.
     pub(crate) fn set_done(&self) {
-        self.state.store(DONE, Relaxed);
+        self.state.store(DONE, Release);
     }
 
     /// For tests: as a child finds it that was forked while another thread did the work.

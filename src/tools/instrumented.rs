@@ -29,7 +29,10 @@ use crate::object;
 use crate::os::errno;
 use crate::policy::size_policy;
 use crate::pool::invalid_free::{self, InvalidFree};
-use crate::sync::{AtomicPtr, AtomicUsize, Ordering::Relaxed};
+use crate::sync::{
+    AtomicPtr, AtomicUsize,
+    Ordering::{AcqRel, Relaxed},
+};
 
 /// Minimum inaccessible bytes after each block.
 const BEHIND: usize = 16;
@@ -145,7 +148,9 @@ pub(crate) unsafe fn free(below: &Allocator, p: *mut c_void) {
     remember(p, class, FREE);
     annotate::block_ends(p.addr(), class.size());
     let place = &WAITING[NEXT.fetch_add(1, Relaxed) % WAITING_MAX];
-    let older = place.swap(p, Relaxed);
+    // Release publishes what the program did with `p` before it freed it; Acquire pairs with that
+    // of the thread that put `older` there, because this one makes it available again.
+    let older = place.swap(p, AcqRel);
     if !older.is_null() {
         // SAFETY: a block that the program freed once (TOOLS-1).
         unsafe { object::free(below, older) };
