@@ -44,8 +44,7 @@ use crate::os::errno;
 use crate::os::loader;
 
 /// The present functions of the exported names. Stored with Release, which publishes the exports and
-/// what their functions read; pairs with the Acquire of each load. (The load in `jump!` is plain on
-/// x86-64, where each load is an Acquire. Elsewhere it has to be an acquiring instruction.)
+/// what their functions read; pairs with the Acquire of each load (in `arch::jump_through!`, too).
 pub(crate) static ROUTE: AtomicPtr<Exports> = AtomicPtr::new((&raw const UNDECIDED).cast_mut());
 
 /// The number of objects that were loaded. [`decide`] stores [`ROUTE`] and then loads this;

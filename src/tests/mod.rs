@@ -20,3 +20,6 @@ mod object;
 
 #[cfg(test)]
 mod order;
+
+#[cfg(all(test, not(loom)))]
+mod weak;

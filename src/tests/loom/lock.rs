@@ -149,7 +149,7 @@ fn a_fork_may_wait_for_a_thread_that_needs_its_locks() {
 /// between or afterwards: never while the handler is in it, and each sees what the others did.
 #[test]
 fn a_lock_that_its_fork_has_entered_is_not_lent() {
-    model(Some(3), || {
+    model(Some(2), || {
         SLEEPS.set(true);
         let locks: Rc<Pair> = Rc::new([Lock::new(Cell::new(0)), Lock::new(Cell::new(0))]);
         locks.iter().for_each(add);

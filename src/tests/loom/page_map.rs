@@ -109,16 +109,25 @@ fn a_record_may_become_another_arenas_during_a_lookup() {
     });
 }
 
-/// A custom arena that is a part of its granule, which is split for it.
-#[test]
-fn whoever_finds_a_part_of_a_granule_finds_its_record_filled() {
+/// A custom arena in a granule that is split for it, or was split for a `neighbour` before.
+fn add_a_part_of_a_granule(neighbour: Option<Place>) {
     let place = Place::new();
     model(Some(2), move || {
         let (arena, chunk) = place.clean();
-        let base = chunk.first_pool() + POOL_SIZE;
-        let start = NonNull::new(ptr::with_exposed_provenance_mut(base)).unwrap();
+        let part = |pool: usize| {
+            let start = chunk.first_pool() + pool * POOL_SIZE;
+            let start = NonNull::new(ptr::with_exposed_provenance_mut(start)).unwrap();
+            Chunk::custom_at(start, 2 * POOL_SIZE)
+        };
+        if let Some(neighbour) = neighbour {
+            let (before, _) = neighbour.clean();
+            before.init(part(8));
+            assert!(MAP.add_arena(before));
+        }
+        let next = part(1);
+        let base = next.first_pool();
         let thread = spawn(move || {
-            arena.init(Chunk::custom_at(start, 2 * POOL_SIZE));
+            arena.init(next);
             assert!(MAP.add_arena(arena));
         });
         if let Some(found) = MAP.arena(base + POOL_SIZE + 5) {
@@ -129,6 +138,12 @@ fn whoever_finds_a_part_of_a_granule_finds_its_record_filled() {
         thread.join().unwrap();
         assert!(is_found(arena));
     });
+}
+
+#[test]
+fn whoever_finds_a_part_of_a_granule_finds_its_record_filled() {
+    add_a_part_of_a_granule(None);
+    add_a_part_of_a_granule(Some(Place::new()));
 }
 
 #[test]
