@@ -17,6 +17,8 @@ type Types = (Vec<&'static str>, Vec<(u64, u32)>);
 pub struct Heap {
     pub arenas: Vec<(u64, Vec<Pool>)>,
     pub types: Option<Types>,
+    /// Bytes of an OS page, or 0.
+    pub os_page: u32,
 }
 
 /// A pool.
@@ -57,6 +59,17 @@ impl Pool {
             page.returned = page.blocks == 0;
         }
         pool
+    }
+
+    /// The pool on OS pages of `count` pages each: what one block keeps is resident.
+    pub fn on_os_pages(mut self, count: usize) -> Pool {
+        for pages in self.pages.chunks_mut(count) {
+            let resident = pages.iter().any(|page| page.resident);
+            for page in pages {
+                (page.resident, page.returned) = (resident, !resident);
+            }
+        }
+        self
     }
 
     /// An empty pool, resident or not.
@@ -105,6 +118,7 @@ impl Heap {
                 vec!["dict", "str"],
                 vec![(low + 48, 0), (low + POOL + 48 + 63 * 64, 1)],
             )),
+            os_page: 0,
         }
     }
 
@@ -172,6 +186,11 @@ impl Heap {
             &mut header,
             statistics + offset_of!(Statistics, pid),
             4711u32.to_le_bytes(),
+        );
+        put(
+            &mut header,
+            statistics + offset_of!(Statistics, os_page_bytes),
+            self.os_page.to_le_bytes(),
         );
         put(
             &mut header,

@@ -7,6 +7,7 @@
 //!   and cover all pools; so do the pools' ranges of pages;
 //! - a pool is inside its arena, its pages and its blocks are inside the pool;
 //! - a page has no more than 4096 bytes taken, a pool no more than all of its blocks;
+//! - an OS page is a power of two from 4 to 64 KiB, and a pool has whole ones;
 //! - an entry of the types has the index of a name; entries are sorted by address.
 
 use std::mem::{offset_of, size_of};
@@ -35,6 +36,8 @@ pub struct Snapshot {
     pub in_magazines: u64,
     /// RSS of the process, if known.
     pub rss: Option<u64>,
+    /// Pages of an OS page, which is resident or not as a whole.
+    pub in_os_page: usize,
     pub arenas: Vec<Arena>,
     pub pools: Vec<Pool>,
     pub pages: Vec<Page>,
@@ -80,6 +83,9 @@ pub struct Page {
     /// It is resident; it was returned to the kernel.
     pub resident: bool,
     pub returned: bool,
+    /// Bytes of its OS page in taken blocks, and whether there are any blocks.
+    pub os_taken: u32,
+    pub os_has_blocks: bool,
 }
 
 /// Types of blocks.
@@ -206,8 +212,17 @@ impl Snapshot {
             size_of::<layout::Mapping>(),
             "mappings",
         )?;
-        let pages = read_pages(&pages)?;
+        let mut pages = read_pages(&pages)?;
         let pools = read_pools(&pools, pages.len())?;
+        let in_os_page = in_os_page(statistics.os_page_bytes)?;
+        for pool in &pools {
+            if !pool.pages.len().is_multiple_of(in_os_page) {
+                return Err("it is damaged: a pool has part of an OS page".into());
+            }
+            pages[pool.pages.clone()]
+                .chunks_mut(in_os_page)
+                .for_each(sum_of_os_page);
+        }
         let arenas = read_arenas(&arenas, &pools)?;
         let (offset, len) = (
             count(offset_of!(Header, types_offset)),
@@ -222,6 +237,7 @@ impl Snapshot {
             returned_total: counters.resident.returned_total,
             in_magazines: counters.resident.in_magazines,
             rss: (rss != UNKNOWN).then_some(rss),
+            in_os_page,
             arenas,
             pools,
             pages,
@@ -243,6 +259,7 @@ fn read_pages(parts: &[Part<'_>]) -> Result<Vec<Page>, String> {
             blocks: part.u16(offset_of!(layout::Page, blocks)),
             resident: flags & layout::PAGE_RESIDENT != 0,
             returned: flags & layout::PAGE_RETURNED != 0,
+            ..Page::default()
         };
         if u32::from(page.taken_bytes) > PAGE || u32::from(page.blocks) > PAGE {
             return Err(format!("it is damaged: page {n} is more than full"));
@@ -250,6 +267,24 @@ fn read_pages(parts: &[Part<'_>]) -> Result<Vec<Page>, String> {
         pages.push(page);
     }
     Ok(pages)
+}
+
+/// Pages of an OS page of `bytes`; 0 if the library had no memory to collect the statistics.
+fn in_os_page(bytes: u32) -> Result<usize, String> {
+    let bytes = if bytes == 0 { PAGE } else { bytes };
+    if bytes.is_power_of_two() && (PAGE..=16 * PAGE).contains(&bytes) {
+        Ok((bytes / PAGE) as usize)
+    } else {
+        Err(format!("it is damaged: an OS page has {bytes} bytes"))
+    }
+}
+
+fn sum_of_os_page(pages: &mut [Page]) {
+    let taken = pages.iter().map(|page| u32::from(page.taken_bytes)).sum();
+    let has_blocks = pages.iter().any(|page| page.blocks > 0);
+    for page in pages {
+        (page.os_taken, page.os_has_blocks) = (taken, has_blocks);
+    }
 }
 
 fn read_pools(parts: &[Part<'_>], all_pages: usize) -> Result<Vec<Pool>, String> {

@@ -13,10 +13,11 @@ impl Below {
     #[cfg(test)]
     pub const USUAL: Below = Below(25.0);
 
-    /// Whether the page is nearly empty: it has taken blocks, with fewer bytes than the limit.
-    pub fn has(self, page: &Page) -> bool {
-        let limit = self.0 / 100.0 * f64::from(PAGE);
-        page.blocks > 0 && f64::from(page.taken_bytes) < limit
+    /// Whether the page is part of a nearly empty OS page: it has taken blocks, with fewer bytes
+    /// than the limit.
+    pub fn has(self, page: &Page, in_os_page: usize) -> bool {
+        let limit = self.0 / 100.0 * f64::from(PAGE) * in_os_page as f64;
+        page.os_has_blocks && f64::from(page.os_taken) < limit
     }
 }
 
@@ -41,9 +42,9 @@ pub struct Class {
     pub away: u64,
     /// Bytes of resident pages in taken blocks.
     pub taken_bytes: u64,
-    /// Resident pages without a taken block.
+    /// Resident pages of OS pages without a taken block.
     pub idle: u64,
-    /// Free bytes on resident pages that have taken blocks.
+    /// Free bytes on resident OS pages that have taken blocks.
     pub pinned: u64,
     /// Nearly empty pages, their taken bytes, and the taken blocks on them.
     pub nearly_empty: u64,
@@ -51,6 +52,8 @@ pub struct Class {
     pub survivors: u64,
     /// Free bytes on the other pages with taken blocks.
     pub room: u64,
+    /// Pages of an OS page.
+    pub in_os_page: u64,
 }
 
 impl Class {
@@ -67,9 +70,10 @@ impl Class {
     /// Bytes of pages that would be free if the survivors moved: to free blocks of fuller pages,
     /// and the rest to as few pages as possible.
     pub fn would_be_freed(&self) -> u64 {
-        let page = u64::from(PAGE);
+        let (pages, in_os_page) = (self.nearly_empty, self.in_os_page.max(1));
+        let page = u64::from(PAGE) * in_os_page;
         let rest = self.surviving_bytes.saturating_sub(self.room);
-        self.nearly_empty.saturating_sub(rest.div_ceil(page)) * page
+        (pages / in_os_page).saturating_sub(rest.div_ceil(page)) * page
     }
 
     /// Adds the sums of another class.
@@ -85,6 +89,7 @@ impl Class {
         self.surviving_bytes += other.surviving_bytes;
         self.survivors += other.survivors;
         self.room += other.room;
+        self.in_os_page = other.in_os_page;
     }
 }
 
@@ -113,12 +118,14 @@ impl Summary {
             };
             let class = classes.entry(cut.size).or_default();
             class.size = cut.size;
+            class.in_os_page = heap.in_os_page as u64;
             class.pools += 1;
             class.blocks += u64::from(cut.taken);
+            let is_low = |page: &Page| below.has(page, heap.in_os_page);
             for page in pages {
-                count(class, page, below);
+                count(class, page, is_low(page));
             }
-            class.survivors += survivors(cut, pages, below);
+            class.survivors += survivors(cut, pages, is_low);
         }
         Summary {
             classes: classes.into_values().collect(),
@@ -142,7 +149,7 @@ impl Summary {
     }
 }
 
-fn count(class: &mut Class, page: &Page, below: Below) {
+fn count(class: &mut Class, page: &Page, is_low: bool) {
     let taken = u64::from(page.taken_bytes);
     if !page.is_here() {
         class.away += 1;
@@ -150,12 +157,12 @@ fn count(class: &mut Class, page: &Page, below: Below) {
     }
     class.here += 1;
     class.taken_bytes += taken;
-    if page.blocks == 0 {
+    if !page.os_has_blocks {
         class.idle += 1;
         return;
     }
     class.pinned += u64::from(PAGE) - taken;
-    if below.has(page) {
+    if is_low {
         class.nearly_empty += 1;
         class.surviving_bytes += taken;
     } else {
@@ -165,10 +172,10 @@ fn count(class: &mut Class, page: &Page, below: Below) {
 
 /// The number of different blocks on the nearly empty pages of a pool: a block on two of them
 /// counts once.
-fn survivors(cut: Cut, pages: &[Page], below: Below) -> u64 {
+fn survivors(cut: Cut, pages: &[Page], is_low: impl Fn(&Page) -> bool) -> u64 {
     let (mut sum, mut before) = (0, None);
     for (n, page) in pages.iter().enumerate() {
-        if !below.has(page) {
+        if !is_low(page) {
             before = None;
             continue;
         }
@@ -229,9 +236,28 @@ mod tests {
     fn one(pool: Pool) -> Summary {
         let heap = Heap {
             arenas: vec![(0x7000_0000, vec![pool])],
-            types: None,
+            ..Heap::default()
         };
         Summary::of(&heap.read(), Below::USUAL)
+    }
+
+    #[test]
+    fn a_block_pins_its_whole_os_page() {
+        // Block 96 is on page 1; blocks 768 to 1000 are on pages 12 to 15.
+        let pool = Pool::of(8, 64, |n| n == 96 || (768..1000).contains(&n)).on_os_pages(4);
+        let heap = Heap {
+            arenas: vec![(0x7000_0000, vec![pool])],
+            os_page: 16384,
+            ..Heap::default()
+        };
+        let summary = Summary::of(&heap.read(), Below::USUAL);
+        let class = summary.classes[0];
+        assert_eq!((class.here, class.away, class.idle), (8, 8, 0));
+        assert_eq!((class.nearly_empty, class.survivors), (4, 1));
+        assert_eq!(class.held_back(), 16384 - 64);
+        assert_eq!(class.pinned, 2 * 16384 - 233 * 64);
+        // The survivor fits on the other OS page.
+        assert_eq!(class.would_be_freed(), 16384);
     }
 
     #[test]

@@ -213,7 +213,7 @@ mod tests {
                 let pools = (0..32).map(|n| fixtures::Pool::empty(n == pool));
                 let heap = Heap {
                     arenas: vec![(0x7000_0000, pools.collect())],
-                    types: None,
+                    ..Heap::default()
                 };
                 let tile = &tiles(&heap.read(), factor)[0];
                 let seen = tile.cells.iter().filter(|&&cell| cell == Cell::Empty);

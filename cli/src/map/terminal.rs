@@ -345,7 +345,7 @@ mod tests {
             arenas: (0..arenas)
                 .map(|n| (0x7f00_0000_0000 + (n << 21), pools().collect()))
                 .collect(),
-            types: None,
+            ..Heap::default()
         }
     }
 

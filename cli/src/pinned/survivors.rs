@@ -54,7 +54,8 @@ impl Survivors {
             own.iter_mut().for_each(|blocks| *blocks -= 1);
             known_anywhere += 1;
             let own = (first..=last).map(|page| pool.pages.start + page as usize);
-            let is_low = |&page: &usize| heap.pages.get(page).is_some_and(|page| below.has(page));
+            let page_is_low = |page| below.has(page, heap.in_os_page);
+            let is_low = |&page: &usize| heap.pages.get(page).is_some_and(page_is_low);
             let low: Vec<usize> = own.filter(is_low).collect();
             if low.is_empty() {
                 continue;
@@ -67,10 +68,14 @@ impl Survivors {
                 alone: 0,
             });
             sum.blocks += 1;
+            // The block keeps all of an OS page, which begins at a multiple of its size in the pool.
             for page in low {
-                let on = pages.entry(page).or_default();
-                if !on.contains(&typed.name) {
-                    on.push(typed.name);
+                let first = page - (page - pool.pages.start) % heap.in_os_page;
+                for page in first..first + heap.in_os_page {
+                    let on = pages.entry(page).or_default();
+                    if !on.contains(&typed.name) {
+                        on.push(typed.name);
+                    }
                 }
             }
         }
@@ -130,6 +135,7 @@ mod tests {
                     (0x9000_0000, 1),
                 ],
             )),
+            os_page: 0,
         };
         let found = Survivors::of(&heap.read(), Below::USUAL).unwrap();
         assert_eq!((found.known, found.known_anywhere), (4, 5));
@@ -150,9 +156,27 @@ mod tests {
         let heap = Heap {
             arenas: vec![(base, vec![Pool::of(8, 64, live)])],
             types: Some((vec!["a"], (1..40).map(|n| (at(n), 0)).collect())),
+            os_page: 0,
         };
         let found = Survivors::of(&heap.read(), Below::USUAL).unwrap();
         assert_eq!((found.known, found.known_anywhere), (2, 2));
         assert_eq!(found.types[0].blocks, 2);
+    }
+
+    #[test]
+    fn a_block_keeps_all_of_an_os_page() {
+        let base = 0x7000_0000;
+        let heap = Heap {
+            arenas: vec![(base, vec![Pool::of(8, 64, |n| n == 100).on_os_pages(4)])],
+            types: Some((vec!["a"], vec![(base + 48 + 100 * 64, 0)])),
+            os_page: 16384,
+        };
+        let found = Survivors::of(&heap.read(), Below::USUAL).unwrap();
+        let only = (
+            found.types[0].blocks,
+            found.types[0].pages,
+            found.types[0].alone,
+        );
+        assert_eq!(only, (1, 4, 4));
     }
 }
