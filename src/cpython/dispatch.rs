@@ -19,7 +19,7 @@
 //! C library, begins with a call of `__gmon_start__` if that function exists: it is meant for the
 //! profiler gprof, and defined by a program that is linked for it. The library defines it, too
 //! (`capi/start.rs`); so a new libpython is found before any of its code runs, at no cost for the
-//! calls of the first one.
+//! calls of the first one. musl's `_init` calls nothing: there a second CPython goes unnoticed.
 
 use core::ffi::{c_char, c_int, c_void};
 use core::mem::offset_of;

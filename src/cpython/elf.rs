@@ -379,9 +379,14 @@ mod tests {
     #[cfg(not(miri))]
     fn libraries_have_names_and_need_others() {
         let name = libc().dynamic().and_then(|dynamic| dynamic.library());
-        assert_eq!(name, Some(c"libc.so.6"));
         let program = Loaded::find(Loaded::is_program).unwrap();
-        assert!(program.needs(c"libc.so.6"));
+        if cfg!(target_env = "musl") {
+            assert_eq!(name, None);
+            assert!(program.needs(c"libc.so"));
+        } else {
+            assert_eq!(name, Some(c"libc.so.6"));
+            assert!(program.needs(c"libc.so.6"));
+        }
         assert!(!program.needs(c"libpython3.11.so.1.0"));
         assert!(Loaded::at(ptr::without_provenance(8)).is_none());
     }

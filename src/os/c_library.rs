@@ -5,7 +5,7 @@
 //! | constructors get | `argc`, `argv` | nothing | [`arguments`] |
 //! | the program's name in the loader's list | empty | `argv[0]` | [`is_program`] |
 //! | type of a limit's number | unsigned | signed | [`Resource`] |
-//! | thread-local storage of a library that is opened late | a reserve for initial-exec | TLS descriptors only | `thread_word.rs` |
+//! | thread-local storage of a library that is opened late | a reserve for initial-exec | by TLS descriptors only | `thread_word.rs` |
 //! | `_init` of a loaded object calls `__gmon_start__` | yes | no | `cpython/dispatch.rs` |
 //! | `mallinfo2`, `backtrace`, `__pthread_get_minstack`, `__libc_single_threaded` | newer versions | none | the callers: each is a weak symbol, or looked up |
 //!

@@ -6,6 +6,13 @@
 //! the loader. It takes 8 bytes of the about 1.7 KiB of static thread-local storage that the C
 //! library keeps for libraries that are opened late.
 //!
+//! musl keeps none, and refuses to open such a library. There the word has a TLS descriptor: a
+//! function of the loader that returns the word's offset from the thread pointer. The offset is
+//! kept in a variable where it is the same in all threads, which it is if the library was loaded at
+//! start; so the function is called once, at two instructions more for each read. In C code that
+//! calls malloc and free in turns both forms take 7.2 ns for a pair, and a form that calls the
+//! function each time 9.2 ns.
+//!
 //! `start_at!` sets the initial value of the word, once, in the file that defines its meaning. It
 //! holds in threads that exist when the library is opened, too: the loader relocates the image
 //! before it copies it.

@@ -119,6 +119,7 @@ macro_rules! pass_return_address {
 pub(crate) use pass_return_address;
 
 /// The thread word: its offset from the GOT, then its value relative to the thread pointer.
+#[cfg(not(target_env = "musl"))]
 #[inline(always)]
 pub(crate) fn thread_word() -> *mut () {
     let word: *mut ();
@@ -138,10 +139,78 @@ pub(crate) fn thread_word() -> *mut () {
     word
 }
 
+/// The thread word by its offset if that is known, else by the function of its descriptor.
+#[cfg(target_env = "musl")]
+#[inline(always)]
+pub(crate) fn thread_word() -> *mut () {
+    let word: *mut ();
+    // SAFETY: reads thread-local storage that every thread has. The descriptor's function returns
+    // the word's offset in x0 and changes no other register but x30; the stack is as before
+    // afterwards. `readonly`, not `nomem`: `set_thread_word` changes the word.
+    unsafe {
+        core::arch::asm!(
+            "adrp x16, {offset}",
+            "ldr x16, [x16, #:lo12:{offset}]",
+            "cbz x16, 3f",
+            "2: mrs x17, tpidr_el0",
+            "ldr x16, [x17, x16]",
+            ".pushsection .text.unlikely.obmalloc_thread_word,\"ax\",@progbits",
+            "3: stp x0, x1, [sp, #-32]!",
+            "str x30, [sp, #16]",
+            "adrp x0, :tlsdesc:obmalloc_thread_word",
+            "ldr x1, [x0, #:tlsdesc_lo12:obmalloc_thread_word]",
+            "add x0, x0, #:tlsdesc_lo12:obmalloc_thread_word",
+            ".tlsdesccall obmalloc_thread_word",
+            "blr x1",
+            "mov x16, x0",
+            "ldr x30, [sp, #16]",
+            "ldp x0, x1, [sp], #32",
+            "b 2b",
+            ".popsection",
+            offset = sym super::OFFSET,
+            out("x16") word,
+            out("x17") _,
+            options(pure, readonly, nostack)
+        );
+    }
+    word
+}
+
+/// Sets the thread word. Returns its offset, and its descriptor, which in a program is the offset.
+///
+/// # Safety
+/// The value is valid for the readers of [`thread_word`].
+#[cfg(target_env = "musl")]
+pub(super) unsafe fn set_by_descriptor(word: *mut ()) -> (usize, *const [usize; 2]) {
+    let (offset, descriptor);
+    // SAFETY: the descriptor's function returns the word's offset in x0 and changes no other
+    // register but x30. Writes thread-local storage that every thread has; the value is valid by
+    // the contract above.
+    unsafe {
+        core::arch::asm!(
+            "adrp x0, :tlsdesc:obmalloc_thread_word",
+            "ldr x1, [x0, #:tlsdesc_lo12:obmalloc_thread_word]",
+            "add x0, x0, #:tlsdesc_lo12:obmalloc_thread_word",
+            "mov {descriptor}, x0",
+            ".tlsdesccall obmalloc_thread_word",
+            "blr x1",
+            "mrs x1, tpidr_el0",
+            "str {word}, [x1, x0]",
+            out("x0") offset,
+            out("x1") _,
+            out("x30") _,
+            descriptor = out(reg) descriptor,
+            word = in(reg) word,
+        );
+    }
+    (offset, descriptor)
+}
+
 /// Sets the thread word.
 ///
 /// # Safety
 /// The value is valid for the readers of [`thread_word`].
+#[cfg(not(target_env = "musl"))]
 #[inline(always)]
 pub(crate) unsafe fn set_thread_word(word: *mut ()) {
     // SAFETY: writes thread-local storage that every thread has; the value is valid by the contract

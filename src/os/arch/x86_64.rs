@@ -107,6 +107,7 @@ macro_rules! pass_return_address {
 pub(crate) use pass_return_address;
 
 /// The thread word: its offset from the GOT, then its value relative to the thread pointer.
+#[cfg(not(target_env = "musl"))]
 #[inline(always)]
 pub(crate) fn thread_word() -> *mut () {
     let word: *mut ();
@@ -123,10 +124,67 @@ pub(crate) fn thread_word() -> *mut () {
     word
 }
 
+/// The thread word by its offset if that is known, else by the function of its descriptor.
+#[cfg(target_env = "musl")]
+#[inline(always)]
+pub(crate) fn thread_word() -> *mut () {
+    let word: *mut ();
+    // SAFETY: reads thread-local storage that every thread has. The descriptor's function returns
+    // the word's offset in rax and changes no other register; its return address is written below
+    // the red zone. `readonly`, not `nomem`: `set_thread_word` changes the word.
+    unsafe {
+        core::arch::asm!(
+            "movq {offset}(%rip), {word}",
+            "testq {word}, {word}",
+            "je 3f",
+            "2: movq %fs:({word}), {word}",
+            ".pushsection .text.unlikely.obmalloc_thread_word,\"ax\",@progbits",
+            "3: leaq -128(%rsp), %rsp",
+            "xchgq {word}, %rax",
+            "leaq obmalloc_thread_word@tlsdesc(%rip), %rax",
+            "call *obmalloc_thread_word@tlscall(%rax)",
+            "xchgq {word}, %rax",
+            "leaq 128(%rsp), %rsp",
+            "jmp 2b",
+            ".popsection",
+            offset = sym super::OFFSET,
+            word = out(reg) word,
+            options(pure, readonly, nostack, att_syntax)
+        );
+    }
+    word
+}
+
+/// Sets the thread word. Returns its offset, and its descriptor, which in a program is the offset.
+///
+/// # Safety
+/// The value is valid for the readers of [`thread_word`].
+#[cfg(target_env = "musl")]
+pub(super) unsafe fn set_by_descriptor(word: *mut ()) -> (usize, *const [usize; 2]) {
+    let (offset, descriptor);
+    // SAFETY: the descriptor's function returns the word's offset in rax and changes no other
+    // register. Writes thread-local storage that every thread has; the value is valid by the
+    // contract above.
+    unsafe {
+        core::arch::asm!(
+            "leaq obmalloc_thread_word@tlsdesc(%rip), %rax",
+            "movq %rax, {descriptor}",
+            "call *obmalloc_thread_word@tlscall(%rax)",
+            "movq {word}, %fs:(%rax)",
+            out("rax") offset,
+            descriptor = out(reg) descriptor,
+            word = in(reg) word,
+            options(att_syntax)
+        );
+    }
+    (offset, descriptor)
+}
+
 /// Sets the thread word.
 ///
 /// # Safety
 /// The value is valid for the readers of [`thread_word`].
+#[cfg(not(target_env = "musl"))]
 #[inline(always)]
 pub(crate) unsafe fn set_thread_word(word: *mut ()) {
     // SAFETY: writes thread-local storage that every thread has; the value is valid by the contract
