@@ -49,6 +49,11 @@ LINKER := CARGO_TARGET_$(shell echo $(CARGO_BUILD_TARGET) | tr a-z- A-Z_)_LINKER
 export $(LINKER) ?= $(CROSS)gcc
 endif
 export CROSS
+# For musl the libraries are linked by musl-gcc; the command is static, as rustc's programs are.
+ifneq ($(filter %-musl,$(CARGO_BUILD_TARGET)),)
+SHARED := CARGO_TARGET_$(shell echo $(CARGO_BUILD_TARGET) | tr a-z- A-Z_)_RUSTFLAGS="-C \
+            target-feature=-crt-static -C linker=$(or $(MUSL_CC),musl-gcc)"
+endif
 SO      := $(RELEASE)/libobmalloc.so
 A       := $(RELEASE)/libobmalloc.a
 COMMAND := $(RELEASE)/obmalloc
@@ -64,7 +69,7 @@ LICENCES := LICENSE-MIT LICENSE-APACHE $(THIRD_PARTY)
 # wins. In a shared library it makes no difference. They are weakened in the file that cargo has
 # written, and only if it is new: tests may read the archive while another one runs make.
 all: ## build target/release/libobmalloc.so and .a
-	@$(CARGO) build --release --lib
+	@$(SHARED) $(CARGO) build --release --lib
 	@ln -sf libobmalloc.so $(RELEASE)/$(SONAME)
 	@if $(CROSS)nm $(A) 2> /dev/null | grep -q ' T PyMem_Malloc$$'; then \
 	  $(CROSS)objcopy --wildcard --weaken-symbol='PyMem_*' --weaken-symbol='PyObject_*' \
@@ -79,7 +84,7 @@ MAN = $(if $(CROSS),env -u CARGO_BUILD_TARGET $(CARGO) run --quiet --profile com
 command: all ## build target/release/obmalloc, its man pages, and the licences of its crates
 	@$(CARGO) build --profile command -p obmalloc-cli
 	@ln -f $(BUILT)/command/obmalloc $(COMMAND)
-	@$(CARGO) build --release -p obmalloc-exec-scope
+	@$(SHARED) $(CARGO) build --release -p obmalloc-exec-scope
 	@rm -rf $(MANPAGES)
 	@$(MAN) man $(MANPAGES)
 	@$(PYTHON3) packaging/third_party.py > $(THIRD_PARTY).new && mv $(THIRD_PARTY).new $(THIRD_PARTY)

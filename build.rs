@@ -69,6 +69,11 @@ fn main() {
     println!("cargo:rerun-if-env-changed=RUSTC_LINKER");
     if !env::var("RUSTC_LINKER").is_ok_and(|linker| linker.contains("zigcc")) {
         println!("cargo:rustc-cdylib-link-arg=-Wl,-z,separate-loadable-segments");
+        // rustc names no C library for musl. glibc's loader would load the library then.
+        if env::var("CARGO_CFG_TARGET_ENV").is_ok_and(|env| env == "musl") {
+            println!("cargo:rustc-cdylib-link-arg=-Wl,--no-as-needed");
+            println!("cargo:rustc-cdylib-link-arg=-lc");
+        }
     }
     println!("cargo:rerun-if-changed=src/capi");
     println!("cargo:rerun-if-changed=src/domains/ffi.rs");
