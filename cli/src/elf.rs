@@ -1,5 +1,6 @@
 //! The kind of a file: ELF with its machine and loader, or a script.
 
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
@@ -7,11 +8,44 @@ use std::path::Path;
 
 use object::LittleEndian;
 use object::elf::{
-    EM_386, EM_AARCH64, EM_ARM, EM_RISCV, EM_X86_64, ET_DYN, FileHeader32, FileHeader64,
-    PT_DYNAMIC, PT_LOAD,
+    DT_NEEDED, DT_STRSZ, DT_STRTAB, EM_386, EM_AARCH64, EM_ARM, EM_RISCV, EM_X86_64, ET_DYN,
+    FileHeader32, FileHeader64, PT_DYNAMIC, PT_LOAD,
 };
-use object::read::ReadCache;
-use object::read::elf::{FileHeader, ProgramHeader};
+use object::read::elf::{Dyn, FileHeader, ProgramHeader};
+use object::read::{ReadCache, StringTable};
+
+/// A C library: a program that is linked with one cannot load a library that is linked with
+/// another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Libc {
+    /// Most distributions'.
+    Glibc,
+    /// Alpine's.
+    Musl,
+}
+
+impl fmt::Display for Libc {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Libc::Glibc => "glibc",
+            Libc::Musl => "musl",
+        })
+    }
+}
+
+impl Libc {
+    /// The C library that has a file of this name: its loader, or itself.
+    pub fn of_file(name: &str) -> Option<Libc> {
+        let name = name.rsplit('/').next().unwrap_or(name);
+        if name.starts_with("ld-musl-") || name == "libc.so" || name.starts_with("libc.musl-") {
+            Some(Libc::Musl)
+        } else if (name.starts_with("ld-") && name.contains(".so")) || name == "libc.so.6" {
+            Some(Libc::Glibc)
+        } else {
+            None
+        }
+    }
+}
 
 /// A program or library.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -28,6 +62,8 @@ pub struct Elf {
     pub is_whole: bool,
     /// Its loader, if it names one.
     pub loader: Option<String>,
+    /// The C library that it is linked with, if it is one of those.
+    pub libc: Option<Libc>,
 }
 
 /// What kind of file it is.
@@ -81,6 +117,7 @@ fn read<Header: FileHeader<Endian = LittleEndian>>(
         has_libraries: false,
         is_whole: true,
         loader: None,
+        libc: None,
     };
     let Ok(segments) = header.program_headers(endian, file) else {
         elf.is_whole = false;
@@ -99,7 +136,49 @@ fn read<Header: FileHeader<Endian = LittleEndian>>(
             elf.loader = Some(String::from_utf8_lossy(name).into_owned());
         }
     }
+    elf.libc = match &elf.loader {
+        Some(loader) => Libc::of_file(loader),
+        None => needed(header, endian, file)
+            .iter()
+            .find_map(|name| Libc::of_file(name)),
+    };
     Some(elf)
+}
+
+/// The libraries that the file needs, as far as it can be read.
+fn needed<Header: FileHeader<Endian = LittleEndian>>(
+    header: &Header,
+    endian: LittleEndian,
+    file: &ReadCache<File>,
+) -> Vec<String> {
+    let read = || {
+        let segments = header.program_headers(endian, file).ok()?;
+        let entries = segments
+            .iter()
+            .find_map(|segment| segment.dynamic(endian, file).ok()?)?;
+        let value = |tag: u32| {
+            let entry = entries
+                .iter()
+                .find(|entry| entry.tag32(endian) == Some(tag))?;
+            Some(entry.d_val(endian).into())
+        };
+        let (address, size) = (value(DT_STRTAB)?, value(DT_STRSZ)?);
+        let offset = segments.iter().find_map(|segment| {
+            let from = address.checked_sub(segment.p_vaddr(endian).into())?;
+            let (offset, length) = segment.file_range(endian);
+            let is_it = segment.p_type(endian) == PT_LOAD && from < length;
+            is_it.then(|| offset.saturating_add(from))
+        })?;
+        let strings = StringTable::new(file, offset, offset.saturating_add(size));
+        let names = entries.iter().filter_map(|entry| {
+            let is_it = entry.tag32(endian) == Some(DT_NEEDED);
+            let place = is_it.then(|| entry.val32(endian))??;
+            let name = strings.get(place).ok()?;
+            Some(String::from_utf8_lossy(name).into_owned())
+        });
+        Some(names.collect())
+    };
+    read().unwrap_or_default()
 }
 
 /// A machine's name.
@@ -126,7 +205,29 @@ mod tests {
         };
         assert_eq!((elf.bits, elf.machine), (64, 62));
         assert!(elf.has_libraries);
-        assert!(elf.loader.unwrap().contains("ld-linux"));
+        if cfg!(target_env = "musl") {
+            assert_eq!(elf.loader, None); // linked statically
+        } else {
+            assert!(elf.loader.unwrap().contains("ld-linux"));
+            assert_eq!(elf.libc, Some(Libc::Glibc));
+        }
+    }
+
+    #[test]
+    fn c_libraries_are_told_apart_by_names_of_files() {
+        for (name, libc) in [
+            ("/lib64/ld-linux-x86-64.so.2", Some(Libc::Glibc)),
+            ("/lib/ld-linux-aarch64.so.1", Some(Libc::Glibc)),
+            ("/lib/x86_64-linux-gnu/ld-2.31.so", Some(Libc::Glibc)),
+            ("/lib/ld-musl-x86_64.so.1", Some(Libc::Musl)),
+            ("libc.so.6", Some(Libc::Glibc)),
+            ("libc.so", Some(Libc::Musl)),
+            ("libc.musl-x86_64.so.1", Some(Libc::Musl)),
+            ("libm.so.6", None),
+            ("/system/bin/linker64", None),
+        ] {
+            assert_eq!(Libc::of_file(name), libc, "{name}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::ptr;
 
-use crate::elf::{self, Kind};
+use crate::elf::{self, Kind, Libc};
 use crate::library;
 
 /// The file that a shell would start: a path unchanged, a name by PATH.
@@ -35,7 +35,12 @@ pub enum Obstacle {
     /// A static program has no loader. Programs that it starts inherit the environment.
     Static,
     /// The loader would try, and end the program.
-    Musl,
+    Libc {
+        /// That of the program.
+        program: Libc,
+        /// That of the library.
+        library: Libc,
+    },
     /// The machine of the program, which is not the library's.
     Machine(String),
 }
@@ -47,7 +52,12 @@ impl fmt::Display for Obstacle {
                 out,
                 "is linked statically, and nothing can be preloaded into it"
             ),
-            Obstacle::Musl => write!(out, "is linked with musl, and the library needs glibc"),
+            Obstacle::Libc { program, library } => {
+                write!(
+                    out,
+                    "is linked with {program}, and the library needs {library}"
+                )
+            }
             Obstacle::Machine(name) => {
                 write!(out, "is for another machine ({name}) than the library")
             }
@@ -55,31 +65,47 @@ impl fmt::Display for Obstacle {
     }
 }
 
-/// Why the library cannot be preloaded into this program, by its file.
-pub fn cannot_have_us(path: &Path) -> Option<Obstacle> {
+/// Why the library cannot be preloaded into this program, by its file; and by the library's, if
+/// there is one.
+pub fn cannot_have_us(path: &Path, library: Option<&Path>) -> Option<Obstacle> {
+    let linked = library.and_then(libc_of);
+    if let (Some(program), Some(library)) = (libc_of(path), linked)
+        && program != library
+    {
+        return Some(Obstacle::Libc { program, library });
+    }
     let Ok(Kind::Elf(elf)) = elf::look(path) else {
         return None;
     };
-    let musl = elf
-        .loader
-        .as_deref()
-        .is_some_and(|loader| loader.contains("ld-musl"));
-    if musl {
-        return Some(Obstacle::Musl);
-    }
     if elf.bits != 64 || elf.machine != library::MACHINE {
         return Some(Obstacle::Machine(elf::machine_name(elf.machine)));
     }
-    (elf.loader.is_none() && !is_loader(path)).then_some(Obstacle::Static)
+    (elf.loader.is_none() && loader_of(path).is_none()).then_some(Obstacle::Static)
 }
 
-/// Whether the file is glibc's loader itself, which preloads into the program in its arguments:
+/// The C library of a program or library; for a script, that of its interpreter.
+fn libc_of(path: &Path) -> Option<Libc> {
+    let interpreter = match elf::look(path).ok()? {
+        Kind::Elf(elf) => return elf.libc.or_else(|| loader_of(path)),
+        Kind::Script(line) => PathBuf::from(line.split_whitespace().next()?),
+        Kind::Other => return None,
+    };
+    match elf::look(&interpreter).ok()? {
+        Kind::Elf(elf) => elf.libc,
+        Kind::Script(_) | Kind::Other => None,
+    }
+}
+
+/// The C library whose loader the file is. A loader preloads into the program in its arguments:
 /// `/lib64/ld-linux-x86-64.so.2 python3 app.py`.
-fn is_loader(path: &Path) -> bool {
-    let path = fs::canonicalize(path).unwrap_or_default();
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    // Before glibc 2.34 the link leads to a file named by the version.
-    name.starts_with("ld-") && name.contains(".so") && !name.contains("musl")
+fn loader_of(path: &Path) -> Option<Libc> {
+    let is_loader = |path: &Path| {
+        let name = path.file_name()?.to_string_lossy();
+        name.starts_with("ld-").then(|| Libc::of_file(&name))?
+    };
+    // musl's link leads to its libc.so; before glibc 2.34 the link leads to a file named by the
+    // version.
+    is_loader(path).or_else(|| is_loader(&fs::canonicalize(path).ok()?))
 }
 
 /// The privilege that the file gives beyond those of its user, if any: then the loader ignores

@@ -132,7 +132,7 @@ fn to_preload(program: &OsStr, pythons_only: bool) -> Result<Vec<PathBuf>, Failu
 /// The library, if it can be preloaded into this program, or into those that it starts.
 pub fn library_for(program: &OsStr) -> Result<PathBuf, Failure> {
     let library = library::find()?;
-    match program::find(program).and_then(|path| program::cannot_have_us(&path)) {
+    match program::find(program).and_then(|path| program::cannot_have_us(&path, Some(&library))) {
         None => Ok(library),
         Some(program::Obstacle::Static) => {
             say(&format_args!(

@@ -24,7 +24,11 @@ def library():
         if not os.path.exists(PATH):
             raise ImportError('libobmalloc.so is not in %s; reinstall the package, or start '
                               'the program by `obmalloc run`' % FOLDER)
-        _found = _typed(PATH)
+        try:
+            _found = _typed(PATH)
+        except OSError as error:
+            raise ImportError('libobmalloc.so cannot be loaded: %s. Start the program by `obmalloc '
+                              'run`, or install the wheel for this C library' % error) from error
     return _found
 
 

@@ -21,7 +21,7 @@ ARCHIVE = RELEASE / 'libobmalloc.a'         # with weak names (`make all`)
 PYTHONS_ONLY = RELEASE / 'libobmalloc_pythons.so'
 COMMAND = RELEASE / 'obmalloc'
 HEADER = ROOT / 'include' / 'obmalloc.h'
-PROGRAMS = TARGET / 'tests'                 # what `program` compiles
+PROGRAMS = RELEASE.parent / 'tests'         # what `program` compiles
 
 FLAGS = ['-O2', '-g', '-Wall', '-Wextra', '-Werror']
 

@@ -147,10 +147,13 @@ def run(command, environment, timeout=900, stall=150):
     outfile, temporary = folder / 'outcomes', folder / 't'
     temporary.mkdir()
     settings = clean_environment(TMPDIR=str(temporary), **environment(folder))
+    # The shell does not get the preload: it may be for another C library.
+    library = settings.pop('LD_PRELOAD', None)
+    preload = ['env', f'LD_PRELOAD={library}'] if library else []
     done, began = Run(), time.monotonic()
     with open(folder / 'stderr', 'wb') as stderr:
         process = subprocess.Popen(
-            IN_A_SESSION + [str(word) for word in command(outfile)], env=settings,
+            IN_A_SESSION + preload + [str(word) for word in command(outfile)], env=settings,
             cwd=temporary, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr,
             start_new_session=True, preexec_fn=default_signals)
     try:

@@ -137,7 +137,9 @@ fn environments() -> impl Iterator<Item = PathBuf> {
 
 fn examine(interpreter: PathBuf, options: &Options) -> Case {
     let given = env::var_os(preload::VARIABLE).unwrap_or_default();
-    let names_us = preload::words(&given).any(library::is_named_by);
+    let named = preload::words(&given).find(|word| library::is_named_by(word));
+    let named = named.map(PathBuf::from);
+    let names_us = named.is_some();
     let mut case = Case {
         interpreter,
         way: if names_us || options.as_is {
@@ -153,15 +155,17 @@ fn examine(interpreter: PathBuf, options: &Options) -> Case {
             "start programs with `obmalloc run`, or put what `obmalloc path` prints into LD_PRELOAD",
         ),
     };
-    if let Some(finding) = verdict::from_file(&case.interpreter) {
+    let mut library = named;
+    let mut found = Ok(());
+    if case.way == Way::Run {
+        found = library::find().map(|path| library = Some(path));
+    }
+    if let Some(finding) = verdict::from_files(&case.interpreter, library.as_deref()) {
         case.finding = finding;
         return case;
     }
-    let mut found = Ok(());
-    if case.way == Way::Run {
-        found = library::find().map(|library| {
-            case.preload = preload::with_first(&[library], &case.preload);
-        });
+    if let Some(path) = library.as_ref().filter(|_| case.way == Way::Run) {
+        case.preload = preload::with_first(std::slice::from_ref(path), &case.preload);
     }
     let variables = vec![(preload::VARIABLE.into(), case.preload.clone())];
     let environment = run::environment(variables);
@@ -171,7 +175,7 @@ fn examine(interpreter: PathBuf, options: &Options) -> Case {
         environment,
         Duration::from_secs(options.timeout),
     );
-    let finding = verdict::from_answer(&case.interpreter, &case.answer);
+    let finding = verdict::from_answer(&case.interpreter, library.as_deref(), &case.answer);
     let is_absent = case.way == Way::Environment && !names_us;
     match found {
         // The interpreter may be linked with the library, or load it in another way.

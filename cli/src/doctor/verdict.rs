@@ -7,7 +7,7 @@ use format::options::HARD_LIMIT;
 use format::status::{self, Line, Reason};
 
 use super::probe::{self, Answer, FATAL};
-use crate::elf::{self, Kind};
+use crate::elf::{self, Kind, Libc};
 use crate::library;
 use crate::program::{self, Obstacle};
 use crate::settings;
@@ -51,22 +51,37 @@ impl Finding {
     }
 }
 
-/// The finding that the interpreter's file allows before it is started, if any.
-pub fn from_file(path: &Path) -> Option<Finding> {
-    let why = program::cannot_have_us(path)?;
+/// The finding that the files of the interpreter and of the library allow before one is started, if
+/// any.
+pub fn from_files(path: &Path, library: Option<&Path>) -> Option<Finding> {
+    let why = program::cannot_have_us(path, library)?;
     let reason = format!("{} {why}", path.display());
     let advice = match why {
         Obstacle::Static => {
             "use an interpreter that is linked with the C library dynamically (its own libpython may be static)"
         }
-        Obstacle::Musl => "use an interpreter that is linked with glibc; on Alpine there is none",
+        Obstacle::Libc {
+            library: Libc::Glibc,
+            ..
+        } => "use the library's build for musl (the wheel for musllinux)",
+        Obstacle::Libc {
+            library: Libc::Musl,
+            ..
+        } => "use the library's build for glibc (the wheel for manylinux)",
         Obstacle::Machine(_) => {
             "use an interpreter for the library's machine, or a library for the interpreter's"
         }
     };
     let code = match why {
         Obstacle::Static => "static",
-        Obstacle::Musl => "musl",
+        Obstacle::Libc {
+            program: Libc::Musl,
+            ..
+        } => "musl",
+        Obstacle::Libc {
+            program: Libc::Glibc,
+            ..
+        } => "glibc",
         Obstacle::Machine(_) => "other_machine",
     };
     Some(Finding::not(code, reason, advice))
@@ -80,7 +95,7 @@ fn hard_limit() -> Option<String> {
 }
 
 /// The finding from the report of a started interpreter.
-pub fn from_answer(path: &Path, answer: &Answer) -> Finding {
+pub fn from_answer(path: &Path, library: Option<&Path>, answer: &Answer) -> Finding {
     if let Some(counted) = &answer.counted {
         return Finding {
             verdict: Verdict::Active,
@@ -88,6 +103,9 @@ pub fn from_answer(path: &Path, answer: &Answer) -> Finding {
             reason: counted.clone(),
             advice: None,
         };
+    }
+    if let Some(finding) = loader_gave_up(&answer.stderr) {
+        return finding;
     }
     let refused = loader_refused(&answer.stderr);
     if let Some(silence) = &answer.silence {
@@ -139,7 +157,7 @@ pub fn from_answer(path: &Path, answer: &Answer) -> Finding {
         .iter()
         .any(|file| file.file_name().is_some_and(library::is_named_by));
     if !is_mapped {
-        return not_loaded(path, answer);
+        return not_loaded(path, library, answer);
     }
     if let Some(name) = answer
         .fact("implementation")
@@ -193,7 +211,26 @@ fn loader_refused(stderr: &str) -> Option<Finding> {
     })
 }
 
-fn not_loaded(path: &Path, answer: &Answer) -> Finding {
+/// The finding from a line of musl's loader, which ends the process if the library cannot be
+/// loaded.
+fn loader_gave_up(stderr: &str) -> Option<Finding> {
+    let is_ours = |path: &str| library::is_named_by(path.as_ref());
+    let (path, why) = stderr.lines().find_map(|line| {
+        if let Some(rest) = line.strip_prefix("Error relocating ") {
+            return rest.split_once(": ").filter(|(path, _)| is_ours(path));
+        }
+        let rest = line.strip_prefix("Error loading shared library ")?;
+        let (why, path) = rest.strip_suffix(')')?.split_once(" (needed by ")?;
+        is_ours(path).then_some((path, why))
+    })?;
+    Some(Finding::not(
+        "loader_refused",
+        format!("the loader has not taken {path}: {why}"),
+        "build or install the library for this C library",
+    ))
+}
+
+fn not_loaded(path: &Path, library: Option<&Path>, answer: &Answer) -> Finding {
     let behind = answer.fact("executable").map(Path::new);
     let by_file = [Some(path), behind].into_iter().flatten();
     let by_file = by_file.into_iter().find_map(program::gives_rights);
@@ -207,8 +244,19 @@ fn not_loaded(path: &Path, answer: &Answer) -> Finding {
             "use an interpreter without these rights",
         );
     }
-    if let Some(finding) = behind.and_then(from_file) {
+    if let Some(finding) = behind.and_then(|path| from_files(path, library)) {
         return finding;
+    }
+    // musl's loader writes nothing.
+    if let Some(absent) = library.filter(|library| !library.exists()) {
+        return Finding::not(
+            "loader_refused",
+            format!(
+                "LD_PRELOAD names {}, which does not exist",
+                absent.display()
+            ),
+            "correct the path in LD_PRELOAD, or leave it to `obmalloc run`",
+        );
     }
     if matches!(elf::look(path), Ok(Kind::Script(_))) {
         return Finding::not(
