@@ -8,9 +8,9 @@
 static struct hook early[3];
 static void *block;
 
-static __attribute__((constructor(101))) void set_tables(int argc, char **argv)
+static __attribute__((constructor(101))) void set_tables(void)
 {
-    if (!is_case(argc, argv, "set-in-a-constructor"))
+    if (!is_case("set-in-a-constructor"))
         return;
     FOR_EACH_DOMAIN(d)
         hook_on(&early[domain_of(d)], domain_of(d));

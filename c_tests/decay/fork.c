@@ -156,8 +156,7 @@ static void before_everything(void)
     pthread_atfork(drop_much, NULL, NULL);
 }
 
-__attribute__((section(".preinit_array"), used)) static void (*const preinit)(void) =
-    before_everything;
+RUNS_FIRST(before_everything);
 
 static void dropped_in_a_handler(void)
 {

@@ -29,8 +29,10 @@ static void on_fault(int signal, siginfo_t *info, void *context)
 {
     Dl_info where = {0};
     void *pc = (void *)((ucontext_t *)context)->uc_mcontext.gregs[REG_RIP];
+    Dl_info libc = {0};
     dladdr(pc, &where);
-    _exit(where.dli_fname && strstr(where.dli_fname, "libc.so") ? FAULT_IN_LIBC : FAULT_ELSEWHERE);
+    dladdr(dlsym(RTLD_DEFAULT, "qsort"), &libc); /* glibc's name is libc.so.6, musl's its loader's */
+    _exit(where.dli_fbase && where.dli_fbase == libc.dli_fbase ? FAULT_IN_LIBC : FAULT_ELSEWHERE);
 }
 
 static bool all_well(uintptr_t value)

@@ -56,8 +56,7 @@ static void before_everything(void)
     pthread_atfork(prepare, in_parent, in_the_child);
 }
 
-__attribute__((section(".preinit_array"), used)) static void (*const preinit)(void) =
-    before_everything;
+RUNS_FIRST(before_everything);
 
 static void child(void *argument)
 {

@@ -96,8 +96,7 @@ static void before_everything(void)
     pthread_atfork(oldest, NULL, NULL);
 }
 
-__attribute__((section(".preinit_array"), used)) static void (*const preinit)(void) =
-    before_everything;
+RUNS_FIRST(before_everything);
 
 static void forks(enum registered which, int n)
 {

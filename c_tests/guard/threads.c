@@ -4,6 +4,7 @@
  * however long its end takes; where the program goes on, each mistake is reported. */
 #include "harness.h"
 
+#include <dlfcn.h>
 #include <sys/mman.h>
 
 #define THREADS 4
@@ -45,14 +46,15 @@ static void ends_at_once(int signal, siginfo_t *info, void *context)
 /* The kernel ends the process if no handler does. The library requests that by this function,
  * which is slow here, so that the other threads have time. */
 static bool is_late;
-int __sigaction(int signal, const struct sigaction *new, struct sigaction *old);
 int sigaction(int signal, const struct sigaction *new, struct sigaction *old)
 {
     if (is_late && new && new->sa_handler == SIG_DFL) {
         (void)!write(2, "late\n", 5);
         usleep(100 * 1000);
     }
-    return __sigaction(signal, new, old);
+    int (*next)(int, const struct sigaction *, struct sigaction *) =
+        (int (*)(int, const struct sigaction *, struct sigaction *))dlsym(RTLD_NEXT, "sigaction");
+    return next(signal, new, old);
 }
 
 /* The fault does not happen again. */

@@ -65,11 +65,24 @@ extern void add_cases(const struct test_case *cases, size_t n);
     }                                                                              \
     struct test_case /* so that a semicolon ends the list */
 
-/* For .preinit_array and constructors, which get main's arguments: whether this case is to run. */
-static inline bool is_case(int argc, char **argv, const char *name)
-{
-    return argc == 2 && strcmp(argv[1], name) == 0;
-}
+/* For what runs before main: whether this case is to run. */
+extern bool is_case(const char *name);
+
+/* RUNS_FIRST(function); calls it before all constructors, the library's too. musl runs no
+ * .preinit_array: there it is called before the program's other constructors, and before the
+ * library's if that is linked in. */
+#ifdef __GLIBC__
+#define RUNS_FIRST(function)                                               \
+    __attribute__((section(".preinit_array"), used)) static void (*const   \
+    first_)(void) = function
+#else
+#define RUNS_FIRST(function)                                               \
+    static __attribute__((constructor(101))) void first_(void)            \
+    {                                                                      \
+        function();                                                        \
+    }                                                                      \
+    struct test_case
+#endif
 
 /* ---- checks and facts ---- */
 

@@ -38,15 +38,14 @@ static void give_back(int stage, const char *when)
 
 static bool chosen; /* the other cases of the program must find nothing done */
 
-static void at_preinit(int argc, char **argv, char **environment)
+static void at_preinit(void)
 {
-    chosen = is_case(argc, argv, "constructor");
+    chosen = is_case("constructor");
     if (chosen)
         allocate(0);
 }
 
-__attribute__((section(".preinit_array"), used)) static void (*const preinit)(
-    int, char **, char **) = at_preinit;
+RUNS_FIRST(at_preinit);
 
 __attribute__((constructor(101))) static void early(void)
 {

@@ -41,7 +41,9 @@ static long milliseconds(void)
 static void look_while_others_allocate(void)
 {
     pthread_t threads[2];
-    mallopt(M_ARENA_MAX, 1); /* glibc's other arenas read a file when they shrink */
+#ifdef __GLIBC__
+    mallopt(M_ARENA_MAX, 1); /* its other arenas read a file when they shrink */
+#endif
     obj.free(obj.malloc(1)); /* what happens at the first block happens before threads */
     start_threads(2, threads, allocate);
     close(0);

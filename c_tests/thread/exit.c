@@ -5,13 +5,15 @@
  * rounds; and pthread_exit from main. */
 #include "harness.h"
 
-/* What C++ compilers call for a thread_local object with a destructor. */
-extern int __cxa_thread_atexit_impl(void (*)(void *), void *, void *);
+/* What C++ compilers call for a thread_local object with a destructor. musl has none: there the
+ * C++ library takes a thread key. */
+extern int __cxa_thread_atexit_impl(void (*)(void *), void *, void *) __attribute__((weak));
 extern void *__dso_handle;
 
 enum { THREADS = 40, ROUNDS = 4 };
 
 static pthread_key_t early_key, late_key; /* made before and after first use */
+static pthread_key_t object_key;          /* of thread_local objects */
 static atomic_int rounds_early, rounds_late, objects, bad;
 
 /* A thread's last belongings: one block from its life, given back now. */
@@ -55,6 +57,14 @@ static void end_of_object(void *p)
     LOCKED(bad += !holds(p, 200, 9); mem.free(p); work());
 }
 
+static void at_thread_exit(void *object)
+{
+    if (__cxa_thread_atexit_impl)
+        __cxa_thread_atexit_impl(end_of_object, object, &__dso_handle);
+    else
+        pthread_setspecific(object_key, object);
+}
+
 static void leave_behind(pthread_key_t *key, atomic_int *rounds)
 {
     struct belongings *own = malloc(sizeof *own);
@@ -68,13 +78,13 @@ static void *thread(void *argument)
 {
     void *object = NULL;
     if ((uintptr_t)argument % 2) /* half the threads: before their first use */
-        __cxa_thread_atexit_impl(end_of_object, object = malloc(300), &__dso_handle);
+        at_thread_exit(object = malloc(300));
     leave_behind(&early_key, &rounds_early);
     LOCKED(work());
     leave_behind(&late_key, &rounds_late);
     if (object == NULL) {
         LOCKED(object = mem.malloc(300));
-        __cxa_thread_atexit_impl(end_of_object, object, &__dso_handle);
+        at_thread_exit(object);
     }
     fill(object, 200, 9);
     if ((uintptr_t)argument % 3 == 0)
@@ -114,6 +124,7 @@ static void main_leaves(void *argument)
 
 static void ends_of_threads(void)
 {
+    pthread_key_create(&object_key, end_of_object);
     pthread_key_create(&early_key, end_of_key);
     work();
     pthread_key_create(&late_key, end_of_key);
