@@ -1,0 +1,73 @@
+"""A CPython for musl, the library for it, and runs of other tests with both."""
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from compat.environment import FOLDER, last_line
+
+from support import build, child, interpreters
+
+HERE = Path(__file__).parent
+TARGET = 'x86_64-unknown-linux-musl'
+MUSL = FOLDER / 'musl'
+KINDS = 'static', 'shared'
+# Programs that the build of the interpreters needs, with Debian's packages of them.
+NEEDED = {'musl-gcc': 'musl-tools', 'apt-get': 'apt', 'autoreconf': 'autoconf', 'aclocal': 'automake',
+          'libtoolize': 'libtool', 'gcc': 'gcc', 'make': 'make', 'xz': 'xz-utils'}
+LTDL = Path('/usr/share/aclocal/ltdl.m4')
+
+
+def pythons():
+    """The interpreters by kind, which the first call builds."""
+    missing = [f'{program} ({package})' for program, package in NEEDED.items()
+               if not shutil.which(program)]
+    missing += [] if LTDL.exists() else ['ltdl.m4 (libltdl-dev)']
+    if missing and not all((MUSL / f'{kind}.complete').exists() for kind in KINDS):
+        pytest.skip('no ' + ', no '.join(missing))
+    MUSL.mkdir(parents=True, exist_ok=True)
+    with build.locked('musl'):
+        done = child.run(['sh', HERE / 'build_musl_python.sh', MUSL], dict(os.environ), 3600)
+    if done.status != 0 and not (MUSL / 'sources.complete').exists():
+        pytest.skip('no source packages: ' + last_line(done.err))
+    assert done.status == 0, done.report
+    found = {kind: interpreters.probe(str(MUSL / kind / 'bin/python3.13')) for kind in KINDS}
+    return {kind: replace(python, name=f'{python.version}-musl-{kind}')
+            for kind, python in found.items()}
+
+
+def environment(**extra):
+    """For make, cargo and the tests: everything for musl."""
+    return dict(os.environ, CARGO_BUILD_TARGET=TARGET, CC=str(MUSL / 'bin/cc'), **extra)
+
+
+def need_target():
+    """Skips where rustc cannot build for musl."""
+    for program, package in ('musl-gcc', 'musl-tools'), ('cargo', 'rustup'), ('rustc', 'rustup'):
+        if not shutil.which(program):
+            pytest.skip(f'no {program} ({package} has it)')
+    root = child.run(['rustc', '--print', 'sysroot'], dict(os.environ), status=0).out.strip()
+    if not Path(root, 'lib/rustlib', TARGET, 'lib').exists():
+        pytest.skip(f'rustc has no libraries for it: rustup target add {TARGET}')
+
+
+def make(*words):
+    """`make WORDS` for musl, in the tree."""
+    with build.locked('make'):
+        return child.run(['make', '-s', '-C', build.ROOT, *words, f'TARGET={TARGET}'],
+                         dict(os.environ, MAKEFLAGS=''), 3600, status=0)
+
+
+def cargo(*words, timeout):
+    """cargo for musl, with the library's own flags: shared, by musl-gcc."""
+    name = TARGET.upper().replace('-', '_')
+    env = dict(os.environ, CARGO_BUILD_TARGET=TARGET)
+    env[f'CARGO_TARGET_{name}_RUSTFLAGS'] = '-C target-feature=-crt-static -C linker=musl-gcc'
+    return child.run(['cargo', *words], env, timeout, cwd=build.ROOT)
+
+
+LOADER = '/lib/ld-musl-x86_64.so.1'
+
+# Checks of tests/preload that do not apply here, each with the reason.
+EXCEPTIONS = {}
