@@ -4,7 +4,7 @@ one. The library is the one that was built here.
 CPython's own tests run there as in tests/cpython: a part of them, or every module that the
 version's regrtest runs, which takes hours:
 
-    tests/run --record tests/compat/test_newer.py -k newer_tests --whole-suites
+    tests/run --all-pythons --record tests/compat/test_newer.py -k newer_tests --whole-suites
 
 target/compat/sid/cpython-runs keeps the runs and a summary of the comparison.
 """
@@ -190,7 +190,7 @@ def test_newer_tests(system, version, pytestconfig, evidence):
              "CPython's own tests", comparison.amount, seconds=comparison.seconds,
              versions=f'CPython {newer(version).words}', platforms=[newer(version)],
              shows="CPython's own tests, preloaded" + ', whole suite' * whole,
-             command='tests/run --record tests/compat/test_newer.py -k'
+             command='tests/run --all-pythons --record tests/compat/test_newer.py -k'
              f' "newer_tests and {version}"' + ' --whole-suites' * whole)
 
 
