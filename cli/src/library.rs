@@ -71,6 +71,8 @@ fn near(folder: &Path) -> Vec<PathBuf> {
     let above = folder.parent().unwrap_or(folder);
     let lib = above.join("lib");
     let mut folders = vec![folder.to_path_buf(), lib.clone(), above.join("lib64")];
+    // `pip install --target` puts the package beside the folder of its commands.
+    folders.push(above.join("obmalloc"));
     // Debian's lib/x86_64-linux-gnu; and the package's folder of a wheel, in
     // lib/python3.11/site-packages or the distribution's dist-packages.
     for inner in folders_in(&lib) {
@@ -163,6 +165,7 @@ mod tests {
             "lib/x86_64-linux-gnu/libobmalloc.so.0",
             "lib/python3.11/site-packages/obmalloc/libobmalloc.so",
             "lib/python3/dist-packages/obmalloc/libobmalloc.so",
+            "obmalloc/libobmalloc.so",
         ] {
             let file = root.join(place);
             fs::create_dir_all(file.parent().unwrap()).unwrap();

