@@ -30,7 +30,8 @@ PLATFORMS = 'from pip._vendor.packaging import tags; print(*tags.platform_tags()
 @pytest.fixture(scope='session')
 def tools():
     """PATH with the programs that build and check wheels."""
-    folders = {os.path.dirname(build.tool(name, name)) for name in ('cargo-zigbuild', 'patchelf', 'auditwheel')}
+    folders = {os.path.dirname(build.tool(name, name))
+               for name in ('cargo-zigbuild', 'patchelf', 'auditwheel')}
     return os.pathsep.join([*map(str, folders), os.environ['PATH']])
 
 
