@@ -153,7 +153,7 @@ fn notes(case: &Case) -> Vec<String> {
         ));
     }
     if answer.is("free_threaded") {
-        notes.push("a free-threaded build needs its own allocator and is never served".into());
+        notes.push("a free-threaded build keeps its own allocator for objects; OBMALLOC_FREE_THREADED=mem, an experiment, serves the domain MEM".into());
     }
     let is_active = case.finding.verdict == Verdict::Active;
     if is_active
