@@ -11,6 +11,7 @@
 #endif
 #include <dlfcn.h>
 #include <pthread.h>
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -111,6 +112,37 @@ int munmap(void *address, size_t length)
         note_arena((uintptr_t)address, 0);
     }
     return next(address, length);
+}
+
+int mprotect(void *address, size_t length, int access)
+{
+    NEXT(mprotect);
+    if (is_ours(__builtin_return_address(0)))
+        check("mprotect", (uintptr_t)address, length);
+    return next(address, length, access);
+}
+
+int mincore(void *address, size_t length, unsigned char *resident)
+{
+    NEXT(mincore);
+    if (is_ours(__builtin_return_address(0)))
+        check("mincore", (uintptr_t)address, length);
+    return next(address, length, resident);
+}
+
+/* The kernel rounds the length of mincore up, but not the address. */
+long syscall(long number, ...)
+{
+    NEXT(syscall);
+    long a[6];
+    va_list list;
+    va_start(list, number);
+    for (int i = 0; i < 6; i++)
+        a[i] = va_arg(list, long);
+    va_end(list);
+    if (number == SYS_mincore && is_ours(__builtin_return_address(0)))
+        check("mincore", (uintptr_t)a[0], simulated_page());
+    return next(number, a[0], a[1], a[2], a[3], a[4], a[5]);
 }
 
 int madvise(void *address, size_t length, int advice)

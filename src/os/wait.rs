@@ -6,7 +6,7 @@
 #[cfg(not(any(all(test, loom), miri)))]
 use super::arch;
 #[cfg(not(all(test, loom)))]
-use super::errno;
+use super::{errno, memory};
 #[cfg(all(test, loom))]
 use crate::sync::execution;
 use crate::sync::{AtomicU32, AtomicUsize};
@@ -94,7 +94,7 @@ pub fn this_thread() -> usize {
 /// blocks queries of mappings (here of the page of `address`, which is mapped).
 #[cfg(not(all(test, loom)))]
 pub(crate) fn until_memory_is_not_copied(address: usize) {
-    let page = address & !0xfff;
+    let page = address & !(memory::page_size() - 1);
     let mut resident = [0u8; 1];
     let _ = errno::checked(|| {
         // SAFETY: a query of one mapped page, with room for the result.
