@@ -36,7 +36,7 @@ enum State {
     Unknown,
     /// There was no filter at start: each thread checks its own mode.
     Watched,
-    /// There was a filter at start, or the kernel has none: no check.
+    /// There was a filter at start, or the kernel has no filters: no check.
     Filtered,
     /// Only the calls of CPython's own allocator.
     Restricted,
@@ -50,9 +50,11 @@ static STATE: AtomicU8 = AtomicU8::new(State::Unknown as u8);
 /// first call has an effect.
 #[cold]
 pub(crate) fn begin(filtered: Option<bool>) {
-    let state = match filtered.unwrap_or_else(|| mode() != Some(0)) {
-        true => State::Filtered,
-        false => State::Watched,
+    // qemu's emulation of a process refuses the query of the mode: there no filter is seen, either.
+    let state = if filtered != Some(true) && mode() == Some(0) {
+        State::Watched
+    } else {
+        State::Filtered
     };
     let _ = STATE.compare_exchange(State::Unknown as u8, state as u8, Relaxed, Relaxed);
 }
