@@ -299,6 +299,7 @@ impl Chunk {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::layout::ADDRESS_BITS;
 
     fn chunk(start: usize, size: usize) -> Chunk {
         Chunk {
@@ -326,8 +327,8 @@ mod tests {
                 "{start:#x}"
             );
         }
-        assert!(!chunk(1 << 47, 1 << 20).is_mappable());
-        assert!(chunk(1 << 46, 1 << 20).is_mappable());
+        assert!(!chunk(1 << ADDRESS_BITS, 1 << 20).is_mappable());
+        assert!(chunk(1 << (ADDRESS_BITS - 1), 1 << 20).is_mappable());
     }
 
     #[test]

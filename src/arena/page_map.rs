@@ -616,6 +616,7 @@ pub(crate) fn leaf_bytes() -> usize {
 mod tests {
     use super::*;
     use crate::arena::chunk::Chunk;
+    use crate::base::layout::ADDRESS_BITS;
     use crate::tests::*;
 
     #[test]
@@ -628,8 +629,8 @@ mod tests {
             16,
             usize::MAX,
             isize::MAX as usize,
-            1 << 47,
-            (1 << 47) - 1,
+            1 << ADDRESS_BITS,
+            (1 << ADDRESS_BITS) - 1,
         ];
         for address in bits.chain(edges) {
             for near in [address, address.wrapping_sub(1), !address] {
@@ -652,7 +653,7 @@ mod tests {
         assert_eq!(MAP.find(base + POOL_SIZE - 1).class(), None);
         assert_eq!(MAP.find(base + 2 * POOL_SIZE).class(), None);
         // The same low bits with other high ones are another address.
-        for bit in 47..64 {
+        for bit in ADDRESS_BITS..64 {
             assert_eq!(MAP.find((base + POOL_SIZE) | 1 << bit), Entry::NONE);
             assert!(MAP.arena(base | 1 << bit).is_none());
         }
