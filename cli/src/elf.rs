@@ -196,6 +196,7 @@ pub fn machine_name(machine: u16) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::library;
 
     #[test]
     fn this_program_is_for_this_machine() {
@@ -203,7 +204,7 @@ mod tests {
         let Kind::Elf(elf) = look(&own).unwrap() else {
             panic!("not a program");
         };
-        assert_eq!((elf.bits, elf.machine), (64, 62));
+        assert_eq!((elf.bits, elf.machine), (64, library::MACHINE));
         assert!(elf.has_libraries);
         if cfg!(target_env = "musl") {
             assert_eq!(elf.loader, None); // linked statically

@@ -52,7 +52,9 @@ pub fn find() -> Result<PathBuf, Failure> {
         .and_then(fs::canonicalize)
         .unwrap_or_default();
     let found = near(here.parent().unwrap_or(Path::new("/")));
-    match found.first() {
+    // Debian installs libraries of several machines side by side.
+    let own = found.iter().find(|path| is_for_this_machine(path));
+    match own.or(found.first()) {
         Some(path) => check(path).map_err(|what| {
             Failure::new(
                 format!("{}: {what}", path.display()),
@@ -73,7 +75,7 @@ fn near(folder: &Path) -> Vec<PathBuf> {
     let mut folders = vec![folder.to_path_buf(), lib.clone(), above.join("lib64")];
     // `pip install --target` puts the package beside the folder of its commands.
     folders.push(above.join("obmalloc"));
-    // Debian's lib/x86_64-linux-gnu; and the package's folder of a wheel, in
+    // Debian's lib/x86_64-linux-gnu, lib/aarch64-linux-gnu; and the package's folder of a wheel, in
     // lib/python3.11/site-packages or the distribution's dist-packages.
     for inner in folders_in(&lib) {
         for packages in ["site-packages", "dist-packages"] {
@@ -137,6 +139,10 @@ fn unlike_this_machine(elf: &Elf) -> Option<String> {
     (!alike).then(|| elf::machine_name(elf.machine))
 }
 
+fn is_for_this_machine(path: &Path) -> bool {
+    matches!(elf::look(path), Ok(Kind::Elf(elf)) if unlike_this_machine(&elf).is_none())
+}
+
 /// Whether an entry of LD_PRELOAD is this library, in any version.
 pub fn is_named_by(word: &OsStr) -> bool {
     let name = Path::new(word).file_name().unwrap_or_default();
@@ -163,6 +169,7 @@ mod tests {
             "lib/libobmalloc.so",
             "lib64/libobmalloc.so.0",
             "lib/x86_64-linux-gnu/libobmalloc.so.0",
+            "lib/aarch64-linux-gnu/libobmalloc.so.0",
             "lib/python3.11/site-packages/obmalloc/libobmalloc.so",
             "lib/python3/dist-packages/obmalloc/libobmalloc.so",
             "obmalloc/libobmalloc.so",
@@ -176,6 +183,21 @@ mod tests {
             fs::remove_file(file).unwrap();
         }
         fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn the_library_of_this_machine_is_told_from_others() {
+        let own = env::current_exe().unwrap();
+        assert!(is_for_this_machine(&own));
+        let mut header = fs::read(&own).unwrap();
+        header[18] ^= 0x80; // the machine's number
+        let other = env::temp_dir().join(format!("obmalloc-machine-{}", std::process::id()));
+        fs::write(&other, header).unwrap();
+        assert!(!is_for_this_machine(&other));
+        let said = check(&other).unwrap_err();
+        assert!(said.starts_with("is for another machine ("), "{said}");
+        fs::remove_file(other).unwrap();
+        assert!(!is_for_this_machine(Path::new("/")));
     }
 
     #[test]
