@@ -167,7 +167,7 @@ check: all ## formatting, lints, licences, documentation, header, symbols, the h
 header: all ## copy the header that the build has made to include/
 	cp $(HEADER_MADE) include/obmalloc.h
 
-asm: all ## count the instructions of malloc + free on the hit path (at most 30)
+asm: all ## count the instructions of malloc + free on the hit path (at most 30; aarch64: 40)
 	$(PYTHON3) bench/asm.py
 
 loom: ## the models of threads, all interleavings
