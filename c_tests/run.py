@@ -12,6 +12,7 @@ import fnmatch
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = os.environ["RESULTS"]
 MOST = 40                       # lines of one failure
 SKIPPED = 77                    # exit status, as in harness.h
+RUNNER = os.environ.get("RUNNER", "").split()   # the words before a program of another machine
 HEADERS = {"C11": ("CC", "c", "-std=c11"), "C++17": ("CXX", "c++", "-std=c++17")}
 
 
@@ -57,6 +59,8 @@ def environment(way):
     env = {key: value for key, value in os.environ.items()
            if not key.startswith(("PYTHON", "OBMALLOC_", "LD_", "MAKE", "TEST_"))}
     library, home = env.pop("SO"), {"PYTHONHOME": env.get("HOST_PREFIX", "")}
+    if RUNNER:
+        env["TEST_RUNNER"] = " ".join(RUNNER)
     all_pools = {"OBMALLOC_POOL_MAX": "32768"}     # elsewhere the limit rises with the program
     return {**env, **{"so": all_pools,
                       "pre": {"LD_PRELOAD": library},
@@ -69,9 +73,11 @@ def environment(way):
 
 def run_case(program, case, way, binary):
     """(result, details, the way whose facts differ)"""
+    if os.environ.get("EMULATED") and (reason := emulated(f"{program}/{case}", way)):
+        return f"skip: emulated: {reason}", "", way
     valgrind = ["valgrind", "--error-exitcode=99", "-q"] if way == "valgrind" else []
     timeout = int(os.environ["TIMEOUT"]) * (4 if way in ("tsan", "valgrind") else 1)
-    status, out, err = run([*valgrind, binary, case], timeout, environment(way))
+    status, out, err = run([*valgrind, *RUNNER, binary, case], timeout, environment(way))
     if way == "tsan" and "ThreadSanitizer" in err:
         status = "ThreadSanitizer found something"
     if os.environ.get("VERBOSE"):
@@ -100,10 +106,20 @@ def first_facts(path, way, out):
     return path.read_text().split("\n", 1)
 
 
+def emulated(name, way):
+    """Why a case cannot pass under qemu's emulation of a process, or None."""
+    for line in Path(__file__).with_name("emulated.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            pattern, ways, reason = line.split(None, 2)
+            if fnmatch.fnmatch(name, pattern) and (ways == "all" or way in ways.split(",")):
+                return reason
+    return None
+
+
 def cases(program, way, binary, reason=None):
     if reason:
         return report(program, way, f"skip: {reason}")
-    status, names, err = run([binary, "--list"], 60, environment(way))
+    status, names, err = run([*RUNNER, binary, "--list"], 60, environment(way))
     if status != 0 or not names:
         return report(program, way, "FAILED", f"--list: {status}\n{err}", 0, f"CASE={program}")
     wanted = os.environ["CASE"].split()
@@ -121,7 +137,10 @@ def header(label, include):
     ours, theirs = '#include "obmalloc.h"\n', "#include <Python.h>\n"
     orders = [theirs + ours, ours + theirs] if include else [ours, ours + ours]
     for language, (compiler, suffix, standard) in HEADERS.items():
-        command = [os.environ[compiler], "-x", suffix, standard, "-Wall", "-Wextra", "-Wpedantic",
+        if not shutil.which(os.environ[compiler].split()[0]):
+            report(f"header/{label}", language, f"skip: no {os.environ[compiler]}")
+            continue
+        command = [*os.environ[compiler].split(), "-x", suffix, standard, "-Wall", "-Wextra", "-Wpedantic",
                    "-Werror", "-fsyntax-only", "-I", str(ROOT / "include"),
                    *(["-isystem", include] if include else []), "-"]
         wrong = ""

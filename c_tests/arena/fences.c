@@ -184,7 +184,7 @@ static void fences(void)
         pid_t pid = fork();
         if (pid == 0) {
             setenv("TEST_PROCESS", number, 1);
-            execl("/proc/self/exe", "arena", "fences", (char *)NULL);
+            run_this_program((char *[]){"arena", "fences", NULL});
             _exit(99);
         }
         CHECK(pid > 0 && status_of(pid) == 0);

@@ -17,6 +17,14 @@
 
 enum { LIVE = 300, SIZE = 48, DAMAGED = 101, FAULT_IN_LIBC = 102, FAULT_ELSEWHERE = 103 };
 
+#if defined(__aarch64__)
+enum { ADDRESS_BITS = 48 }; /* of an address in user space */
+#define INSTRUCTION(context) ((context)->uc_mcontext.pc)
+#else
+enum { ADDRESS_BITS = 47 };
+#define INSTRUCTION(context) ((context)->uc_mcontext.gregs[REG_RIP])
+#endif
+
 static void *live[LIVE];
 
 struct attempt {
@@ -28,7 +36,7 @@ struct attempt {
 static void on_fault(int signal, siginfo_t *info, void *context)
 {
     Dl_info where = {0};
-    void *pc = (void *)((ucontext_t *)context)->uc_mcontext.gregs[REG_RIP];
+    void *pc = (void *)INSTRUCTION((ucontext_t *)context);
     Dl_info libc = {0};
     dladdr(pc, &where);
     dladdr(dlsym(RTLD_DEFAULT, "qsort"), &libc); /* glibc's name is libc.so.6, musl's its loader's */
@@ -105,16 +113,16 @@ static void hostile_pointers(void)
     never_ours("2 MiB", 1 << 21);
     never_ours("the last address", UINTPTR_MAX);
     never_ours("the last but 15", UINTPTR_MAX - 15);
-    never_ours("the lower half's end", ((uintptr_t)1 << 47) - 16);
-    never_ours("just beyond the lower half", (uintptr_t)1 << 47);
-    never_ours("the upper half's begin", UINTPTR_MAX << 47);
+    never_ours("the lower half's end", ((uintptr_t)1 << ADDRESS_BITS) - 16);
+    never_ours("just beyond the lower half", (uintptr_t)1 << ADDRESS_BITS);
+    never_ours("the upper half's begin", UINTPTR_MAX << ADDRESS_BITS);
     never_ours("non-canonical", top + 0x1000);
-    for (int bit = 47; bit < 64; bit++) {
+    for (int bit = ADDRESS_BITS; bit < 64; bit++) {
         char what[40];
         snprintf(what, sizeof what, "ours with bit %d set", bit);
         never_ours(what, ours | (uintptr_t)1 << bit);
     }
-    never_ours("ours, all high bits set", ours | UINTPTR_MAX << 47);
+    never_ours("ours, all high bits set", ours | UINTPTR_MAX << ADDRESS_BITS);
     never_ours("this program's code", (uintptr_t)try);
     never_ours("the stack", (uintptr_t)&ours & ~(uintptr_t)15);
 

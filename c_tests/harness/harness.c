@@ -107,6 +107,9 @@ int output_in_child(void (*body)(void *), void *argument, char *output, size_t r
     ssize_t length = pread(stderr_file, output, room - 1, 0);
     CHECK(length >= 0);
     output[length > 0 ? length : 0] = 0;
+    char *emulator = strstr(output, "qemu: uncaught target signal");
+    if (getenv("TEST_RUNNER") && emulator)
+        *emulator = 0; /* its own report of the child's end */
     return status;
 }
 

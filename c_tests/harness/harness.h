@@ -210,6 +210,10 @@ extern int status_of(pid_t pid);
  * exit status is its own number of failures. */
 extern int in_child(void (*body)(void *), void *argument);
 
+/* Executes this program anew. Where an emulator runs it, TEST_RUNNER has the words that start one:
+ * the kernel would not run the program's file. Returns only if that fails. */
+extern void run_this_program(char **argv);
+
 /* in_child, with what the child writes to stderr in `output`; for cases with .reads_stderr. */
 extern int output_in_child(void (*body)(void *), void *argument, char *output, size_t room);
 

@@ -82,7 +82,7 @@ static int run_as(const char *role, const char *setting, int err, void (*limit)(
             dup2(err, 2);
         if (limit)
             limit();
-        execl("/proc/self/exe", "stats", "files", (char *)NULL);
+        run_this_program((char *[]){"stats", "files", NULL});
         _exit(98);
     }
     int status = status_of(pid);
