@@ -282,7 +282,7 @@ static void full_device(void)
 }
 
 CASES({"stats-form", form},
-      {"stats-numbers", numbers},
+      {"stats-numbers", numbers, "OBMALLOC_DECAY_MS=-1"},
       {"stats-of-odd-arenas", odd_arenas},
       {"stats-whose", whose},
       {"stats-to-a-full-device", full_device});
