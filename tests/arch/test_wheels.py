@@ -13,12 +13,14 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 from arch import targets
 
 from support import build, child, status
+from support.preload import HOSTS
 
 pytestmark = [pytest.mark.slow, pytest.mark.network]
 TAGS = {f'{machine}-unknown-linux-{libc}': f'{tag}_{machine}'
@@ -43,11 +45,15 @@ def made(target, path):
     return Path(done.out.splitlines()[-1])
 
 
+def need_rust(target):
+    sysroot = subprocess.check_output(['rustc', '--print', 'sysroot'], text=True).strip()
+    if not Path(sysroot, 'lib/rustlib', target, 'lib').exists():
+        pytest.skip(f'rustc has no libraries for it: rustup target add {target}')
+
+
 @pytest.fixture(params=TAGS)
 def target(request):
-    sysroot = subprocess.check_output(['rustc', '--print', 'sysroot'], text=True).strip()
-    if not Path(sysroot, 'lib/rustlib', request.param, 'lib').exists():
-        pytest.skip(f'rustc has no libraries for it: rustup target add {request.param}')
+    need_rust(request.param)
     return request.param
 
 
@@ -106,6 +112,27 @@ def test_pip_chooses_it_and_it_is_active(installed, target):
     # The command finds the library beside it.
     found = python.run('path', program=folder / 'bin/obmalloc').out
     assert Path(found.strip()) == folder / 'obmalloc/libobmalloc.so'
+
+
+def test_a_host_for_musl_on_aarch64(tools, tmp_path):
+    """No CPython is built for it: a program that has CPython's functions of this kind stands for one,
+    compiled by zig and run by Debian's musl. All of its calls reach the library."""
+    target = 'aarch64-unknown-linux-musl'
+    need_rust(target)
+    starts = targets.musl_of_aarch64()
+    with zipfile.ZipFile(build.ROOT / made(target, tools)) as wheel:
+        wheel.extract('obmalloc/libobmalloc.so', tmp_path)
+    zig = [shutil.which('cargo-zigbuild', path=tools), 'zig', 'cc', '--']
+    child.run([*zig, '-target', 'aarch64-linux-musl', '-O1', '-Wno-unused-function',
+               '-DVERSION="3.14.0 (main, x) [GCC 12.2.0]"', '-rdynamic', '-o', tmp_path / 'host',
+               HOSTS / 'fake_main.c', HOSTS / 'fake_python.c'], dict(os.environ), 600, status=0)
+    host = targets.Interpreter(tmp_path / 'host', starts)
+    plain = host.run().said
+    done = host.run(LD_PRELOAD=tmp_path / 'obmalloc/libobmalloc.so', OBMALLOC_VERBOSE=1)
+    [line] = done.lines(status.ACTIVE)
+    assert (line[2], line[3]) == ('3.14.0', 'mem+obj')
+    assert plain['mallocs'] > 5000
+    assert (done.said['mallocs'], done.said['frees'], done.said['foreign']) == (0, 0, 0)
 
 
 def test_late_installation(installed):
