@@ -32,7 +32,7 @@ use core::sync::atomic::{
 use super::arch::{self, syscall as call};
 #[cfg(not(miri))]
 use super::memcheck;
-#[cfg(not(miri))]
+#[cfg(not(any(miri, target_env = "musl")))]
 use super::weak::weak_symbol;
 
 /// Under Miri there are no system calls.
@@ -222,13 +222,31 @@ extern "C" fn begin(errand: *mut Errand) {
 
 /// Whether the process has one thread, so that no other can notice which descriptors are taken: by
 /// the C library's flag (glibc 2.32 and later).
-#[cfg(not(miri))]
+#[cfg(not(any(miri, target_env = "musl")))]
 fn is_alone() -> bool {
     weak_symbol!("__libc_single_threaded").is_some_and(|word| {
         // SAFETY: a byte that the C library writes when the first thread is made, by the
         // only thread that there is.
         unsafe { word.cast::<u8>().read_volatile() != 0 }
     })
+}
+
+/// Whether the process has one thread. musl does not export its flag: `/proc/self/task` has a link
+/// for each thread and two of its own.
+#[cfg(all(target_env = "musl", not(miri)))]
+fn is_alone() -> bool {
+    let mut about = core::mem::MaybeUninit::<libc::stat>::zeroed();
+    let (path, place) = (c"/proc/self/task".as_ptr(), about.as_mut_ptr());
+    let words = [
+        libc::AT_FDCWD as isize as usize,
+        path.expose_provenance(),
+        place.expose_provenance(),
+        0,
+    ];
+    // SAFETY: a C string, and room for the result.
+    let failed = unsafe { call(libc::SYS_newfstatat, words) };
+    // SAFETY: zeroed, so initialised whatever the kernel wrote.
+    failed == 0 && unsafe { about.assume_init() }.st_nlink == 3
 }
 
 /// Blocks all signals until it is dropped, the C library's own included: no handler runs while the

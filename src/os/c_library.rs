@@ -7,7 +7,8 @@
 //! | type of a limit's number | unsigned | signed | [`Resource`] |
 //! | thread-local storage of a library that is opened late | a reserve for initial-exec | by TLS descriptors only | `thread_word.rs` |
 //! | `_init` of a loaded object calls `__gmon_start__` | yes | no | `cpython/dispatch.rs` |
-//! | `mallinfo2`, `backtrace`, `__pthread_get_minstack`, `__libc_single_threaded` | newer versions | none | the callers: each is a weak symbol, or looked up |
+//! | whether there is one thread | `__libc_single_threaded` (newer versions) | by `/proc` | `apart.rs` |
+//! | `mallinfo2`, `backtrace`, `__pthread_get_minstack` | newer versions | none | the callers: each is a weak symbol, or looked up |
 //!
 //! The last row is decided when the process runs, all others when the library is built: a library
 //! for one of them cannot be loaded by the other.
