@@ -131,7 +131,8 @@ static void forks_again(int number)
         if (life == EXITS)
             _exit(0);
         if (life == EXECS) {
-            execl("/bin/true", "true", (char *)NULL);
+            /* Without the preload: the program may be of another C library. */
+            execle("/bin/true", "true", (char *)NULL, (char *[]){NULL});
             _exit(99);
         }
         return; /* goes on where it was interrupted */

@@ -17,6 +17,18 @@ void skip(const char *reason)
     exit(SKIPPED);
 }
 
+int shell(const char *command)
+{
+    char *preload = getenv("LD_PRELOAD");
+    preload = preload ? strdup(preload) : NULL;
+    unsetenv("LD_PRELOAD");
+    const int status = system(command);
+    if (preload)
+        setenv("LD_PRELOAD", preload, 1);
+    free(preload);
+    return status;
+}
+
 bool is_case(const char *name)
 {
     char words[4096] = "";

@@ -105,6 +105,9 @@ enum { SKIPPED = 77 }; /* an exit status */
 
 #define FACT(...) (printf(__VA_ARGS__), putchar('\n'))
 
+/* system() without LD_PRELOAD: the shell may be of another C library than the library. */
+extern int shell(const char *command);
+
 /* Ends the case: what it needs is not here. */
 extern _Noreturn void skip(const char *reason);
 

@@ -147,7 +147,7 @@ static void statistics_on_a_small_stack(void)
     STEP("debug hooks, all returned") all_calls("OBMALLOC_DEBUG=1 OBMALLOC_DECAY_MS=0");
     char command[100];
     snprintf(command, sizeof command, "rm -rf %s", folder);
-    CHECK(system(command) == 0);
+    CHECK(shell(command) == 0);
 }
 
 CASES({"statistics", statistics_on_a_small_stack});

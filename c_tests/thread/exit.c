@@ -106,13 +106,16 @@ static void *outlives_main(void *argument)
     pthread_join(main_thread, NULL);
     LOCKED(work());
     FACT("the other thread works on after main");
+    fflush(stdout);
     _exit(exit_status());
     return argument;
 }
 
-static void main_leaves(void *argument)
+/* Not in a forked child: there a thread of musl waits for main for ever, without the library, too. */
+static void main_leaves(void)
 {
     pthread_t other;
+    pthread_key_create(&early_key, end_of_key);
     leave_behind(&early_key, &rounds_early);
     main_thread = pthread_self();
     pthread_create(&other, NULL, outlives_main, NULL);
@@ -135,7 +138,6 @@ static void ends_of_threads(void)
         CHECK(rounds_early == THREADS * ROUNDS && rounds_late == THREADS * ROUNDS);
         FACT("%d and %d rounds, %d objects", rounds_early, rounds_late, objects);
     }
-    STEP("pthread_exit from main") CHECK(in_child(main_leaves, NULL) == 0);
 }
 
-CASES({"exit", ends_of_threads});
+CASES({"exit", ends_of_threads}, {"exit-from-main", main_leaves});
