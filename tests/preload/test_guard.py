@@ -64,12 +64,19 @@ def make(python, name, *numbers, before='', call=None, options=(), times=3000,
                             env=child.preloaded(**{'OBMALLOC_GUARD_SAMPLE_RATE': '1'} | settings)))
 
 
+def has_native(frames, function):
+    """Whether one of these frames is in a function of the extension. musl has no backtrace: there
+    a fault has one frame, and nothing else has any."""
+    found = [f'({function}+0x' in frame and 'mistakes.so+0x' in frame for frame in frames]
+    return found in ([], [True]) if build.FOR_MUSL else any(found)
+
+
 def assert_part(python, report, word, function):
     """This part names the extension's function and the Python line."""
     assert word in report.parts
     thread, frames, lines = report.parts[word]
     assert thread > 0
-    assert any(f'({function}+0x' in frame and 'mistakes.so+0x' in frame for frame in frames[:3])
+    assert has_native(frames[:3], function)
     assert lines[0] == 'File "<string>", line %d, in again' % LINE
     assert re.search(r'^File "<string>", line \d+, in <module>$', lines[1])
 
@@ -151,7 +158,7 @@ print(held[1].a)
     assert report.what == 'use after free'
     assert re.search('^(read|write) of 0x.* into the freed block of ', report.where)
     for word, name in (('allocated', '<(listcomp|module)>'), ('freed', 'lose')):
-        assert report.parts[word][1]
+        assert bool(report.parts[word][1]) != build.FOR_MUSL
         assert re.search(rf'^File "<string>", line \d+, in {name}', report.parts[word][2][0])
 
 
@@ -177,7 +184,7 @@ def test_faulthandler_before(python):
 def test_faulthandler_after(python):
     report = make(python, 'read_freed', 40, 8, before='import faulthandler; faulthandler.enable()')
     assert_both(python, report)
-    assert any('(mistakes_access+' in frame for frame in report.parts['read'][1])
+    assert has_native(report.parts['read'][1], 'mistakes_access')
 
 
 @pytest.mark.since(3, 6)

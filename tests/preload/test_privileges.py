@@ -1,6 +1,7 @@
 """Programs with more rights than their user, in which the user's settings have no effect; users
 who may start no thread; and limits that a shell sets."""
 import json
+import os
 import resource
 import shutil
 
@@ -80,8 +81,8 @@ def test_setuid_program_that_is_linked(mode):
         (folder / 'libobmalloc.so.0').symlink_to('libobmalloc.so')
     # Compiled where other users can reach it.
     program = folder / f'linked-{mode:o}'
-    child.run(['gcc', '-O2', HOSTS / 'linked.c', '-o', program, f'-L{folder}', '-l:libobmalloc.so',
-               f'-Wl,-rpath,{folder}'], status=0)
+    child.run([os.environ.get('CC', 'gcc'), '-O2', HOSTS / 'linked.c', '-o', program,
+               f'-L{folder}', '-l:libobmalloc.so', f'-Wl,-rpath,{folder}'], status=0)
     program.chmod(mode)
     reports = open_folder('reports')
     reports.chmod(0o777)
