@@ -69,5 +69,22 @@ def cargo(*words, timeout):
 
 LOADER = '/lib/ld-musl-x86_64.so.1'
 
-# Checks of tests/preload that do not apply here, each with the reason.
-EXCEPTIONS = {}
+# Checks of tests/preload that do not apply here, by the beginning of their names.
+OF_GLIBC = "starts programs of this machine's C library, which musl's library is not for"
+EXCEPTIONS = {f'tests/preload/test_{check}': reason for reason, checks in {
+    OF_GLIBC: ('address_space.py::test_programs_run_under_a_limit',
+               'fork_warnings.py::test_fork_with_the_usual_interval',
+               'fork_warnings.py::test_subprocess',
+               'inert.py::test_same_output_and_status', 'inert.py::test_no_statistics_file',
+               'inert.py::test_compiling_a_program',
+               'inert.py::test_same_system_calls_as_an_empty_library',
+               'processes.py::test_shells_between'),
+    "the interpreter is the distribution's, which is for glibc": (
+        'debug.py::test_debug_build', 'reports.py::test_root_and_files_of_others',
+        'reports.py::test_root_and_its_own_files', 'reports.py::test_files_of_other_users',
+        'reports.py::test_signals_are_restored'),
+    'musl has no reserve of static thread-local storage: other libraries of the check are refused': (
+        'tls_budget.py',),
+    "valgrind and the sanitizers of this machine's compiler are for glibc": (
+        'tools.py::test_memcheck', 'tools.py::test_sanitizer'),
+}.items() for check in checks}

@@ -254,7 +254,7 @@ def pytest_for_musl(report, *words, timeout=3600):
     report.parent.mkdir(parents=True, exist_ok=True)
     report.unlink(missing_ok=True)
     env = musl.environment(PYTHONPATH='')
-    done = child.run([sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider',
+    done = child.run([sys.executable, '-m', 'pytest', '-q',
                       f'--junitxml={report}', *words], env, timeout, cwd=build.ROOT)
     assert report.exists(), done.report
     return done

@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TARGET = ROOT / os.environ.get('CARGO_TARGET_DIR', 'target')
 RELEASE = TARGET / os.environ.get('CARGO_BUILD_TARGET', '') / 'release'
 LIBRARY = RELEASE / 'libobmalloc.so'        # the option --library replaces it
+FOR_MUSL = RELEASE.parent.name.endswith('musl')         # else for glibc
 ARCHIVE = RELEASE / 'libobmalloc.a'         # with weak names (`make all`)
 PYTHONS_ONLY = RELEASE / 'libobmalloc_pythons.so'
 COMMAND = RELEASE / 'obmalloc'
