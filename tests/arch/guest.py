@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 import zlib
@@ -112,18 +113,25 @@ def page_file(pid):
 
 
 def c_tests(job):
-    """The cases of a C program in one way, by c_tests/run.py: [result, text] for each."""
+    """The cases of a C program in one way, by c_tests/run.py; a report of each when it ends."""
     results = '/tmp/results/' + job['name'].replace(' ', '-')
     os.makedirs(results + '/facts')
-    done = run([PYTHON, '-B', job['script'], 'cases', *job['words']],
-               {**job['env'], 'RESULTS': results}, job['timeout'])
-    cases = {}
-    for name in sorted(os.listdir(results)):
-        if name != 'facts':
-            with open(f'{results}/{name}') as file:
-                result, text = json.load(file)
-            cases[text.split()[0]] = [result, text]
-    return {**done, 'cases': cases}
+    done, ended = [], set()
+
+    def body():
+        done.append(run([PYTHON, '-B', job['script'], 'cases', *job['words']],
+                        {**job['env'], 'RESULTS': results}, job['timeout']))
+
+    worker = threading.Thread(target=body)
+    worker.start()
+    while worker.is_alive():
+        worker.join(2)
+        for name in sorted(set(os.listdir(results)) - ended - {'facts'}):
+            with open(f'{results}/{name}') as file, contextlib.suppress(ValueError):
+                result, text = json.load(file)      # unless it is just written
+                report(name=f'{job["name"]}: {text.split()[0]}', result=result, text=text)
+                ended.add(name)
+    return {**done[0], 'cases': len(ended)}
 
 
 # ---- the machine ----
