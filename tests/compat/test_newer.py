@@ -26,7 +26,8 @@ SYSTEM = FOLDER / SUITE
 # For the preload checks and CPython's own tests.
 PACKAGES = ('python3.15 libpython3.15-testsuite libpython3.15-dev'
             ' python3.14 libpython3.14-testsuite libpython3.14-dev python3.13 python3 gcc'
-            ' libc6-dev binutils tzdata python3-pytest python3-pytest-xdist python3-hypothesis')
+            ' libc6-dev binutils strace git tzdata python3-pytest python3-pytest-xdist'
+            ' python3-hypothesis')
 VERSIONS = '3.14', '3.15'
 JOBS = 3        # many of CPython's tests wait rather than compute
 # Where a free-threaded CPython is available as source, by Debian's name.
@@ -154,11 +155,11 @@ def test_newer_debian(system, library, found):
 def test_newer_preload(system, version, found):
     """All checks of every way into a process. Their memory cost is only reported: other
     libraries and other pages are mapped there."""
-    run = (f'cd {system} && python{version} -m pytest tests/preload -n 2 --all-pythons'
-           f' --pythons {version} -q ')
-    done = inside(['sh', '-c', run + '--ignore tests/preload/test_cost.py'], 2400)
+    run = (f'cd {system} && python{version} -m pytest -n 2 --all-pythons --pythons {version} -q'
+           ' tests/preload')
+    done = inside(['sh', '-c', run + ' --ignore tests/preload/test_cost.py'], 2400)
     assert done.status == 0, done.report
-    cost = inside(['sh', '-c', run + 'tests/preload/test_cost.py'])
+    cost = inside(['sh', '-c', run + '/test_cost.py'])
     found(f'{last_line(done.out)}; memory cost: {last_line(cost.out)}',
           name=f'newer-preload {version}', platforms=[newer(version)], shows='preload checks')
 
