@@ -278,3 +278,73 @@ fn the_page_of_the_architecture_has_every_static() {
     }
     assert!(seen > 100, "only {seen} statics were seen");
 }
+
+/// The names of the atomics that some code declares: statics, fields, and structs of one.
+fn atomics(code: &str) -> impl Iterator<Item = String> {
+    code.lines().filter_map(|line| {
+        let line = line.trim_start().trim_start_matches("pub(crate) ");
+        let line = line
+            .trim_start_matches("pub(super) ")
+            .trim_start_matches("pub ");
+        let (name, kind) = match line.strip_prefix("struct ") {
+            Some(rest) => rest.split_once('(')?,
+            None => line.trim_start_matches("static ").split_once(": ")?,
+        };
+        let is_atomic = kind.trim_start_matches('[').starts_with("Atomic");
+        is_atomic.then(|| identifier(name))
+    })
+}
+
+#[test]
+fn the_page_of_memory_ordering_has_every_atomic() {
+    let page = fs::read_to_string(source().join("../docs/memory-order.md")).unwrap();
+    // The names of a row, and its files.
+    let mut rows: Vec<(BTreeSet<&str>, Vec<&str>)> = Vec::new();
+    for row in page.lines().filter(|line| line.starts_with("| ")) {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let files: Vec<&str> = cells[2]
+            .split(", ")
+            .filter(|file| file.ends_with(".rs"))
+            .collect();
+        let names: BTreeSet<&str> = cells[1].split('`').skip(1).step_by(2).collect();
+        if files.is_empty() {
+            continue;
+        }
+        let code: String = files
+            .iter()
+            .map(|file| code_of(&source().join(file)))
+            .collect();
+        let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let words: BTreeSet<&str> = code.split(|c| !is_part(c)).collect();
+        for name in &names {
+            assert!(words.contains(name), "{name} is not in {files:?}");
+        }
+        for model in cells.iter().filter_map(|cell| cell.split_once("loom: ")) {
+            for model in model.1.split(';').next().unwrap().split(", ") {
+                let file = source().join("tests/loom").join(model).with_extension("rs");
+                assert!(file.exists(), "{file:?}");
+            }
+        }
+        rows.push((names, files));
+    }
+    let mut seen = 0;
+    for (_, file) in files() {
+        let place = file.strip_prefix(source()).unwrap().to_str().unwrap();
+        if place.starts_with("tests/")
+            || ["sync/modelled.rs", "sync/threads.rs", "sync/execution.rs"].contains(&place)
+        {
+            continue;
+        }
+        for name in atomics(&code_of(&file)).filter(|name| name != "AHEAD") {
+            seen += 1;
+            let has = |row: &(BTreeSet<&str>, Vec<&str>)| {
+                row.0.contains(name.as_str()) && row.1.contains(&place)
+            };
+            assert!(
+                rows.iter().any(has),
+                "{name} of {place} is not in docs/memory-order.md"
+            );
+        }
+    }
+    assert!(seen > 120, "only {seen} atomics were seen");
+}
