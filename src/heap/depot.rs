@@ -48,8 +48,9 @@ use crate::sync::Cell;
 /// Batches in each depot. A batch has about 4 KiB of blocks, so they hold a pool's worth.
 const BATCHES: usize = 16;
 
-/// Flushes before a depot starts to keep batches: a program that does little needs no slots.
-const FLUSHES_BEFORE_START: u8 = 64;
+/// Flushes before a depot starts to keep batches: a program that does little needs no slots. (Fewer
+/// under Miri, which is slow.)
+const FLUSHES_BEFORE_START: u8 = if cfg!(miri) { 2 } else { 64 };
 
 type Slot = Cell<*mut u8>;
 

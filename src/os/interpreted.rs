@@ -2,7 +2,7 @@
 //! in assembly. Compiled under Miri only.
 
 use core::cell::Cell;
-use core::ffi::{c_char, c_int, c_uchar, c_void};
+use core::ffi::{c_char, c_int, c_uchar, c_uint, c_void};
 use core::ptr::NonNull;
 
 unsafe extern "Rust" {
@@ -12,14 +12,14 @@ unsafe extern "Rust" {
 
 std::thread_local! {
     /// The thread word.
-    pub static WORD: Cell<NonNull<()>> = Cell::new(obmalloc_thread_word());
+    pub(crate) static WORD: Cell<NonNull<()>> = Cell::new(obmalloc_thread_word());
 }
 
 /// Unmaps nothing: Miri can only unmap a whole mapping.
 ///
 /// # Safety
 /// The contract of the system call.
-pub unsafe fn munmap(_: *mut c_void, _: usize) -> c_int {
+pub(crate) unsafe fn munmap(_: *mut c_void, _: usize) -> c_int {
     0
 }
 
@@ -27,7 +27,7 @@ pub unsafe fn munmap(_: *mut c_void, _: usize) -> c_int {
 ///
 /// # Safety
 /// The contract of the system call.
-pub unsafe fn madvise(start: *mut c_void, size: usize, advice: c_int) -> c_int {
+pub(crate) unsafe fn madvise(start: *mut c_void, size: usize, advice: c_int) -> c_int {
     if advice != libc::MADV_DONTNEED {
         return -1;
     }
@@ -40,7 +40,7 @@ pub unsafe fn madvise(start: *mut c_void, size: usize, advice: c_int) -> c_int {
 ///
 /// # Safety
 /// The contract of the system call.
-pub unsafe fn mincore(_: *mut c_void, _: usize, _: *mut c_uchar) -> c_int {
+pub(crate) unsafe fn mincore(_: *mut c_void, _: usize, _: *mut c_uchar) -> c_int {
     0
 }
 
@@ -48,7 +48,7 @@ pub unsafe fn mincore(_: *mut c_void, _: usize, _: *mut c_uchar) -> c_int {
 ///
 /// # Safety
 /// The contract of the system call.
-pub unsafe fn prctl(_: c_int, _: usize, _: *mut u8, _: usize, _: *const c_char) -> c_int {
+pub(crate) unsafe fn prctl(_: c_int, _: usize, _: *mut u8, _: usize, _: *const c_char) -> c_int {
     -1
 }
 
@@ -56,6 +56,14 @@ pub unsafe fn prctl(_: c_int, _: usize, _: *mut u8, _: usize, _: *const c_char) 
 ///
 /// # Safety
 /// The contract of the system call.
-pub unsafe fn getrusage(_: c_int, _: *mut libc::rusage) -> c_int {
+pub(crate) unsafe fn getrusage(_: c_int, _: *mut libc::rusage) -> c_int {
+    -1
+}
+
+/// Reports that limits are unknown.
+///
+/// # Safety
+/// The contract of the system call.
+pub(crate) unsafe fn getrlimit(_: c_uint, _: *mut libc::rlimit) -> c_int {
     -1
 }

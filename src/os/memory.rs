@@ -9,13 +9,13 @@ use core::ffi::{c_int, c_void};
 use core::ptr::{self, NonNull};
 
 #[cfg(not(miri))]
-use libc::{madvise, mincore, munmap};
+use libc::{getrlimit, madvise, mincore, munmap};
 
 use super::errno;
 #[cfg(feature = "model")]
 use super::faults;
 #[cfg(miri)]
-use super::interpreted::{madvise, mincore, munmap};
+use super::interpreted::{getrlimit, madvise, mincore, munmap};
 use super::sandbox;
 use crate::sync::{AtomicUsize, Ordering::Relaxed};
 
@@ -146,7 +146,7 @@ pub(crate) fn address_limit() -> Option<usize> {
     };
     let read = || {
         // SAFETY: `limit` has room for the result.
-        unsafe { libc::getrlimit(libc::RLIMIT_AS, &raw mut limit) }
+        unsafe { getrlimit(libc::RLIMIT_AS, &raw mut limit) }
     };
     let known = sandbox::allows() && errno::kept(read) == 0;
     let limited = known && limit.rlim_cur != libc::RLIM_INFINITY;

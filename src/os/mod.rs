@@ -10,7 +10,7 @@ pub(crate) mod arch;
 pub mod faults;
 
 #[cfg(miri)]
-pub mod interpreted;
+pub(crate) mod interpreted;
 
 pub(crate) mod errno;
 

@@ -98,8 +98,10 @@ impl Magazine {
         // SAFETY: MAGAZINE-1, MAGAZINE-3: above a slot and not above the last one is a slot. The
         // address that is written there is not followed.
         unsafe { *above = block };
-        // Release: the compiler must keep the order, for MAGAZINE-4.
-        self.top.store(above, Release);
+        // The compiler must keep the order, for MAGAZINE-4. Not by a store with Release: no other
+        // thread reads a slot by the top, and on aarch64 the next lookup's Acquire waits for it.
+        compiler_fence(Release);
+        self.top.store(above, Relaxed);
         true
     }
 }
@@ -343,7 +345,7 @@ impl Magazines {
         let Some(rest) = taken.checked_sub(1) else {
             return ptr::null_mut();
         };
-        // Release as in `push`.
+        // Release: the compiler must keep the order, for MAGAZINE-4.
         // SAFETY: `rest` slots above the bottom hold blocks.
         let top = unsafe { bottom.add(rest) };
         self.by_class[class.index()]

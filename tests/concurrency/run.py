@@ -35,6 +35,11 @@ TSAN = ["make", "--no-print-directory", "-C", "c_tests", "WAYS=tsan"]
 MIRI = ["arena::", "arena::chunk::", "background::at_exit::", "heap::depot::", "base::list::",
         "base::callback::", "os::lock::", "os::once::", "os::thread_word::"]
 MIRI_FLAGS = "-Zmiri-permissive-provenance -Zmiri-disable-isolation -Zmiri-ignore-leaks"
+# Those between threads (src/tests/weak.rs), with several seeds: each chooses other threads to go on
+# and other old values for loads. Miri interprets any target, of which only the code differs.
+MIRI_WEAK = "tests::weak::"
+MIRI_SEEDS = range(8)
+MIRI_TARGETS = ["x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"]
 
 
 def run(command, cwd=ROOT, **env):
@@ -82,10 +87,20 @@ def miri():
     if version.returncode != 0:
         print("skip: no nightly rustc with Miri here (rustup +nightly component add miri)")
         sys.exit(0)
-    out = run([CARGO, "+nightly", "miri", "test", "--lib", "--target-dir", TARGET / "miri", "--",
-               *MIRI], MIRIFLAGS=MIRI_FLAGS)
-    passed = re.search(r"(\d+) passed", out).group(1)
-    return f"{passed} tests of {', '.join(MIRI)}", version.stdout.strip()
+    def test(names, *flags, **env):
+        command = [CARGO, "+nightly", "miri", "test", "--lib", "--target-dir", TARGET / "miri", *flags]
+        out = run([*command, "--", *names], **env)
+        passed = int(re.search(r"(\d+) passed", out).group(1))
+        if passed == 0:
+            sys.exit("no test was run")
+        return passed
+
+    passed = test(MIRI, MIRIFLAGS=MIRI_FLAGS)
+    for target in MIRI_TARGETS:
+        for seed in MIRI_SEEDS:
+            weak = test([MIRI_WEAK], "--target", target, MIRIFLAGS=f"{MIRI_FLAGS} -Zmiri-seed={seed}")
+    return (f"{passed} tests of {', '.join(MIRI)}; {weak} of {MIRI_WEAK} with {len(MIRI_SEEDS)} seeds "
+            f"for each of {', '.join(MIRI_TARGETS)}", version.stdout.strip())
 
 
 RUNS = {"loom": (loom, "loom: all interleavings of small thread models"),
