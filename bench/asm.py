@@ -25,7 +25,8 @@ HASH = re.compile(r"::h[0-9a-f]{16}$")
 HEADING = re.compile(r"^([0-9a-f]+) <(.*)>:$")
 LINE = re.compile(r"^\s+([0-9a-f]+):\s+(.*?)\s*$")
 PREFIXES = ("lock", "bnd", "notrack", "rep", "repz", "repnz", "data16", "cs", "ds")
-ATOMIC = re.compile(r"(ld|st)a?l?xr|(ld|st)l?a?xp|cas|swp|(ld|st)(add|clr|eor|set|[su]m(in|ax))|dmb|dsb")
+ATOMIC = re.compile(r"(ld|st)a?l?xr|(ld|st)l?a?xp|cas|swp|dmb|dsb|"
+                    r"(ld|st)(add|clr|eor|set|[su]m(in|ax))")
 
 
 def x86_64(text):

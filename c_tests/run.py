@@ -140,8 +140,8 @@ def header(label, include):
         if not shutil.which(os.environ[compiler].split()[0]):
             report(f"header/{label}", language, f"skip: no {os.environ[compiler]}")
             continue
-        command = [*os.environ[compiler].split(), "-x", suffix, standard, "-Wall", "-Wextra", "-Wpedantic",
-                   "-Werror", "-fsyntax-only", "-I", str(ROOT / "include"),
+        command = [*os.environ[compiler].split(), "-x", suffix, standard, "-Wall", "-Wextra",
+                   "-Wpedantic", "-Werror", "-fsyntax-only", "-I", str(ROOT / "include"),
                    *(["-isystem", include] if include else []), "-"]
         wrong = ""
         for order in orders:

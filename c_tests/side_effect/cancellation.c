@@ -30,7 +30,7 @@ static void cleanup(void *unused)
 
 static void call_everything(void)
 {
-    static _Thread_local void *blocks[BLOCKS];
+    void *blocks[BLOCKS] = {NULL};
     static _Thread_local char text[100];
     for (int round = 0; round < ROUNDS; round++) {
         FOR_EACH_DOMAIN(d) {
