@@ -233,29 +233,30 @@ mod tests {
 
     #[test]
     fn two_mappings_show_the_same_bytes_until_they_are_emptied() {
-        let file = Shared::create(c"test", 4096).unwrap();
+        let bytes = memory::page_size();
+        let file = Shared::create(c"test", bytes as u64).unwrap();
         assert!(file.is_open() && file.fd >= 256);
-        assert_eq!(file.grow(3 * 4096), Ok(()));
-        let page = file.map(4096).unwrap();
+        assert_eq!(file.grow(3 * bytes as u64), Ok(()));
+        let page = file.map(bytes).unwrap();
         file.close();
         assert!(!file.is_open());
         file.close(); // nothing happens
-        let again = map_again(page, 3 * 4096).unwrap();
+        let again = map_again(page, 3 * bytes).unwrap();
         // SAFETY: a mapping of that size.
-        let (first, third) = unsafe { (again.as_ptr(), again.as_ptr().add(2 * 4096)) };
+        let (first, third) = unsafe { (again.as_ptr(), again.as_ptr().add(2 * bytes)) };
         // SAFETY: a mapping of that size.
         unsafe { third.write(7) };
         // SAFETY: a mapping of that size.
         unsafe { page.as_ptr().write(5) };
         // SAFETY: a mapping of that size.
         assert_eq!(unsafe { (first.read(), third.read()) }, (5, 7));
-        empty(NonNull::new(third).unwrap(), 4096);
+        empty(NonNull::new(third).unwrap(), bytes);
         // SAFETY: a mapping of that size.
         assert_eq!(unsafe { (first.read(), third.read()) }, (5, 0));
         // SAFETY: no pointer into the mapping is used any more.
-        unsafe { unmap(again, 3 * 4096) };
+        unsafe { unmap(again, 3 * bytes) };
         // SAFETY: a mapping of that size.
-        unsafe { unmap(page, 4096) };
+        unsafe { unmap(page, bytes) };
     }
 
     #[test]
