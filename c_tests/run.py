@@ -61,6 +61,7 @@ def environment(way):
     library, home = env.pop("SO"), {"PYTHONHOME": env.get("HOST_PREFIX", "")}
     if RUNNER:
         env["TEST_RUNNER"] = " ".join(RUNNER)
+    env["TEST_SLOWNESS"] = env.get("SLOWNESS") or "1"
     all_pools = {"OBMALLOC_POOL_MAX": "32768"}     # elsewhere the limit rises with the program
     return {**env, **{"so": all_pools,
                       "pre": {"LD_PRELOAD": library},

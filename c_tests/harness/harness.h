@@ -173,7 +173,11 @@ extern void join_threads(int n, const pthread_t *threads);
 
 /* ---- time ---- */
 
+/* How many times as long the limits of time are: TEST_SLOWNESS, where an emulator runs the program. */
+extern unsigned slowness(void);
+/* Of a clock that is slower by that. */
 extern double seconds(void);
+#define alarm(limit) alarm((limit) * slowness())
 
 /* Whether the condition comes true within `limit` seconds. */
 #define COMES(condition, limit)                                   \
