@@ -14,8 +14,9 @@ TARGET = 'x86_64-unknown-linux-musl'
 MUSL = FOLDER / 'musl'
 KINDS = 'static', 'shared'
 # Programs that the build of the interpreters needs, with Debian's packages of them.
-NEEDED = {'musl-gcc': 'musl-tools', 'apt-get': 'apt', 'autoreconf': 'autoconf', 'aclocal': 'automake',
-          'libtoolize': 'libtool', 'gcc': 'gcc', 'make': 'make', 'xz': 'xz-utils'}
+NEEDED = {'musl-gcc': 'musl-tools', 'apt-get': 'apt', 'autoreconf': 'autoconf',
+          'aclocal': 'automake', 'libtoolize': 'libtool', 'gcc': 'gcc', 'make': 'make',
+          'xz': 'xz-utils'}
 LTDL = Path('/usr/share/aclocal/ltdl.m4')
 
 
@@ -83,7 +84,7 @@ EXCEPTIONS = {f'tests/preload/test_{check}': reason for reason, checks in {
         'debug.py::test_debug_build', 'reports.py::test_root_and_files_of_others',
         'reports.py::test_root_and_its_own_files', 'reports.py::test_files_of_other_users',
         'reports.py::test_signals_are_restored'),
-    'musl has no reserve of static thread-local storage: other libraries of the check are refused': (
+    'musl has no reserve of static thread-local storage: it refuses other libraries of the check': (
         'tls_budget.py',),
     "valgrind and the sanitizers of this machine's compiler are for glibc": (
         'tools.py::test_memcheck', 'tools.py::test_sanitizer'),
