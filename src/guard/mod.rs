@@ -396,7 +396,15 @@ mod tests {
                     .split(&format!("  {access} by thread "))
                     .nth(1)
                     .unwrap();
-                assert!(after.lines().nth(1).unwrap().contains("#0 "), "{said}");
+                // musl has no backtrace: the fault alone has a frame.
+                let has_frame = after
+                    .lines()
+                    .nth(1)
+                    .is_some_and(|line| line.contains("#0 "));
+                assert!(
+                    has_frame || cfg!(target_env = "musl") && access != word,
+                    "{said}"
+                );
             }
         }
     }

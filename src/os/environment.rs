@@ -93,7 +93,12 @@ mod tests {
         let strings = [c"python".as_ptr(), c"-c".as_ptr(), ptr::null()];
         let vector = Box::leak(Box::new(strings));
         keep_arguments(2, vector.as_mut_ptr());
-        assert_eq!(arguments().collect::<Vec<_>>(), [&b"python"[..], b"-c"]);
+        if cfg!(target_env = "musl") {
+            // They are looked for on the stack, which is another one in a test's thread.
+            assert_eq!(arguments().count(), 0);
+        } else {
+            assert_eq!(arguments().collect::<Vec<_>>(), [&b"python"[..], b"-c"]);
+        }
         keep_arguments(0, ptr::null_mut());
         assert_eq!(arguments().count(), 0);
     }
