@@ -155,8 +155,13 @@ def control(package, of_version, architecture):
     substitutions = TREE / "debian" / f"{package}.substvars"
     substitutions.write_text("")
     if binaries:
-        run("dpkg-shlibdeps", f"-T{substitutions}", f"-S{folder}", *[f"-e{path}" for path in binaries],
-            cwd=TREE)
+        # The cross compiler's libraries are in a folder of their own; its packages depend on
+        # libc6:arm64, or on libgcc-s1-arm64-cross, for what is libc6 and libgcc-s1 on arm64.
+        cross = [f"-l/usr/{os.environ['DEB_HOST_GNU_TYPE']}/lib"] if os.environ.get("CROSS") else []
+        run("dpkg-shlibdeps", f"-T{substitutions}", f"-S{folder}", *cross,
+            *[f"-e{path}" for path in binaries], cwd=TREE)
+        text = re.sub(f"(-{architecture}-cross|:{architecture})\\b", "", substitutions.read_text())
+        substitutions.write_text(text)
     documents = folder / "usr" / "share" / "doc" / package
     documents.mkdir(parents=True)
     compress(TREE / "debian" / "changelog", documents / "changelog.Debian.gz")

@@ -123,7 +123,7 @@ def test_a_host_for_musl_on_aarch64(tools, tmp_path):
     with zipfile.ZipFile(build.ROOT / made(target, tools)) as wheel:
         wheel.extract('obmalloc/libobmalloc.so', tmp_path)
     zig = [shutil.which('cargo-zigbuild', path=tools), 'zig', 'cc', '--']
-    child.run([*zig, '-target', 'aarch64-linux-musl', '-O1', '-Wno-unused-function',
+    child.run([*zig, '-target', 'aarch64-linux-musl', '-dynamic', '-O1', '-Wno-unused-function',
                '-DVERSION="3.14.0 (main, x) [GCC 12.2.0]"', '-rdynamic', '-o', tmp_path / 'host',
                HOSTS / 'fake_main.c', HOSTS / 'fake_python.c'], dict(os.environ), 600, status=0)
     host = targets.Interpreter(tmp_path / 'host', starts)
