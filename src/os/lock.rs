@@ -106,8 +106,8 @@ pub(crate) struct Word(AtomicUsize);
 
 /// `T`, which only the owner of the lock reaches.
 pub(crate) struct Lock<T> {
-    /// Acquire by who takes, borrows or enters it; pairs with the Release of who opened, returned or
-    /// left it before. (A fork takes it with Acquire only. That keeps the release sequence of the
+    /// Acquire to take, borrow or enter it; pairs with the Release that opened, returned or left it
+    /// before. (A fork takes it with Acquire only. That keeps the release sequence of the
     /// thread that opened it, for a borrower.)
     word: Word,
     value: T,
