@@ -141,8 +141,8 @@ def test_memory_is_returned(interpreter, shown):
     stock_peak, stock_idle = json.loads(interpret(interpreter, '-c', DICTS, preload=None).out)
     assert idle <= 15 << 20, f'{idle >> 20} MiB idle'
     assert stock_idle > stock_peak / 2 and peak < 1.2 * stock_peak
-    shown('300 000 dicts dropped, musl', interpreter=interpreter, result='at most 15 MiB idle',
-          amount=f'{interpreter.kind}: peak {peak >> 20} MiB, idle {idle >> 20} MiB (stock '
+    shown(f'300 000 dicts dropped, musl, {interpreter.kind}', interpreter=interpreter,
+          result='at most 15 MiB idle', amount=f'{interpreter.kind}: peak {peak >> 20} MiB, idle {idle >> 20} MiB (stock '
                  f'{stock_peak >> 20}, {stock_idle >> 20})')
 
 
@@ -280,7 +280,7 @@ def test_own_tests(pythons, kind, shown):
     print(comparison.summary)
     assert comparison.modules == len(MODULES) and done.status == 0, \
         comparison.summary + done.report
-    shown("CPython's own tests, musl, preloaded", comparison.amount, interpreter,
+    shown(f"CPython's own tests, musl, preloaded, {kind}", comparison.amount, interpreter,
           seconds=comparison.seconds, shows="CPython's own tests, preloaded")
 
 
@@ -290,9 +290,9 @@ def test_preload_checks(pythons, kind, shown):
     interpreter = pythons[kind]
     report = build.PROGRAMS / f'musl-preload-{kind}.xml'
     left_out = [f'--deselect={check}' for check in musl.EXCEPTIONS]
-    done = run_pytest(interpreter, report, 'tests/preload', *left_out)
+    done = run_pytest(interpreter, report, 'tests/preload', '-n2', *left_out)
     assert done.status == 0, done.report
-    shown('preload checks, musl', last_line(done.out).strip('= '), interpreter,
+    shown(f'preload checks, musl, {kind}', last_line(done.out).strip('= '), interpreter,
           shows='preload checks')
 
 
