@@ -14,7 +14,8 @@
 #include <sys/syscall.h>
 #include <ucontext.h>
 
-enum { BLOCKS = 60000, LET_PASS = 0x5000 }; /* an offset, unused by anonymous mappings */
+/* LET_PASS is an offset, unused by anonymous mappings, of whole OS pages. */
+enum { BLOCKS = 60000, LET_PASS = 5 << 16 };
 
 #ifdef __GLIBC__
 enum { LEAST = 0 }; /* bytes of a mapping that counts */
