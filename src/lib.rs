@@ -41,7 +41,7 @@
 //! | `policy/` | what settings decide: limits, size policy, alignment, huge pages, copy-on-write after a fork |
 //! | `pool/` | a pool and its owner, the bitmaps of its blocks and pages, invalid frees |
 //! | `arena/` | an arena's record and affinity, chunks of address space, the page map, the set of usable arenas, metadata |
-//! | `frames/` | the Python lines of a thread, read from CPython's memory |
+//! | `inspect/` | what CPython's memory shows: a thread's Python lines, an object's type |
 //! | `guard/` | sampled blocks beside inaccessible pages |
 //! | `heap/` | the bin of each class (used pools, depot), batches in and out, purging |
 //! | `tcache/` | magazines: the hit path; which thread has which, and its shard (`registry`), counters |
@@ -138,7 +138,7 @@ mod pool;
 
 mod arena;
 
-mod frames;
+mod inspect;
 
 mod guard;
 

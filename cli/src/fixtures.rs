@@ -203,8 +203,9 @@ impl Heap {
             *b"CPython 3.13",
         );
         if let Some((names, entries)) = &self.types {
-            let types = types(names, entries);
             let at = header.len() + arenas.len() + pools.len() + pages.len();
+            let (blocks, types) = types(at, names, entries);
+            let at = at + blocks.len();
             put(
                 &mut header,
                 offset_of!(Header, types_offset),
@@ -215,7 +216,7 @@ impl Heap {
                 offset_of!(Header, types_bytes),
                 (types.len() as u64).to_le_bytes(),
             );
-            return [header, arenas, pools, pages, types].concat();
+            return [header, arenas, pools, pages, blocks, types].concat();
         }
         [header, arenas, pools, pages].concat()
     }
@@ -273,23 +274,26 @@ impl Pool {
     }
 }
 
-fn types(names: &[&str], entries: &[(u64, u32)]) -> Vec<u8> {
-    let mut text: Vec<u8> = names
+/// The blocks of known type, which begin at `at` in the file, and the types.
+fn types(at: usize, names: &[&str], entries: &[(u64, u32)]) -> (Vec<u8>, Vec<u8>) {
+    let mut blocks = Vec::new();
+    for (address, name) in entries {
+        blocks.extend(address.to_le_bytes());
+        blocks.extend(0u32.to_le_bytes());
+        blocks.extend(name.to_le_bytes());
+    }
+    let text: Vec<u8> = names
         .iter()
         .flat_map(|name| [name.as_bytes(), b"\0"].concat())
         .collect();
-    text.resize(text.len().next_multiple_of(8), 0);
     let mut out = Vec::new();
     out.extend((names.len() as u32).to_le_bytes());
     out.extend((text.len() as u32).to_le_bytes());
+    out.extend((at as u64).to_le_bytes());
     out.extend((entries.len() as u64).to_le_bytes());
+    out.extend(names.iter().flat_map(|_| 0u64.to_le_bytes()));
     out.extend(text);
-    for (address, name) in entries {
-        out.extend(address.to_le_bytes());
-        out.extend(0u32.to_le_bytes());
-        out.extend(name.to_le_bytes());
-    }
-    out
+    (blocks, out)
 }
 
 /// Numbers that look random, the same in each run (splitmix).

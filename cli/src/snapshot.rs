@@ -8,7 +8,8 @@
 //! - a pool is inside its arena, its pages and its blocks are inside the pool;
 //! - a page has no more than 4096 bytes taken, a pool no more than all of its blocks;
 //! - an OS page is a power of two from 4 to 64 KiB, and a pool has whole ones;
-//! - an entry of the types has the index of a name; entries are sorted by address.
+//! - an entry of the types has the index of a name; entries are sorted by address, which no two
+//!   have in common.
 
 use std::mem::{offset_of, size_of};
 use std::ops::Range;
@@ -183,9 +184,9 @@ impl Snapshot {
         }
         let header = Part(bytes);
         let version = header.u32(offset_of!(Header, version));
-        if version != layout::MAP_VERSION {
+        if !(1..=layout::MAP_VERSION).contains(&version) {
             return Err(format!(
-                "its form has version {version}, this command reads version {}",
+                "its form has version {version}, this command reads versions 1 to {}",
                 layout::MAP_VERSION
             ));
         }
@@ -241,7 +242,8 @@ impl Snapshot {
             arenas,
             pools,
             pages,
-            types: if len == 0 {
+            // Those of version 1 had another form.
+            types: if len == 0 || version == 1 {
                 None
             } else {
                 Some(read_types(bytes, offset, len)?)
@@ -364,15 +366,10 @@ fn read_arenas(parts: &[Part<'_>], pools: &[Pool]) -> Result<Vec<Arena>, String>
     Ok(arenas)
 }
 
-/// The types, which Python's `obmalloc.snapshot()` appends (`_types.py` writes them):
-///
-/// ```text
-/// names u32 | bytes of the names u32 | entries u64 | names, each ended by NUL, and NULs
-/// up to a multiple of 8 | entries: { address u64, bytes of the block u32, name u32 }
-/// ```
+/// The types of blocks' objects. A block that is entered twice, as an object and as a part of
+/// another object, is the part.
 fn read_types(bytes: &[u8], offset: u64, len: u64) -> Result<Types, String> {
-    const HEAD: usize = 16;
-    const ENTRY: usize = 16;
+    const HEAD: usize = size_of::<layout::Types>();
     let cut_off = || String::from("it is cut off: its types do not fit");
     let damaged = |what: &str| format!("it is damaged: its types {what}");
     let start = usize::try_from(offset).map_err(|_| cut_off())?;
@@ -385,29 +382,35 @@ fn read_types(bytes: &[u8], offset: u64, len: u64) -> Result<Types, String> {
         return Err(cut_off());
     }
     let head = Part(all);
-    let (count, name_bytes, entries) = (head.u32(0), head.u32(4), head.u64(8));
-    let mut at = HEAD.saturating_add(name_bytes as usize);
-    let text = all.get(HEAD..at).ok_or_else(cut_off)?;
-    let text = text.split_inclusive(|&byte| byte == 0);
+    let count = head.u32(offset_of!(layout::Types, types));
+    let text_bytes = head.u32(offset_of!(layout::Types, text_bytes)) as usize;
+    let mut at = HEAD;
+    part(all, &mut at, count.into(), size_of::<u64>(), "types")?;
+    let text = at.checked_add(text_bytes).and_then(|end| all.get(at..end));
+    let text = text.ok_or_else(cut_off)?.split_inclusive(|&byte| byte == 0);
     let whole = text.filter_map(|name| name.strip_suffix(&[0]));
     let names: Vec<String> = whole.take(count as usize).map(printable).collect();
     if names.len() != count as usize {
         return Err(damaged("have fewer names than they say"));
     }
-    let entries = part(all, &mut at, entries, ENTRY, "types")?;
-    let entries: Vec<Typed> = entries
+    let blocks_offset = head.u64(offset_of!(layout::Types, blocks_offset));
+    let mut at = usize::try_from(blocks_offset).map_err(|_| cut_off())?;
+    let blocks = head.u64(offset_of!(layout::Types, blocks));
+    let size = size_of::<layout::TypedBlock>();
+    let entries = part(bytes, &mut at, blocks, size, "types")?;
+    let mut entries: Vec<Typed> = entries
         .iter()
         .map(|entry| Typed {
-            address: entry.u64(0),
-            name: entry.u32(12) as usize,
+            address: entry.u64(offset_of!(layout::TypedBlock, address)),
+            name: entry.u32(offset_of!(layout::TypedBlock, number)) as usize,
         })
         .collect();
     if entries.iter().any(|entry| entry.name >= names.len()) {
         return Err(damaged("name one that is not there"));
     }
-    if !entries.is_sorted_by(|a, b| a.address < b.address) {
-        return Err(damaged("are not in the order of their addresses"));
-    }
+    // The parts are the first of the types.
+    entries.sort_unstable_by_key(|entry| (entry.address, entry.name));
+    entries.dedup_by_key(|entry| entry.address);
     Ok(Types { names, entries })
 }
 

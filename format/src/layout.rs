@@ -9,7 +9,7 @@
 //!    0                      PAGE_BYTES            |     | Pool  ... |  an arena's in order
 //!                                     +-----------+     | Page  ... |  a pool's in order
 //!                                                       | Mapping ..|
-//!                                                       | types     |  if there are any
+//!                                                       | types     |  if it has them
 //!                                                       +-----------+
 //! ```
 //!
@@ -49,7 +49,7 @@ pub const MAP_MAGIC: [u8; 8] = *b"OBMALMAP";
 /// The version of the page's layout.
 pub const PAGE_VERSION: u32 = 2;
 /// The version of a snapshot's layout.
-pub const MAP_VERSION: u32 = 1;
+pub const MAP_VERSION: u32 = 2;
 /// Bytes of the page; a snapshot follows. Whole OS pages of 4, 16 and 64 KiB, because a snapshot's
 /// memory is returned to the kernel by OS pages. Only the first 8 KiB are used.
 pub const PAGE_BYTES: usize = 64 << 10;
@@ -191,7 +191,7 @@ pub struct Header {
     pub pools: u64,
     pub pages: u64,
     pub mappings: u64,
-    /// Offset of the types in the file, and their bytes; 0 if there are none.
+    /// Offset of [`Types`] in the file, and its bytes with what follows it; 0 if there are none.
     pub types_offset: u64,
     pub types_bytes: u64,
     /// The statistics of about the same moment. Last, so that it may grow.
@@ -266,6 +266,29 @@ pub const PAGE_RETURNED: u8 = 2;
 /// The page was free at the last round of the decay: the next round returns it.
 pub const PAGE_IDLE: u8 = 4;
 
+/// The types of blocks' objects. Their addresses follow, a `u64` each, 0 for a block that another
+/// block's object owns; then their names, each ended by NUL.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Types {
+    /// The number of types, and the bytes of the names.
+    pub types: u32,
+    pub text_bytes: u32,
+    /// Offset in the file and number of the [`TypedBlock`]s.
+    pub blocks_offset: u64,
+    pub blocks: u64,
+}
+
+/// A block of known type, in no order.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct TypedBlock {
+    pub address: u64,
+    pub bytes: u32,
+    /// The index of the type.
+    pub number: u32,
+}
+
 /// Memory of the library's metadata.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -300,4 +323,5 @@ pub const FIRST_BYTES: usize = 6600;
 const _: () = assert!(core::mem::offset_of!(Statistics, later) == FIRST_BYTES);
 const _: () = assert!(size_of::<Class>() == 56 && size_of::<Arena>() == 32);
 const _: () = assert!(size_of::<Pool>() == 40 && size_of::<Page>() == 8);
-const _: () = assert!(size_of::<Mapping>() == 24);
+const _: () = assert!(size_of::<Mapping>() == 24 && size_of::<Types>() == 24);
+const _: () = assert!(size_of::<TypedBlock>() == 16);

@@ -133,8 +133,7 @@ def on_gc(wanted=True, keep=4 << 20, generation=2):
 
 def snapshot(path, types=True):
     """Writes a snapshot of the heap to a file, for `obmalloc map` and `obmalloc pins`; with the
-    types of the blocks' objects, which takes some seconds for a large heap. Returns the number of
-    blocks whose type is known. Raises RuntimeError, and writes nothing, where the library does
+    types of the blocks' objects. Returns the number of blocks whose type is known. Raises RuntimeError, and writes nothing, where the library does
     not serve this process."""
     if not is_active():
         raise RuntimeError('obmalloc: no snapshot of a process that is not served: ' + _why_not())
@@ -143,12 +142,12 @@ def snapshot(path, types=True):
     except AttributeError:
         raise NotImplementedError('this libobmalloc.so has no snapshots') from None
     write.argtypes = [ctypes.c_char_p]
-    if types:
-        # Before the snapshot, so that the module and the lists are live blocks in it.
-        from obmalloc import _types
-        reached = _types.gather()
     # With the GIL: no object is created or freed until the snapshot is written.
     error = write(os.fsencode(path))
     if error:
         raise OSError(error, os.strerror(error), path)
-    return _types.add_types(path, reached) if types else 0
+    from obmalloc import _types
+    if types:
+        return _types.name_types(path)
+    _types.drop_types(path)
+    return 0

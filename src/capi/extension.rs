@@ -146,8 +146,8 @@ pub extern "C" fn obmalloc_trim(keep: usize) -> usize {
     decay::trim(keep)
 }
 
-/// Writes a snapshot of the heap, with the content of each page, to the file at `path`, for
-/// `obmalloc map` and `pins`. The file is created, or replaced once the new one is complete.
+/// Writes a snapshot of the heap, with the content of each page and the types of CPython's
+/// objects, to the file at `path`, for `obmalloc map` and `pins`. The file is created, or replaced once the new one is complete.
 /// Returns 0 or an error number: ESPIPE if the target is no regular file, ELOOP or EPERM if a
 /// privileged process finds a link or another user's file. Allocates nothing. Any thread may
 /// call it, without the GIL. It takes about a microsecond for a pool of 64 KiB, and delays

@@ -18,7 +18,7 @@ use crate::arena::chunk;
 use crate::background::init;
 use crate::config;
 use crate::domains::names::{self, Name};
-use crate::frames::debug_offsets::DebugOffsets;
+use crate::inspect::debug_offsets::DebugOffsets;
 use crate::os::environment;
 use crate::os::once::Once;
 use crate::os::sandbox;

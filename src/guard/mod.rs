@@ -46,7 +46,7 @@ use reporter::Reporter;
 use slack::Slack;
 use slots::{SLOTS, State};
 
-use crate::frames;
+use crate::inspect::frames;
 use crate::os::lock::Word;
 use crate::os::sandbox;
 use crate::os::text;

@@ -19,7 +19,7 @@ use super::reporter::{self, Reporter};
 use super::slack::Corruption;
 use super::slots::{SLOTS, Slot, State};
 use super::trace::{self, Trace};
-use crate::frames::{self, Gil};
+use crate::inspect::frames::{self, Gil};
 use crate::os::text::{self, log};
 use crate::os::wait;
 use crate::sync::{AtomicU32, Ordering::Relaxed};

@@ -3,7 +3,7 @@
 use core::fmt::Write;
 
 use super::native;
-use crate::frames::{self, Gil};
+use crate::inspect::frames::{self, Gil};
 use crate::os::sandbox;
 use crate::os::text::Buffer;
 use crate::os::thread;

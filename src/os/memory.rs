@@ -35,6 +35,26 @@ pub(crate) fn page_size() -> usize {
     }
 }
 
+/// Copies memory at an address, any value, if all of it can be read.
+pub(crate) fn copy_readable(address: usize, to: &mut [u8]) -> bool {
+    if !sandbox::allows() {
+        return false;
+    }
+    let local = libc::iovec {
+        iov_base: to.as_mut_ptr().cast(),
+        iov_len: to.len(),
+    };
+    let remote = libc::iovec {
+        iov_base: ptr::with_exposed_provenance_mut(address),
+        iov_len: to.len(),
+    };
+    // SAFETY: writes to `to` only, at most its length. The kernel checks the other address.
+    let copied = errno::kept(|| unsafe {
+        libc::process_vm_readv(libc::getpid(), &raw const local, 1, &raw const remote, 1, 0)
+    });
+    usize::try_from(copied) == Ok(to.len())
+}
+
 /// Maps `size` bytes anywhere. `None` if the kernel refuses.
 pub(crate) fn map(size: usize) -> Option<NonNull<u8>> {
     #[cfg(feature = "model")]

@@ -366,7 +366,7 @@ impl Published {
         let window = shared::map_again(words.0.cast(), all).ok_or(libc::ENOMEM)?;
         // SAFETY: `all > PAGE_BYTES` bytes are mapped at `window`.
         let start = unsafe { window.add(PAGE_BYTES) };
-        let written = plan.write(&Writer::Memory(start, all - PAGE_BYTES), goes_on);
+        let written = plan.write(&Writer::Memory(start, all - PAGE_BYTES), None, goes_on);
         // SAFETY: mapped above with this size; no reference into it is left.
         unsafe { shared::unmap(window, all) };
         written

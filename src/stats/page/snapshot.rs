@@ -26,6 +26,7 @@ use crate::arena::page_map::{self, MAP};
 use crate::base::layout::{MIN_PAGE, POOL_SIZE, POOLS_PER_ARENA};
 use crate::base::size_class::SizeClass;
 use crate::heap::HEAP;
+use crate::inspect::objects::{Part, Types};
 use crate::os::clock;
 use crate::os::memory;
 use crate::os::output::Output;
@@ -34,11 +35,16 @@ use crate::pool;
 use crate::pool::bitmap;
 use crate::tcache::registry;
 use format::layout::{
-    ARENA_GONE, ARENA_PROGRAMS, Arena, Header, MAP_MAGIC, MAP_VERSION, MAPPING_MAGAZINES,
+    self, ARENA_GONE, ARENA_PROGRAMS, Arena, Header, MAP_MAGIC, MAP_VERSION, MAPPING_MAGAZINES,
     MAPPING_MAP, MAPPING_METADATA, MAPPING_RECORD, MAPPING_STATIC, Mapping, NO_CLASS, PAGE_IDLE,
-    PAGE_RESIDENT, PAGE_RETURNED, Page, Pool, SNAPSHOT_PAGE,
+    PAGE_RESIDENT, PAGE_RETURNED, Page, Pool, SNAPSHOT_PAGE, TypedBlock,
 };
 
+/// Blocks of known type in a pool, at most: of blocks of 32 bytes on, the smallest that can own others,
+/// three for each.
+const TYPED_MAX: usize = 3 * POOL_SIZE / 32;
+/// Bytes of a type's name.
+const NAME_MAX: usize = 200;
 /// Pages of a pool.
 const PAGES: usize = POOL_SIZE / SNAPSHOT_PAGE;
 /// Room for arenas and mappings that are added after the count.
@@ -56,7 +62,7 @@ pub(crate) fn write_to(path: &CStr) -> Result<(), c_int> {
     if !file.has_places() {
         return Err(libc::ESPIPE);
     }
-    plan.write(&Writer::File(&file), &|| true)?;
+    plan.write(&Writer::File(&file), Types::new(), &|| true)?;
     file.finish()
 }
 
@@ -67,6 +73,8 @@ struct Work {
     pools: [Pool; POOLS_PER_ARENA],
     pages: [Page; POOLS_PER_ARENA * PAGES],
     mappings: [Mapping; AT_ONCE],
+    typed: [TypedBlock; TYPED_MAX],
+    names: [u8; AT_ONCE * NAME_MAX],
 }
 
 /// The parts of a snapshot, and its working area.
@@ -165,17 +173,21 @@ impl Plan {
         (arenas, pools, pages, mappings)
     }
 
-    /// Writes the snapshot while `goes_on` is true. Returns its bytes.
+    /// Writes the snapshot while `goes_on` is true, with the types of blocks' objects if `types` is
+    /// there. Returns its bytes.
     #[cold]
     pub(crate) fn write(
         mut self,
         writer: &Writer,
+        mut types: Option<Types>,
         goes_on: &dyn Fn() -> bool,
     ) -> Result<u64, c_int> {
         let (at_arenas, at_pools, at_pages, at_mappings) = self.places();
         // SAFETY: mapped zeroed, which is a valid `Work`, and owned by this plan.
         let work = unsafe { &mut *self.work.as_ptr() };
         encode(&mut work.header.statistics, &libc_memory);
+        let at_typed = at_mappings + (self.mappings * size_of::<Mapping>()) as u64;
+        let mut typed_blocks = 0;
         for arena in self.arenas_mut() {
             if !goes_on() {
                 return Err(libc::EINTR);
@@ -185,7 +197,16 @@ impl Plan {
                 let address = arena.address as usize + i * POOL_SIZE;
                 let first_page = (first + i as u64) * PAGES as u64;
                 let pages = &mut work.pages[i * PAGES..][..PAGES];
-                let pool = look(address, pages);
+                let mut typed = Typed {
+                    types: types.as_mut(),
+                    blocks: &mut work.typed,
+                    len: 0,
+                };
+                let pool = look(address, pages, &mut typed);
+                let len = typed.len;
+                let at = at_typed + typed_blocks * size_of::<TypedBlock>() as u64;
+                writer.put(at, &work.typed[..len])?;
+                typed_blocks += len as u64;
                 gone |= pool.is_none();
                 work.pools[i] = Pool {
                     address: address as u64,
@@ -205,7 +226,13 @@ impl Plan {
         }
         let mappings = self.write_mappings(&mut work.mappings, writer, at_mappings)?;
         writer.put(at_arenas, self.arenas())?;
+        let mut end = at_mappings + (mappings * size_of::<Mapping>()) as u64;
         let header = &mut work.header;
+        if let Some(types) = types {
+            header.types_offset = at_typed + typed_blocks * size_of::<TypedBlock>() as u64;
+            end = write_types(&types, typed_blocks, at_typed, writer, &mut work.names)?;
+            header.types_bytes = end - header.types_offset;
+        }
         header.magic = MAP_MAGIC;
         header.version = MAP_VERSION;
         header.header_bytes = size_of::<Header>() as u32;
@@ -215,7 +242,7 @@ impl Plan {
         header.pages = self.pools() * PAGES as u64;
         header.mappings = mappings as u64;
         writer.put(0, slice::from_ref(header))?;
-        Ok(at_mappings + (mappings * size_of::<Mapping>()) as u64)
+        Ok(end)
     }
 
     fn write_mappings(
@@ -292,6 +319,98 @@ fn sift(arenas: &mut [Arena], mut at: usize) {
     }
 }
 
+/// Writes the types after their blocks. Returns the end of the file.
+fn write_types(
+    types: &Types,
+    blocks: u64,
+    at_typed: u64,
+    writer: &Writer,
+    names: &mut [u8],
+) -> Result<u64, c_int> {
+    let at = at_typed + blocks * size_of::<TypedBlock>() as u64;
+    let at_addresses = at + size_of::<layout::Types>() as u64;
+    let parts = Part::ALL.len();
+    let count = parts + types.addresses().len();
+    writer.put(at_addresses, &[0u64; Part::ALL.len()])?;
+    writer.put(
+        at_addresses + (parts * size_of::<u64>()) as u64,
+        types.addresses(),
+    )?;
+    let at_names = at_addresses + (count * size_of::<u64>()) as u64;
+    let (mut written, mut held) = (0, 0);
+    for i in 0..count {
+        if held + NAME_MAX > names.len() {
+            writer.put(at_names + written, &names[..held])?;
+            written += held as u64;
+            held = 0;
+        }
+        let name = &mut names[held..held + NAME_MAX];
+        let len = match Part::ALL.get(i) {
+            Some(part) => {
+                let text = part.name().as_bytes();
+                name[..text.len()].copy_from_slice(text);
+                text.len()
+            }
+            None => Types::name(types.addresses()[i - parts], &mut name[..NAME_MAX - 1]),
+        };
+        name[len] = 0;
+        held += len + 1;
+    }
+    writer.put(at_names + written, &names[..held])?;
+    written += held as u64;
+    let head = layout::Types {
+        types: count as u32,
+        text_bytes: written as u32,
+        blocks_offset: at_typed,
+        blocks,
+    };
+    writer.put(at, slice::from_ref(&head))?;
+    Ok(at_names + written)
+}
+
+/// The blocks of known type of a pool.
+struct Typed<'a> {
+    types: Option<&'a mut Types>,
+    blocks: &'a mut [TypedBlock; TYPED_MAX],
+    len: usize,
+}
+
+impl Typed<'_> {
+    fn push(&mut self, address: usize, bytes: usize, number: usize) {
+        if let Some(place) = self.blocks.get_mut(self.len) {
+            *place = TypedBlock {
+                address: address as u64,
+                bytes: bytes as u32,
+                number: number as u32,
+            };
+            self.len += 1;
+        }
+    }
+
+    /// Enters the objects of a pool of `class`, whose lock is held.
+    fn enter(&mut self, pool: &pool::Pool, class: SizeClass) {
+        let info = class.info();
+        for n in 0..info.blocks as usize {
+            if pool.words[n / 64].get() >> (n % 64) & 1 == 0 {
+                continue;
+            }
+            let (block, size) = (pool.base() + info.offset(n), class.size());
+            let Some(types) = self.types.as_deref_mut() else {
+                return;
+            };
+            // SAFETY: the pool is used while its lock is held, so its memory is mapped.
+            let Some(object) = (unsafe { types.object(block, size) }) else {
+                continue;
+            };
+            self.push(block, size, Part::ALL.len() + object.number as usize);
+            // SAFETY: the pool is used while its lock is held, so its memory is mapped.
+            for (address, bytes, part) in unsafe { object.parts(block, size) } {
+                self.push(address, bytes, part as usize);
+            }
+        }
+    }
+}
+
 /// An empty pool.
 const EMPTY: Pool = Pool {
     address: 0,
@@ -307,7 +426,7 @@ const EMPTY: Pool = Pool {
 
 /// The entry of the pool at `address`, with those of its pages; `None`, and empty pages, if its
 /// arena was unmapped.
-fn look(address: usize, pages: &mut [Page]) -> Option<Pool> {
+fn look(address: usize, pages: &mut [Page], typed: &mut Typed) -> Option<Pool> {
     for page in pages.iter_mut() {
         *page = Page {
             taken_bytes: 0,
@@ -324,6 +443,7 @@ fn look(address: usize, pages: &mut [Page]) -> Option<Pool> {
             Some((shard, class)) => {
                 let _used = HEAP.bin(shard, class);
                 if pool.is_owned_by(shard, class) && pool.base() == address {
+                    typed.enter(pool, class);
                     return Some(of_class(pool, class, pages));
                 }
             }

@@ -1,28 +1,23 @@
 //! The Python lines of the calling thread: file, line and function of each frame.
 //!
-//! The frames are read from memory (see `layout` and `debug_offsets`), without a call that could allocate, lock or count
-//! references, so that this works within an allocation and in a signal handler. CPython's own
-//! `_Py_DumpTraceback` would not: 3.9, 3.10 and 3.13 hide it, and it makes some ten system calls a
-//! frame.
+//! The frames are read from memory (see `layout` and `debug_offsets`), without a call that could
+//! allocate, lock or count references, so that this works within an allocation and in a signal
+//! handler. CPython's own `_Py_DumpTraceback` would not: 3.9, 3.10 and 3.13 hide it, and it makes
+//! some ten system calls a frame.
 //!
 //! Frames are consistent whenever the thread allocates: any allocation may start the collector,
 //! which runs Python code, which may inspect them. The thread must hold the GIL with its own thread
 //! state. Until 3.11 a thread in a sub-interpreter has another state than the GIL's functions
 //! report: then there are no Python lines.
 
-use core::ffi::{CStr, c_char, c_int, c_void};
+use core::ffi::{c_int, c_void};
 use core::fmt::{self, Write};
 use core::ptr::{self, NonNull};
 
-pub(crate) mod debug_offsets;
-
-mod layout;
-
-use debug_offsets::DebugOffsets;
-use layout::{Layout, Line, Text};
-
-use crate::os::weak::{function, is_debug_build, weak_symbol};
-use crate::sync::{AtomicU32, Ordering::Relaxed};
+use super::debug_offsets::DebugOffsets;
+use super::host;
+use super::layout::{self, Layout, Line, Text};
+use crate::os::weak::{function, weak_symbol};
 
 /// Maximum frames of one thread.
 const FRAMES_MAX: usize = 20;
@@ -94,41 +89,15 @@ pub(crate) fn each_frame(gil: Gil, mut then: impl FnMut(&Frame)) {
     }
 }
 
-/// Major and minor version in two bytes, or one of these values.
-static VERSION: AtomicU32 = AtomicU32::new(UNKNOWN);
-const UNKNOWN: u32 = 0;
-const NONE: u32 = 1;
-
 /// The layout of this process's CPython, if it is known.
 fn layout() -> Option<Layout> {
-    let mut version = VERSION.load(Relaxed);
-    if version == UNKNOWN {
-        version = ask_version().unwrap_or(NONE);
-        VERSION.store(version, Relaxed);
-    }
-    let version = (version >> 8, version & 0xff);
+    let version = host::version()?;
     if version < (3, 13) {
         return layout::of(version.0, version.1);
     }
     let runtime = weak_symbol!("_PyRuntime")?;
     // SAFETY: this name is CPython's, which is not unloaded while it is used.
     unsafe { DebugOffsets::at(runtime) }?.layout()
-}
-
-fn ask_version() -> Option<u32> {
-    type GetVersion = unsafe extern "C" fn() -> *const c_char;
-    let ask = weak_symbol!("Py_GetVersion")?;
-    // SAFETY: the function has this type in every version.
-    let ask = unsafe { function::<GetVersion>(ask) };
-    // SAFETY: a C string that lives as long as the process.
-    let text = unsafe { CStr::from_ptr(ask()) }.to_str().ok()?;
-    // Objects of debug and free-threaded builds have longer headers.
-    if is_debug_build() || text.contains("free-threading") {
-        return None;
-    }
-    let mut numbers = text.split(|c: char| !c.is_ascii_digit());
-    let mut number = || numbers.next()?.parse::<u32>().ok().filter(|&n| n < 256);
-    Some(number()? << 8 | number()?)
 }
 
 /// The calling thread's state.
