@@ -18,6 +18,7 @@ NUMBERS = {
     'clock_nanosleep': 230, 'exit_group': 231, 'tgkill': 234, 'openat': 257, 'newfstatat': 262,
     'readlink': 89, 'getcwd': 79, 'getuid': 102, 'getgid': 104, 'geteuid': 107, 'getegid': 108,
     'pselect6': 270, 'set_robust_list': 273, 'prlimit64': 302, 'getrandom': 318,
+    'membarrier': 324,
     'memfd_create': 319, 'statx': 332, 'rseq': 334, 'clone3': 435, 'close_range': 436,
     'mlockall': 151, 'statfs': 137, 'poll': 7, 'nanosleep': 35, 'uname': 63, 'dup2': 33,
     'pipe2': 293, 'epoll_create1': 291, 'stat': 4, 'lstat': 6, 'getdents': 78, 'readlinkat': 267,
