@@ -164,7 +164,7 @@ def main():
     # The first process inherits every orphan.
     while os.wait()[0] != worker:
         pass
-    # What was printed reaches the emulator before the end.
+    # The emulator takes the last output before it ends.
     time.sleep(0.5)
     libc.reboot(POWER_OFF)
 

@@ -79,7 +79,7 @@ obmalloc.snapshot(sys.argv[1])
 print(json.dumps(obmalloc.stats()), flush=True)
 sys.stdin.readline()
 '''
-# By name: what the command is asked about the program and about its snapshot.
+# By name: the words of the command, for the program and for its snapshot.
 ASKED = {f'{words} {place}': [*words.split(' ', 1)[:1], place, *words.split(' ')[1:]]
          for words in ('map', 'pins --json', 'stats --json', 'stats')
          for place in ('{PID}', '{FILE}')}
@@ -256,7 +256,7 @@ def test_pages_are_of_16_kib(report):
 
 
 def test_memory_is_returned(report, found):
-    """150 000 dictionaries, of which one in a thousand stays: what the idle program keeps."""
+    """An idle program after 150 000 dictionaries, one in a thousand of which stays."""
     sides = {}
     for side in 'stock', 'obmalloc':
         done = report(f'memory {side}')
