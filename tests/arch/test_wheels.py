@@ -4,8 +4,8 @@ installs a library that serves that interpreter.
 
 The interpreters of this architecture are this machine's and, for musl, the one that tests/arch
 builds; those of aarch64 run under qemu-aarch64-static. The oldest C library that runs here is this
-machine's: that the wheel works with older ones, down to the tag's version, is shown by the versions of
-the symbols that it needs."""
+machine's: that the wheel works with older ones, down to the tag's version, is shown by the versions
+of the symbols that it needs."""
 import functools
 import importlib.util
 import os
@@ -82,7 +82,8 @@ def installed(wheel, target, tmp_path):
     packages = importlib.util.find_spec('pip')
     if not packages:
         pytest.skip('no pip beside pytest')
-    found = python.run('-B', '-c', PLATFORMS, PYTHONPATH=Path(packages.origin).parents[1]).out.split()
+    with_pip = Path(packages.origin).parents[1]
+    found = python.run('-B', '-c', PLATFORMS, PYTHONPATH=with_pip).out.split()
     assert TAGS[target] in found
     wheels, folder = tmp_path / 'wheels', tmp_path / 'installed'
     wheels.mkdir()
@@ -115,8 +116,8 @@ def test_pip_chooses_it_and_it_is_active(installed, target):
 
 
 def test_a_host_for_musl_on_aarch64(tools, tmp_path):
-    """No CPython is built for it: a program that has CPython's functions of this kind stands for one,
-    compiled by zig and run by Debian's musl. All of its calls reach the library."""
+    """No CPython is built for it: a program that has CPython's functions stands for one, compiled by
+    zig and run by Debian's musl. All of its calls reach the library."""
     target = 'aarch64-unknown-linux-musl'
     need_rust(target)
     starts = targets.musl_of_aarch64()
