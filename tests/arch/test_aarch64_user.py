@@ -21,6 +21,7 @@ from xml.etree import ElementTree
 
 import pytest
 from arch import emulated
+from arch.test_aarch64_kernel import PACKAGES, PYTHON       # both use one folder of packages
 from compat.environment import last_line, need
 
 from support import build, child
@@ -29,8 +30,6 @@ TARGET = 'aarch64-unknown-linux-gnu'
 COMPILER = 'aarch64-linux-gnu-gcc'
 LIBC = Path('/usr/aarch64-linux-gnu')           # the C library that programs are linked with
 RELEASE = build.TARGET / TARGET / 'release'
-PYTHON = 'python3.14'
-PACKAGES = f'{PYTHON} lib{PYTHON}-testsuite'    # as test_aarch64_kernel.py has them
 # With the syndrome of a fault in the frame of its signal, which older ones leave out.
 QEMU_VERSION = 11
 # Bytes of addresses: an emulated program whose limits do not hold could take all memory.
