@@ -253,7 +253,7 @@ static void *read_file(const char *path, size_t *size)
 static void compare(const char *bytes, size_t size)
 {
     const struct map_header *header = (const void *)bytes;
-    CHECK(memcmp(header->magic, "OBMALMAP", 8) == 0 && header->version == 1);
+    CHECK(memcmp(header->magic, "OBMALMAP", 8) == 0 && header->version == 2);
     CHECK(header->header_bytes >= sizeof *header && page_agrees(&header->statistics));
     const struct map_arena *arenas = (const void *)(bytes + header->header_bytes);
     const struct map_pool *pools = (const void *)(arenas + header->arenas);
