@@ -10,9 +10,19 @@ use core::ptr::NonNull;
 /// The address of the symbol `$name`, if something defines it.
 #[cfg(not(miri))]
 macro_rules! weak_symbol {
-    ($name:literal) => {
-        core::ptr::NonNull::new($crate::os::arch::weak_address!($name))
-    };
+    ($name:literal) => {{
+        let address: *mut core::ffi::c_void;
+        // SAFETY: reads an entry of the GOT that the linker or the loader has filled in.
+        unsafe {
+            core::arch::asm!(
+                concat!(".weak ", $name),
+                $crate::os::arch::load_got_entry!($name),
+                address = out(reg) address,
+                options(pure, readonly, nostack, preserves_flags)
+            );
+        }
+        core::ptr::NonNull::new(address)
+    }};
 }
 /// Miri has only the symbols of the sources.
 #[cfg(miri)]

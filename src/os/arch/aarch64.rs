@@ -34,25 +34,18 @@ macro_rules! trap {
 #[cfg(not(panic = "unwind"))]
 pub(crate) use trap;
 
-/// The address of the symbol `$name`, if something defines it: an entry of the GOT, which the linker
-/// or the loader has filled in.
-macro_rules! weak_address {
-    ($name:literal) => {{
-        let address: *mut core::ffi::c_void;
-        // SAFETY: reads an entry of the GOT.
-        unsafe {
-            core::arch::asm!(
-                concat!(".weak ", $name),
-                concat!("adrp {address}, :got:", $name),
-                concat!("ldr {address}, [{address}, #:got_lo12:", $name, "]"),
-                address = out(reg) address,
-                options(pure, readonly, nostack, preserves_flags)
-            );
-        }
-        address
-    }};
+/// Text for `asm!`: loads the GOT's entry of the symbol `$name` to the register `address`.
+#[cfg(not(miri))]
+macro_rules! load_got_entry {
+    ($name:literal) => {
+        concat!(
+            concat!("adrp {address}, :got:", $name, "\n"),
+            concat!("ldr {address}, [{address}, #:got_lo12:", $name, "]")
+        )
+    };
 }
-pub(crate) use weak_address;
+#[cfg(not(miri))]
+pub(crate) use load_got_entry;
 
 /// The body of a function that jumps to the one at `$offset` in the table that the atomic pointer
 /// `$route` leads to, with all arguments and the return address unchanged.

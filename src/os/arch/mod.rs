@@ -11,10 +11,9 @@
 //! | `tool_request` | a client request to Valgrind |
 //! | `page_fault` | a fault, by the registers that the kernel saved |
 //! | `relocation` | relocation types of the dynamic linker |
-//! | `weak_address!` | the address of a weak symbol, or null |
 //! | `jump_through!`, `jump_by!` | bodies of exported functions |
 //! | `pass_return_address!` | the body of a function that calls another one with its caller |
-//! | `jump!`, `trap!` | text for `global_asm!` |
+//! | `load_got_entry!`, `jump!`, `trap!` | text for `asm!` and `global_asm!` |
 //!
 //! Two constants are not here, because `base/layout.rs` forbids unsafe code and comes before: the
 //! bits of an address, and the smallest page.
