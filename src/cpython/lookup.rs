@@ -123,7 +123,7 @@ macro_rules! functions_of {
 }
 
 /// The host's functions of the three domains; the library's own where it has none.
-pub(super) fn domains_of(host: &Host) -> Domains {
+fn domains_of(host: &Host) -> Domains {
     Domains {
         raw: functions_of!(
             host,
@@ -133,23 +133,33 @@ pub(super) fn domains_of(host: &Host) -> Domains {
             c"PyMem_RawFree",
             or STRAIGHT.raw
         ),
-        mem: functions_of!(
-            host,
-            c"PyMem_Malloc",
-            c"PyMem_Calloc",
-            c"PyMem_Realloc",
-            c"PyMem_Free",
-            or STRAIGHT.mem
-        ),
-        object: functions_of!(
-            host,
-            c"PyObject_Malloc",
-            c"PyObject_Calloc",
-            c"PyObject_Realloc",
-            c"PyObject_Free",
-            or STRAIGHT.object
-        ),
+        mem: mem_of(host),
+        object: object_of(host),
     }
+}
+
+/// The host's functions of the domain MEM; the library's own where it has none.
+pub(super) fn mem_of(host: &Host) -> Functions {
+    functions_of!(
+        host,
+        c"PyMem_Malloc",
+        c"PyMem_Calloc",
+        c"PyMem_Realloc",
+        c"PyMem_Free",
+        or STRAIGHT.mem
+    )
+}
+
+/// The host's functions of the domain OBJ; the library's own where it has none.
+pub(super) fn object_of(host: &Host) -> Functions {
+    functions_of!(
+        host,
+        c"PyObject_Malloc",
+        c"PyObject_Calloc",
+        c"PyObject_Realloc",
+        c"PyObject_Free",
+        or STRAIGHT.object
+    )
 }
 
 fn tables_of(host: &Host) -> Tables {

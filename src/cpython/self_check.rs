@@ -123,8 +123,7 @@ fn this_thread() -> usize {
 
 /// The functions of the host's domains MEM and OBJ.
 pub(super) fn functions(host: &Host) -> [Functions; 2] {
-    let domains = lookup::domains_of(host);
-    [domains.mem, domains.object]
+    [lookup::mem_of(host), lookup::object_of(host)]
 }
 
 /// # Safety
