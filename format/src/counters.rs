@@ -400,7 +400,7 @@ pub const FAMILIES: [Family; 20] = [
     ),
     family!(
         "obmalloc_returned_bytes_total", Counter, "resident" "returned_total",
-        "Memory that was free and has gone back to the kernel."
+        "Free memory that was returned to the kernel."
     ),
     family!(
         "obmalloc_address_space_bytes", Gauge, "bytes" "from_os",
@@ -420,7 +420,7 @@ pub const FAMILIES: [Family; 20] = [
     ),
     family!(
         "obmalloc_arenas_unmapped_total", Counter, "arenas" "unmapped_total",
-        "Arenas that have gone back to the kernel."
+        "Arenas that were returned to the kernel."
     ),
     family!(
         "obmalloc_pools", "pools" by "state" ["used", "full", "free"],

@@ -1,8 +1,8 @@
 //! `_Py_DebugOffsets`: from 3.13 on `_PyRuntime` begins with the offsets of fields that debuggers and
 //! profilers read.
 //!
-//! The record itself grows: its groups of fields begin at other words in each minor version. A version
-//! that is newer than this file is read as the newest known one, and used only if sizes that the record
+//! The record itself grows: the groups of its fields begin at a different index in each minor version.
+//! A version that is newer than this file is read as the newest known one, and used only if sizes that the record
 //! has agree with those of the interpreter's types, which a shifted group does not.
 
 use core::ffi::c_void;
