@@ -62,6 +62,12 @@ pub const CLASSES: usize = 112;
 pub const WANT_SNAPSHOT: u32 = 1;
 /// In `wanted`: the snapshot has been read and may be dropped.
 pub const DROP_SNAPSHOT: u32 = 2;
+/// In `wanted`: a heap profile ([`profile`](crate::profile)) in place of a snapshot.
+pub const WANT_PROFILE: u32 = 4;
+/// In `wanted`: the profiler is to start with `profile_interval`, if it is off.
+pub const START_PROFILE: u32 = 8;
+/// In `wanted`: the profiler is to stop.
+pub const STOP_PROFILE: u32 = 16;
 
 /// The words that the process and its readers share.
 #[repr(C)]
@@ -81,7 +87,7 @@ pub struct Control {
     pub request: u32,
     /// The number of the last answered request; a futex.
     pub answered: u32,
-    /// Bits: `WANT_SNAPSHOT`, `DROP_SNAPSHOT`.
+    /// Bits: `WANT_SNAPSHOT`, `DROP_SNAPSHOT`, `WANT_PROFILE`, `START_PROFILE`, `STOP_PROFILE`.
     pub wanted: u32,
     /// 1 while a thread of the process answers requests.
     pub thread: u32,
@@ -93,8 +99,10 @@ pub struct Control {
     pub snapshot_bytes: u64,
     /// Bytes of the statistics; 0 from libraries whose counters end with the classes.
     pub statistics_bytes: u32,
+    /// Mean bytes between two samples, for `START_PROFILE`; 0: the default.
+    pub profile_interval: u32,
     /// Zero.
-    pub spare: [u32; 15],
+    pub spare: [u32; 14],
 }
 
 /// Slots of counters before the classes; later counters have theirs behind the classes, so a

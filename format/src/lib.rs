@@ -10,4 +10,5 @@
 pub mod counters;
 pub mod layout;
 pub mod options;
+pub mod profile;
 pub mod status;
