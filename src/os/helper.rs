@@ -232,6 +232,11 @@ impl Helper {
         }
     }
 
+    /// Whether this thread forks and holds the lock that `start` takes.
+    pub(crate) fn is_held_for_fork(&self) -> bool {
+        self.state.of_fork().is_some()
+    }
+
     /// Waits until the kernel no longer lists the thread that was stopped, or one that has left: at
     /// most `patience` nanoseconds, and on a real-time thread at most `REAL_TIME`. Returns whether
     /// it is gone.

@@ -9,8 +9,8 @@
 //!
 //! # Invariants
 //!
-//! PAGE-1  `WORDS` is null or the page, which stays mapped while the server runs or `PAGE`'s
-//!     lock is held: the server is stopped before the page is unmapped.
+//! PAGE-1  `WORDS` is null or the page, which stays mapped while the server runs, or the server's
+//!     lock or `PAGE`'s is held: the page is replaced under both, after the server has stopped.
 //! PAGE-2  The statistics change only within `sequence::write` of `sequence`, the bytes of a snapshot
 //!     only within that of `snapshot_sequence`: under the lock.
 //! PAGE-3  A process writes only to the page that it has created itself.
@@ -194,22 +194,33 @@ pub(crate) fn forked() {
     published.make();
 }
 
+/// Whether there is a page.
+pub(crate) fn is_there() -> bool {
+    !WORDS.load(Relaxed).is_null()
+}
+
+/// Answers a pending request where no thread does.
+#[cold]
+pub(crate) fn answer_pending() {
+    let published = PAGE.lock();
+    if let Some(words) = published.words().filter(Words::is_asked) {
+        published.answer(words, words.request().load(Acquire), &|| true);
+    }
+}
+
+/// Closes the descriptor, as a program may.
+#[cfg(test)]
+pub(crate) fn close_file() {
+    if let Some(file) = PAGE.lock().file.get() {
+        file.close();
+    }
+}
+
 /// Answers the requests up to `request`. A snapshot is given up when `goes_on` is false: then no
 /// request is answered, and the snapshot is still wanted.
 #[cold]
 pub(crate) fn answer(words: Words, request: u32, goes_on: &dyn Fn() -> bool) {
-    let published = PAGE.lock();
-    let wanted = words.wanted().swap(0, Acquire);
-    published.write(true);
-    if wanted & WANT_SNAPSHOT != 0 {
-        if !published.take_snapshot(goes_on) {
-            words.wanted().fetch_or(WANT_SNAPSHOT, Relaxed);
-            return;
-        }
-    } else if wanted & DROP_SNAPSHOT != 0 {
-        published.drop_snapshot();
-    }
-    published.answered(words, request);
+    PAGE.lock().answer(words, request, goes_on);
 }
 
 /// Returns the memory of a snapshot.
@@ -330,6 +341,20 @@ impl Published {
                 .set(now + LIBC_AGAIN.max(record_take * LIBC_SHARE));
         }
         self.libc.get()
+    }
+
+    fn answer(&self, words: Words, request: u32, goes_on: &dyn Fn() -> bool) {
+        let wanted = words.wanted().swap(0, Acquire);
+        self.write(true);
+        if wanted & WANT_SNAPSHOT != 0 {
+            if !self.take_snapshot(goes_on) {
+                words.wanted().fetch_or(WANT_SNAPSHOT, Relaxed);
+                return;
+            }
+        } else if wanted & DROP_SNAPSHOT != 0 {
+            self.drop_snapshot();
+        }
+        self.answered(words, request);
     }
 
     fn answered(&self, words: Words, request: u32) {

@@ -20,15 +20,11 @@ pub(crate) fn heed(may_start: bool) {
         Look::Leave => return,
         Look::Missing => SERVER.without(mapping::renew),
     }
-    let Some(words) = Words::now() else {
-        return;
-    };
-    if may_start && SERVER.start() {
+    if may_start && mapping::is_there() && SERVER.start() {
         return;
     }
-    if words.is_asked() {
-        mapping::answer(words, words.request().load(Acquire), &|| true);
-    }
+    // Without a thread another tick may replace the page at any moment (PAGE-1).
+    mapping::answer_pending();
 }
 
 /// The thread's main function.
@@ -68,7 +64,9 @@ pub(crate) fn word() -> &'static Word {
 /// Before a fork that holds the lock: stops the thread. Returns whether a request was pending.
 #[cold]
 pub(crate) fn stop_for_fork() -> bool {
-    let was_asked = Words::now().is_some_and(|words| words.is_asked());
+    // Only under the server's lock the page stays (PAGE-1).
+    let words = Words::now().filter(|_| SERVER.is_held_for_fork());
+    let was_asked = words.is_some_and(|words| words.is_asked());
     SERVER.stop_for_fork();
     was_asked
 }
@@ -83,4 +81,33 @@ pub(crate) fn wait_until_gone(patience: u64) {
 #[cold]
 pub(crate) fn forked() {
     SERVER.forked();
+}
+
+#[cfg(all(test, not(any(miri, loom))))]
+mod tests {
+    use super::*;
+    use crate::sync::{AtomicBool, Ordering::Relaxed};
+    use crate::tests::Vec;
+
+    /// Threads without a server replace the page, whose descriptor the program closes, while others
+    /// look for requests on it.
+    #[test]
+    fn a_page_is_not_read_while_another_tick_replaces_it() {
+        static END: AtomicBool = AtomicBool::new(false);
+        let ticks = || {
+            while !END.load(Relaxed) {
+                heed(false);
+            }
+        };
+        let threads: Vec<_> = (0..12).map(|_| std::thread::spawn(ticks)).collect();
+        for _ in 0..1500 {
+            mapping::close_file();
+            heed(false);
+        }
+        END.store(true, Relaxed);
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        assert!(mapping::is_there());
+    }
 }
