@@ -87,27 +87,25 @@ pub(crate) fn forked() {
 mod tests {
     use super::*;
     use crate::sync::{AtomicBool, Ordering::Relaxed};
-    use crate::tests::Vec;
 
     /// Threads without a server replace the page, whose descriptor the program closes, while others
     /// look for requests on it.
     #[test]
     fn a_page_is_not_read_while_another_tick_replaces_it() {
-        static END: AtomicBool = AtomicBool::new(false);
+        let end = AtomicBool::new(false);
         let ticks = || {
-            while !END.load(Relaxed) {
+            while !end.load(Relaxed) {
                 heed(false);
             }
         };
-        let threads: Vec<_> = (0..12).map(|_| std::thread::spawn(ticks)).collect();
-        for _ in 0..1500 {
-            mapping::close_file();
-            heed(false);
-        }
-        END.store(true, Relaxed);
-        for thread in threads {
-            thread.join().unwrap();
-        }
+        std::thread::scope(|scope| {
+            (0..12).for_each(|_| drop(scope.spawn(ticks)));
+            for _ in 0..1500 {
+                mapping::close_file();
+                heed(false);
+            }
+            end.store(true, Relaxed);
+        });
         assert!(mapping::is_there());
     }
 }
