@@ -48,6 +48,12 @@ OLDEST_GLIBC = (2, 17)
 # Names of the same tags for installers that are older than pip 20.3.
 OLD_NAMES = {(2, 17): 'manylinux2014'}
 
+# Parts of the package: modules, types for checkers (PEP 561).
+PACKAGED = ('.py', '.pyi', 'py.typed')
+ENTRY_POINTS = b'''[pytest11]
+obmalloc = obmalloc.pytest_plugin
+'''
+
 LICENCES = ('LICENSE-MIT', 'LICENSE-APACHE')
 
 # The form is that of PEP 639: an SPDX expression, and the texts in dist-info/licenses.
@@ -64,12 +70,14 @@ Requires-Python: >=3.7
 Classifier: Development Status :: 4 - Beta
 Classifier: Intended Audience :: Developers
 Classifier: Intended Audience :: System Administrators
+Classifier: Framework :: Pytest
 Classifier: Operating System :: POSIX :: Linux
 Classifier: Programming Language :: Python :: 3
 Classifier: Programming Language :: Python :: Implementation :: CPython
 Classifier: Programming Language :: Rust
 Classifier: Topic :: Software Development :: Libraries
 Classifier: Topic :: System :: Monitoring
+Classifier: Typing :: Typed
 Description-Content-Type: text/markdown
 
 Brings libobmalloc.so, the command `obmalloc` and the package `obmalloc`:
@@ -238,7 +246,7 @@ def build(source, target):
     wheel = Wheel(path + '.new', name + '.dist-info')
     package = os.path.join(HERE, 'obmalloc')
     for file in sorted(os.listdir(package)):
-        if file.endswith('.py'):
+        if file.endswith(PACKAGED):
             with open(os.path.join(package, file), 'rb') as opened:
                 wheel.add('obmalloc/' + file, opened.read())
     wheel.add('obmalloc/metrics.json', metrics)
@@ -253,6 +261,7 @@ def build(source, target):
     wheel.add(info + 'WHEEL', ('Wheel-Version: 1.0\nGenerator: obmalloc\nRoot-Is-Purelib: false\n'
                                + ''.join('Tag: py3-none-%s\n' % each
                                          for each in platforms.split('.'))).encode())
+    wheel.add(info + 'entry_points.txt', ENTRY_POINTS)
     wheel.add(info + 'top_level.txt', b'obmalloc\n')
     for file in LICENCES:
         with open(os.path.join(ROOT, file), 'rb') as opened:

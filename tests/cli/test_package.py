@@ -292,6 +292,51 @@ def test_metrics(venv, tmp_path):
         if labels[1][1] == 'live')
 
 
+TYPED = '''
+import obmalloc
+import obmalloc.profile
+from obmalloc.web import asgi, wsgi
+from typing import Any
+
+obmalloc.install()
+freed: int = obmalloc.trim() + obmalloc.before_fork()
+obmalloc.on_gc(keep=0)
+with obmalloc.profile.running(interval=4096):
+    rows = obmalloc.profile.top(3, by="type")
+place: tuple[str, int] = rows[0].file, rows[0].line
+obmalloc.profile.dump("heap.pb.gz")
+text: str = obmalloc.prometheus()
+
+def application(environ: Any, start_response: Any) -> list[bytes]:
+    return []
+
+pages = wsgi(application, allow_start=True), asgi()
+'''
+WRONG = {
+    'obmalloc.profile.top(by=3)': 'arg-type',
+    'obmalloc.profile.start("512K")': 'arg-type',
+    'obmalloc.trim("all")': 'arg-type',
+    'obmalloc.web.wsgi(3)': 'arg-type',
+    'obmalloc.profile.top()[0].module': 'attr-defined',
+}
+
+
+@pytest.mark.since(3, 10)
+def test_types(venv, tmp_path):
+    """A checker finds the package's types (PEP 561), which are those of the code."""
+    mypy = build.tool('mypy', 'mypy')
+    words = [mypy, '--strict', '--python-executable', venv.python, '--cache-dir', tmp_path]
+    (tmp_path / 'right.py').write_text(TYPED)
+    child.run([*words, tmp_path / 'right.py'], timeout=200, status=0)
+    (tmp_path / 'wrong.py').write_text('import obmalloc\n' + '\n'.join(WRONG) + '\n')
+    done = child.run([*words, tmp_path / 'wrong.py'], timeout=200, status=1)
+    found = re.findall(r'(?m)^.*wrong\.py:(\d+): error: .*\[(\S+)\]$', done.out)
+    assert found == [(str(at), code) for at, code in enumerate(WRONG.values(), 2)], done.report
+    child.run([mypy, '--follow-imports', 'silent', '--cache-dir', tmp_path,
+               *(build.ROOT / 'python/obmalloc' / name for name in ('profile.py', 'web.py'))],
+              timeout=200, status=0)
+
+
 def test_on_gc(venv):
     """Where nothing else returns pages, the end of a collection does."""
     said = child.run([venv.obmalloc, 'run', '--no-background-thread', '--decay', '-1', '--',

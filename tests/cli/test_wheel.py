@@ -1,4 +1,5 @@
 """The contents of the wheel."""
+import configparser
 import email
 import os
 import platform
@@ -56,6 +57,24 @@ def test_licences(wheel):
     for crate in 'libc', 'clap', 'ratatui', 'serde_json':
         assert re.search(rf'(?m)^{crate} \d+\.\d.*MIT', others), crate
     assert others.count('Permission is hereby granted') > 40
+
+
+def test_modules(wheel):
+    """Each file of the package; and the plugin, by the entry point that pytest looks for."""
+    package = build.ROOT / 'python/obmalloc'
+    with zipfile.ZipFile(wheel) as opened:
+        names = opened.namelist()
+        for path in package.iterdir():
+            if path.suffix in ('.py', '.pyi') or path.name == 'py.typed':
+                assert opened.read(f'obmalloc/{path.name}') == path.read_bytes()
+        [points] = [name for name in names if name.endswith('.dist-info/entry_points.txt')]
+        read = configparser.ConfigParser()
+        read.read_string(opened.read(points).decode())
+    assert {name: dict(read[name]) for name in read.sections()} == {
+        'pytest11': {'obmalloc': 'obmalloc.pytest_plugin'}}
+    assert {'obmalloc/py.typed', 'obmalloc/__init__.pyi', 'obmalloc/pytest_plugin.py',
+            'obmalloc/metrics.json'} < set(names)
+    assert not [name for name in names if '__pycache__' in name]
 
 
 def test_auditwheel_agrees(wheel):

@@ -112,7 +112,7 @@ def version():
 def wheel():
     """The newest wheel for this machine if it is newer than what it was packed from, else a new
     one."""
-    packed = [COMMAND, LIBRARY, *(ROOT / 'python').rglob('*.py')]
+    packed = [COMMAND, LIBRARY, *(ROOT / 'python').rglob('*.py*')]
     with locked('wheel'):
         libc = 'manylinux' if platform.libc_ver()[0] else 'musllinux'
         names = f'wheels/*-{libc}_*_{platform.machine()}*.whl'
