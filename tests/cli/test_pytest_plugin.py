@@ -2,7 +2,6 @@
 limits cannot be checked."""
 import os
 import re
-import zipfile
 
 import pytest
 
@@ -94,17 +93,6 @@ OUTCOMES = {
 }
 
 
-@pytest.fixture(scope='session')
-def package(tmp_path_factory):
-    """A folder as pip makes it of the wheel."""
-    folder = tmp_path_factory.mktemp('package')
-    with zipfile.ZipFile(build.wheel()) as wheel:
-        wheel.extractall(folder)
-    [scripts] = folder.glob('*.data/scripts')
-    (scripts / 'obmalloc').chmod(0o755)
-    return folder
-
-
 @pytest.fixture
 def plugin(python, package, tmp_path):
     """Runs tests with the plugin, which pytest finds by its entry point."""
@@ -112,8 +100,7 @@ def plugin(python, package, tmp_path):
 
     def run(*options, tests=TESTS, by_obmalloc=False, **env):
         (tmp_path / 'test_it.py').write_text(tests)
-        [scripts] = package.glob('*.data/scripts')
-        path = f'{scripts}:{os.environ["PATH"]}'
+        path = f'{package}/bin:{os.environ["PATH"]}'
         start = ['-m', 'obmalloc', 'run'] if by_obmalloc else []
         return child.run([programs / 'python', *start, '-m', 'pytest', '-v', '-rA', '-p',
                           'no:cacheprovider', *options, tmp_path / 'test_it.py'],
