@@ -19,7 +19,7 @@ import errno
 import os
 import shutil
 import tempfile
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 from obmalloc import _calls, _library, _pprof
 from obmalloc._pprof import ProfileError
@@ -138,7 +138,7 @@ def _top(path: _Path, n: int, by: str, value: str) -> List[Row]:
     # Of each key its sums, and the largest part with its fields, which break ties: the same
     # profile gives the same rows.
     places = [Row._fields.index(name) - 2 for name in _KEYS[by]]
-    rows = {}   # type: Dict[Any, Any]
+    rows = {}   # type: Any
     for fields, values in sums.items():
         key = tuple(fields[at] for at in places)
         row = rows.setdefault(key, [[0, 0, 0], (-1, None)])

@@ -1,4 +1,4 @@
-"""Pages about this process's memory, for a server that runs already: a WSGI and an ASGI application.
+"""Pages about this process's memory, for a server that runs already, by WSGI and by ASGI:
 
     application = obmalloc.web.wsgi(application)        # in front of an application
     app.mount('/debug/obmalloc', obmalloc.web.asgi())   # or mounted by a framework
@@ -16,7 +16,7 @@ import time
 from typing import Any, Awaitable, Callable, Generator, Iterable, List, Optional, Tuple
 from urllib.parse import parse_qs
 
-from obmalloc import _calls, _pprof, _prometheus, profile
+from obmalloc import _pprof, _prometheus, profile
 
 __all__ = ['asgi', 'wsgi']
 
@@ -42,6 +42,15 @@ _STATUS = {200: 'OK', 400: 'Bad Request', 403: 'Forbidden', 404: 'Not Found',
 _SANDBOX = ("sandbox allow-scripts; default-src 'none'; style-src 'unsafe-inline'; "
             "script-src 'unsafe-inline'; img-src data:")
 _growing = threading.Lock()     # one request for a growth at a time
+
+
+def _forked() -> None:
+    """A child has no request, but may have its parent's lock."""
+    global _growing
+    _growing = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 _Headers = List[Tuple[str, str]]
 # Yields the seconds to wait, and returns status, headers and body.
@@ -164,7 +173,8 @@ class _Pages:
         if not seconds or request.method == 'HEAD':
             _library_call(profile.dump, path)
             return path
-        if not _growing.acquire(False):
+        lock = _growing         # another one after a fork
+        if not lock.acquire(False):
             raise _Refusal(503, 'Another request waits for its seconds.', ('Retry-After', '30'))
         try:
             before = os.path.join(folder, 'before.pb.gz')
@@ -175,7 +185,7 @@ class _Pages:
             with open(grown, 'wb') as file:
                 file.write(_pprof.growth(_pprof.Profile(before), _pprof.Profile(path)))
         finally:
-            _growing.release()
+            lock.release()
         return grown
 
 

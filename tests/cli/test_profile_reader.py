@@ -105,7 +105,8 @@ def test_growth(tmp_path):
     assert (found.default, found.period_type) == ('inuse_space', ('space', 'bytes'))
     assert sorted((each.values[3], each.stack[0].function, each.labels)
                   for each in found.samples()) == [
-        (-10, '<module>', {'type': 'str'}), (200, 'PyDict_New', {'type': 'app.Ünit', 'thread': 'w'})]
+        (-10, '<module>', {'type': 'str'}),
+        (200, 'PyDict_New', {'type': 'app.Ünit', 'thread': 'w'})]
     [row] = profile.top(1, path=made)
     assert row == (200, 5, 'build', '/srv/app.py', 7, 'app.Ünit', 'w', 0)
 
@@ -162,7 +163,7 @@ def test_random_damage(heap, tmp_path):
     chance = random.Random(7)
     raw = gzip.decompress(heap.read_bytes())
     refused, path = 0, tmp_path / 'damaged'
-    for _ in range(3000):
+    for _ in range(1000):
         damaged = bytearray(raw)
         for _ in range(chance.choice([1, 2, 8])):
             damaged[chance.randrange(len(damaged))] = chance.randrange(256)
@@ -172,7 +173,7 @@ def test_random_damage(heap, tmp_path):
             profile.top(path=path)
         except ValueError:
             pass
-    assert refused > 500
+    assert refused > 200
     for length in 2, 10, 1000:
         path.write_bytes(b'\x1f\x8b' + chance.randbytes(length))
         assert read(path) is None
@@ -217,17 +218,17 @@ def test_no_gzip(tmp_path):
 @pytest.mark.parametrize('what', ['texts', 'one text', 'samples', 'zeros'])
 def test_memory_is_bounded(tmp_path, monkeypatch, what):
     """A small file that becomes a large one: refused, at a fraction of its size."""
-    monkeypatch.setattr(_pprof, '_MOST_BYTES', 2 << 20)
-    monkeypatch.setattr(_pprof, '_MOST_TABLES', 1 << 20)
-    monkeypatch.setattr(_pprof, '_MOST_KEYS', 1 << 12)
+    monkeypatch.setattr(_pprof, '_MOST_BYTES', 1 << 19)
+    monkeypatch.setattr(_pprof, '_MOST_TABLES', 1 << 18)
+    monkeypatch.setattr(_pprof, '_MOST_KEYS', 1 << 11)
     head = pprof.field(6, b'') + pprof.field(1, b'')
     body = {
-        'texts': lambda: head + pprof.field(6, b'a') * 200000,
-        'one text': lambda: pprof.varint(6 * 8 + 2) + pprof.varint(32 << 20) + bytes(32 << 20),
+        'texts': lambda: head + pprof.field(6, b'a') * 50000,
+        'one text': lambda: pprof.varint(6 * 8 + 2) + pprof.varint(8 << 20) + bytes(8 << 20),
         'samples': lambda: head + b''.join(
             pprof.field(2, pprof.message((2, 1), (3, pprof.message((1, 0), (3, n)))))
-            for n in range(20000)),
-        'zeros': lambda: head + pprof.field(2, pprof.field(2, 0)) * 1000000,
+            for n in range(5000)),
+        'zeros': lambda: head + pprof.field(2, pprof.field(2, 0)) * 150000,
     }[what]()
     path = tmp_path / 'bomb'
     path.write_bytes(gzip.compress(body, 1))
@@ -240,4 +241,4 @@ def test_memory_is_bounded(tmp_path, monkeypatch, what):
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < 24 << 20
+    assert peak < 6 << 20

@@ -1,6 +1,7 @@
 """The package's WSGI and ASGI applications, in this process; the library's part is a file that
 this test writes."""
 import asyncio
+import os
 import sys
 import threading
 from pathlib import Path
@@ -121,6 +122,15 @@ def test_one_growth_at_a_time(ask):
         assert (said.status, said.headers['Retry-After']) == (503, '30')
         assert ask(PREFIX + '/heap').status == 200
     assert ask(PREFIX + '/heap', query='seconds=0.01').status == 200
+
+
+def test_a_fork_while_a_growth_is_recorded(ask):
+    """A child is no longer in its parent's request."""
+    with web._growing:
+        child = os.fork()
+        if not child:
+            os._exit(ask(PREFIX + '/heap', query='seconds=0.01').status == 200)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
 
 
 def test_a_client_that_leaves_ends_its_growth():
