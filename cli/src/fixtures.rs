@@ -17,6 +17,8 @@ type Types = (Vec<&'static str>, Vec<(u64, u32)>);
 pub struct Heap {
     pub arenas: Vec<(u64, Vec<Pool>)>,
     pub types: Option<Types>,
+    /// Types are by page.
+    pub by_page: bool,
     /// Bytes of an OS page, or 0.
     pub os_page: u32,
 }
@@ -118,6 +120,7 @@ impl Heap {
                 vec!["dict", "str"],
                 vec![(low + 48, 0), (low + POOL + 48 + 63 * 64, 1)],
             )),
+            by_page: false,
             os_page: 0,
         }
     }
@@ -173,7 +176,11 @@ impl Heap {
         put(
             &mut header,
             offset_of!(Header, version),
-            layout::MAP_VERSION.to_le_bytes(),
+            if self.by_page {
+                layout::MAP_VERSION_BY_PAGE.to_le_bytes()
+            } else {
+                layout::MAP_VERSION.to_le_bytes()
+            },
         );
         let bytes = size_of::<Header>() as u32;
         put(
@@ -204,7 +211,12 @@ impl Heap {
         );
         if let Some((names, entries)) = &self.types {
             let at = header.len() + arenas.len() + pools.len() + pages.len();
-            let (blocks, types) = types(at, names, entries);
+            let blocks = if self.by_page {
+                self.typed_pages(entries)
+            } else {
+                typed_blocks(entries)
+            };
+            let types = types(at, names, entries.len());
             let at = at + blocks.len();
             put(
                 &mut header,
@@ -219,6 +231,32 @@ impl Heap {
             return [header, arenas, pools, pages, blocks, types].concat();
         }
         [header, arenas, pools, pages].concat()
+    }
+
+    /// The blocks of known type, an entry by page for each.
+    fn typed_pages(&self, entries: &[(u64, u32)]) -> Vec<u8> {
+        let addresses = self.arenas.iter().flat_map(|(address, own)| {
+            let pools = own.iter().zip((*address..).step_by(POOL as usize));
+            pools.map(|(pool, address)| (address, pool.size))
+        });
+        let pools: Vec<(u64, u32)> = addresses.collect();
+        let mut out = Vec::new();
+        for &(address, name) in entries {
+            let is_in = |&(pool, _): &(u64, u32)| (pool..pool + POOL).contains(&address);
+            let n = pools.iter().position(is_in).expect("a block of a pool");
+            let (pool, size) = pools[n];
+            let offset = (address - pool) as u32;
+            let page = n as u32 * 16 + offset / PAGE;
+            let reaches = if offset % PAGE + size > PAGE {
+                layout::TYPED_REACHES
+            } else {
+                0
+            };
+            out.extend(page.to_le_bytes());
+            out.extend((name as u16).to_le_bytes());
+            out.extend((1 | reaches).to_le_bytes());
+        }
+        out
     }
 
     /// The file, read.
@@ -274,14 +312,20 @@ impl Pool {
     }
 }
 
-/// The blocks of known type, which begin at `at` in the file, and the types.
-fn types(at: usize, names: &[&str], entries: &[(u64, u32)]) -> (Vec<u8>, Vec<u8>) {
+/// The blocks of known type.
+fn typed_blocks(entries: &[(u64, u32)]) -> Vec<u8> {
     let mut blocks = Vec::new();
     for (address, name) in entries {
         blocks.extend(address.to_le_bytes());
         blocks.extend(0u32.to_le_bytes());
         blocks.extend(name.to_le_bytes());
     }
+    blocks
+}
+
+/// The types of `blocks` entries, which begin at `at` in the file. A name with a blank is that of
+/// blocks which objects own.
+fn types(at: usize, names: &[&str], blocks: usize) -> Vec<u8> {
     let text: Vec<u8> = names
         .iter()
         .flat_map(|name| [name.as_bytes(), b"\0"].concat())
@@ -290,10 +334,11 @@ fn types(at: usize, names: &[&str], entries: &[(u64, u32)]) -> (Vec<u8>, Vec<u8>
     out.extend((names.len() as u32).to_le_bytes());
     out.extend((text.len() as u32).to_le_bytes());
     out.extend((at as u64).to_le_bytes());
-    out.extend((entries.len() as u64).to_le_bytes());
-    out.extend(names.iter().flat_map(|_| 0u64.to_le_bytes()));
+    out.extend((blocks as u64).to_le_bytes());
+    let address = |name: &&str| u64::from(!name.contains(' ')) * 4096;
+    out.extend(names.iter().flat_map(|name| address(name).to_le_bytes()));
     out.extend(text);
-    (blocks, out)
+    out
 }
 
 /// Numbers that look random, the same in each run (splitmix).

@@ -204,10 +204,11 @@ impl Live {
         Err(gone(self.pid))
     }
 
-    /// The bytes of a snapshot of the heap.
-    pub fn snapshot(&self) -> Result<Vec<u8>, Failure> {
+    /// The bytes of a snapshot of the heap; with the types of objects, if the library can read them.
+    pub fn snapshot(&self, with_types: bool) -> Result<Vec<u8>, Failure> {
+        let types = if with_types { layout::WANT_TYPES } else { 0 };
         for _ in 0..5 {
-            self.ask(layout::WANT_SNAPSHOT)?;
+            self.ask(layout::WANT_SNAPSHOT | types)?;
             if let Some(bytes) = self.read_snapshot()? {
                 // Best effort: the process drops it after ten seconds.
                 self.ask(layout::DROP_SNAPSHOT)?;
@@ -422,7 +423,7 @@ mod tests {
                 threads.spawn(|| answer(its_own, snapshot.len() as u64));
                 let (statistics, age) = reader.statistics().unwrap();
                 assert!(statistics.version.starts_with(b"0.1.0") && age < 60_000);
-                assert_eq!(reader.snapshot().unwrap(), snapshot);
+                assert_eq!(reader.snapshot(false).unwrap(), snapshot);
             });
         }
     }

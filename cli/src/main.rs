@@ -52,6 +52,7 @@ mod stale;
 mod stats;
 mod summary;
 mod top;
+mod types;
 mod units;
 mod words;
 
@@ -82,6 +83,7 @@ const EXAMPLES: &str = "Examples:
   obmalloc doctor                      is it active in this machine's python3?
   obmalloc run app.py                  start a program with it
   obmalloc map PID                     a picture of its heap
+  obmalloc types PID                   the types of its objects
   obmalloc pins PID                    what keeps nearly empty pages in memory
 
 `obmalloc COMMAND --help` has more, and an example of each.";
@@ -94,6 +96,7 @@ enum Action {
     Top(top::Options),
     Map(map::Options),
     Pins(pinned::Options),
+    Types(types::Options),
     Path(path::Options),
     Settings(settings::Options),
     #[command(hide = true)]
@@ -115,6 +118,7 @@ fn main() -> ExitCode {
         Action::Man(options) => man::main(&options),
         Action::Map(options) => map::main(&options),
         Action::Pins(options) => pinned::main(&options),
+        Action::Types(options) => types::main(&options),
         Action::Path(options) => path::main(&options),
         Action::Settings(options) => settings::main(&options),
     };

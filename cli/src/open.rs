@@ -22,15 +22,28 @@ pub fn pid(argument: &str) -> Option<u32> {
 
 /// The snapshot that an argument names.
 pub fn named(argument: &str) -> Result<Named, Failure> {
+    either(argument, false)
+}
+
+/// The snapshot that an argument names, with the types of objects.
+pub fn typed(argument: &str) -> Result<Named, Failure> {
+    either(argument, true)
+}
+
+fn either(argument: &str, with_types: bool) -> Result<Named, Failure> {
     match pid(argument) {
-        Some(pid) => process(&Live::open(pid)?, "now".into()),
+        Some(pid) => now(&Live::open(pid)?, "now".into(), with_types),
         None => file(argument),
     }
 }
 
-/// A snapshot of a process as it is now.
+/// A snapshot of a process as it is now, without types.
 pub fn process(live: &Live, name: String) -> Result<Named, Failure> {
-    let bytes = live.snapshot()?;
+    now(live, name, false)
+}
+
+fn now(live: &Live, name: String, with_types: bool) -> Result<Named, Failure> {
+    let bytes = live.snapshot(with_types)?;
     let heap = Snapshot::read(&bytes).map_err(|what| {
         let what = format!("cannot use the snapshot: {what}");
         Failure::new(

@@ -238,7 +238,8 @@ pub fn of_snapshot(bytes: &[u8]) -> Result<Statistics, &'static str> {
         return Err("it is cut short");
     };
     let header = u32::from_le_bytes(header) as usize;
-    if u32::from_le_bytes(version) != layout::MAP_VERSION || header < at + FIRST_BYTES {
+    let known = [layout::MAP_VERSION, layout::MAP_VERSION_BY_PAGE];
+    if !known.contains(&u32::from_le_bytes(version)) || header < at + FIRST_BYTES {
         return Err("it is a snapshot of another version");
     }
     let part = bytes.get(at..header).ok_or("it is cut short")?;

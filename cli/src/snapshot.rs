@@ -8,11 +8,11 @@
 //! - a pool is inside its arena, its pages and its blocks are inside the pool;
 //! - a page has no more than 4096 bytes taken, a pool no more than all of its blocks;
 //! - an OS page is a power of two from 4 to 64 KiB, and a pool has whole ones;
-//! - an entry of the types has the index of a name; entries are sorted by address, which no two
-//!   have in common.
+//! - an entry of the types has the index of a name and of a page whose pool has blocks; entries
+//!   are sorted by page and name, which no two have in common.
 
 use std::mem::{offset_of, size_of};
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use format::counters::UNKNOWN;
 use format::layout;
@@ -93,16 +93,22 @@ pub struct Page {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Types {
     pub names: Vec<String>,
-    /// Sorted by address.
+    /// The number of the first names that are of blocks which objects own; the others are of objects.
+    pub parts: usize,
+    /// Sorted by page and name.
     pub entries: Vec<Typed>,
 }
 
-/// A block of known type.
+/// Blocks of one type that begin on one page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Typed {
-    pub address: u64,
+    /// The index of the page.
+    pub page: u32,
     /// The index of the type's name.
-    pub name: usize,
+    pub name: u32,
+    pub blocks: u32,
+    /// Whether one of them is the last block of the page, and reaches into the next page.
+    pub reaches: bool,
 }
 
 /// An entry of a part, from which numbers are read at offsets.
@@ -184,10 +190,10 @@ impl Snapshot {
         }
         let header = Part(bytes);
         let version = header.u32(offset_of!(Header, version));
-        if !(1..=layout::MAP_VERSION).contains(&version) {
+        if !(1..=layout::MAP_VERSION_BY_PAGE).contains(&version) {
             return Err(format!(
                 "its form has version {version}, this command reads versions 1 to {}",
-                layout::MAP_VERSION
+                layout::MAP_VERSION_BY_PAGE
             ));
         }
         let mut at = header.u32(offset_of!(Header, header_bytes)) as usize;
@@ -229,6 +235,13 @@ impl Snapshot {
             count(offset_of!(Header, types_offset)),
             count(offset_of!(Header, types_bytes)),
         );
+        // Those of version 1 had another form.
+        let types = if len == 0 || version == 1 {
+            None
+        } else {
+            let by_page = version == layout::MAP_VERSION_BY_PAGE;
+            Some(read_types(bytes, offset, len, by_page, &pools)?)
+        };
         let rss = counters.process.rss;
         Ok(Snapshot {
             pid: statistics.pid,
@@ -243,11 +256,7 @@ impl Snapshot {
             pools,
             pages,
             // Those of version 1 had another form.
-            types: if len == 0 || version == 1 {
-                None
-            } else {
-                Some(read_types(bytes, offset, len)?)
-            },
+            types,
         })
     }
 }
@@ -366,9 +375,14 @@ fn read_arenas(parts: &[Part<'_>], pools: &[Pool]) -> Result<Vec<Arena>, String>
     Ok(arenas)
 }
 
-/// The types of blocks' objects. A block that is entered twice, as an object and as a part of
-/// another object, is the part.
-fn read_types(bytes: &[u8], offset: u64, len: u64) -> Result<Types, String> {
+/// The types of blocks' objects, entered for each block or by page.
+fn read_types(
+    bytes: &[u8],
+    offset: u64,
+    len: u64,
+    by_page: bool,
+    pools: &[Pool],
+) -> Result<Types, String> {
     const HEAD: usize = size_of::<layout::Types>();
     let cut_off = || String::from("it is cut off: its types do not fit");
     let damaged = |what: &str| format!("it is damaged: its types {what}");
@@ -385,7 +399,8 @@ fn read_types(bytes: &[u8], offset: u64, len: u64) -> Result<Types, String> {
     let count = head.u32(offset_of!(layout::Types, types));
     let text_bytes = head.u32(offset_of!(layout::Types, text_bytes)) as usize;
     let mut at = HEAD;
-    part(all, &mut at, count.into(), size_of::<u64>(), "types")?;
+    let addresses = part(all, &mut at, count.into(), size_of::<u64>(), "types")?;
+    let parts = addresses.iter().take_while(|part| part.u64(0) == 0).count();
     let text = at.checked_add(text_bytes).and_then(|end| all.get(at..end));
     let text = text.ok_or_else(cut_off)?.split_inclusive(|&byte| byte == 0);
     let whole = text.filter_map(|name| name.strip_suffix(&[0]));
@@ -396,22 +411,149 @@ fn read_types(bytes: &[u8], offset: u64, len: u64) -> Result<Types, String> {
     let blocks_offset = head.u64(offset_of!(layout::Types, blocks_offset));
     let mut at = usize::try_from(blocks_offset).map_err(|_| cut_off())?;
     let blocks = head.u64(offset_of!(layout::Types, blocks));
-    let size = size_of::<layout::TypedBlock>();
-    let entries = part(bytes, &mut at, blocks, size, "types")?;
-    let mut entries: Vec<Typed> = entries
+    let mut entries = if by_page {
+        let size = size_of::<layout::TypedPage>();
+        of_pages(&part(bytes, &mut at, blocks, size, "types")?, pools)
+    } else {
+        let size = size_of::<layout::TypedBlock>();
+        of_blocks(&part(bytes, &mut at, blocks, size, "types")?, pools)
+    };
+    if entries
         .iter()
-        .map(|entry| Typed {
-            address: entry.u64(offset_of!(layout::TypedBlock, address)),
-            name: entry.u32(offset_of!(layout::TypedBlock, number)) as usize,
-        })
-        .collect();
-    if entries.iter().any(|entry| entry.name >= names.len()) {
+        .any(|entry| entry.name as usize >= names.len())
+    {
         return Err(damaged("name one that is not there"));
     }
-    // The parts are the first of the types.
-    entries.sort_unstable_by_key(|entry| (entry.address, entry.name));
-    entries.dedup_by_key(|entry| entry.address);
-    Ok(Types { names, entries })
+    entries.sort_unstable_by_key(|entry| (entry.page, entry.name));
+    entries.dedup_by(|next, entry| {
+        let is_same = (next.page, next.name) == (entry.page, entry.name);
+        if is_same {
+            entry.blocks = entry.blocks.saturating_add(next.blocks);
+            entry.reaches |= next.reaches;
+        }
+        is_same
+    });
+    Ok(Types {
+        names,
+        parts,
+        entries,
+    })
+}
+
+/// Entries by page; one of a page without blocks is left out.
+fn of_pages(parts: &[Part<'_>], pools: &[Pool]) -> Vec<Typed> {
+    use layout::{TYPED_REACHES, TypedPage};
+    let entries = parts.iter().map(|part| {
+        let blocks = part.u16(offset_of!(TypedPage, blocks));
+        Typed {
+            page: part.u32(offset_of!(TypedPage, page)),
+            name: part.u16(offset_of!(TypedPage, number)).into(),
+            blocks: u32::from(blocks & !TYPED_REACHES),
+            reaches: blocks & TYPED_REACHES != 0,
+        }
+    });
+    let has_blocks = |entry: &Typed| {
+        let page = entry.page as usize;
+        let pool = pools.partition_point(|pool| pool.pages.end <= page);
+        entry.blocks > 0 && pools.get(pool).is_some_and(|pool| pool.cut.is_some())
+    };
+    entries.filter(has_blocks).collect()
+}
+
+/// Entries by page, of the blocks that begin at the addresses. A block that is entered twice, as an
+/// object and as a part of another object, is the part: the parts are the first of the types.
+fn of_blocks(parts: &[Part<'_>], pools: &[Pool]) -> Vec<Typed> {
+    use layout::TypedBlock;
+    let blocks = parts.iter().map(|part| {
+        let name = part.u32(offset_of!(TypedBlock, number));
+        (part.u64(offset_of!(TypedBlock, address)), name)
+    });
+    let mut blocks: Vec<(u64, u32)> = blocks.collect();
+    blocks.sort_unstable();
+    blocks.dedup_by_key(|block| block.0);
+    let mut pools = pools.iter().peekable();
+    let entry = |(address, name)| {
+        // Blocks and pools are both sorted by address.
+        while pools.next_if(|pool| pool.end() <= address).is_some() {}
+        let pool = pools.peek()?;
+        let cut = pool.cut?;
+        let offset = u32::try_from(address.checked_sub(pool.address)?).ok()?;
+        let behind = offset.checked_sub(cut.first)?;
+        let begins = behind.is_multiple_of(cut.size) && behind / cut.size < cut.blocks;
+        begins.then(|| Typed {
+            page: pool.pages.start as u32 + offset / PAGE,
+            name,
+            blocks: 1,
+            reaches: offset % PAGE + cut.size > PAGE,
+        })
+    };
+    blocks.into_iter().filter_map(entry).collect()
+}
+
+impl Pool {
+    fn end(&self) -> u64 {
+        self.address + self.pages.len() as u64 * u64::from(PAGE)
+    }
+}
+
+/// Blocks of one type that begin on a page, and had been taken.
+pub struct Group {
+    /// The index of the type's name.
+    pub name: usize,
+    /// Bytes of a block.
+    pub size: u32,
+    pub blocks: u64,
+    /// The pages that they are on: several for one block only.
+    pub pages: RangeInclusive<usize>,
+}
+
+impl Snapshot {
+    /// Calls `see` for the blocks of known type. The type of a block counts only if the block can have
+    /// been taken at the time of the snapshot: a page has at most as many typed blocks as taken ones.
+    pub fn each_group(&self, types: &Types, mut see: impl FnMut(&Group)) {
+        let mut left: Vec<u16> = self.pages.iter().map(|page| page.blocks).collect();
+        let mut pools = self.pools.iter().peekable();
+        for typed in &types.entries {
+            let page = typed.page as usize;
+            while pools.next_if(|pool| pool.pages.end <= page).is_some() {}
+            let Some((pool, cut)) = pools.peek().and_then(|pool| Some((pool, pool.cut?))) else {
+                continue;
+            };
+            let mut rest = typed.blocks;
+            let mut group = |blocks: u32, pages: RangeInclusive<usize>| {
+                if blocks > 0 {
+                    see(&Group {
+                        name: typed.name as usize,
+                        size: cut.size,
+                        blocks: blocks.into(),
+                        pages,
+                    });
+                }
+            };
+            if typed.reaches {
+                rest = rest.saturating_sub(1);
+                let last =
+                    pool.pages.start + cut.last_page((page - pool.pages.start) as u32) as usize;
+                let own = left.get_mut(page..=last).filter(|own| own.len() > 1);
+                if let Some(own) = own.filter(|own| !own.contains(&0)) {
+                    own.iter_mut().for_each(|blocks| *blocks -= 1);
+                    group(1, page..=last);
+                }
+            }
+            let rest = rest.min(left[page].into());
+            left[page] -= rest as u16;
+            group(rest, page..=page);
+        }
+    }
+}
+
+impl Cut {
+    /// The page of the pool on which the last block that begins on `page` ends.
+    fn last_page(self, page: u32) -> u32 {
+        let before = ((page + 1) * PAGE).saturating_sub(self.first);
+        let behind = self.first + before.div_ceil(self.size).min(self.blocks) * self.size;
+        (behind.max(1) - 1) / PAGE
+    }
 }
 
 #[cfg(test)]
@@ -435,7 +577,7 @@ mod tests {
         assert!(read.pools[2].cut.is_none());
         let types = read.types.unwrap();
         assert_eq!(types.names, ["dict", "str"]);
-        assert_eq!(types.entries[1].name, 1);
+        assert_eq!((types.parts, types.entries[1].name), (0, 1));
         let bare = Heap {
             types: None,
             ..Heap::example()
@@ -451,7 +593,16 @@ mod tests {
 
     #[test]
     fn each_truncation_is_told() {
-        let whole = Heap::example().bytes();
+        let by_page = Heap {
+            by_page: true,
+            ..Heap::example()
+        };
+        for heap in [Heap::example(), by_page] {
+            truncate(&heap.bytes());
+        }
+    }
+
+    fn truncate(whole: &[u8]) {
         for len in 0..whole.len() {
             let said = Snapshot::read(&whole[..len]).err();
             let said = said.unwrap_or_else(|| panic!("{len} bytes were taken for a snapshot"));
@@ -474,7 +625,16 @@ mod tests {
 
     #[test]
     fn mutated_files_never_end_in_a_panic() {
-        let whole = Heap::example().bytes();
+        for by_page in [false, true] {
+            mutate(Heap {
+                by_page,
+                ..Heap::example()
+            });
+        }
+    }
+
+    fn mutate(heap: Heap) {
+        let whole = heap.bytes();
         let mut next = random(7);
         let (mut refused, mut taken) = (0, 0);
         for round in 0..3_000u64 {

@@ -50,6 +50,8 @@ pub const MAP_MAGIC: [u8; 8] = *b"OBMALMAP";
 pub const PAGE_VERSION: u32 = 2;
 /// The version of a snapshot's layout.
 pub const MAP_VERSION: u32 = 2;
+/// The version of a snapshot whose types are by page: [`TypedPage`]s in place of [`TypedBlock`]s.
+pub const MAP_VERSION_BY_PAGE: u32 = 3;
 /// Bytes of the page; a snapshot follows. Whole OS pages of 4, 16 and 64 KiB, because a snapshot's
 /// memory is returned to the kernel by OS pages. Only the first 8 KiB are used.
 pub const PAGE_BYTES: usize = 64 << 10;
@@ -68,6 +70,9 @@ pub const WANT_PROFILE: u32 = 4;
 pub const START_PROFILE: u32 = 8;
 /// In `wanted`: the profiler is to stop.
 pub const STOP_PROFILE: u32 = 16;
+/// In `wanted`, with `WANT_SNAPSHOT`: the snapshot has types, by page. Libraries of earlier versions
+/// write a snapshot without types.
+pub const WANT_TYPES: u32 = 32;
 
 /// The words that the process and its readers share.
 #[repr(C)]
@@ -87,7 +92,8 @@ pub struct Control {
     pub request: u32,
     /// The number of the last answered request; a futex.
     pub answered: u32,
-    /// Bits: `WANT_SNAPSHOT`, `DROP_SNAPSHOT`, `WANT_PROFILE`, `START_PROFILE`, `STOP_PROFILE`.
+    /// Bits: `WANT_SNAPSHOT`, `DROP_SNAPSHOT`, `WANT_PROFILE`, `START_PROFILE`, `STOP_PROFILE`,
+    /// `WANT_TYPES`.
     pub wanted: u32,
     /// 1 while a thread of the process answers requests.
     pub thread: u32,
@@ -282,7 +288,8 @@ pub struct Types {
     /// The number of types, and the bytes of the names.
     pub types: u32,
     pub text_bytes: u32,
-    /// Offset in the file and number of the [`TypedBlock`]s.
+    /// Offset in the file and number of the [`TypedBlock`]s, or of the [`TypedPage`]s in
+    /// [`MAP_VERSION_BY_PAGE`].
     pub blocks_offset: u64,
     pub blocks: u64,
 }
@@ -296,6 +303,23 @@ pub struct TypedBlock {
     /// The index of the type.
     pub number: u32,
 }
+
+/// Blocks of one type that begin on a page, in no order; a page and type may have several entries.
+/// Small, because they are in the memory of the process while they are read.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct TypedPage {
+    /// The index of the page.
+    pub page: u32,
+    /// The index of the type.
+    pub number: u16,
+    /// The number of the blocks, and [`TYPED_REACHES`].
+    pub blocks: u16,
+}
+
+/// In `blocks` of a [`TypedPage`]: one of the blocks is the last that begins on the page, and reaches
+/// into the next page.
+pub const TYPED_REACHES: u16 = 1 << 15;
 
 /// Memory of the library's metadata.
 #[repr(C)]
@@ -332,4 +356,4 @@ const _: () = assert!(core::mem::offset_of!(Statistics, later) == FIRST_BYTES);
 const _: () = assert!(size_of::<Class>() == 56 && size_of::<Arena>() == 32);
 const _: () = assert!(size_of::<Pool>() == 40 && size_of::<Page>() == 8);
 const _: () = assert!(size_of::<Mapping>() == 24 && size_of::<Types>() == 24);
-const _: () = assert!(size_of::<TypedBlock>() == 16);
+const _: () = assert!(size_of::<TypedBlock>() == 16 && size_of::<TypedPage>() == 8);

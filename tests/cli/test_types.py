@@ -3,6 +3,7 @@ import collections
 import json
 import re
 import struct
+import subprocess
 
 import pytest
 
@@ -116,6 +117,26 @@ threads = [threading.Thread(target=busy) for _ in range(int(sys.argv[2]))]
 for thread in threads: thread.start()
 print(obmalloc.snapshot(sys.argv[1]))
 end = True
+'''
+
+# A program whose heap is read while it runs; its own snapshot of the same objects.
+LIVE = '''
+import gc, obmalloc, os, sys
+class Session(object):
+    __slots__ = ("a", "b")
+    def __init__(self): self.a, self.b = [], {"key": 1.5}
+class Shared(object):
+    def __init__(self): self.x = self.y = 0     # until 3.10 their dicts share the keys
+class Survivor(object):
+    __slots__ = ("a", "b", "c")
+made = [Survivor() for _ in range(100000)]
+kept = [Session() for _ in range(20000)], [Shared() for _ in range(5000)], made[::250]
+del made
+gc.collect()
+gc.disable()
+obmalloc.snapshot(sys.argv[1])
+os.write(1, b"ready\\n")
+os.read(0, 1)
 '''
 
 UNSERVED = '''
@@ -254,6 +275,61 @@ def test_a_process_that_is_not_served(python, path, settings, why):
     assert lines[1::2] == ['False', 'False']
     for line in lines[::2]:
         assert re.match(f'obmalloc: no snapshot of a process that is not served: .*{why}', line)
+
+
+@pytest.fixture
+def live(python, path, tmp_path):
+    """The pid of a program of `python` that sleeps, after its own snapshot to `path`."""
+    env = dict(child.preloaded(OBMALLOC_STATS_PAGE='1'), PYTHONPATH=str(PACKAGE.parent))
+    with subprocess.Popen([python.path, '-B', '-c', LIVE, path], env=env, stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE) as program:
+        assert program.stdout.readline() == b'ready\n'
+        yield program.pid
+        program.kill()
+
+
+def rows(word, of, key):
+    """{type: its row} by a command's JSON, without the modules, which only Python knows."""
+    said = json.loads(command.run(word, '--json', of).out)
+    found = said['objects']['types'] if word == 'pins' else said['types']
+    return said, {each['type'].split('.')[-1]: each[key] for each in found}
+
+
+def test_a_live_process_has_the_types_of_its_snapshot(live, path):
+    said, now = rows('types', live, 'blocks')
+    # A freed block may look like an object, rarely.
+    assert 20000 <= now['Session'] < 20010 and 5000 <= now['Shared'] < 5010
+    assert said['known']['blocks'] == sum(each['blocks'] for each in said['types'])
+    assert said['known']['blocks'] <= said['taken']['blocks']
+    assert said['known']['blocks'] > 0.9 * said['taken']['blocks']
+    sizes = {each['type']: each['bytes'] / each['blocks'] for each in said['types']}
+    assert round(sizes['Session']) in (32, 48, 64), 'bytes are those of blocks'
+    # The program's own snapshot, block by block: with fewer objects of the package's.
+    filed, before = rows('types', path, 'blocks')
+    for name in 'Session', 'Shared', 'Survivor', 'dict keys', 'list', 'float':
+        assert before.get(name, 0) == pytest.approx(now.get(name, 0), rel=0.02, abs=200), name
+    parts = {each['type'] for each in said['types'] if not each['is_object']}
+    assert 'dict keys' in parts and parts <= {'list items', 'dict keys', 'dict values', 'set table',
+                                              'bytearray buffer'}
+    text = command.run('types', '--top', '1', live).out
+    assert re.search(r'\d+ other types \(--top\)', text) and '(unknown or free)' in text
+
+
+def test_pins_of_a_live_process_name_types(live, path):
+    said, now = rows('pins', live, 'survivors')
+    _, before = rows('pins', path, 'survivors')
+    assert said['objects']['survivors_known'] <= said['total']['survivors']
+    assert now['Survivor'] == pytest.approx(before['Survivor'], abs=20) and now['Survivor'] > 300
+    _, pages = rows('pins', live, 'pages')
+    assert pages['Survivor'] == pytest.approx(rows('pins', path, 'pages')[1]['Survivor'], abs=20)
+
+
+@pytest.mark.one_python
+def test_a_snapshot_without_types_has_none_to_show(python, path):
+    code = 'import obmalloc, sys; obmalloc.snapshot(sys.argv[1], types=False)'
+    package(python, code, path)
+    said = command.run('types', path, status=1).err
+    assert 'has no types of objects' in said and said.count('\n') == 1
 
 
 @pytest.mark.one_python

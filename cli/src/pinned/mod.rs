@@ -41,7 +41,7 @@ pub struct Options {
 
 /// Shows the tables.
 pub fn main(options: &Options) -> Result<ExitCode, Failure> {
-    let named = open::named(&options.of)?;
+    let named = open::typed(&options.of)?;
     let below = Below(options.below);
     let text = if options.json {
         format!("{:#}\n", json(&named, below))

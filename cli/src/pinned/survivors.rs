@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::snapshot::{Cut, PAGE, Pool, Snapshot};
+use crate::snapshot::Snapshot;
 use crate::summary::Below;
 
-/// The survivors by type. The type of a block counts only if the block can have been taken at
-/// the time of the snapshot: a page has at most as many typed blocks as taken ones.
+/// The survivors by type.
 pub struct Survivors {
     /// Blocks of known type on nearly empty pages.
     pub known: u64,
@@ -33,52 +32,35 @@ impl Survivors {
         let (mut known, mut known_anywhere) = (0, 0);
         let mut sums = BTreeMap::<usize, Type>::new();
         let mut pages = BTreeMap::<usize, Vec<usize>>::new();
-        let mut pools = heap.pools.iter().peekable();
-        let mut left: Vec<u16> = heap.pages.iter().map(|page| page.blocks).collect();
-        for typed in &types.entries {
-            // Entries and pools are both sorted by address.
-            while pools.next_if(|pool| end(pool) <= typed.address).is_some() {}
-            let Some(pool) = pools.peek() else { break };
-            let Some((cut, on)) = place(pool, typed.address) else {
-                continue;
-            };
-            let (first, last) = (on / PAGE, (on + cut.size - 1) / PAGE);
-            let Some(own) =
-                left.get_mut(pool.pages.start + first as usize..=pool.pages.start + last as usize)
-            else {
-                continue;
-            };
-            if own.contains(&0) {
-                continue;
-            }
-            own.iter_mut().for_each(|blocks| *blocks -= 1);
-            known_anywhere += 1;
-            let own = (first..=last).map(|page| pool.pages.start + page as usize);
-            let page_is_low = |page| below.has(page, heap.in_os_page);
-            let is_low = |&page: &usize| heap.pages.get(page).is_some_and(page_is_low);
-            let low: Vec<usize> = own.filter(is_low).collect();
+        let page_is_low = |page| below.has(page, heap.in_os_page);
+        let is_low = |&page: &usize| heap.pages.get(page).is_some_and(page_is_low);
+        heap.each_group(types, |group| {
+            known_anywhere += group.blocks;
+            let low: Vec<usize> = group.pages.clone().filter(is_low).collect();
             if low.is_empty() {
-                continue;
+                return;
             }
-            known += 1;
-            let sum = sums.entry(typed.name).or_insert_with(|| Type {
-                name: types.names[typed.name].clone(),
+            known += group.blocks;
+            let sum = sums.entry(group.name).or_insert_with(|| Type {
+                name: types.names[group.name].clone(),
                 blocks: 0,
                 pages: 0,
                 alone: 0,
             });
-            sum.blocks += 1;
-            // The block keeps all of an OS page, which begins at a multiple of its size in the pool.
+            sum.blocks += group.blocks;
+            // A block keeps all of an OS page, which begins at a multiple of its size in the pool.
             for page in low {
-                let first = page - (page - pool.pages.start) % heap.in_os_page;
+                let pool = heap.pools.partition_point(|pool| pool.pages.end <= page);
+                let start = heap.pools[pool].pages.start;
+                let first = page - (page - start) % heap.in_os_page;
                 for page in first..first + heap.in_os_page {
                     let on = pages.entry(page).or_default();
-                    if !on.contains(&typed.name) {
-                        on.push(typed.name);
+                    if !on.contains(&group.name) {
+                        on.push(group.name);
                     }
                 }
             }
-        }
+        });
         for on in pages.values() {
             for name in on {
                 sums.entry(*name).and_modify(|sum| {
@@ -95,19 +77,6 @@ impl Survivors {
             types,
         })
     }
-}
-
-fn end(pool: &Pool) -> u64 {
-    pool.address + pool.pages.len() as u64 * u64::from(PAGE)
-}
-
-/// The offset in the pool of the block that begins at an address, if one does.
-fn place(pool: &Pool, address: u64) -> Option<(Cut, u32)> {
-    let cut = pool.cut?;
-    let offset = u32::try_from(address.checked_sub(pool.address)?).ok()?;
-    let behind = offset.checked_sub(cut.first)?;
-    let begins = behind.is_multiple_of(cut.size) && behind / cut.size < cut.blocks;
-    begins.then_some((cut, offset))
 }
 
 #[cfg(test)]
@@ -135,7 +104,7 @@ mod tests {
                     (0x9000_0000, 1),
                 ],
             )),
-            os_page: 0,
+            ..Heap::default()
         };
         let found = Survivors::of(&heap.read(), Below::USUAL).unwrap();
         assert_eq!((found.known, found.known_anywhere), (4, 5));
@@ -156,7 +125,7 @@ mod tests {
         let heap = Heap {
             arenas: vec![(base, vec![Pool::of(8, 64, live)])],
             types: Some((vec!["a"], (1..40).map(|n| (at(n), 0)).collect())),
-            os_page: 0,
+            ..Heap::default()
         };
         let found = Survivors::of(&heap.read(), Below::USUAL).unwrap();
         assert_eq!((found.known, found.known_anywhere), (2, 2));
@@ -170,6 +139,7 @@ mod tests {
             arenas: vec![(base, vec![Pool::of(8, 64, |n| n == 100).on_os_pages(4)])],
             types: Some((vec!["a"], vec![(base + 48 + 100 * 64, 0)])),
             os_page: 16384,
+            ..Heap::default()
         };
         let found = Survivors::of(&heap.read(), Below::USUAL).unwrap();
         let only = (

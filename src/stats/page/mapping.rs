@@ -21,6 +21,7 @@ use core::ptr::{self, NonNull};
 use super::encode::encode;
 use super::snapshot::Plan;
 use super::writer::Writer;
+use crate::inspect::objects::Types;
 use crate::os::lock::{Lock, Word};
 use crate::os::process::{LibcMemory, libc_memory};
 use crate::os::shared::{self, Shared};
@@ -32,6 +33,7 @@ use crate::sync::{
 };
 use format::layout::{
     Control, DROP_SNAPSHOT, LIVE_MAGIC, PAGE_BYTES, PAGE_VERSION, Statistics, WANT_SNAPSHOT,
+    WANT_TYPES,
 };
 
 #[repr(C)]
@@ -347,8 +349,9 @@ impl Published {
         let wanted = words.wanted().swap(0, Acquire);
         self.write(true);
         if wanted & WANT_SNAPSHOT != 0 {
-            if !self.take_snapshot(goes_on) {
-                words.wanted().fetch_or(WANT_SNAPSHOT, Relaxed);
+            let of_snapshot = wanted & (WANT_SNAPSHOT | WANT_TYPES);
+            if !self.take_snapshot(of_snapshot & WANT_TYPES != 0, goes_on) {
+                words.wanted().fetch_or(of_snapshot, Relaxed);
                 return;
             }
         } else if wanted & DROP_SNAPSHOT != 0 {
@@ -363,12 +366,12 @@ impl Published {
     }
 
     /// Writes a snapshot; false if it was given up.
-    fn take_snapshot(&self, goes_on: &dyn Fn() -> bool) -> bool {
+    fn take_snapshot(&self, with_types: bool, goes_on: &dyn Fn() -> bool) -> bool {
         let Some(words) = self.words() else {
             return true;
         };
         sequence::write(words.snapshot_sequence(), || {
-            let (bytes, error) = match self.snapshot(words, goes_on) {
+            let (bytes, error) = match self.snapshot(words, with_types, goes_on) {
                 Ok(bytes) => (bytes, 0),
                 Err(libc::EINTR) => (0, 0),
                 Err(error) => (0, error),
@@ -379,9 +382,15 @@ impl Published {
         })
     }
 
-    fn snapshot(&self, words: Words, goes_on: &dyn Fn() -> bool) -> Result<u64, i32> {
+    fn snapshot(
+        &self,
+        words: Words,
+        with_types: bool,
+        goes_on: &dyn Fn() -> bool,
+    ) -> Result<u64, i32> {
         let plan = Plan::make()?;
-        let all = PAGE_BYTES as u64 + plan.longest();
+        let types = with_types.then(Types::new).flatten();
+        let all = PAGE_BYTES as u64 + plan.longest(types.is_some());
         if all > self.length.get() {
             let length = all.next_multiple_of(STEP);
             self.file.get().ok_or(libc::EBADF)?.grow(length)?;
@@ -391,7 +400,7 @@ impl Published {
         let window = shared::map_again(words.0.cast(), all).ok_or(libc::ENOMEM)?;
         // SAFETY: `all > PAGE_BYTES` bytes are mapped at `window`.
         let start = unsafe { window.add(PAGE_BYTES) };
-        let written = plan.write(&Writer::Memory(start, all - PAGE_BYTES), None, goes_on);
+        let written = plan.write(&Writer::Memory(start, all - PAGE_BYTES), types, goes_on);
         // SAFETY: mapped above with this size; no reference into it is left.
         unsafe { shared::unmap(window, all) };
         written

@@ -26,7 +26,7 @@ use crate::arena::page_map::{self, MAP};
 use crate::base::layout::{MIN_PAGE, POOL_SIZE, POOLS_PER_ARENA};
 use crate::base::size_class::SizeClass;
 use crate::heap::HEAP;
-use crate::inspect::objects::{Part, Types};
+use crate::inspect::objects::{Part, TYPES_MAX, Types};
 use crate::os::clock;
 use crate::os::memory;
 use crate::os::output::Output;
@@ -35,9 +35,10 @@ use crate::pool;
 use crate::pool::bitmap;
 use crate::tcache::registry;
 use format::layout::{
-    self, ARENA_GONE, ARENA_PROGRAMS, Arena, Header, MAP_MAGIC, MAP_VERSION, MAPPING_MAGAZINES,
-    MAPPING_MAP, MAPPING_METADATA, MAPPING_RECORD, MAPPING_STATIC, Mapping, NO_CLASS, PAGE_IDLE,
-    PAGE_RESIDENT, PAGE_RETURNED, Page, Pool, SNAPSHOT_PAGE, TypedBlock,
+    self, ARENA_GONE, ARENA_PROGRAMS, Arena, Header, MAP_MAGIC, MAP_VERSION, MAP_VERSION_BY_PAGE,
+    MAPPING_MAGAZINES, MAPPING_MAP, MAPPING_METADATA, MAPPING_RECORD, MAPPING_STATIC, Mapping,
+    NO_CLASS, PAGE_IDLE, PAGE_RESIDENT, PAGE_RETURNED, Page, Pool, SNAPSHOT_PAGE, TYPED_REACHES,
+    TypedBlock, TypedPage,
 };
 
 /// Blocks of known type in a pool, at most: of blocks of 32 bytes on, the smallest that can own others,
@@ -51,6 +52,13 @@ const PAGES: usize = POOL_SIZE / SNAPSHOT_PAGE;
 const SPARE: usize = 64;
 /// Mappings in one write.
 const AT_ONCE: usize = 64;
+/// Entries that are open to further blocks of their page and type.
+const OPEN: usize = 1024;
+/// Types by page take at most this part of the heap's memory, in a process's own memory: blocks
+/// beyond it have no type.
+const TYPES_SHARE: u64 = 32;
+/// Granules of a pool, in which at most one block begins.
+const GRANULES: usize = POOL_SIZE / 16;
 /// Attempts at a pool whose class changes.
 const TRIES: usize = 8;
 
@@ -74,6 +82,7 @@ struct Work {
     pages: [Page; POOLS_PER_ARENA * PAGES],
     mappings: [Mapping; AT_ONCE],
     typed: [TypedBlock; TYPED_MAX],
+    open: [TypedPage; OPEN],
     names: [u8; AT_ONCE * NAME_MAX],
 }
 
@@ -117,10 +126,26 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Bytes of the snapshot, at most.
-    pub(crate) fn longest(&self) -> u64 {
+    /// Bytes of the snapshot, at most; with types by page.
+    pub(crate) fn longest(&self, with_types: bool) -> u64 {
+        let names = TYPES_MAX + Part::ALL.len();
+        let types = size_of::<layout::Types>() + names * (size_of::<u64>() + NAME_MAX);
+        let types = if with_types {
+            self.room() * 8 + types as u64
+        } else {
+            0
+        };
+        self.end_of_mappings() + types
+    }
+
+    fn end_of_mappings(&self) -> u64 {
         let (_, _, _, mappings) = self.places();
         mappings + (self.mappings * size_of::<Mapping>()) as u64
+    }
+
+    /// Entries of types by page, at most.
+    fn room(&self) -> u64 {
+        (self.pools() * POOL_SIZE as u64 / TYPES_SHARE).max(1 << 20) / size_of::<TypedPage>() as u64
     }
 
     /// Lists at most `most` arenas that have a chunk. Returns the number of arena records.
@@ -174,7 +199,7 @@ impl Plan {
     }
 
     /// Writes the snapshot while `goes_on` is true, with the types of blocks' objects if `types` is
-    /// there. Returns its bytes.
+    /// there: block by block to a file, and by page to memory. Returns its bytes.
     #[cold]
     pub(crate) fn write(
         mut self,
@@ -186,27 +211,36 @@ impl Plan {
         // SAFETY: mapped zeroed, which is a valid `Work`, and owned by this plan.
         let work = unsafe { &mut *self.work.as_ptr() };
         encode(&mut work.header.statistics, &libc_memory);
-        let at_typed = at_mappings + (self.mappings * size_of::<Mapping>()) as u64;
-        let mut typed_blocks = 0;
-        for arena in self.arenas_mut() {
+        let parts = types.as_ref().and_then(|_| Parts::new(self.pools()));
+        let mut entries = parts.map(|parts| Entries {
+            writer,
+            at: self.end_of_mappings(),
+            len: 0,
+            room: self.room(),
+            by_page: matches!(writer, Writer::Memory(..)),
+            parts,
+            open: &mut work.open,
+        });
+        for n in 0..self.arenas {
             if !goes_on() {
                 return Err(libc::EINTR);
             }
+            let arena = self.arenas()[n];
             let (mut gone, first) = (false, arena.first_pool);
             for i in 0..arena.pools as usize {
                 let address = arena.address as usize + i * POOL_SIZE;
                 let first_page = (first + i as u64) * PAGES as u64;
                 let pages = &mut work.pages[i * PAGES..][..PAGES];
                 let mut typed = Typed {
-                    types: types.as_mut(),
+                    types: types.as_mut().filter(|_| entries.is_some()),
                     blocks: &mut work.typed,
                     len: 0,
                 };
                 let pool = look(address, pages, &mut typed);
                 let len = typed.len;
-                let at = at_typed + typed_blocks * size_of::<TypedBlock>() as u64;
-                writer.put(at, &work.typed[..len])?;
-                typed_blocks += len as u64;
+                if let Some(entries) = &mut entries {
+                    entries.add(self.arenas(), &mut work.typed[..len])?;
+                }
                 gone |= pool.is_none();
                 work.pools[i] = Pool {
                     address: address as u64,
@@ -216,7 +250,7 @@ impl Plan {
                 };
             }
             if gone {
-                arena.flags |= ARENA_GONE;
+                self.arenas_mut()[n].flags |= ARENA_GONE;
             }
             let pools = arena.pools as usize;
             let at = at_pools + first * size_of::<Pool>() as u64;
@@ -228,13 +262,17 @@ impl Plan {
         writer.put(at_arenas, self.arenas())?;
         let mut end = at_mappings + (mappings * size_of::<Mapping>()) as u64;
         let header = &mut work.header;
-        if let Some(types) = types {
-            header.types_offset = at_typed + typed_blocks * size_of::<TypedBlock>() as u64;
-            end = write_types(&types, typed_blocks, at_typed, writer, &mut work.names)?;
+        header.version = MAP_VERSION;
+        if let (Some(types), Some(mut entries)) = (types, entries) {
+            entries.close()?;
+            header.types_offset = entries.end();
+            end = write_types(&types, &entries, &mut work.names)?;
             header.types_bytes = end - header.types_offset;
+            if entries.by_page {
+                header.version = MAP_VERSION_BY_PAGE;
+            }
         }
         header.magic = MAP_MAGIC;
-        header.version = MAP_VERSION;
         header.header_bytes = size_of::<Header>() as u32;
         header.real_ms = clock::real_time();
         header.arenas = self.arenas as u64;
@@ -319,15 +357,9 @@ fn sift(arenas: &mut [Arena], mut at: usize) {
     }
 }
 
-/// Writes the types after their blocks. Returns the end of the file.
-fn write_types(
-    types: &Types,
-    blocks: u64,
-    at_typed: u64,
-    writer: &Writer,
-    names: &mut [u8],
-) -> Result<u64, c_int> {
-    let at = at_typed + blocks * size_of::<TypedBlock>() as u64;
+/// Writes the types after their entries. Returns the end of the file.
+fn write_types(types: &Types, entries: &Entries, names: &mut [u8]) -> Result<u64, c_int> {
+    let (writer, at) = (entries.writer, entries.end());
     let at_addresses = at + size_of::<layout::Types>() as u64;
     let parts = Part::ALL.len();
     let count = parts + types.addresses().len();
@@ -361,12 +393,145 @@ fn write_types(
     let head = layout::Types {
         types: count as u32,
         text_bytes: written as u32,
-        blocks_offset: at_typed,
-        blocks,
+        blocks_offset: entries.at,
+        blocks: entries.len,
     };
     writer.put(at, slice::from_ref(&head))?;
     Ok(at_names + written)
 }
+
+/// The granule of the heap in which an address is: pools are numbered as in the snapshot.
+fn granule(arenas: &[Arena], address: u64) -> Option<u64> {
+    let behind = arenas.partition_point(|arena| arena.address <= address);
+    let arena = arenas.get(behind.checked_sub(1)?)?;
+    let offset = address - arena.address;
+    let is_inside = offset < u64::from(arena.pools) * POOL_SIZE as u64;
+    is_inside.then(|| arena.first_pool * GRANULES as u64 + offset / 16)
+}
+
+/// The blocks that objects own, one bit for each granule: several objects may own the same block, as
+/// the dicts of instances share their keys.
+struct Parts {
+    bits: NonNull<u64>,
+    words: usize,
+}
+
+impl Parts {
+    fn new(pools: u64) -> Option<Parts> {
+        let words = usize::try_from(pools).ok()?.max(1) * (GRANULES / 64);
+        let bits = memory::map(Parts::size(words))?.cast();
+        Some(Parts { bits, words })
+    }
+
+    fn size(words: usize) -> usize {
+        (words * size_of::<u64>()).next_multiple_of(memory::page_size())
+    }
+
+    /// Whether a block is to be entered: one that objects own once, and only as theirs.
+    fn enter(&mut self, granule: u64, is_part: bool) -> bool {
+        // SAFETY: mapped zeroed with this size, and owned by this value.
+        let bits = unsafe { slice::from_raw_parts_mut(self.bits.as_ptr(), self.words) };
+        let Some(word) = bits.get_mut((granule / 64) as usize) else {
+            return false;
+        };
+        let bit = 1 << (granule % 64);
+        let is_new = *word & bit == 0;
+        *word |= if is_part { bit } else { 0 };
+        is_new
+    }
+}
+
+impl Drop for Parts {
+    fn drop(&mut self) {
+        // SAFETY: `new` mapped it with this size; no reference into it is left.
+        unsafe { memory::unmap(self.bits.cast(), Parts::size(self.words)) };
+    }
+}
+
+/// The entries of types, as they are written.
+struct Entries<'a> {
+    writer: &'a Writer<'a>,
+    /// Their offset, and their number.
+    at: u64,
+    len: u64,
+    /// Entries by page, at most.
+    room: u64,
+    by_page: bool,
+    parts: Parts,
+    /// Entries by page that are not written yet, by hash; without blocks: none.
+    open: &'a mut [TypedPage; OPEN],
+}
+
+impl Entries<'_> {
+    fn end(&self) -> u64 {
+        let size = if self.by_page {
+            size_of::<TypedPage>()
+        } else {
+            size_of::<TypedBlock>()
+        };
+        self.at + self.len * size as u64
+    }
+
+    /// Enters the blocks of a pool's objects.
+    fn add(&mut self, arenas: &[Arena], blocks: &mut [TypedBlock]) -> Result<(), c_int> {
+        let mut kept = 0;
+        for n in 0..blocks.len() {
+            let block = blocks[n];
+            let is_part = (block.number as usize) < Part::ALL.len();
+            let Some(granule) = granule(arenas, block.address) else {
+                continue;
+            };
+            if !self.parts.enter(granule, is_part) {
+                continue;
+            }
+            if self.by_page {
+                self.count(granule, &block)?;
+            } else {
+                blocks[kept] = block;
+                kept += 1;
+            }
+        }
+        self.writer.put(self.end(), &blocks[..kept])?;
+        self.len += kept as u64;
+        Ok(())
+    }
+
+    /// Adds a block to the entry of its page and type.
+    fn count(&mut self, granule: u64, block: &TypedBlock) -> Result<(), c_int> {
+        let (page, number) = (granule / (SNAPSHOT_PAGE / 16) as u64, block.number);
+        let hash = (page << 16 | u64::from(number)).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48;
+        let (page, number) = (page as u32, number as u16);
+        let open = hash as usize % OPEN;
+        if (self.open[open].page, self.open[open].number) != (page, number) {
+            self.write(open)?;
+            (self.open[open].page, self.open[open].number) = (page, number);
+        }
+        let offset = block.address as usize % SNAPSHOT_PAGE;
+        let blocks = &mut self.open[open].blocks;
+        *blocks += 1;
+        if offset + block.bytes as usize > SNAPSHOT_PAGE {
+            *blocks |= TYPED_REACHES;
+        }
+        Ok(())
+    }
+
+    /// Writes an open entry, if there is room.
+    fn write(&mut self, open: usize) -> Result<(), c_int> {
+        if self.open[open].blocks > 0 && self.len < self.room {
+            self.writer.put(self.end(), &self.open[open..=open])?;
+            self.len += 1;
+        }
+        self.open[open].blocks = 0;
+        Ok(())
+    }
+
+    /// Writes the entries that are open.
+    fn close(&mut self) -> Result<(), c_int> {
+        (0..OPEN).try_for_each(|open| self.write(open))
+    }
+}
+
+const _: () = assert!(TYPES_MAX + Part::ALL.len() <= u16::MAX as usize);
 
 /// The blocks of known type of a pool.
 struct Typed<'a> {
@@ -606,5 +771,104 @@ mod tests {
         pages = [UNUSED; PAGES];
         of_class(&pool, class, &mut pages);
         assert_eq!(pages[2].flags & back, 0, "it has come again");
+    }
+
+    fn arena(address: u64, first_pool: u64, pools: u32) -> Arena {
+        Arena {
+            address,
+            bytes: u64::from(pools) * POOL_SIZE as u64,
+            first_pool,
+            pools,
+            flags: 0,
+        }
+    }
+
+    #[test]
+    fn granules_are_numbered_by_pools() {
+        let arenas = [arena(1 << 30, 0, 2), arena(1 << 40, 2, 1)];
+        let pool = POOL_SIZE as u64;
+        for (address, expected) in [
+            (1 << 30, Some(0)),
+            ((1 << 30) + pool + 40, Some(GRANULES as u64 + 2)),
+            ((1 << 30) + 2 * pool, None),
+            ((1 << 30) - 1, None),
+            ((1 << 40) + pool - 1, Some(3 * GRANULES as u64 - 1)),
+            (u64::MAX, None),
+        ] {
+            assert_eq!(granule(&arenas, address), expected, "{address:x}");
+        }
+        assert_eq!(granule(&[], 1 << 30), None);
+    }
+
+    /// The entries of blocks in the first pool of an arena, by page.
+    #[cfg(not(miri))]
+    fn by_page(blocks: &mut [TypedBlock], room: u64) -> Vec<(u32, u16, u16)> {
+        let mut bytes = std::vec![0u8; 1 << 16];
+        let start = NonNull::new(bytes.as_mut_ptr()).unwrap();
+        let nothing = TypedPage {
+            page: 0,
+            number: 0,
+            blocks: 0,
+        };
+        let mut open = std::boxed::Box::new([nothing; OPEN]);
+        let mut entries = Entries {
+            writer: &Writer::Memory(start, bytes.len()),
+            at: 0,
+            len: 0,
+            room,
+            by_page: true,
+            parts: Parts::new(1).unwrap(),
+            open: &mut open,
+        };
+        entries.add(&[arena(1 << 30, 0, 1)], blocks).unwrap();
+        entries.close().unwrap();
+        let written = entries.end() as usize;
+        drop(entries);
+        let number = |at: usize, len: usize| {
+            let bytes = &bytes[at..at + len];
+            bytes
+                .iter()
+                .rev()
+                .fold(0, |n, &byte| n << 8 | u32::from(byte))
+        };
+        let entry = |at| {
+            (
+                number(at, 4),
+                number(at + 4, 2) as u16,
+                number(at + 6, 2) as u16,
+            )
+        };
+        let mut found: Vec<_> = (0..written).step_by(8).map(entry).collect();
+        found.sort_unstable();
+        found
+    }
+
+    #[cfg(not(miri))]
+    #[test]
+    fn blocks_of_a_page_and_type_are_one_entry() {
+        let (part, object) = (1, Part::ALL.len() as u32);
+        let block = |offset: u64, number| TypedBlock {
+            address: (1 << 30) + offset,
+            bytes: 64,
+            number,
+        };
+        let mut blocks: Vec<_> = (0..64).map(|n| block(48 + n * 64, object)).collect();
+        blocks.extend((0..1000).map(|_| block(8240, part))); // shared by its owners
+        blocks.extend([
+            block(8240, object),
+            block(8304, object + 1),
+            block(1 << 20, object),
+        ]);
+        let expected = [
+            (0, object as u16, 64 | TYPED_REACHES),
+            (2, part as u16, 1),
+            (2, object as u16 + 1, 1),
+        ];
+        assert_eq!(by_page(&mut blocks.clone(), 100), expected);
+        assert_eq!(
+            by_page(&mut blocks, 2).len(),
+            2,
+            "there is no room for more"
+        );
     }
 }
