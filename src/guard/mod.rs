@@ -28,7 +28,7 @@ mod region;
 
 mod slack;
 
-mod native;
+pub(crate) mod native;
 
 mod trace;
 

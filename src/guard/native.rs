@@ -15,7 +15,7 @@ use crate::os::loader;
 use crate::os::weak::{function, weak_symbol};
 
 /// Makes the C library load its unwinder, which must not happen in a signal handler.
-pub(super) fn prepare() {
+pub(crate) fn prepare() {
     let _guard = Uncancelled::begin(); // it reads files to find the library
     unwind(&mut [0; 4]);
 }
@@ -49,6 +49,23 @@ pub(super) fn without_ours(frames: &[usize]) -> &[usize] {
     &frames[first.unwrap_or(0)..]
 }
 
+/// The calling thread's frames, innermost first, without this library's own: those inside the innermost
+/// Python frame, if there `is_python`; else all of them.
+pub(crate) fn below_python(frames: &mut [usize], is_python: bool) -> &[usize] {
+    let count = unwind(frames);
+    let frames = without_ours(&frames[..count]);
+    if !is_python {
+        return frames;
+    }
+    let Some(eval) = weak_symbol!("_PyEval_EvalFrameDefault") else {
+        return frames;
+    };
+    let is_eval = |&frame: &usize| {
+        about(frame).is_some_and(|info| info.dli_saddr.addr() == eval.addr().get())
+    };
+    &frames[..frames.iter().position(is_eval).unwrap_or(frames.len())]
+}
+
 /// The load address of the object that the address is in.
 fn object_of(address: usize) -> Option<usize> {
     about(address).map(|info| info.dli_fbase.addr())
@@ -65,7 +82,7 @@ fn about(address: usize) -> Option<libc::Dl_info> {
 }
 
 /// An address, printed as object, offset and function.
-pub(super) struct Place(pub(super) usize);
+pub(crate) struct Place(pub(crate) usize);
 
 impl fmt::Display for Place {
     fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -228,7 +228,9 @@ impl Current {
             Some(_) => Gil::Any,
             None => Gil::Held,
         };
-        frames::each_frame(gil, |frame| log(format_args!("    {frame}")));
+        frames::each_line(gil, trace::PYTHON_FRAMES, |line| {
+            log(format_args!("    {line}"));
+        });
     }
 
     fn say_allocated(&self) {

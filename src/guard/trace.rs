@@ -10,6 +10,8 @@ use crate::os::thread;
 
 /// Maximum native frames; the first few are this library's own.
 const FRAMES: usize = 26;
+/// Maximum Python frames.
+pub(super) const PYTHON_FRAMES: usize = 20;
 /// Maximum bytes of Python lines, cut to whole lines.
 const TEXT: usize = 1000;
 
@@ -39,8 +41,8 @@ impl Trace {
         self.thread = this_thread();
         self.frames_len = native::unwind(&mut self.frames);
         let mut buffer = Buffer::new(&mut self.text);
-        frames::each_frame(Gil::Held, |frame| {
-            let _ = writeln!(buffer, "{frame}");
+        frames::each_line(Gil::Held, PYTHON_FRAMES, |line| {
+            let _ = writeln!(buffer, "{line}");
         });
         self.text_len = buffer.end().min(TEXT - 1);
     }

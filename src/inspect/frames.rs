@@ -15,42 +15,24 @@ use core::fmt::{self, Write};
 use core::ptr::{self, NonNull};
 
 use super::debug_offsets::DebugOffsets;
-use super::host;
-use super::layout::{self, Layout, Line, Text};
+use super::layout::{self, Layout, Line};
+use super::{host, readable};
 use crate::os::weak::{function, weak_symbol};
 
-/// Maximum frames of one thread.
-const FRAMES_MAX: usize = 20;
-/// Maximum characters of a string that are printed: the last ones.
+/// Maximum frames that are looked at.
+pub(crate) const FRAMES_MAX: usize = 64;
+/// Maximum characters of a string that are read: the last ones.
 const CHARACTERS_MAX: usize = 100;
 
 /// Whether the interpreter is initialised; true in a process without CPython. Blocks that it
 /// allocates before mostly live for ever.
 pub(crate) fn is_ready() -> bool {
     weak_symbol!("Py_IsInitialized").is_none_or(|ask| {
-        // SAFETY: `Py_GetVersion` has this type in every version.
+        // SAFETY: `Py_IsInitialized` has this type in every version.
         let ask = unsafe { function::<unsafe extern "C" fn() -> c_int>(ask) };
         // SAFETY: the function may be called at any time.
         unsafe { ask() != 0 }
     })
-}
-
-/// A frame of Python code.
-pub(crate) struct Frame {
-    layout: Layout,
-    code: usize,
-    line: c_int,
-}
-
-impl fmt::Display for Frame {
-    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
-        to.write_str("File \"")?;
-        // SAFETY: `each_frame` made this from a live code object.
-        unsafe { write_text(to, &self.layout, word(self.code, self.layout.filename)) }?;
-        write!(to, "\", line {}, in ", self.line)?;
-        // SAFETY: `each_frame` made this from a live code object.
-        unsafe { write_text(to, &self.layout, word(self.code, self.layout.name)) }
-    }
 }
 
 /// Whether the thread must hold the GIL for its frames to be read. It need not in the handler of
@@ -61,31 +43,246 @@ pub(crate) enum Gil {
     Any,
 }
 
-/// Calls `then` with each frame of this thread, innermost first; not at all if the thread runs no
-/// Python code or the layout is unknown.
-pub(crate) fn each_frame(gil: Gil, mut then: impl FnMut(&Frame)) {
-    let Some(layout) = layout() else { return };
-    let Some(state) = thread_state(gil) else {
+/// Where a frame is in its code.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Place {
+    /// The address of the code object, which lives as long as the frame.
+    pub code: usize,
+    /// The offset of the instruction in bytes; until 3.10 the line.
+    pub position: i32,
+}
+
+impl Place {
+    pub(crate) const NONE: Place = Place {
+        code: 0,
+        position: 0,
+    };
+}
+
+/// The frames of a thread.
+pub(crate) struct Frames {
+    layout: Layout,
+    /// Number of places that were written.
+    pub len: usize,
+    /// Whether there are more frames than room.
+    pub more: bool,
+}
+
+/// Writes the places of this thread's frames, innermost first; `None` if the thread runs no Python
+/// code or the layout is unknown. Frames of the C stack are left out.
+pub(crate) fn capture(gil: Gil, places: &mut [Place]) -> Option<Frames> {
+    let layout = layout()?;
+    let mut frame = readable::word(thread_state(gil)? + layout.first.0)?;
+    if let Some(step) = layout.first.1 {
+        frame = readable::word(frame.wrapping_add(step))?;
+    }
+    let mut frames = Frames {
+        layout,
+        len: 0,
+        more: false,
+    };
+    // A damaged chain may be a ring.
+    for _ in 0..4 * FRAMES_MAX {
+        if frame == 0 || frames.more {
+            break;
+        }
+        let Some(back) = readable::word(frame.wrapping_add(layout.back)) else {
+            break;
+        };
+        if let Some(place) = frames.place(frame) {
+            frames.more = frames.len == places.len();
+            if let Some(room) = places.get_mut(frames.len) {
+                *room = place;
+                frames.len += 1;
+            }
+        }
+        frame = back;
+    }
+    (frames.len > 0).then_some(frames)
+}
+
+impl Frames {
+    /// The place of the frame at this address, if it has code of a program.
+    fn place(&self, frame: usize) -> Option<Place> {
+        let code = readable::word(frame.wrapping_add(self.layout.code))? & !layout::TAGS;
+        let kind = weak_symbol!("PyCode_Type")?.addr().get();
+        if code == 0 || readable::word(code.wrapping_add(layout::TYPE))? != kind {
+            return None;
+        }
+        let position = match self.layout.line {
+            Line::Object => {
+                let ask = weak_symbol!("PyFrame_GetLineNumber")?;
+                // SAFETY: the function has this type in every version.
+                let ask = unsafe { function::<unsafe extern "C" fn(usize) -> c_int>(ask) };
+                // SAFETY: an object whose code is a code object is a frame; the call only reads the
+                // line table.
+                unsafe { ask(frame) }
+            }
+            Line::Instruction {
+                instruction,
+                owner,
+                instructions,
+            } => {
+                if readable::byte(frame.wrapping_add(owner))? >= layout::NO_PROGRAM {
+                    return None;
+                }
+                let at = readable::word(frame.wrapping_add(instruction))?;
+                let at = at.wrapping_sub(code + instructions);
+                // Before the first instruction the offset is slightly negative.
+                c_int::try_from(at.cast_signed()).unwrap_or(-1)
+            }
+        };
+        Some(Place { code, position })
+    }
+
+    /// The line of a place of these frames.
+    pub(crate) fn line(&self, place: Place) -> c_int {
+        if matches!(self.layout.line, Line::Object) {
+            return place.position;
+        }
+        let Some(ask) = weak_symbol!("PyCode_Addr2Line") else {
+            return 0;
+        };
+        // SAFETY: the function has this type in every version.
+        let ask = unsafe { function::<unsafe extern "C" fn(usize, c_int) -> c_int>(ask) };
+        // SAFETY: `capture` found a code object there, which its frame keeps alive; the call only reads
+        // the line table.
+        unsafe { ask(place.code, place.position) }
+    }
+
+    /// The file of a place's code.
+    pub(crate) fn file(&self, place: Place) -> Text {
+        self.text(place.code + self.layout.filename)
+    }
+
+    /// The function of a place's code.
+    pub(crate) fn name(&self, place: Place) -> Text {
+        self.text(place.code + self.layout.name)
+    }
+
+    /// The string to which the pointer at `address` leads.
+    fn text(&self, address: usize) -> Text {
+        let read = || {
+            let object = readable::word(address).filter(|&object| object != 0)?;
+            Text::of(&self.layout, object)
+        };
+        read().unwrap_or(Text::UNKNOWN)
+    }
+}
+
+/// A string of the interpreter: its characters, which live as long as their code object.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Text {
+    /// The address of its first character.
+    start: usize,
+    /// Its characters, and the bytes of each.
+    len: usize,
+    kind: usize,
+}
+
+impl Text {
+    /// A string that cannot be read.
+    const UNKNOWN: Text = Text {
+        start: 0,
+        len: 0,
+        kind: 0,
+    };
+
+    fn of(layout: &Layout, object: usize) -> Option<Text> {
+        let at = |offset: usize| readable::word(object.wrapping_add(offset));
+        let (start, len, kind) = match layout.text {
+            layout::Text::Bytes { len, bytes } => (object + bytes, at(len)?, 1),
+            layout::Text::Characters {
+                state,
+                length,
+                ascii,
+                others,
+            } => {
+                let state = at(state)? as u32;
+                let kind = (state >> layout::KIND_SHIFT & layout::KIND_MASK) as usize;
+                if state & layout::COMPACT == 0 || !matches!(kind, 1 | 2 | 4) {
+                    return None;
+                }
+                let is_ascii = state & layout::ASCII != 0;
+                let head = if is_ascii { ascii } else { others };
+                (object + head, at(length)?, kind)
+            }
+        };
+        let bytes = len.checked_mul(kind)?;
+        let text = Text { start, len, kind };
+        let first = text.first_read();
+        (start.checked_add(bytes)?.checked_sub(first)? > 0
+            && readable::can_read(start + first * kind, (len - first) * kind))
+        .then_some(text)
+    }
+
+    /// The number of the first character that is read.
+    fn first_read(&self) -> usize {
+        self.len.saturating_sub(CHARACTERS_MAX)
+    }
+
+    /// A value by which another string at the same address is told apart, most likely.
+    pub(crate) fn fingerprint(&self) -> usize {
+        let (first, last) = (self.character(self.first_read()), self.last());
+        self.start ^ self.len.rotate_left(20) ^ first.rotate_left(40) ^ last.rotate_left(52)
+    }
+
+    fn last(&self) -> usize {
+        self.len
+            .checked_sub(1)
+            .map_or(0, |last| self.character(last))
+    }
+
+    /// A character that `of` has found to be readable; 0 beyond the end.
+    fn character(&self, i: usize) -> usize {
+        if i >= self.len {
+            return 0;
+        }
+        let mut bytes = [0; size_of::<usize>()];
+        for (b, to) in bytes.iter_mut().enumerate().take(self.kind) {
+            let at = ptr::with_exposed_provenance::<u8>(self.start + i * self.kind + b);
+            // SAFETY: `of` has found these bytes readable, and their code object is alive.
+            *to = unsafe { at.read() };
+        }
+        usize::from_le_bytes(bytes)
+    }
+
+    /// Calls `then` with each character: the last [`CHARACTERS_MAX`], after three dots if there are
+    /// more; `???` for a string that cannot be read. Control characters are replaced.
+    pub(crate) fn each(&self, mut then: impl FnMut(char)) {
+        if self.kind == 0 {
+            return "???".chars().for_each(then);
+        }
+        let first = self.first_read();
+        if first > 0 {
+            "...".chars().for_each(&mut then);
+        }
+        for i in first..self.len {
+            let c = char::from_u32(self.character(i) as u32).unwrap_or('?');
+            then(if c.is_control() { '?' } else { c });
+        }
+    }
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut done = Ok(());
+        self.each(|c| done = done.and_then(|()| to.write_char(c)));
+        done
+    }
+}
+
+/// Calls `then` with each of at most `most` frames of this thread, innermost first, as Python prints
+/// them; not at all if the thread runs no Python code or the layout is unknown.
+pub(crate) fn each_line(gil: Gil, most: usize, mut then: impl FnMut(fmt::Arguments<'_>)) {
+    let mut places = [Place::NONE; FRAMES_MAX];
+    let most = most.min(FRAMES_MAX);
+    let Some(frames) = capture(gil, &mut places[..most]) else {
         return;
     };
-    // SAFETY: the state is this thread's, none of whose frames ends during the call; the layout is
-    // that of the version.
-    unsafe {
-        let mut frame = word(state, layout.first.0);
-        if let Some(step) = layout.first.1 {
-            frame = word(frame, step);
-        }
-        for _ in 0..FRAMES_MAX {
-            if frame == 0 {
-                break;
-            }
-            let code = word(frame, layout.code) & !layout::TAGS;
-            if is_code(code) && !is_of_c(&layout, frame) {
-                let line = line_of(&layout, frame, code);
-                then(&Frame { layout, code, line });
-            }
-            frame = word(frame, layout.back);
-        }
+    for &place in &places[..frames.len] {
+        let (file, line, name) = (frames.file(place), frames.line(place), frames.name(place));
+        then(format_args!("File \"{file}\", line {line}, in {name}"));
     }
 }
 
@@ -124,136 +321,21 @@ fn thread_state(gil: Gil) -> Option<usize> {
     }
     let current = match weak_symbol!("_PyThreadState_UncheckedGet") {
         Some(current) => ask(current),
-        None => {
-            // In 2.7 it is a variable.
-            let current = weak_symbol!("_PyThreadState_Current")?.addr().get();
-            // SAFETY: the variable is a pointer.
-            unsafe { word(current, 0) }
-        }
+        // In 2.7 it is a variable.
+        None => readable::word(weak_symbol!("_PyThreadState_Current")?.addr().get())?,
     };
     (own == current).then_some(own)
-}
-
-/// # Safety
-/// A word at `address` is readable.
-unsafe fn word(address: usize, offset: usize) -> usize {
-    // SAFETY: the address is valid for this read, by the contract above.
-    unsafe { ptr::with_exposed_provenance::<usize>(address.wrapping_add(offset)).read_unaligned() }
-}
-
-/// # Safety
-/// A byte at `address` is readable.
-unsafe fn byte(address: usize, offset: usize) -> u8 {
-    // SAFETY: the address is valid for this read, by the contract above.
-    unsafe { ptr::with_exposed_provenance::<u8>(address.wrapping_add(offset)).read() }
-}
-
-/// # Safety
-/// `address` is 0 or that of an object.
-unsafe fn is_code(object: usize) -> bool {
-    let Some(kind) = weak_symbol!("PyCode_Type") else {
-        return false;
-    };
-    // SAFETY: the address is valid for this read, by the contract above.
-    object != 0 && unsafe { word(object, layout::TYPE) } == kind.addr().get()
-}
-
-/// # Safety
-/// `address` is that of a frame with this layout.
-unsafe fn is_of_c(layout: &Layout, frame: usize) -> bool {
-    match layout.line {
-        Line::Object => false,
-        // SAFETY: the address is valid for this read, by the contract above.
-        Line::Instruction { owner, .. } => unsafe { byte(frame, owner) >= layout::NO_PROGRAM },
-    }
-}
-
-/// # Safety
-/// `frame` and `code` are the addresses of a frame with this layout and of its code object.
-unsafe fn line_of(layout: &Layout, frame: usize, code: usize) -> c_int {
-    match layout.line {
-        Line::Object => {
-            let Some(ask) = weak_symbol!("PyFrame_GetLineNumber") else {
-                return 0;
-            };
-            // SAFETY: the function has this type in every version.
-            let ask = unsafe { function::<unsafe extern "C" fn(usize) -> c_int>(ask) };
-            // SAFETY: a live code object, by the contract above; the call only reads the line table.
-            unsafe { ask(frame) }
-        }
-        Line::Instruction {
-            instruction,
-            instructions,
-            ..
-        } => {
-            let Some(ask) = weak_symbol!("PyCode_Addr2Line") else {
-                return 0;
-            };
-            // SAFETY: the function has this type in every version.
-            let ask = unsafe { function::<unsafe extern "C" fn(usize, c_int) -> c_int>(ask) };
-            // SAFETY: the address is valid for this read, by the contract above.
-            let at = unsafe { word(frame, instruction) }.wrapping_sub(code + instructions);
-            // Before the first instruction the offset is slightly negative.
-            let at = c_int::try_from(at.cast_signed()).unwrap_or(-1);
-            // SAFETY: a live code object, by the contract above; the call only reads the line table.
-            unsafe { ask(code, at) }
-        }
-    }
-}
-
-/// # Safety
-/// `address` is 0 or that of a string with this layout.
-unsafe fn write_text(to: &mut impl Write, layout: &Layout, text: usize) -> fmt::Result {
-    if text == 0 {
-        return to.write_str("???");
-    }
-    let (len, kind, start) = match layout.text {
-        // SAFETY: the address is valid for this read, by the contract above.
-        Text::Bytes { len, bytes } => (unsafe { word(text, len) }, 1, text + bytes),
-        Text::Characters {
-            state,
-            length,
-            ascii,
-            others,
-        } => {
-            // SAFETY: the address is valid for this read, by the contract above.
-            let state = unsafe { word(text, state) } as u32;
-            if state & layout::COMPACT == 0 {
-                return to.write_str("???");
-            }
-            let kind = (state >> layout::KIND_SHIFT & layout::KIND_MASK) as usize;
-            let is_ascii = state & layout::ASCII != 0;
-            let start = text + if is_ascii { ascii } else { others };
-            // SAFETY: the address is valid for this read, by the contract above.
-            (unsafe { word(text, length) }, kind, start)
-        }
-    };
-    let first = len.saturating_sub(CHARACTERS_MAX);
-    if first > 0 {
-        to.write_str("...")?;
-    }
-    for i in first..len {
-        let mut bytes = [0; 4];
-        for (b, to) in bytes.iter_mut().enumerate().take(kind) {
-            // SAFETY: within the string.
-            *to = unsafe { byte(start, i * kind + b) };
-        }
-        let c = char::from_u32(u32::from_le_bytes(bytes)).unwrap_or('?');
-        to.write_char(if c.is_control() { '?' } else { c })?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::tests::*;
-    use std::string::String;
 
     #[test]
     fn without_cpython_there_are_no_frames_and_all_is_ready() {
-        each_frame(Gil::Held, |_| panic!("a frame"));
-        each_frame(Gil::Any, |_| panic!("a frame"));
+        assert!(capture(Gil::Held, &mut [Place::NONE]).is_none());
+        each_line(Gil::Any, 20, |_| panic!("a frame"));
         assert!(is_ready());
     }
 
@@ -261,10 +343,8 @@ mod tests {
     fn texts_of_all_kinds_are_read() {
         let show = |minor, text: &[u8]| {
             let layout = layout::of(if minor == 7 { 2 } else { 3 }, minor).unwrap();
-            let mut shown = String::new();
-            // SAFETY: a string with this layout.
-            unsafe { write_text(&mut shown, &layout, text.as_ptr().expose_provenance()) }.unwrap();
-            shown
+            let text = Text::of(&layout, text.as_ptr().expose_provenance());
+            format!("{}", text.unwrap_or(Text::UNKNOWN))
         };
         let make = |head: usize, kind: u32, ascii: bool, bytes: &[u8]| {
             let mut text = vec![0u8; head];
@@ -291,5 +371,21 @@ mod tests {
         bytes.extend(b"abc");
         bytes.extend([0; 8]);
         assert_eq!(show(7, &bytes), "abc");
+    }
+
+    #[test]
+    fn a_damaged_string_is_not_read() {
+        let layout = layout::of(3, 12).unwrap();
+        let mut text = [0u8; 64];
+        let state = layout::COMPACT | layout::ASCII | 1 << layout::KIND_SHIFT;
+        text[32..36].copy_from_slice(&state.to_le_bytes());
+        for len in [usize::MAX, usize::MAX / 2, 1 << 45, 1 << 40] {
+            text[16..24].copy_from_slice(&len.to_le_bytes());
+            let read = Text::of(&layout, text.as_ptr().expose_provenance());
+            assert_eq!(read, None, "{len:#x}");
+        }
+        assert_eq!(Text::of(&layout, 8), None);
+        assert_eq!(Text::of(&layout, usize::MAX - 20), None);
+        assert_eq!(format!("{}", Text::UNKNOWN), "???");
     }
 }

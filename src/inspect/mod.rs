@@ -5,6 +5,7 @@
 //!    frames  -->  layout           offsets by version, to 3.12
 //!            -->  debug_offsets    the interpreter's own record, from 3.13 on
 //!    objects                       offsets that every version has
+//!    readable                      reads at addresses that may be damaged
 //!    host                          the version
 //! ```
 
@@ -15,5 +16,7 @@ pub(crate) mod frames;
 mod host;
 
 mod layout;
+
+pub(crate) mod readable;
 
 pub(crate) mod objects;

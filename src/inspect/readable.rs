@@ -1,0 +1,103 @@
+//! Reads of memory at addresses that come from the interpreter's structures, which an extension may
+//! have damaged: an address that cannot be read has no value, and the process does not fault.
+//!
+//! The kernel checks an address, which takes a system call. So a page that could be read counts as
+//! readable for 2^[`STAYS_BITS`] milliseconds.
+
+use core::ptr;
+
+use crate::os::{clock, memory};
+use crate::sync::{AtomicU8, AtomicUsize, Ordering::Relaxed};
+
+/// log2 of the bytes that one check covers: no OS page is smaller.
+const PAGE_BITS: u32 = 12;
+/// log2 of the milliseconds for which a page counts as readable.
+const STAYS_BITS: u32 = 7;
+/// Pages that are remembered, by the lower bits of their number.
+const PAGES: usize = 512;
+
+/// A page's number, and in its lowest bits the time of the check in units of 2^[`STAYS_BITS`] ms.
+static READABLE: [AtomicUsize; PAGES] = [const { AtomicUsize::new(0) }; PAGES];
+
+/// Whether the kernel checks addresses: [`UNKNOWN`], [`YES`] or [`NO`].
+static CHECKS: AtomicU8 = AtomicU8::new(UNKNOWN);
+const UNKNOWN: u8 = 0;
+const YES: u8 = 1;
+const NO: u8 = 2;
+
+/// The word at an address, any value.
+pub(super) fn word(address: usize) -> Option<usize> {
+    if !can_read(address, size_of::<usize>()) {
+        return None;
+    }
+    // SAFETY: the word was readable within the last 2^`STAYS_BITS` ms. Any value is valid.
+    Some(unsafe { ptr::with_exposed_provenance::<usize>(address).read_unaligned() })
+}
+
+/// The byte at an address, any value.
+pub(super) fn byte(address: usize) -> Option<u8> {
+    if !can_read(address, 1) {
+        return None;
+    }
+    // SAFETY: the byte was readable within the last 2^`STAYS_BITS` ms. Any value is valid.
+    Some(unsafe { ptr::with_exposed_provenance::<u8>(address).read() })
+}
+
+/// Whether `len` bytes at an address, any value, can be read. True where the kernel does not check
+/// addresses, as in some sandboxes.
+pub(crate) fn can_read(address: usize, len: usize) -> bool {
+    let Some(last) = address.checked_add(len.max(1) - 1) else {
+        return false;
+    };
+    let pages = address >> PAGE_BITS..=last >> PAGE_BITS;
+    pages.into_iter().all(is_readable)
+}
+
+fn is_readable(page: usize) -> bool {
+    let time = (clock::now() >> STAYS_BITS) as usize & ((1 << PAGE_BITS) - 1);
+    let (slot, seen) = (&READABLE[page % PAGES], page << PAGE_BITS | time);
+    if slot.load(Relaxed) == seen {
+        return true;
+    }
+    let is_readable = match CHECKS.load(Relaxed) {
+        YES => can_copy(page << PAGE_BITS),
+        NO => page != 0,
+        _ => {
+            let own = can_copy((&raw const CHECKS).addr());
+            CHECKS.store(if own { YES } else { NO }, Relaxed);
+            return is_readable(page);
+        }
+    };
+    if is_readable {
+        slot.store(seen, Relaxed);
+    }
+    is_readable
+}
+
+fn can_copy(address: usize) -> bool {
+    memory::copy_readable(address, &mut [0])
+}
+
+#[cfg(all(test, not(miri)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_read_has_no_value() {
+        let words = [7usize, 8];
+        let address = words.as_ptr().expose_provenance();
+        assert_eq!(word(address), Some(7));
+        assert_eq!(word(address + 8), Some(8));
+        assert_eq!(byte(address), Some(7u8.to_le()));
+        for address in [0, 8, 1 << 46, usize::MAX, usize::MAX - 7] {
+            assert_eq!((word(address), byte(address)), (None, None), "{address:#x}");
+        }
+        let mapped = memory::map_fenced(memory::page_size()).unwrap();
+        let end = mapped.addr().get() + memory::page_size();
+        assert_eq!(word(end - 8), Some(0));
+        assert_eq!(word(end - 4), None, "half of it is on the next page");
+        assert!(!can_read(end - 100, 200));
+        // SAFETY: mapped above with this size.
+        unsafe { memory::unmap_fenced(mapped, memory::page_size()) };
+    }
+}
