@@ -184,6 +184,36 @@ size_t obmalloc_trim(size_t keep);
 int obmalloc_snapshot(const char *path);
 
 /*
+ Starts the heap profiler: a new profile, with a mean of `interval` bytes between two samples; 0: the
+ default of 512 KiB; 1: every allocation is sampled. Blocks that were allocated before are not in
+ it. Returns 0 or an error number: EALREADY if it runs, ENOMEM, EPERM in a sandbox that forbids the
+ system calls for it. If a CPython runs in the process, the caller holds its GIL: from Python by
+ `ctypes.PyDLL(...)`. Then the domain RAW is sampled, too; without a GIL it is not.
+ */
+int obmalloc_profile_start(size_t interval);
+
+/*
+ Stops the heap profiler. The samples so far stay in the profile until their blocks are freed, or
+ the profiler is started again. Returns 0. Any thread may call it, without the GIL.
+ */
+int obmalloc_profile_stop(void);
+
+/*
+ Whether the heap profiler runs: the mean number of bytes between two samples, which doubles when
+ the profiler's memory is full; 0 if it does not run. Any thread may call it, without the GIL.
+ */
+size_t obmalloc_profile_interval(void);
+
+/*
+ Writes the heap profile to the file at `path`, in pprof's format (gzipped profile.proto). The file
+ is created, or replaced once the new one is complete. Returns 0 or an error number: ENODATA if the
+ profiler was never started; ELOOP or EPERM if a privileged process finds a link or another user's
+ file. Allocates nothing. Any thread may call it, without the GIL; threads whose allocations are
+ sampled wait for some milliseconds.
+ */
+int obmalloc_profile_dump(const char *path);
+
+/*
  For servers, before a fork: empties the magazines of the calling thread and returns all
  free pages, so that children share as much memory as possible. Returns the number of bytes
  returned to the kernel.

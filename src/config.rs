@@ -6,15 +6,16 @@
 //! that is not of its kind, is reported in one line where the library is active, and has no
 //! effect: it is never fatal, and never a line in somebody else's program.
 
-use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use format::events::Events;
 use format::options::{self, Key, Kind, NOT_UNDERSTOOD, Opt, Value};
 
 use crate::background::decay;
 use crate::base::size_class::{MEDIUM_MAX, SMALL_MAX};
 use crate::guard;
 use crate::os::environment::{self, variables};
+use crate::os::kept_text::KeptText;
 use crate::os::text::{log, printable};
 use crate::os::{descriptor, process, sandbox, thp};
 use crate::policy::alignment;
@@ -23,7 +24,8 @@ use crate::policy::huge_pages;
 use crate::policy::limits::{self, Limit};
 use crate::policy::size_policy;
 use crate::pool::invalid_free;
-use crate::stats::page;
+use crate::profile;
+use crate::stats::{dumps, page};
 use crate::tools::annotate;
 
 /// An option, and the function that a value is given to.
@@ -82,6 +84,30 @@ static SETTINGS: [Setting; options::ALL.len()] = [
     Setting::of(&options::GUARD_SAMPLE_RATE, |value| {
         guard::set_rate(value.number() as usize);
     }),
+    Setting::of(&options::PROFILE, |value| {
+        profile::want(value.number() as usize);
+        if value.number() > 0 {
+            page::want(true);
+        }
+    }),
+    Setting::of(&options::PROFILE_MEMORY, |value| {
+        profile::set_memory(value.number() as usize);
+    }),
+    Setting::of(&options::PROFILE_NATIVE, |value| {
+        profile::set_native(value.is_on());
+    }),
+    Setting::of(&options::PROFILE_ON, |value| {
+        if let Value::Text(text) = value
+            && let Some(events) = Events::parse(text)
+        {
+            dumps::set_events(&events);
+        }
+    }),
+    Setting::of(&options::PROFILE_FILE, |value| {
+        if let Value::Text(path) = value {
+            dumps::set_file(path);
+        }
+    }),
     Setting::of(&options::TOOL_ANNOTATIONS, |value| TOOLS.set(value)),
     Setting::of(&options::FREE_THREADED, |value| {
         FREE_THREADED_MEM
@@ -98,6 +124,11 @@ static SETTINGS: [Setting; options::ALL.len()] = [
         page::allow_thread(value.is_on());
     }),
 ];
+
+const _: () = assert!(
+    matches!(options::PROFILE_FILE.key.kind, Kind::File(max) if max == dumps::FILE_MAX),
+    "the path of profiles has room"
+);
 
 const _: () = assert!(
     matches!(options::POOL_MAX.key.kind, Kind::Bytes(min, max)
@@ -137,49 +168,12 @@ static FREE_THREADED_MEM: Flag = Flag(AtomicBool::new(false));
 /// Whether `OBMALLOC_THP` is `never`.
 static THP_NEVER: Flag = Flag(AtomicBool::new(false));
 #[unsafe(link_section = ".bss.tables")]
-static STATS: Text = Text::new();
-
-/// A copy of a text of the environment: programs that change their title overwrite the
-/// original.
-struct Text {
-    bytes: UnsafeCell<[u8; TEXT_MAX]>,
-    len: AtomicUsize,
-}
+static STATS: KeptText<TEXT_MAX> = KeptText::new();
 
 const TEXT_MAX: usize = match options::STATS.key.kind {
     Kind::Text(max) => max,
     _ => panic!("STATS is a text"),
 };
-
-// SAFETY: the bytes are written while settings are read, which happens once, before any thread
-// that needs a setting continues (`os/once.rs`).
-unsafe impl Sync for Text {}
-
-impl Text {
-    const fn new() -> Text {
-        Text {
-            bytes: UnsafeCell::new([0; TEXT_MAX]),
-            len: AtomicUsize::new(0),
-        }
-    }
-
-    /// Keeps a copy of at most [`TEXT_MAX`] bytes.
-    fn keep(&self, text: &[u8]) {
-        if text.len() <= TEXT_MAX && self.get() != text {
-            let to = self.bytes.get().cast::<u8>();
-            // SAFETY: `bytes` has room for `TEXT_MAX` bytes, and no other thread reads them
-            // before settings are read.
-            unsafe { to.copy_from_nonoverlapping(text.as_ptr(), text.len()) };
-            self.len.store(text.len(), Relaxed);
-        }
-    }
-
-    fn get(&self) -> &[u8] {
-        let bytes = self.bytes.get().cast::<u8>();
-        // SAFETY: `keep` has written `len` bytes, at most `TEXT_MAX`.
-        unsafe { core::slice::from_raw_parts(bytes, self.len.load(Relaxed)) }
-    }
-}
 
 /// Whether the status line is wanted.
 pub(crate) fn verbose() -> bool {
@@ -245,6 +239,7 @@ fn drop_what_needs_calls() {
         page::want(false);
         huge_pages::want(false);
         guard::set_rate(0);
+        profile::want(0);
     }
 }
 

@@ -43,6 +43,7 @@
 //! | `arena/` | an arena's record and affinity, chunks of address space, the page map, the set of usable arenas, metadata |
 //! | `inspect/` | what CPython's memory shows: a thread's Python lines, an object's type |
 //! | `guard/` | sampled blocks beside inaccessible pages |
+//! | `profile/` | the heap profile: which allocations are sampled, their stacks and records, pprof's format |
 //! | `heap/` | the bin of each class (used pools, depot), batches in and out, purging |
 //! | `tcache/` | magazines: the hit path; which thread has which, and its shard (`registry`), counters |
 //! | `stats/` | statistics as numbers, JSON and text; the page that other processes read, heap snapshots. The crate `format` has their schema and layout, which the command shares |
@@ -141,6 +142,8 @@ mod arena;
 mod inspect;
 
 mod guard;
+
+mod profile;
 
 mod heap;
 

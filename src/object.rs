@@ -49,9 +49,13 @@ use crate::policy::limits;
 use crate::policy::size_policy;
 use crate::pool::Shard;
 use crate::pool::invalid_free::{self, InvalidFree};
+use crate::profile;
+use crate::profile::live::Domain;
+use crate::sync::{AtomicPtr, Ordering::Relaxed};
 use crate::tcache::counters::Event;
-use crate::tcache::magazine::{self, Magazines};
+use crate::tcache::magazine::{self, Magazines, Refilled};
 use crate::tcache::registry;
+use crate::tcache::sampled;
 
 /// Allocates `n` bytes. Null if there is no memory for them.
 ///
@@ -82,7 +86,9 @@ unsafe fn malloc_beyond_small(fallback: &Allocator, n: usize) -> *mut c_void {
             return errno::no_memory();
         }
         // SAFETY: VTABLE-1: the functions of a table accept its own context.
-        return alloc_from_fallback(n, || unsafe { (fallback.malloc)(fallback.ctx, n) });
+        return alloc_from_fallback(fallback, n, || unsafe {
+            (fallback.malloc)(fallback.ctx, n)
+        });
     };
     // SAFETY: `fallback` keeps VTABLE-1.
     unsafe { medium(fallback, class, n) }
@@ -111,30 +117,54 @@ unsafe fn miss<const ALIGN: usize>(fallback: &Allocator, n: usize) -> *mut c_voi
     let Some(class) = SizeClass::aligned::<ALIGN>(n) else {
         return ptr::null_mut();
     };
-    let mut block = take(class, n);
-    if block.is_null() && limits::is_over() && decay::reclaim() {
-        block = take(class, n);
+    let mut taken = take(class, n);
+    if taken.block.is_null() && limits::is_over() && decay::reclaim() {
+        taken = take(class, n);
     }
     if heap::grew() {
         decay::purge_before_growth();
     }
-    if !block.is_null() {
-        return block.cast();
+    if taken.is_due {
+        return sampled::replace(domain_of(fallback), class, taken.block).cast();
+    }
+    if !taken.block.is_null() {
+        return taken.block.cast();
     }
     // No arena is available. As in obmalloc, the fallback may still have memory.
     // SAFETY: VTABLE-1: the functions of a table accept its own context.
-    alloc_from_fallback(class.size(), || unsafe {
+    alloc_from_fallback(fallback, class.size(), || unsafe {
         (fallback.malloc)(fallback.ctx, class.size())
     })
 }
 
+/// The domain whose table has this fallback allocator.
+#[cold]
+fn domain_of(fallback: &Allocator) -> Domain {
+    let is = |of: &AtomicPtr<Allocator>| ptr::eq(of.load(Relaxed), fallback);
+    match () {
+        () if is(&FALLBACK_MEM) => Domain::Mem,
+        () if is(&FALLBACK_OBJ) => Domain::Obj,
+        () => Domain::Either,
+    }
+}
+
+/// The fallback allocators of MEM and OBJ, where each has its own. Only compared.
+static FALLBACK_MEM: AtomicPtr<Allocator> = AtomicPtr::new(ptr::null_mut());
+static FALLBACK_OBJ: AtomicPtr<Allocator> = AtomicPtr::new(ptr::null_mut());
+
+/// Sets the fallback allocators by which the profiler tells MEM from OBJ.
+pub(crate) fn set_fallbacks(mem: *mut Allocator, obj: *mut Allocator) {
+    FALLBACK_MEM.store(mem, Relaxed);
+    FALLBACK_OBJ.store(obj, Relaxed);
+}
+
 /// A block of `class` from the pools, for a request of `n` bytes.
 #[unsafe(link_section = ".text.hot.rest")]
-fn take(class: SizeClass, n: usize) -> *mut u8 {
+fn take(class: SizeClass, n: usize) -> Refilled {
     match current_magazines() {
         Some(magazines) => match magazines.pop(class) {
             // The thread's first miss: its record may be an orphan of a fork, with blocks in it.
-            block if !block.is_null() => block,
+            block if !block.is_null() => Refilled::plain(block),
             _ => {
                 if registry::is_contended() {
                     registry::split_shards();
@@ -142,7 +172,7 @@ fn take(class: SizeClass, n: usize) -> *mut u8 {
                 magazines.refill(&HEAP, class, n)
             }
         },
-        None => HEAP.take_one(Shard::FIRST, class, n),
+        None => Refilled::plain(HEAP.take_one(Shard::FIRST, class, n)),
     }
 }
 
@@ -190,7 +220,7 @@ unsafe fn calloc_beyond_small(fallback: &Allocator, nelem: usize, elsize: usize)
     };
     let Some(class) = size_policy::class_of(n) else {
         // SAFETY: VTABLE-1: the functions of a table accept its own context.
-        return alloc_from_fallback(n, || unsafe {
+        return alloc_from_fallback(fallback, n, || unsafe {
             (fallback.calloc)(fallback.ctx, nelem, elsize)
         });
     };
@@ -371,25 +401,44 @@ unsafe fn change_beyond_small(
     if n > REQUEST_MAX {
         return errno::no_memory();
     }
+    let mut size = size;
     if size == 0 {
-        // SAFETY: `fallback` keeps VTABLE-1; the pointer is in no pool.
-        return unsafe { realloc_in_fallback(fallback, p, n) };
+        let Some(class) = sampled_class(p) else {
+            // SAFETY: `fallback` keeps VTABLE-1; the pointer is in no pool.
+            return unsafe { realloc_in_fallback(fallback, p, n) };
+        };
+        size = class.size();
+        if n <= size && 4 * n > 3 * size || SizeClass::of(n) == Some(class) {
+            return p;
+        }
     }
     if size_policy::class_of(n).is_some_and(|class| class.size() == size) {
         return p;
     }
-    let block = if n > size {
+    let block = if n > size && n > SMALL_MAX {
         // A block that has grown beyond the small classes will grow again; the C library's realloc
         // often extends it in place, where each step between our classes would copy.
         // SAFETY: VTABLE-1: the functions of a table accept its own context.
-        alloc_from_fallback(n, || unsafe { (fallback.malloc)(fallback.ctx, n) })
+        alloc_from_fallback(fallback, n, || unsafe {
+            (fallback.malloc)(fallback.ctx, n)
+        })
     } else {
-        // Medium, so packed in no domain.
+        // Medium, so packed in no domain; or the block is a sample.
         // SAFETY: `fallback` keeps VTABLE-1.
         unsafe { malloc::<ALIGNMENT>(fallback, n) }
     };
     // SAFETY: `fallback` keeps VTABLE-1; `p` is a live block of `size` bytes, freed once.
     unsafe { move_block(block, p, size, n, || free(fallback, p)) }
+}
+
+/// The class of the block at `p`, which is in no pool, if it is a sample in place of a pool's block.
+#[inline]
+fn sampled_class(p: *mut c_void) -> Option<SizeClass> {
+    if profile::may_own(p.addr()) {
+        sampled::class_of(p)
+    } else {
+        None
+    }
 }
 
 /// Copies the contents of the block at `p`, of `size` bytes, into `block`, which was allocated for
@@ -463,8 +512,18 @@ fn retry(request: impl Fn() -> *mut c_void, before: c_int) -> *mut c_void {
 
 /// Allocates a block of `n` bytes from the fallback by `alloc`.
 #[inline]
-pub(crate) fn alloc_from_fallback(n: usize, alloc: impl Fn() -> *mut c_void) -> *mut c_void {
-    let block = request_from_fallback(n, alloc);
+pub(crate) fn alloc_from_fallback(
+    fallback: &Allocator,
+    n: usize,
+    alloc: impl Fn() -> *mut c_void,
+) -> *mut c_void {
+    let block = if profile::is_on() {
+        let block = sampled::within(|| request_from_fallback(n, alloc));
+        sampled::count_foreign(domain_of(fallback), block, n);
+        block
+    } else {
+        request_from_fallback(n, alloc)
+    };
     if !block.is_null() {
         count(Event::Alloc);
     }
@@ -488,6 +547,9 @@ unsafe fn free_to_fallback(fallback: &Allocator, p: *mut c_void) {
     if p.is_null() {
         return;
     }
+    if profile::may_own(p.addr()) && sampled::free(p) {
+        return;
+    }
     if is_stale(p) {
         return;
     }
@@ -508,7 +570,15 @@ unsafe fn realloc_in_fallback(fallback: &Allocator, p: *mut c_void, n: usize) ->
         return ptr::null_mut();
     }
     // SAFETY: VTABLE-1; OBJECT-1: the pointer is in no pool, so it is the fallback's.
-    request_from_fallback(n / 8, || unsafe { (fallback.realloc)(fallback.ctx, p, n) })
+    let realloc = || unsafe { (fallback.realloc)(fallback.ctx, p, n) };
+    if !profile::is_on() && !profile::may_own(p.addr()) {
+        return request_from_fallback(n / 8, realloc);
+    }
+    // Removed before the call: another thread may get the address after it.
+    let before = sampled::moves(p);
+    let block = sampled::within(|| request_from_fallback(n / 8, realloc));
+    sampled::moved(domain_of(fallback), before, block, n);
+    block
 }
 
 /// Whether `p` is in an arena but in no pool, or where an arena was: its block was freed long ago,

@@ -8,6 +8,7 @@
 )]
 
 pub mod counters;
+pub mod events;
 pub mod layout;
 pub mod options;
 pub mod profile;

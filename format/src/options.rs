@@ -8,7 +8,9 @@
 
 use core::fmt::{self, Display, Formatter};
 
-use Kind::{Bytes, Limit, Milliseconds, Rate, Switch, Text, Words};
+use Kind::{Bytes, File, Limit, Milliseconds, Rate, Switch, Text, Words};
+
+use crate::events::Events;
 
 /// The beginning of each variable's name.
 pub const PREFIX: &str = "OBMALLOC_";
@@ -52,6 +54,10 @@ pub enum Kind {
     Words(&'static [&'static str], u8),
     /// A file name, or 1; the maximum length in bytes.
     Text(usize),
+    /// A file name; the maximum length in bytes.
+    File(usize),
+    /// Events, with commas between them ([`Events`]).
+    Events,
     /// A number of bytes in this range.
     Bytes(u64, u64),
     /// A number of bytes except 0, or `auto`.
@@ -142,6 +148,20 @@ options! {
         "one allocation in N, on average, gets a page of its own beside an inaccessible one: \
          uses after free, overflows, underflows and double frees of it are reported (see \
          docs/bugs.md); 0: none").renamed("GUARD", "0.2.0").not_in_stock();
+    PROFILE: Opt::of(Bytes(0, 1 << 30), Value::Number(0),
+        "the heap profile: mean bytes between two sampled allocations, 512K for services, 1 for every \
+         allocation; sets STATS_PAGE, too (see docs/profile.md); 0: none")
+        .since("0.2.0").not_in_stock();
+    PROFILE_MEMORY: Opt::of(Bytes(64 << 10, 1 << 30), Value::Number(2 << 20),
+        "the most memory that the profiler's tables take; when they are full, the mean of PROFILE is \
+         doubled").since("0.2.0");
+    PROFILE_NATIVE: Opt::of(Switch, Value::Switch(false),
+        "whether the profile has frames of C inside the innermost Python frame").since("0.2.0");
+    PROFILE_ON: Opt::of(Kind::Events, NONE,
+        "when a profile is written to PROFILE_FILE: at exit, when the soft limit is reached, at a \
+         signal, each so many seconds, minutes (m) or hours (h)").since("0.2.0");
+    PROFILE_FILE: Opt::of(File(1024), Value::Unset("obmalloc-%p-%n.pb.gz"),
+        "where; `%p` is replaced by the pid, `%n` by the number of the profile").since("0.2.0");
     TOOL_ANNOTATIONS: Opt::of(Switch, Value::Switch(true),
         "whether each block is announced to Valgrind's memcheck or AddressSanitizer, if the \
          process runs with one (see docs/bugs.md)").renamed("TOOLS", "0.2.0");
@@ -280,7 +300,8 @@ impl Kind {
                 let word = words.iter().find(|word| word.as_bytes() == text)?;
                 Some(Value::Word(word))
             }
-            Text(max) => {
+            Kind::Events => Events::parse(text).map(|_| Value::Text(text)),
+            Text(max) | File(max) => {
                 let fits = !text.is_empty() && text.len() <= max;
                 fits.then_some(Value::Text(text))
             }
@@ -322,6 +343,8 @@ impl Display for Kind {
                 Ok(())
             }
             Text(_) => out.write_str("1 or a file name"),
+            File(_) => out.write_str("a file name"),
+            Kind::Events => out.write_str("exit, limit, USR1, USR2, or a time such as 10m"),
             Bytes(min, max) => write!(out, "bytes from {min} to {max}, K allowed"),
             Limit => out.write_str("bytes (K, M, G allowed) or auto"),
             Milliseconds => out.write_str("milliseconds, or -1"),

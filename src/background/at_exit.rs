@@ -9,7 +9,6 @@ use core::fmt::Write;
 
 use crate::background::init;
 use crate::os::output::{self, Output};
-use crate::os::target::Name;
 use crate::os::text::{self, printable};
 use crate::stats::json;
 use crate::stats::report;
@@ -34,44 +33,10 @@ pub(crate) fn report(host: Option<&str>, wanted: Option<&[u8]>) {
 
 /// Writes the statistics as JSON. Returns the error number if that fails.
 fn write(value: &[u8], host: Option<&str>) -> Result<(), c_int> {
-    let mut file = Output::create(0o644, |name| fill_name(value, name))?;
+    let mut file = Output::create(0o644, |name| name.fill(value, None))?;
     let written = json::write(&mut file, host).and_then(|()| file.write_char('\n'));
     if written.is_err() {
         return Err(file.error().unwrap_or(libc::ENOMEM));
     }
     file.finish()
-}
-
-/// The file's name: the value with the pid in place of each `%p`.
-fn fill_name(value: &[u8], name: &mut Name) -> Result<(), c_int> {
-    let mut bytes = [0; 12];
-    let mut pid = text::Buffer::new(&mut bytes);
-    let _ = write!(pid, "{}", text::pid());
-    let pid_len = pid.end();
-    let mut rest = value;
-    while let Some(at) = rest.windows(2).position(|two| two == b"%p") {
-        name.push(&rest[..at])?;
-        name.push(&bytes[..pid_len])?;
-        rest = &rest[at + 2..];
-    }
-    name.push(rest)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::tests::*;
-
-    #[test]
-    fn every_percent_p_in_the_name_becomes_the_pid() {
-        let pid = text::pid();
-        let made = |value: &[u8]| {
-            let mut name = Name::empty();
-            fill_name(value, &mut name).map(|()| name.bytes().to_vec())
-        };
-        let expected = format!("/tmp/{pid}-{pid}.json");
-        assert_eq!(made(b"/tmp/%p-%p.json"), Ok(expected.into_bytes()));
-        assert_eq!(made(b"pl\xffain%"), Ok(b"pl\xffain%".to_vec()));
-        assert_eq!(made(&[b'x'; 4096]), Err(libc::ENAMETOOLONG));
-    }
 }

@@ -44,7 +44,7 @@ use crate::os::sandbox;
 use crate::policy::huge_pages;
 use crate::policy::limits;
 use crate::pool;
-use crate::stats::page;
+use crate::stats::{dumps, page};
 use crate::sync::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use crate::tcache::registry;
 
@@ -138,6 +138,7 @@ pub(crate) fn tick(bytes: usize) {
 fn step(back: usize) {
     BACK.store(0, Relaxed);
     page::tick();
+    dumps::tick();
     let Ok(interval) = u64::try_from(INTERVAL.load(Relaxed)) else {
         return;
     };
@@ -268,6 +269,7 @@ pub(crate) fn trim(keep: usize) -> usize {
 #[cold]
 fn check_soft_limit(grown: usize) {
     if limits::came_near(grown) {
+        dumps::limit();
         give_back(0);
     }
 }

@@ -3,8 +3,8 @@
 //! ```text
 //!    prepare:          stop the helper threads; return free memory for at most 0.35 ms;
 //!                      take all locks: those of the helpers (stats/page/,
-//!                      background/decay.rs), REGISTRY, the classes' shard by shard, the
-//!                      arenas', the guarded slots
+//!                      background/decay.rs), REGISTRY, the profile's, the classes' shard by
+//!                      shard, the arenas', the guarded slots
 //!    parent, child:    open the locks
 //! ```
 //!
@@ -45,7 +45,8 @@ use crate::os::once::Once;
 use crate::os::roster::Roster;
 use crate::os::wait;
 use crate::os::{clock, thread};
-use crate::stats::page;
+use crate::profile;
+use crate::stats::{dumps, page};
 use crate::sync::{
     AtomicBool, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release, SeqCst},
@@ -89,7 +90,9 @@ const FOR_EARLY_FORKS: u64 = 1_000_000_000;
 fn each_lock(see: &mut dyn FnMut(&'static Word)) {
     page::each_lock(see);
     decay::each_lock(see);
+    see(dumps::word());
     see(registry::word());
+    see(profile::word());
     HEAP.each_lock(see);
     see(guard::word());
 }
@@ -235,6 +238,8 @@ fn go_on_in_child() {
     let all_held = has_locks && ALL_HELD.load(Relaxed) && !is_in_a_lock();
     MaintenanceScope::forked();
     registry::forked();
+    profile::forked();
+    dumps::forked();
     guard::forked();
     decay::forked();
     if all_held {

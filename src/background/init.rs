@@ -8,7 +8,8 @@ use crate::background::fork;
 use crate::base::callback::Callback;
 use crate::guard;
 use crate::os::{errno, thread};
-use crate::stats::page;
+use crate::profile;
+use crate::stats::{dumps, page};
 use crate::sync::{
     AtomicBool,
     Ordering::{AcqRel, Acquire},
@@ -46,6 +47,9 @@ fn happen() {
     registry::on_thread_exit(decay::tick);
     page::begin();
     guard::begin();
+    if profile::begin() {
+        dumps::begin();
+    }
     if let Some(call) = FIRST_USE.get() {
         call();
     }

@@ -9,6 +9,8 @@ use crate::background::decay;
 use crate::cpython::dispatch;
 use crate::cpython::state::host_version;
 use crate::os::text::Buffer;
+use crate::profile;
+use crate::stats;
 use crate::stats::json;
 use crate::stats::page::snapshot;
 
@@ -160,6 +162,52 @@ pub unsafe extern "C" fn obmalloc_snapshot(path: *const c_char) -> c_int {
     }
     // SAFETY: a C string by the function's contract.
     match snapshot::write_to(unsafe { CStr::from_ptr(path) }) {
+        Ok(()) => 0,
+        Err(error) => error,
+    }
+}
+
+/// Starts the heap profiler: a new profile, with a mean of `interval` bytes between two samples; 0: the
+/// default of 512 KiB; 1: every allocation is sampled. Blocks that were allocated before are not in
+/// it. Returns 0 or an error number: EALREADY if it runs, ENOMEM, EPERM in a sandbox that forbids the
+/// system calls for it. If a CPython runs in the process, the caller holds its GIL: from Python by
+/// `ctypes.PyDLL(...)`. Then the domain RAW is sampled, too; without a GIL it is not.
+#[unsafe(no_mangle)]
+pub extern "C" fn obmalloc_profile_start(interval: usize) -> c_int {
+    match dispatch::start_profile(interval) {
+        Ok(()) => 0,
+        Err(error) => error,
+    }
+}
+
+/// Stops the heap profiler. The samples so far stay in the profile until their blocks are freed, or
+/// the profiler is started again. Returns 0. Any thread may call it, without the GIL.
+#[unsafe(no_mangle)]
+pub extern "C" fn obmalloc_profile_stop() -> c_int {
+    profile::stop();
+    0
+}
+
+/// Whether the heap profiler runs: the mean number of bytes between two samples, which doubles when
+/// the profiler's memory is full; 0 if it does not run. Any thread may call it, without the GIL.
+#[unsafe(no_mangle)]
+pub extern "C" fn obmalloc_profile_interval() -> usize {
+    profile::interval()
+}
+
+/// Writes the heap profile to the file at `path`, in pprof's format (gzipped profile.proto). The file
+/// is created, or replaced once the new one is complete. Returns 0 or an error number: ENODATA if the
+/// profiler was never started; ELOOP or EPERM if a privileged process finds a link or another user's
+/// file. Allocates nothing. Any thread may call it, without the GIL; threads whose allocations are
+/// sampled wait for some milliseconds.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn obmalloc_profile_dump(path: *const c_char) -> c_int {
+    if path.is_null() {
+        return libc::EFAULT;
+    }
+    // SAFETY: a C string by the function's contract.
+    let path = unsafe { CStr::from_ptr(path) };
+    match stats::profile::write_to(|name| name.push(path.to_bytes())) {
         Ok(()) => 0,
         Err(error) => error,
     }

@@ -11,6 +11,7 @@ use crate::cpython::{attach, dispatch};
 #[cfg(not(test))]
 use crate::os::arch::pass_return_address;
 use crate::os::{descriptor, environment};
+use crate::stats::dumps;
 
 /// Called by the `_init` of each object that is loaded, also before the library's constructor: see
 /// `dispatch.rs`. (A program that is linked for gprof has its own function of this name; then a second
@@ -40,6 +41,7 @@ unsafe extern "C" fn constructor(argc: c_int, argv: *mut *const c_char) {
 unsafe extern "C" fn destructor() {
     attach::at_exit();
     at_exit::report(host_version(), config::stats());
+    dumps::exit();
 }
 
 #[cfg(not(test))]

@@ -5,6 +5,8 @@
 //! installed: so it is true by construction. A host that replaces the library's functions
 //! before that is noticed at exit.
 
+use core::ffi::c_int;
+
 use format::status::{Active, Aside, Reason};
 
 use super::exports::Exports;
@@ -24,6 +26,7 @@ use crate::os::once::Once;
 use crate::os::sandbox;
 use crate::os::text::{log, pid, printable};
 use crate::policy::alignment;
+use crate::profile;
 use crate::stats::debug_stats;
 use crate::tools;
 
@@ -210,11 +213,26 @@ fn attach(host: &Host) {
     if served.is_ok() {
         obey_huge_pages(host);
         serve(host);
+        if profile::is_wanted() && served == Ok(State::Table) {
+            install::sample_raw(host);
+        }
     }
     conclude(served);
     if is(State::Table) && config::debug() {
         install::put_hooks_over(host);
     }
+}
+
+/// Starts the heap profiler: see `obmalloc_profile_start`.
+pub(crate) fn start_profile(interval: usize) -> Result<(), c_int> {
+    profile::start(interval)?;
+    if is(State::Table)
+        && let Some(host) = Host::all().find(is_served)
+        && (!tracing::is_initialized(&host) || tracing::holds_gil(&host) && !tracing::is_on(&host))
+    {
+        install::sample_raw(&host);
+    }
+    Ok(())
 }
 
 /// Whether the host is built without a GIL, by any of three signs.

@@ -243,6 +243,11 @@ pub(crate) fn install() -> Result<(), Reason> {
     attach::late().map(|exports| go(exports.unwrap_or(&BY_CALLER)))
 }
 
+/// Starts the heap profiler: see `obmalloc_profile_start`.
+pub(crate) fn start_profile(interval: usize) -> Result<(), c_int> {
+    attach::start_profile(interval)
+}
+
 /// Called after tables may have changed. If they are the library's own, the exported names read them
 /// from now on, or no longer need to.
 pub(crate) fn tables_changed() {

@@ -31,8 +31,10 @@ use crate::guard;
 use crate::os::once::Made;
 use crate::os::text::CFile;
 use crate::policy::alignment;
+use crate::profile;
 use crate::stats;
 use crate::stats::debug_stats;
+use crate::tcache::sampled;
 use crate::tools;
 
 /// The fallback is 2.7's own allocator.
@@ -74,7 +76,9 @@ static ASIDE: Made<Exports> = Made::new(STRAIGHT);
 static SERVED: Made<Exports> = Made::new(STRAIGHT);
 
 fn is_ours(p: *mut c_void) -> bool {
-    MAP.find(p.addr()).class().is_some() || guard::owns(p.addr())
+    MAP.find(p.addr()).class().is_some()
+        || guard::owns(p.addr())
+        || profile::may_own(p.addr()) && sampled::class_of(p).is_some()
 }
 
 unsafe extern "C" fn raw_realloc<const IS_SERVED: bool>(p: *mut c_void, n: usize) -> *mut c_void {

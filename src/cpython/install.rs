@@ -2,7 +2,7 @@
 //! library's table into the domains MEM and OBJ, so that the host's tables decide and its hooks
 //! (tracemalloc, debug hooks, memray) work as usual.
 //!
-//! RAW is not changed. Until 3.13 the host swaps that table for the C library's and back while other
+//! RAW is not changed, except by the profiler (`raw_samples`). Until 3.13 the host swaps that table for the C library's and back while other
 //! threads run: the C library would free the library's blocks.
 //!
 //! # Invariants
@@ -18,6 +18,7 @@ use format::status::Reason;
 
 use super::exports::{GetAllocator, SetAllocator};
 use super::hooks;
+use super::raw_samples;
 use super::self_check::{self, Probe};
 use super::symbols::Host;
 use crate::base::layout::{ALIGNMENT, PACKED_ALIGNMENT};
@@ -29,7 +30,8 @@ use crate::os::weak::function;
 use crate::policy::alignment;
 use crate::tools;
 
-/// The numbers that CPython gives the two domains.
+/// The numbers that CPython gives the domains.
+const RAW: c_int = 0;
 const MEM: c_int = 1;
 const OBJ: c_int = 2;
 /// The letters of the domains in its debug hooks.
@@ -204,6 +206,25 @@ pub(crate) fn put_hooks_over(host: &Host) {
     }
 }
 
+/// Makes the profiler see the domain RAW of the host, unless another table than the host's is in it.
+///
+/// Called before the host runs other threads, or under its GIL.
+pub(crate) fn sample_raw(host: &Host) {
+    let Some(tables) = Tables::of(host) else {
+        return;
+    };
+    let now = current(tables.get, RAW);
+    let is_the_hosts = now.malloc.is_some_and(|malloc| {
+        !raw_samples::is_malloc(malloc as *const ()) && host.defines(malloc as *const c_void)
+    });
+    if is_the_hosts {
+        // SAFETY: the domain's own table, of functions of the host, which stays loaded.
+        let table = unsafe { raw_samples::over(now.filled()) };
+        // SAFETY: a complete table whose functions live as long as the process (VTABLE-1).
+        unsafe { (tables.set)(RAW, &table.into()) };
+    }
+}
+
 /// Puts the library's table into the host's domains MEM and OBJ: both or none. Does nothing if it is
 /// in both.
 ///
@@ -240,6 +261,7 @@ fn install_in(host: &Host, domains: &[c_int]) -> Result<(), Reason> {
         tables.set_all(domains, &before);
         return Err(Reason::SelfCheck);
     }
+    object::set_fallbacks(BELOW_MEM.0.get(), BELOW_OBJ.0.get());
     tables.install(host, MEM, &BELOW_MEM, alignment::mem());
     if domains.contains(&OBJ) {
         tables.install(host, OBJ, &BELOW_OBJ, alignment::obj());

@@ -43,6 +43,8 @@ pub(crate) mod install;
 
 pub(crate) mod python2;
 
+mod raw_samples;
+
 pub(crate) mod builtin;
 
 pub(crate) mod lookup;

@@ -12,6 +12,9 @@ use crate::arena::page_map::MAP;
 use crate::base::layout::ALIGNMENT;
 use crate::base::vtable::{Allocator, Backend, LIBC, Libc};
 use crate::object;
+use crate::profile;
+use crate::profile::live::Domain;
+use crate::tcache::sampled;
 
 /// The C library, which takes blocks of pools back, too.
 pub(crate) struct Malloc;
@@ -47,29 +50,48 @@ impl Fallback for InRaw {
 impl Backend for Malloc {
     unsafe fn malloc(ctx: *mut c_void, n: usize) -> *mut c_void {
         // SAFETY: malloc takes any size.
-        unsafe { Libc::malloc(ctx, n) }
+        let block = unsafe { Libc::malloc(ctx, n) };
+        if profile::is_on() {
+            sampled::count_foreign(Domain::Raw, block, n);
+        }
+        block
     }
 
     unsafe fn calloc(ctx: *mut c_void, nelem: usize, elsize: usize) -> *mut c_void {
         // SAFETY: calloc takes any sizes.
-        unsafe { Libc::calloc(ctx, nelem, elsize) }
+        let block = unsafe { Libc::calloc(ctx, nelem, elsize) };
+        if profile::is_on() {
+            sampled::count_foreign(Domain::Raw, block, nelem.saturating_mul(elsize));
+        }
+        block
     }
 
     unsafe fn realloc(ctx: *mut c_void, p: *mut c_void, n: usize) -> *mut c_void {
-        if MAP.find(p.addr()).class().is_some() {
-            // SAFETY: `p` is a block of a pool (MAP-1).
-            unsafe { object::realloc::<ALIGNMENT>(&LIBC, p, n) }
-        } else {
-            // SAFETY: `p` is NULL or the C library's.
-            unsafe { Libc::realloc(ctx, p, n) }
+        let may_be_sampled = profile::may_own(p.addr());
+        if MAP.find(p.addr()).class().is_some() || may_be_sampled && sampled::class_of(p).is_some()
+        {
+            // SAFETY: `p` is a block of a pool (MAP-1), or in place of one.
+            return unsafe { object::realloc::<ALIGNMENT>(&LIBC, p, n) };
         }
+        // Removed before the call: another thread may get the address after it.
+        let before = if may_be_sampled {
+            sampled::moves(p)
+        } else {
+            None
+        };
+        // SAFETY: `p` is NULL or the C library's.
+        let block = unsafe { Libc::realloc(ctx, p, n) };
+        if profile::is_on() || before.is_some() {
+            sampled::moved(Domain::Raw, before, block, n);
+        }
+        block
     }
 
     unsafe fn free(ctx: *mut c_void, p: *mut c_void) {
         if MAP.find(p.addr()).class().is_some() {
             // SAFETY: `p` is a block of a pool (MAP-1).
             unsafe { object::free(&LIBC, p) }
-        } else {
+        } else if !(profile::may_own(p.addr()) && sampled::free(p)) {
             // SAFETY: `p` is NULL or the C library's.
             unsafe { Libc::free(ctx, p) }
         }

@@ -50,6 +50,8 @@ pub(crate) mod file;
 
 pub(crate) mod forker;
 
+pub(crate) mod kept_text;
+
 pub(crate) mod lock;
 
 pub(crate) mod helper;

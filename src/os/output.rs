@@ -186,7 +186,23 @@ impl Output {
         }
     }
 
-    /// Writes `bytes` at this offset. Not together with `write_str`.
+    /// Writes `bytes` behind those before.
+    pub(crate) fn append(&mut self, mut bytes: &[u8]) -> Result<(), c_int> {
+        while !bytes.is_empty() {
+            let len = self.len;
+            let room = &mut self.room().bytes[len..];
+            let n = bytes.len().min(room.len());
+            room[..n].copy_from_slice(&bytes[..n]);
+            bytes = &bytes[n..];
+            self.len += n;
+            if self.len == BUFFER {
+                self.send()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes `bytes` at this offset. Not together with `append`.
     pub(crate) fn put(&self, at: u64, bytes: &[u8]) -> Result<(), c_int> {
         quiet::write_all_at(self.fd, at, bytes)
     }
@@ -284,19 +300,7 @@ impl Drop for Output {
 
 impl Write for Output {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let mut rest = text.as_bytes();
-        while !rest.is_empty() {
-            let len = self.len;
-            let bytes = &mut self.room().bytes[len..];
-            let n = rest.len().min(bytes.len());
-            bytes[..n].copy_from_slice(&rest[..n]);
-            rest = &rest[n..];
-            self.len += n;
-            if self.len == BUFFER {
-                self.send().map_err(|_| fmt::Error)?;
-            }
-        }
-        Ok(())
+        self.append(text.as_bytes()).map_err(|_| fmt::Error)
     }
 }
 

@@ -16,6 +16,7 @@
 //! name: another user may have put it there.
 
 use core::ffi::{CStr, c_int};
+use core::fmt::Write;
 use core::mem::MaybeUninit;
 
 use super::descriptor::own_number;
@@ -66,6 +67,32 @@ impl Name {
         self.bytes[len..end].copy_from_slice(part);
         self.bytes[end] = 0;
         Ok(())
+    }
+
+    /// Sets it to `template` with the pid in place of each `%p`, and in place of each `%n` the `number`, if
+    /// there is one.
+    pub(crate) fn fill(&mut self, template: &[u8], number: Option<u64>) -> Result<(), c_int> {
+        let mut rest = template;
+        while let Some(at) = rest.iter().position(|&byte| byte == b'%') {
+            let value = match (rest.get(at + 1), number) {
+                (Some(b'p'), _) => Some(u64::from(text::pid().cast_unsigned())),
+                (Some(b'n'), number) => number,
+                _ => None,
+            };
+            self.push(&rest[..at])?;
+            let Some(value) = value else {
+                self.push(b"%")?;
+                rest = &rest[at + 1..];
+                continue;
+            };
+            let mut bytes = [0; 24];
+            let mut digits = text::Buffer::new(&mut bytes);
+            let _ = write!(digits, "{value}");
+            let len = digits.end();
+            self.push(&bytes[..len])?;
+            rest = &rest[at + 2..];
+        }
+        self.push(rest)
     }
 
     /// The folder with its slash; empty for a name without a folder.
@@ -214,4 +241,25 @@ fn status(path: &CStr, flags: c_int) -> Result<libc::stat, c_int> {
     })?;
     // SAFETY: the call succeeded, so it is filled.
     Ok(unsafe { about.assume_init() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::*;
+
+    #[test]
+    fn pid_and_number_are_filled_in() {
+        let pid = text::pid();
+        let made = |template: &[u8], number| {
+            let mut name = Name::empty();
+            name.fill(template, number).map(|()| name.bytes().to_vec())
+        };
+        let expected = format!("/tmp/{pid}-{pid}.json");
+        assert_eq!(made(b"/tmp/%p-%p.json", None), Ok(expected.into_bytes()));
+        assert_eq!(made(b"pl\xffain%", None), Ok(b"pl\xffain%".to_vec()));
+        assert_eq!(made(b"%n-%%n%x", None), Ok(b"%n-%%n%x".to_vec()));
+        assert_eq!(made(b"%n-%%n%x", Some(12)), Ok(b"12-%12%x".to_vec()));
+        assert_eq!(made(&[b'x'; 4096], None), Err(libc::ENAMETOOLONG));
+    }
 }

@@ -95,6 +95,18 @@ pub(crate) fn number() -> i32 {
     unsafe { libc::syscall(libc::SYS_gettid) as i32 }
 }
 
+/// The calling thread's name, as the kernel has it; empty if a sandbox forbids the call.
+pub(crate) fn name(buffer: &mut [u8; 16]) -> &[u8] {
+    // SAFETY: the kernel writes at most 16 bytes, of which the last is NUL.
+    let asked = errno::kept(|| unsafe { libc::prctl(libc::PR_GET_NAME, buffer.as_mut_ptr()) });
+    let len = buffer.iter().position(|&byte| byte == 0);
+    if asked == 0 {
+        &buffer[..len.unwrap_or(0)]
+    } else {
+        &[]
+    }
+}
+
 /// Whether the kernel lists a thread with this id in the process. It lists a thread for a moment
 /// after its end.
 #[cfg(not(all(test, loom)))]

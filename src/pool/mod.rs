@@ -86,6 +86,7 @@ pub(crate) mod invalid_free;
 use core::hint::assert_unchecked;
 use core::ptr;
 
+use crate::base::layout::MIN_PAGE;
 use crate::base::layout::POOL_SIZE;
 use crate::base::layout::pool_base;
 use crate::base::list::Linked;
@@ -562,6 +563,29 @@ impl Pool {
             let mut words = bitmap::words_of(&blocks);
             words.all(|n| self.words[n].get() & bitmap::bits_in_word(&blocks, n) == 0)
         })
+    }
+
+    /// The taken blocks that are on a page, wholly or in part, and their bytes on it.
+    pub(crate) fn taken_on_page(&self, info: &ClassInfo, page: usize) -> (usize, usize) {
+        let blocks = bitmap::blocks_of_page(info, page);
+        let on_page = |n: usize| self.words[n].get() & bitmap::bits_in_word(&blocks, n);
+        let count: u32 = bitmap::words_of(&blocks)
+            .map(|n| on_page(n).count_ones())
+            .sum();
+        let mut bytes = count as usize * info.size as usize;
+        if count > 0 {
+            // The first and the last block may extend to other pages.
+            let is_taken =
+                |n: usize| self.words[n / BLOCKS_PER_WORD].get() >> (n % BLOCKS_PER_WORD) & 1 == 1;
+            let (first, last) = (blocks.start, blocks.end - 1);
+            if is_taken(first) {
+                bytes -= (page * MIN_PAGE).saturating_sub(info.offset(first));
+            }
+            if is_taken(last) {
+                bytes -= info.offset(last + 1).saturating_sub((page + 1) * MIN_PAGE);
+            }
+        }
+        (count as usize, bytes)
     }
 
     /// Takes the pages without a block out of the resident ones. The pool was just assigned to

@@ -13,6 +13,10 @@ pub(crate) mod json;
 
 pub(crate) mod page;
 
+pub(crate) mod profile;
+
+pub(crate) mod dumps;
+
 pub(crate) mod report;
 
 pub(crate) mod debug_stats;

@@ -22,6 +22,18 @@
 //! oldest blocks would stay for ever: the pages that they are on could not be purged, and a block
 //! among them that is freed twice would not be found.)
 //!
+//! # Samples
+//!
+//! ```text
+//!    +------+-------+-------+------+-------+- ...        the block under the null is due for a
+//!    | null | block | block | null | block |             sample
+//!    +------+-------+-------+------+-------+- ...
+//! ```
+//!
+//! While the heap profiler is on, a refill puts a mark, null, above each block that is to be sampled.
+//! The pop that is due for the block finds null and takes the slow path, which finds a mark. The block
+//! becomes the twin of a sample; when that is freed, twin and mark return to the top.
+//!
 //! # The thread word
 //!
 //! ```text
@@ -36,7 +48,8 @@
 //! # Invariants
 //!
 //! MAGAZINE-1  `top` points to the bottom slot, or to a slot that holds a free block.
-//! MAGAZINE-2  The bottom slot holds null, the slots above it up to the top hold free blocks.
+//! MAGAZINE-2  The bottom slot holds null, the slots above it up to the top hold free blocks or marks:
+//!     `marks` of them. No mark is above another.
 //! MAGAZINE-3  `limit` is the last slot, or null if the class has no slots.
 //! MAGAZINE-4  At each instruction the slots up to `top` hold blocks that are in no other place:
 //!     fork may copy the thread's memory at any of them.
@@ -56,6 +69,8 @@ use crate::base::size_class::{BLOCKS_PER_WORD, CLASS_INFO, SMALL_MAX, SizeClass,
 use crate::heap::Heap;
 use crate::os::thread_word;
 use crate::pool::Shard;
+use crate::profile;
+use crate::profile::sampler::Countdown;
 use crate::sync::{
     AtomicPtr, AtomicU8, Cell,
     Ordering::{Relaxed, Release, SeqCst},
@@ -120,6 +135,11 @@ pub(crate) struct Magazines {
     shard: AtomicU8,
     /// By how many bits batches are shorter than the longest.
     batch_shift: Cell<u32>,
+    /// The marks in each magazine.
+    marks: [AtomicU8; TABLE_LEN],
+    /// Marks that returned since the last refill.
+    marks_returned: Cell<u32>,
+    pub countdown: Countdown,
     pub counters: Counters,
 }
 
@@ -164,6 +184,26 @@ pub(crate) fn ended() -> &'static Magazines {
     &ENDED
 }
 
+/// The result of a refill.
+#[derive(Clone, Copy)]
+pub(crate) struct Refilled {
+    /// Null if there is no memory.
+    pub block: *mut u8,
+    /// Whether the block is to be the twin of a sample.
+    pub is_due: bool,
+}
+
+impl Refilled {
+    const NONE: Refilled = Refilled::plain(ptr::null_mut());
+
+    pub(crate) const fn plain(block: *mut u8) -> Refilled {
+        Refilled {
+            block,
+            is_due: false,
+        }
+    }
+}
+
 /// Whether these are the magazines of a thread before its first miss.
 #[inline]
 pub(crate) fn is_unused(magazines: &Magazines) -> bool {
@@ -175,6 +215,10 @@ pub(crate) fn is_unused(magazines: &Magazines) -> bool {
 pub(crate) fn is_ended(magazines: &Magazines) -> bool {
     ptr::eq(magazines, &raw const ENDED)
 }
+
+/// Bound on the marks that return to their magazines between two refills: a loop that allocates and
+/// frees one block takes the slow path at a mark each time.
+const MARKS_RETURNED_MAX: u32 = 20_000;
 
 /// Blocks in the shortest batch of a class, unless its longest batch is shorter.
 const BATCH_MIN: usize = 4;
@@ -207,6 +251,9 @@ impl Magazines {
             bottoms: [const { Cell::new(ptr::null_mut()) }; TABLE_LEN],
             shard: AtomicU8::new(0),
             batch_shift: Cell::new(0),
+            marks: [const { AtomicU8::new(0) }; TABLE_LEN],
+            marks_returned: Cell::new(0),
+            countdown: Countdown::new(),
             counters: Counters::new(),
         }
     }
@@ -322,18 +369,30 @@ impl Magazines {
         if bottom.is_null() {
             return 0;
         }
-        top.addr().saturating_sub(bottom.addr()) / size_of::<Slot>()
+        let slots = top.addr().saturating_sub(bottom.addr()) / size_of::<Slot>();
+        slots.saturating_sub(self.marks[class.index()].load(Relaxed).into())
     }
 
-    /// Fills the magazine of `class`, which is empty, with a batch, and takes one block of it; null
-    /// if there is no memory. The lowest address is allocated first, so that neighbours in time are
-    /// neighbours in space.
+    /// Fills the magazine of `class`, on whose top is null, with a batch, and takes one block of it. The
+    /// lowest address is allocated first, so that neighbours in time are neighbours in space.
     #[inline(never)]
     #[unsafe(link_section = ".text.hot.rest")]
-    pub(crate) fn refill(&self, heap: &Heap, class: SizeClass, request: usize) -> *mut u8 {
+    pub(crate) fn refill(&self, heap: &Heap, class: SizeClass, request: usize) -> Refilled {
         let Some(bottom) = self.bottom(class) else {
-            return heap.take_one(self.shard(), class, request);
+            let block = heap.take_one(self.shard(), class, request);
+            let is_due =
+                profile::is_on() && !block.is_null() && self.countdown.is_due(class.size());
+            return Refilled { block, is_due };
         };
+        if self.by_class[class.index()].top.load(Relaxed) != bottom.as_ptr() {
+            let block = self.take_marked(class);
+            if !block.is_null() {
+                return Refilled {
+                    block,
+                    is_due: true,
+                };
+            }
+        }
         let batch = self.batch(class);
         // SAFETY: MAGAZINE-3: two batches of slots follow the bottom; MAGAZINE-4: those above the
         // top hold no block.
@@ -342,8 +401,11 @@ impl Magazines {
         if taken < batch {
             slots.copy_within(batch - taken.., 0);
         }
+        if profile::is_on() && taken > 0 {
+            return self.mark(class, bottom, taken);
+        }
         let Some(rest) = taken.checked_sub(1) else {
-            return ptr::null_mut();
+            return Refilled::NONE;
         };
         // Release: the compiler must keep the order, for MAGAZINE-4.
         // SAFETY: `rest` slots above the bottom hold blocks.
@@ -351,7 +413,98 @@ impl Magazines {
         self.by_class[class.index()]
             .top
             .store(top.as_ptr(), Release);
-        slots[rest]
+        Refilled::plain(slots[rest])
+    }
+
+    /// Puts marks above the blocks that are to be sampled, of the `taken` blocks above the bottom, and
+    /// takes the one on top.
+    #[cold]
+    #[inline(never)]
+    fn mark(&self, class: SizeClass, bottom: NonNull<Slot>, taken: usize) -> Refilled {
+        debug_assert!(taken <= self.batch(class) && taken <= BLOCKS_PER_WORD);
+        // A bit for each block that is due, by its position from the top.
+        let (mut due, mut at) = (0u64, 0);
+        while let Some(before) = self.countdown.next(class.size(), taken - at) {
+            at += before;
+            due |= 1 << at;
+            at += 1;
+        }
+        let marks = due.count_ones() as usize;
+        // SAFETY: MAGAZINE-3: two batches of slots follow the bottom, and there is at most a mark for
+        // each block; MAGAZINE-4: those above the top hold no block.
+        let slots = unsafe { slice::from_raw_parts_mut(bottom.as_ptr().add(1), taken + marks) };
+        // Upwards in place, from the top: a block's new slot is its own or one above it.
+        let mut to = slots.len();
+        for position in 0..taken {
+            if due >> position & 1 == 1 {
+                to -= 1;
+                slots[to] = ptr::null_mut();
+            }
+            to -= 1;
+            slots[to] = slots[taken - 1 - position];
+        }
+        let mut rest = slots.len() - 1;
+        let is_due = slots[rest].is_null();
+        rest -= usize::from(is_due);
+        let block = slots[rest];
+        self.marks[class.index()].store((marks - usize::from(is_due)) as u8, Relaxed);
+        self.marks_returned.set(0);
+        // Release: the compiler must keep the order, for MAGAZINE-4.
+        // SAFETY: `rest` slots above the bottom hold blocks and marks.
+        let top = unsafe { bottom.add(rest) };
+        self.by_class[class.index()]
+            .top
+            .store(top.as_ptr(), Release);
+        Refilled { block, is_due }
+    }
+
+    /// Takes the mark on top and the block under it. Null if there is none: the mark's block was
+    /// flushed, and the magazine is empty.
+    #[cold]
+    #[inline(never)]
+    fn take_marked(&self, class: SizeClass) -> *mut u8 {
+        let (top, marks) = (
+            &self.by_class[class.index()].top,
+            &self.marks[class.index()],
+        );
+        let mark = top.load(Relaxed);
+        marks.store(marks.load(Relaxed).saturating_sub(1), Relaxed);
+        // SAFETY: MAGAZINE-1, MAGAZINE-2: a mark is above the bottom.
+        let below = unsafe { mark.sub(1) };
+        // SAFETY: a slot of the magazine.
+        let block = unsafe { below.read() };
+        if block.is_null() {
+            top.store(below, Release); // the bottom
+        } else {
+            // SAFETY: a block is above the bottom.
+            top.store(unsafe { below.sub(1) }, Release);
+        }
+        block
+    }
+
+    /// Puts the twin of a sample that was freed on top and, unless marks returned too often, a mark above
+    /// it. Without slots for the class the twin is returned to its pool.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn push_marked(&self, heap: &Heap, class: SizeClass, twin: Slot) {
+        let magazine = &self.by_class[class.index()];
+        if magazine.limit.get().is_null() {
+            return heap.give(class, &[twin]);
+        }
+        let push = |slot: Slot| {
+            if !magazine.push(slot) {
+                self.flush(heap, class);
+                magazine.push(slot);
+            }
+        };
+        push(twin);
+        let returned = self.marks_returned.get();
+        if returned < MARKS_RETURNED_MAX {
+            self.marks_returned.set(returned + 1);
+            push(ptr::null_mut());
+            let marks = &self.marks[class.index()];
+            marks.store(marks.load(Relaxed) + 1, Relaxed);
+        }
     }
 
     /// Makes room in the magazine of `class`, which is full: flushes the older batch. Returns its
@@ -370,7 +523,9 @@ impl Magazines {
         // SAFETY: CLASS-4: a batch fits in `leaving`.
         unsafe { ptr::copy_nonoverlapping(older.as_ptr(), leaving.as_mut_ptr().cast(), batch) };
         // SAFETY: the copy has initialised `batch` elements.
-        let leaving = unsafe { slice::from_raw_parts(leaving.as_ptr().cast::<Slot>(), batch) };
+        let leaving =
+            unsafe { slice::from_raw_parts_mut(leaving.as_mut_ptr().cast::<Slot>(), batch) };
+        let leaving = self.without_marks(class, leaving);
         // MAGAZINE-4: in a copy that a fork makes in between, blocks are missing; none is there
         // twice.
         top.store(bottom.as_ptr(), Relaxed);
@@ -383,24 +538,44 @@ impl Magazines {
         batch
     }
 
+    /// The blocks in slots that leave the magazine of `class`: they are moved to the front. Marks that
+    /// leave are gone.
+    #[inline]
+    fn without_marks<'a>(&self, class: SizeClass, slots: &'a mut [Slot]) -> &'a [Slot] {
+        let marks = &self.marks[class.index()];
+        if marks.load(Relaxed) == 0 {
+            return slots;
+        }
+        let mut blocks = 0;
+        for i in 0..slots.len() {
+            if !slots[i].is_null() {
+                slots[blocks] = slots[i];
+                blocks += 1;
+            }
+        }
+        let left = usize::from(marks.load(Relaxed)).saturating_sub(slots.len() - blocks);
+        marks.store(left as u8, Relaxed);
+        &slots[..blocks]
+    }
+
     /// Returns every block of every class to its pool. Returns their bytes.
     pub(crate) fn flush_all(&self, heap: &Heap) -> usize {
         let mut bytes = 0;
         for class in SizeClass::all() {
-            let (cached, Some(bottom)) = (self.cached(class), self.bottom(class)) else {
+            let Some(bottom) = self.bottom(class) else {
                 continue;
             };
             let top = &self.by_class[class.index()].top;
+            let slots = (top.load(Relaxed).addr() - bottom.addr().get()) / size_of::<Slot>();
             // MAGAZINE-4: the blocks leave the magazine before they are in the pool.
             top.store(bottom.as_ptr(), Relaxed);
             compiler_fence(SeqCst);
-            if cached > 0 {
-                // SAFETY: MAGAZINE-2: these slots held blocks until `top` was stored, and only
-                // this thread writes them.
-                let all = unsafe { slice::from_raw_parts(bottom.as_ptr().add(1), cached) };
-                heap.give(class, all);
-            }
-            bytes += cached * class.size();
+            // SAFETY: MAGAZINE-2: these slots held blocks and marks until `top` was stored, and only
+            // this thread writes them.
+            let all = unsafe { slice::from_raw_parts_mut(bottom.as_ptr().add(1), slots) };
+            let blocks = self.without_marks(class, all);
+            heap.give(class, blocks);
+            bytes += blocks.len() * class.size();
         }
         bytes
     }
@@ -419,9 +594,17 @@ impl Magazines {
         let room = 2 * self.batch(class);
         // SAFETY: the magazine has `room` slots and its bottom.
         let all = unsafe { slice::from_raw_parts(bottom.as_ptr(), room + 1) };
-        assert!(self.cached(class) <= room, "MAGAZINE-1");
+        let marks = usize::from(self.marks[class.index()].load(Relaxed));
+        let slots = self.cached(class) + marks;
+        assert!(slots <= room, "MAGAZINE-1");
         assert!(ptr::eq(limit.get(), &raw const all[room]), "MAGAZINE-3");
         assert!(all[0].is_null(), "MAGAZINE-2");
-        all[1..=self.cached(class)].to_vec()
+        let held = &all[1..=slots];
+        let is_mark = |slot: &&Slot| slot.is_null();
+        assert_eq!(held.iter().filter(is_mark).count(), marks, "MAGAZINE-2");
+        held.iter()
+            .copied()
+            .filter(|slot| !slot.is_null())
+            .collect()
     }
 }

@@ -25,3 +25,5 @@ pub(crate) mod counters;
 pub(crate) mod magazine;
 
 pub(crate) mod registry;
+
+pub(crate) mod sampled;

@@ -421,5 +421,6 @@ pub(crate) fn forked() {
         .find(|record| ptr::eq(&raw const record.magazines, current));
     if let Some(record) = record {
         record.generation.set(registry.generation.get());
+        record.magazines.countdown.forked();
     }
 }

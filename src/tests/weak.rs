@@ -133,7 +133,7 @@ fn blocks_go_through_two_threads_magazines_with_their_content() {
         for i in 0..BLOCKS {
             let mut p = magazines.pop(class);
             if p.is_null() {
-                p = magazines.refill(heap, class, 512);
+                p = magazines.refill(heap, class, 512).block;
             }
             let p = p.cast::<usize>();
             assert!(!p.is_null());

@@ -79,7 +79,7 @@ pub(crate) unsafe fn malloc(below: &Allocator, n: usize) -> *mut c_void {
             return errno::no_memory();
         }
         // SAFETY: VTABLE-1 holds for the fallback.
-        return object::alloc_from_fallback(n, || unsafe { (below.malloc)(below.ctx, n) });
+        return object::alloc_from_fallback(below, n, || unsafe { (below.malloc)(below.ctx, n) });
     }
     // SAFETY: `below` keeps VTABLE-1; a pointer is NULL, a live block of a pool, or `below`'s.
     let block = unsafe { object::malloc::<ALIGNMENT>(below, wide) };

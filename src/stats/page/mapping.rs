@@ -4,7 +4,7 @@
 //!    PAGE, under its lock           the page, shared with readers
 //!      file, process      +-->  Control: request, answered, wanted, sequence ...
 //!      page --------------+     Statistics
-//!    WORDS ---------------+     after PAGE_BYTES: a snapshot, for a while
+//!    WORDS ---------------+     after PAGE_BYTES: a snapshot or a profile, for a while
 //! ```
 //!
 //! # Invariants
@@ -26,14 +26,16 @@ use crate::os::lock::{Lock, Word};
 use crate::os::process::{LibcMemory, libc_memory};
 use crate::os::shared::{self, Shared};
 use crate::os::{clock, text};
+use crate::profile;
+use crate::stats;
 use crate::sync::{
     AtomicPtr, AtomicU32, AtomicU64, Cell,
     Ordering::{Acquire, Relaxed, Release},
     sequence,
 };
 use format::layout::{
-    Control, DROP_SNAPSHOT, LIVE_MAGIC, PAGE_BYTES, PAGE_VERSION, Statistics, WANT_SNAPSHOT,
-    WANT_TYPES,
+    Control, DROP_SNAPSHOT, LIVE_MAGIC, PAGE_BYTES, PAGE_VERSION, START_PROFILE, STOP_PROFILE,
+    Statistics, WANT_PROFILE, WANT_SNAPSHOT, WANT_TYPES,
 };
 
 #[repr(C)]
@@ -134,6 +136,10 @@ impl Words {
 
     fn wanted(&self) -> &AtomicU32 {
         self.word(offset_of!(Control, wanted))
+    }
+
+    fn profile_interval(&self) -> &AtomicU32 {
+        self.word(offset_of!(Control, profile_interval))
     }
 
     fn sequence(&self) -> &AtomicU32 {
@@ -237,7 +243,7 @@ pub(crate) fn word() -> &'static Word {
 }
 
 /// Before a fork that holds all locks: writes the page. Requests are answered, except for a
-/// snapshot, which is written after the fork.
+/// snapshot or a profile, which is written after the fork.
 #[cold]
 pub(crate) fn write_before_fork(was_asked: bool) {
     let Some(published) = PAGE.of_fork() else {
@@ -248,7 +254,8 @@ pub(crate) fn write_before_fork(was_asked: bool) {
     }
     if let Some(words) = published.words() {
         let request = words.request().load(Acquire);
-        if words.wanted().load(Relaxed) & WANT_SNAPSHOT == 0 {
+        let later = WANT_SNAPSHOT | WANT_PROFILE | START_PROFILE | STOP_PROFILE;
+        if words.wanted().load(Relaxed) & later == 0 {
             published.answered(words, request);
         }
     }
@@ -348,9 +355,19 @@ impl Published {
     fn answer(&self, words: Words, request: u32, goes_on: &dyn Fn() -> bool) {
         let wanted = words.wanted().swap(0, Acquire);
         self.write(true);
-        if wanted & WANT_SNAPSHOT != 0 {
+        if wanted & STOP_PROFILE != 0 {
+            profile::stop();
+        } else if wanted & START_PROFILE != 0 {
+            let interval = words.profile_interval().load(Relaxed) as usize;
+            // A reader sees by its next request whether the profiler runs.
+            let _ = profile::start(interval);
+        }
+        if wanted & WANT_PROFILE != 0 {
+            self.take(words, || self.profile(words));
+        } else if wanted & WANT_SNAPSHOT != 0 {
             let of_snapshot = wanted & (WANT_SNAPSHOT | WANT_TYPES);
-            if !self.take_snapshot(of_snapshot & WANT_TYPES != 0, goes_on) {
+            let with_types = of_snapshot & WANT_TYPES != 0;
+            if !self.take(words, || self.snapshot(words, with_types, goes_on)) {
                 words.wanted().fetch_or(of_snapshot, Relaxed);
                 return;
             }
@@ -365,13 +382,10 @@ impl Published {
         shared::wake(words.answered());
     }
 
-    /// Writes a snapshot; false if it was given up.
-    fn take_snapshot(&self, with_types: bool, goes_on: &dyn Fn() -> bool) -> bool {
-        let Some(words) = self.words() else {
-            return true;
-        };
+    /// Puts what `write` writes after the page, a snapshot or a profile; false if it was given up.
+    fn take(&self, words: Words, write: impl FnOnce() -> Result<u64, i32>) -> bool {
         sequence::write(words.snapshot_sequence(), || {
-            let (bytes, error) = match self.snapshot(words, with_types, goes_on) {
+            let (bytes, error) = match write() {
                 Ok(bytes) => (bytes, 0),
                 Err(libc::EINTR) => (0, 0),
                 Err(error) => (0, error),
@@ -390,7 +404,26 @@ impl Published {
     ) -> Result<u64, i32> {
         let plan = Plan::make()?;
         let types = with_types.then(Types::new).flatten();
-        let all = PAGE_BYTES as u64 + plan.longest(types.is_some());
+        self.with_room(words, plan.longest(types.is_some()), |writer| {
+            plan.write(writer, types, goes_on)
+        })
+    }
+
+    fn profile(&self, words: Words) -> Result<u64, i32> {
+        let encoded = stats::profile::encoded()?;
+        self.with_room(words, encoded.file_len() as u64, |writer| {
+            stats::profile::write(&encoded, writer)
+        })
+    }
+
+    /// Runs `write` with room for `longest` bytes after the page.
+    fn with_room(
+        &self,
+        words: Words,
+        longest: u64,
+        write: impl FnOnce(&Writer<'_>) -> Result<u64, i32>,
+    ) -> Result<u64, i32> {
+        let all = PAGE_BYTES as u64 + longest;
         if all > self.length.get() {
             let length = all.next_multiple_of(STEP);
             self.file.get().ok_or(libc::EBADF)?.grow(length)?;
@@ -400,7 +433,7 @@ impl Published {
         let window = shared::map_again(words.0.cast(), all).ok_or(libc::ENOMEM)?;
         // SAFETY: `all > PAGE_BYTES` bytes are mapped at `window`.
         let start = unsafe { window.add(PAGE_BYTES) };
-        let written = plan.write(&Writer::Memory(start, all - PAGE_BYTES), types, goes_on);
+        let written = write(&Writer::Memory(start, all - PAGE_BYTES));
         // SAFETY: mapped above with this size; no reference into it is left.
         unsafe { shared::unmap(window, all) };
         written

@@ -78,7 +78,7 @@ pub(crate) fn ask_for_host(host: fn() -> Option<&'static str>) {
 
 /// The host's version, if there is a host.
 #[cold]
-fn host() -> Option<&'static str> {
+pub(crate) fn host() -> Option<&'static str> {
     HOST.get()?()
 }
 

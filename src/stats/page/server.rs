@@ -4,6 +4,7 @@ use super::mapping::{self, Look, Words};
 use crate::os::helper::Helper;
 use crate::os::lock::Word;
 use crate::os::shared;
+use crate::stats::dumps;
 use crate::sync::Ordering::{Acquire, Release};
 
 /// Milliseconds after which a snapshot is dropped.
@@ -40,10 +41,12 @@ fn work(helper: &Helper) {
             mapping::answer(words, request, &|| !helper.is_to_stop());
             continue;
         }
-        let limit = words.has_snapshot().then_some(SNAPSHOT_STAYS);
+        let stays = words.has_snapshot().then_some(SNAPSHOT_STAYS);
+        let limit = stays.into_iter().chain(dumps::patience()).min();
         if !shared::wait(words.request(), request, limit) {
             mapping::drop_snapshot();
         }
+        dumps::tick();
     }
     words.has_thread(false);
 }

@@ -32,7 +32,6 @@ use crate::os::memory;
 use crate::os::output::Output;
 use crate::os::process::libc_memory;
 use crate::pool;
-use crate::pool::bitmap;
 use crate::tcache::registry;
 use format::layout::{
     self, ARENA_GONE, ARENA_PROGRAMS, Arena, Header, MAP_MAGIC, MAP_VERSION, MAP_VERSION_BY_PAGE,
@@ -628,24 +627,9 @@ fn look(address: usize, pages: &mut [Page], typed: &mut Typed) -> Option<Pool> {
 /// The entry of a pool of `class`, whose lock is held.
 fn of_class(pool: &pool::Pool, class: SizeClass, pages: &mut [Page]) -> Pool {
     let info = class.info();
-    let taken = |n: usize| pool.words[n / 64].get() >> (n % 64) & 1 == 1;
     for (i, page) in pages.iter_mut().enumerate() {
-        let blocks = bitmap::blocks_of_page(info, i);
-        let count =
-            |n: usize| (pool.words[n].get() & bitmap::bits_in_word(&blocks, n)).count_ones();
-        let count: u32 = bitmap::words_of(&blocks).map(count).sum();
-        let mut bytes = count as usize * class.size();
-        if count > 0 {
-            // The first and the last block may extend to other pages.
-            let (first, last) = (blocks.start, blocks.end - 1);
-            if taken(first) {
-                bytes -= (i * MIN_PAGE).saturating_sub(info.offset(first));
-            }
-            if taken(last) {
-                bytes -= info.offset(last + 1).saturating_sub((i + 1) * MIN_PAGE);
-            }
-        }
-        page.blocks = count as u16;
+        let (blocks, bytes) = pool.taken_on_page(info, i);
+        page.blocks = blocks as u16;
         page.taken_bytes = bytes as u16;
     }
     flags(pool, pages);
