@@ -17,7 +17,10 @@ import textwrap
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 MANIFEST = os.path.join(ROOT, 'Cargo.toml')
 # Each crate is used under the first of these that it has.
-TEXTS = ('LICENSE-MIT', 'LICENSE', 'LICENSE.txt', 'LICENSE.md', 'LICENSE-BOOST', 'LICENSE-APACHE')
+TEXTS = ('LICENSE-MIT', 'LICENSE-MIT.md', 'LICENSE', 'LICENSE.txt', 'LICENSE.md', 'LICENSE-BOOST',
+         'LICENSE-APACHE')
+# Their text gets the address of the source code, as these licences require.
+WITH_SOURCE = ('CDDL-1.0',)
 
 HEAD = '''\
 obmalloc contains the crates below, each under the licence that follows its name, and parts
@@ -58,6 +61,7 @@ def text(target):
     packages = json.loads(cargo('metadata', '--format-version', '1', '--filter-platform', target))
     folders = {(each['name'], each['version']): os.path.dirname(each['manifest_path'])
                for each in packages['packages']}
+    sources = {(each['name'], each['version']): each['repository'] for each in packages['packages']}
     parts = [HEAD]
     for name, version, licence in crates(target):
         folder = folders[name, version]
@@ -67,7 +71,10 @@ def text(target):
         with open(os.path.join(folder, found[0]), encoding='utf-8') as file:
             written = textwrap.dedent(file.read()).strip()
         head = '%s %s (%s; %s)' % (name, version, licence, found[0])
-        parts.append('%s\n%s\n\n%s\n' % (head, '-' * len(head), written))
+        source = ''
+        if licence in WITH_SOURCE:
+            source = '\nIts source code, unchanged: %s\n' % sources[name, version]
+        parts.append('%s\n%s\n%s\n%s\n' % (head, '-' * len(head), source, written))
     return '\n'.join(parts)
 
 

@@ -29,6 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const SOON: Duration = Duration::from_secs(2);
 const AT_ONCE: Duration = Duration::from_millis(300);
 
+/// The most bytes of a profile that are read.
+const LONGEST_PROFILE: u64 = 300 << 20;
+
 /// The page of a process, mapped.
 pub struct Live {
     pid: u32,
@@ -207,35 +210,74 @@ impl Live {
     /// The bytes of a snapshot of the heap; with the types of objects, if the library can read them.
     pub fn snapshot(&self, with_types: bool) -> Result<Vec<u8>, Failure> {
         let types = if with_types { layout::WANT_TYPES } else { 0 };
+        self.attachment(layout::WANT_SNAPSHOT | types, "snapshot", u64::MAX)
+    }
+
+    /// The bytes of a heap profile.
+    pub fn profile(&self) -> Result<Vec<u8>, Failure> {
+        self.attachment(layout::WANT_PROFILE, "profile", LONGEST_PROFILE)
+    }
+
+    /// Switches the profiler on, with a sample each `interval` bytes; 0 is the library's default.
+    pub fn start_profile(&self, interval: u32) -> Result<(), Failure> {
+        self.word(offset_of!(Control, profile_interval))
+            .store(interval, SeqCst);
+        self.ask(layout::START_PROFILE)?;
+        // Whether it has started.
+        self.profile().map(drop)
+    }
+
+    /// Switches the profiler off.
+    pub fn stop_profile(&self) -> Result<(), Failure> {
+        self.ask(layout::STOP_PROFILE)
+    }
+
+    /// The bytes after the page, after a request for a snapshot or a profile.
+    fn attachment(&self, wanted: u32, what: &str, most: u64) -> Result<Vec<u8>, Failure> {
+        let mut is_there = false;
         for _ in 0..5 {
-            self.ask(layout::WANT_SNAPSHOT | types)?;
-            if let Some(bytes) = self.read_snapshot()? {
+            self.ask(wanted)?;
+            is_there |= self.wide(offset_of!(Control, snapshot_bytes)) != 0;
+            if let Some(bytes) = self.read_attachment(what, most)? {
                 // Best effort: the process drops it after ten seconds.
                 self.ask(layout::DROP_SNAPSHOT)?;
                 return Ok(bytes);
             }
         }
-        let what = format!(
-            "the snapshot of process {} changed while it was read",
-            self.pid
-        );
+        let pid = self.pid;
+        if !is_there && wanted == layout::WANT_PROFILE {
+            return Err(Failure::new(
+                format!(
+                    "process {pid} has made no profile: its library may be of an earlier version"
+                ),
+                "start it with the library that belongs to this command",
+            ));
+        }
+        let what = format!("the {what} of process {pid} changed while it was read");
         Err(Failure::new(what, "see which other reader there is"))
     }
 
-    /// The snapshot after the page; `None` if it changed meanwhile.
-    fn read_snapshot(&self) -> Result<Option<Vec<u8>>, Failure> {
+    /// The bytes after the page; `None` if they changed meanwhile.
+    fn read_attachment(&self, what: &str, most: u64) -> Result<Option<Vec<u8>>, Failure> {
         let sequence = self.word(offset_of!(Control, snapshot_sequence));
         let before = sequence.load(Acquire);
         let error = self.word(offset_of!(Control, snapshot_error)).load(SeqCst);
+        let pid = self.pid;
+        if error == libc::ENODATA.cast_unsigned() {
+            return Err(Failure::new(
+                format!("the profiler of process {pid} is off"),
+                format!("switch it on with `obmalloc profile {pid} --start`"),
+            ));
+        }
         if error != 0 {
             let error = std::io::Error::from_raw_os_error(error.cast_signed());
-            let what = format!("process {} could not make a snapshot: {error}", self.pid);
+            let what = format!("process {pid} could not make a {what}: {error}");
             return Err(Failure::new(what, "see its memory limit"));
         }
         let len = self.wide(offset_of!(Control, snapshot_bytes));
         let there = self.file.metadata().map_or(0, |file| file.len());
         let inside = there.saturating_sub(self.bytes.into());
-        if len == 0 || len > inside || before % 2 == 1 {
+        if len == 0 || len > inside.min(most) || before % 2 == 1 {
             return Ok(None);
         }
         let mut bytes = vec![0; len as usize];

@@ -16,6 +16,7 @@
 //!   live      the stats page of a process   stale     why a page is old
 //!   rss       the breakdown of the RSS      schema    the counters, for the Python package
 //!   output    text, tables                  units     numbers for people
+//!   profile   heap profiles, for the subcommands profile, report and diff
 //!   failure   one line: the error, and the next step
 //!   fixtures  snapshots for tests
 //! ```
@@ -42,6 +43,7 @@ mod output;
 mod path;
 mod pinned;
 mod preload;
+mod profile;
 mod program;
 mod rss;
 mod run;
@@ -85,6 +87,7 @@ const EXAMPLES: &str = "Examples:
   obmalloc map PID                     a picture of its heap
   obmalloc types PID                   the types of its objects
   obmalloc pins PID                    what keeps nearly empty pages in memory
+  obmalloc profile PID                 which lines hold its memory
 
 `obmalloc COMMAND --help` has more, and an example of each.";
 
@@ -97,6 +100,9 @@ enum Action {
     Map(map::Options),
     Pins(pinned::Options),
     Types(types::Options),
+    Profile(profile::command::Options),
+    Report(profile::report::Options),
+    Diff(profile::diff::Options),
     Path(path::Options),
     Settings(settings::Options),
     #[command(hide = true)]
@@ -119,6 +125,9 @@ fn main() -> ExitCode {
         Action::Map(options) => map::main(&options),
         Action::Pins(options) => pinned::main(&options),
         Action::Types(options) => types::main(&options),
+        Action::Profile(options) => profile::command::main(&options),
+        Action::Report(options) => profile::report::main(&options),
+        Action::Diff(options) => profile::diff::main(&options),
         Action::Path(options) => path::main(&options),
         Action::Settings(options) => settings::main(&options),
     };

@@ -3,14 +3,20 @@
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::ptr;
 
 use crate::failure::Failure;
 
 /// Writes it. A closed pipe (`| head`) is no failure.
 pub fn print(text: &str) -> Result<(), Failure> {
+    print_bytes(text.as_bytes())
+}
+
+/// [`print`] for a file.
+pub fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::new(
             format!("cannot write to stdout: {error}"),
             "look where it leads to",
@@ -65,17 +71,25 @@ pub fn say(line: &dyn Display) {
 pub struct Table {
     head: Vec<String>,
     rows: Vec<Vec<String>>,
-    /// The number of text columns, which are first.
-    texts: usize,
+    /// The columns of texts; the others are numbers.
+    texts: Range<usize>,
 }
 
 impl Table {
-    /// A table without rows.
+    /// A table without rows; its first columns are texts.
     pub fn new(texts: usize, head: &[&str]) -> Table {
         Table {
             head: head.iter().map(|&word| word.into()).collect(),
             rows: Vec::new(),
-            texts,
+            texts: 0..texts,
+        }
+    }
+
+    /// A table without rows; its first columns are numbers, the others texts.
+    pub fn with_numbers_first(numbers: usize, head: &[&str]) -> Table {
+        Table {
+            texts: numbers..head.len(),
+            ..Table::new(0, head)
         }
     }
 
@@ -98,7 +112,7 @@ impl Table {
                 .zip(&widths)
                 .enumerate()
                 .map(|(n, (cell, width))| {
-                    if n < self.texts {
+                    if self.texts.contains(&n) {
                         format!("{cell:<width$}")
                     } else {
                         format!("{cell:>width$}")

@@ -1,0 +1,371 @@
+//! Samples in groups: by line, type, size and so on.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+
+use clap::ValueEnum;
+use indexmap::IndexMap;
+
+use super::model::{self, Frame, Profile, Sample, Values, describe};
+use super::{Shown, View};
+use crate::units;
+
+/// What the samples of a group have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum By {
+    /// The innermost line of Python
+    Line,
+    /// Its function
+    Function,
+    /// Its module
+    Module,
+    /// The type of the object
+    Type,
+    /// The size of the block
+    Size,
+    /// The thread that allocated it
+    Thread,
+    /// The time since its allocation
+    Age,
+    /// The domain of CPython's allocator
+    Domain,
+    /// The process, in a profile of several
+    Process,
+}
+
+impl By {
+    #[cfg(test)]
+    pub const ALL: [By; 9] = [
+        By::Line,
+        By::Function,
+        By::Module,
+        By::Type,
+        By::Size,
+        By::Thread,
+        By::Age,
+        By::Domain,
+        By::Process,
+    ];
+
+    /// The word on the command line.
+    pub fn name(self) -> String {
+        let value = self.to_possible_value();
+        value.map_or(String::new(), |value| value.get_name().to_string())
+    }
+
+    /// Whether frames have it, rather than labels.
+    pub fn is_of_frames(self) -> bool {
+        matches!(self, By::Line | By::Function | By::Module)
+    }
+
+    /// A frame, as precisely as its group.
+    pub fn frame(self, profile: &Profile, frame: Option<&Frame>) -> String {
+        match (self, frame) {
+            (By::Module, Some(frame)) => {
+                let file = profile.text_of(frame.file);
+                if file.is_empty() {
+                    profile.text_of(frame.function).into()
+                } else {
+                    module(file)
+                }
+            }
+            (By::Function, Some(frame)) => describe(profile, Some(&Frame { line: 0, ..*frame })),
+            _ => describe(profile, frame),
+        }
+    }
+
+    /// The group of a sample.
+    pub fn group(self, profile: &Profile, sample: &Sample) -> String {
+        let labels = &sample.labels;
+        let text = |text: Option<u32>| text.map(|text| profile.text_of(text));
+        match self {
+            By::Line | By::Function | By::Module => self.frame(profile, profile.line(sample)),
+            By::Type => text(labels.kind).unwrap_or("(no object)").into(),
+            By::Domain => text(labels.domain).unwrap_or("(no domain)").into(),
+            By::Size => labels.bytes.map_or("(no size)".into(), size),
+            By::Age => labels.age.map_or("(no age)".into(), age),
+            By::Thread => match (text(labels.thread), labels.tid) {
+                (Some(name), Some(tid)) => format!("{name} ({tid})"),
+                (Some(name), None) => name.into(),
+                (None, Some(tid)) => format!("thread {tid}"),
+                (None, None) => "(no thread)".into(),
+            },
+            By::Process => match labels.pid {
+                Some(pid) => format!("process {pid}"),
+                None => profile
+                    .process()
+                    .first()
+                    .map_or("(no process)".into(), String::clone),
+            },
+        }
+    }
+}
+
+/// The name of the module in a file; of a file outside Python's folders the path.
+fn module(file: &str) -> String {
+    let Some(path) = file.strip_suffix(".py") else {
+        return file.into();
+    };
+    let after = |folder: &str| path.rfind(folder).map(|at| &path[at + folder.len()..]);
+    let library = || {
+        // .../lib/python3.13/json/decoder
+        let (version, rest) = after("/lib/python")?.split_once('/')?;
+        let is_version =
+            !version.is_empty() && version.chars().all(|c| c.is_ascii_digit() || c == '.');
+        is_version.then_some(rest)
+    };
+    let inside = after("/site-packages/")
+        .or_else(|| after("/dist-packages/"))
+        .or_else(library);
+    match inside {
+        Some(name) => name.trim_end_matches("/__init__").replace('/', "."),
+        None => file.into(),
+    }
+}
+
+/// The size of a block: as small ones are rounded by the allocator, others by powers of two.
+fn size(bytes: i64) -> String {
+    let bytes = u64::try_from(bytes).unwrap_or(0);
+    let most = if bytes <= 512 {
+        bytes.next_multiple_of(16).max(16)
+    } else {
+        bytes.next_power_of_two()
+    };
+    format!("up to {}", units::bytes(most))
+}
+
+fn age(milliseconds: i64) -> String {
+    const LIMITS: [(i64, &str); 6] = [
+        (1_000, "under 1 s"),
+        (10_000, "1 to 10 s"),
+        (60_000, "10 to 60 s"),
+        (600_000, "1 to 10 min"),
+        (3_600_000, "10 to 60 min"),
+        (86_400_000, "1 to 24 h"),
+    ];
+    let limit = LIMITS.into_iter().find(|&(limit, _)| milliseconds < limit);
+    limit.map_or("over 24 h", |(_, text)| text).into()
+}
+
+/// A group, with the sums of its samples.
+#[derive(Debug, Default)]
+pub struct Row {
+    pub what: String,
+    /// The sums of the earlier profile, if two are compared.
+    pub before: Values,
+    pub after: Values,
+    /// Function, file and line, of a group by line.
+    pub frame: Option<(String, String, i64)>,
+    /// The shown value by type; in a group by type by line.
+    others: HashMap<String, i64>,
+}
+
+impl Row {
+    /// After minus before.
+    pub fn change(&self) -> Values {
+        let mut change = self.after;
+        model::add(&mut change, &self.before.map(i64::saturating_neg));
+        change
+    }
+
+    /// The type (or line) that holds most of it, with its value.
+    pub fn mostly(&self) -> Option<(&str, i64)> {
+        let most = self
+            .others
+            .iter()
+            .max_by_key(|&(name, value)| (value.unsigned_abs(), Reverse(name)));
+        most.filter(|&(_, value)| *value != 0)
+            .map(|(name, value)| (name.as_str(), *value))
+    }
+}
+
+/// The groups of what is shown, the largest first; of two profiles, those that have changed.
+pub fn rows(shown: &Shown<'_>, view: &View) -> Vec<Row> {
+    let mut rows: IndexMap<String, Row> = IndexMap::new();
+    let mut enter = |profile: &Profile, is_before: bool| {
+        for sample in &profile.samples {
+            let value = sample.values[view.value.at()];
+            if value == 0 && sample.values[view.value.counterpart().at()] == 0 {
+                continue;
+            }
+            let row = rows.entry(view.by.group(profile, sample)).or_default();
+            model::add(
+                if is_before {
+                    &mut row.before
+                } else {
+                    &mut row.after
+                },
+                &sample.values,
+            );
+            let other = match view.by {
+                By::Type => By::Line.group(profile, sample),
+                _ => By::Type.group(profile, sample),
+            };
+            let sum = row.others.entry(other).or_default();
+            *sum = sum.saturating_add(if is_before {
+                value.saturating_neg()
+            } else {
+                value
+            });
+            if view.by == By::Line && row.frame.is_none() {
+                let text = |text| profile.text_of(text).to_string();
+                row.frame = profile
+                    .line(sample)
+                    .map(|frame| (text(frame.function), text(frame.file), frame.line));
+            }
+        }
+    };
+    if let Some(before) = shown.before {
+        enter(before, true);
+    }
+    enter(shown.after, false);
+    let mut rows: Vec<Row> = rows
+        .into_iter()
+        .map(|(what, row)| Row { what, ..row })
+        .collect();
+    let at = view.value.at();
+    rows.retain(|row| match (shown.before, shown.minutes) {
+        (_, Some(_)) => row.change()[at] > 0,
+        (Some(_), None) => row.change()[at] != 0,
+        (None, None) => row.after[at] != 0,
+    });
+    rows.sort_by_key(|row| Reverse(row.change()[at].unsigned_abs()));
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profile::fixtures;
+    use crate::profile::value::Value;
+
+    fn of(by: By) -> Vec<(String, i64)> {
+        let profile = fixtures::before();
+        let view = View {
+            by,
+            value: Value::InuseSpace,
+            rows: None,
+        };
+        let rows = rows(&Shown::one("x", &profile), &view);
+        rows.into_iter()
+            .map(|row| (row.what, row.after[3]))
+            .collect()
+    }
+
+    #[test]
+    fn groups_have_the_sums_of_their_samples() {
+        let expected = |rows: &[(&str, i64)]| -> Vec<(String, i64)> {
+            rows.iter()
+                .map(|&(what, bytes)| (what.to_string(), bytes))
+                .collect()
+        };
+        let numpy = "/venv/lib/python3.13/site-packages/numpy/core/multi.py";
+        let json = "/usr/lib/python3.13/json/decoder.py";
+        assert_eq!(
+            of(By::Line),
+            expected(&[
+                ("/srv/app/sessions.py:41 remember", 7400),
+                (&format!("{numpy}:9 load"), 4096),
+                (&format!("{json}:350 parse"), 2400),
+            ])
+        );
+        assert_eq!(of(By::Function)[0].0, "/srv/app/sessions.py remember");
+        assert_eq!(
+            of(By::Module),
+            expected(&[
+                ("/srv/app/sessions.py", 7400),
+                ("numpy.core.multi", 4096),
+                ("json.decoder", 2400),
+            ])
+        );
+        assert_eq!(
+            of(By::Type),
+            expected(&[
+                ("dict", 6400),
+                ("(no object)", 4096),
+                ("list", 2400),
+                ("str", 1000),
+            ])
+        );
+        assert_eq!(
+            of(By::Size),
+            expected(&[
+                ("up to 64 B", 6400),
+                ("up to 4.0 KiB", 4096),
+                ("up to 48 B", 2400),
+                ("up to 112 B", 1000),
+            ])
+        );
+        assert_eq!(of(By::Thread)[0], ("worker-1 (7)".into(), 7400));
+        assert_eq!(of(By::Age)[1], ("1 to 10 min".into(), 6400));
+        assert_eq!(of(By::Domain)[0], ("obj".into(), 9800));
+        assert_eq!(of(By::Process), expected(&[("process 4711", 13_896)]));
+    }
+
+    #[test]
+    fn allocations_are_a_group_without_a_stack() {
+        let profile = fixtures::before();
+        let view = View {
+            by: By::Line,
+            value: Value::AllocSpace,
+            rows: None,
+        };
+        let rows = rows(&Shown::one("x", &profile), &view);
+        assert_eq!(rows.len(), 1);
+        assert_eq!(
+            (rows[0].what.as_str(), rows[0].after[1]),
+            ("(no Python frames)", 90_000)
+        );
+    }
+
+    #[test]
+    fn groups_of_two_profiles_are_those_that_changed() {
+        let (before, after) = (fixtures::before(), fixtures::after());
+        let view = View {
+            by: By::Line,
+            value: Value::InuseSpace,
+            rows: None,
+        };
+        let mut shown = Shown {
+            before: Some(&before),
+            ..Shown::one("x", &after)
+        };
+        let changed = rows(&shown, &view);
+        let changes: Vec<_> = changed
+            .iter()
+            .map(|row| (row.change()[3], row.mostly().unwrap()))
+            .collect();
+        assert_eq!(
+            changes,
+            [(12_800, ("dict", 12_800)), (-1440, ("list", -1440))]
+        );
+        shown.minutes = Some(1.0);
+        let grown = rows(&shown, &view);
+        assert_eq!(grown.len(), 1);
+        assert_eq!(grown[0].what, "/srv/app/sessions.py:41 remember");
+    }
+
+    #[test]
+    fn modules_are_named_from_their_files() {
+        assert_eq!(module("/v/lib/python3.9/site-packages/a/__init__.py"), "a");
+        assert_eq!(module("/usr/lib/python3/dist-packages/a/b.py"), "a.b");
+        assert_eq!(
+            module("/usr/lib/python3.11/json/decoder.py"),
+            "json.decoder"
+        );
+        assert_eq!(module("/home/lib/python/app.py"), "/home/lib/python/app.py");
+        assert_eq!(
+            module("<frozen importlib._bootstrap>"),
+            "<frozen importlib._bootstrap>"
+        );
+        assert_eq!(size(i64::MAX), "up to 8192 PiB");
+        assert_eq!(
+            (size(-5), size(0)),
+            ("up to 16 B".into(), "up to 16 B".into())
+        );
+        assert_eq!(
+            (age(0), age(i64::MAX)),
+            ("under 1 s".into(), "over 24 h".into())
+        );
+    }
+}
