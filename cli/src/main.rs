@@ -45,6 +45,7 @@ mod pinned;
 mod preload;
 mod profile;
 mod program;
+mod ps;
 mod rss;
 mod run;
 mod schema;
@@ -95,6 +96,7 @@ const EXAMPLES: &str = "Examples:
 enum Action {
     Run(run::Options),
     Doctor(doctor::Options),
+    Ps(ps::Options),
     Stats(stats::Options),
     Top(top::Options),
     Map(map::Options),
@@ -118,6 +120,7 @@ fn main() -> ExitCode {
     let done = match command.action {
         Action::Run(options) => run::main(&options),
         Action::Doctor(options) => doctor::main(&options),
+        Action::Ps(options) => ps::main(&options),
         Action::Stats(options) => stats::main(&options),
         Action::Top(options) => top::main(&options),
         Action::Schema => schema::main(),

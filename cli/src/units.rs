@@ -1,5 +1,7 @@
 //! Numbers for people.
 
+use std::time::Duration;
+
 /// Bytes with a unit and about three digits: `972 B`, `1.4 KiB`, `61.2 MiB`.
 pub fn bytes(n: u64) -> String {
     if n < 1024 {
@@ -51,9 +53,42 @@ pub fn percent(part: u64, whole: u64) -> String {
     }
 }
 
+/// A time on the command line: `500ms`, `5s`, `2m`; a number is in seconds.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+    let seconds = match unit {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err("a time is expected, such as 500ms, 5s or 2m".into()),
+    };
+    let number = text[..text.len() - unit.len()].parse::<f64>();
+    match number.map(|number| number * seconds) {
+        Ok(seconds) if (0.001..=86400.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("a time from 1ms to 24h is expected".into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_have_units() {
+        let of = |text| duration(text).map(|time| time.as_millis());
+        assert_eq!(of("500ms"), Ok(500));
+        assert_eq!(
+            (of("5s"), of("5"), of("0.5")),
+            (Ok(5000), Ok(5000), Ok(500))
+        );
+        assert_eq!((of("2m"), of("1h")), (Ok(120_000), Ok(3_600_000)));
+        for text in [
+            "", "s", "-1s", "5x", "0", "1e9", "99h", "1.2.3s", "inf", "ms5",
+        ] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn amounts_have_about_three_digits() {
