@@ -24,14 +24,15 @@ from typing import Any, Iterator, List, NamedTuple, Optional, Tuple, Union
 from obmalloc import _calls, _library, _pprof
 from obmalloc._pprof import ProfileError
 
-__all__ = ['ProfileError', 'Row', 'dump', 'is_running', 'running', 'start', 'stop', 'top']
+__all__ = ['ProfileError', 'Row', 'dump', 'interval', 'is_running', 'running', 'start', 'stop', 'top']
 
 _Path = Union[str, bytes, 'os.PathLike[str]', 'os.PathLike[bytes]']
 
 
 class Row(NamedTuple):
     """The blocks of a line (or of a function, a file, a type, a thread, a size): their estimated
-    bytes and number. Each other field has its most frequent value, by bytes, among the blocks."""
+    bytes and number. The other fields are those of the largest part of the blocks, by bytes; of the
+    blocks with a known type if there are any, as tables and arrays of an object have none."""
     bytes: int
     objects: int
     function: str       # '(no Python frames)' if the stack is empty
@@ -51,29 +52,27 @@ _KEYS = {
     'thread': ('thread',),
     'size': ('size',),
 }
-_started = None     # type: Optional[bool]
 _NO_PYTHON = '(no Python frames)'
 
 
 def start(interval: Optional[int] = None) -> None:
     """Starts the profiler, with one sample in `interval` bytes on average: 1 takes each
     allocation, None the default of 512 KiB. Raises RuntimeError in a process that the library
-    does not serve."""
+    does not serve, and if the profiler runs already."""
     if interval is not None and interval < 1:
         raise ValueError('interval must be at least 1')
     if not _calls.is_active():
         raise RuntimeError('obmalloc: no profile of a process that is not served: '
                            + _calls._why_not())
-    global _started
-    _check(_function('start', ctypes.c_size_t)(interval or 0))
-    _started = True
+    error = _function('start', ctypes.c_size_t)(interval or 0)
+    if error == errno.EALREADY:
+        raise RuntimeError('obmalloc: the profiler runs already')
+    _check(error)
 
 
 def stop() -> None:
     """Stops the profiler. What it has recorded can still be dumped."""
-    global _started
     _check(_function('stop')())
-    _started = False
 
 
 def dump(path: _Path) -> None:
@@ -84,11 +83,18 @@ def dump(path: _Path) -> None:
 
 
 def is_running() -> bool:
-    """Whether the profiler takes samples: by the last start() or stop(), else by OBMALLOC_PROFILE
-    in the environment. What other code starts or stops is not seen."""
-    if _started is not None:
-        return _started
-    return os.environ.get('OBMALLOC_PROFILE', '0') not in ('', '0') and _calls.is_active()
+    """Whether the profiler takes samples now, whoever has started it."""
+    return interval() != 0
+
+
+def interval() -> int:
+    """The mean bytes between two samples; 0 if the profiler does not run. It doubles when the
+    profiler's memory is full."""
+    if _library.loaded() is None:
+        return 0
+    function = _function('interval')
+    function.restype = ctypes.c_size_t
+    return int(function())
 
 
 @contextlib.contextmanager
@@ -141,12 +147,13 @@ def _top(path: _Path, n: int, by: str, value: str) -> List[Row]:
     rows = {}   # type: Any
     for fields, values in sums.items():
         key = tuple(fields[at] for at in places)
-        row = rows.setdefault(key, [[0, 0, 0], (-1, None)])
+        row = rows.setdefault(key, [[0, 0, 0], (False, -1, None)])
         row[0] = [one + other for one, other in zip(row[0], values)]
-        row[1] = max(row[1], (abs(values[0]), fields))
+        # A type that is known says more than that of tables and arrays, which have none.
+        row[1] = max(row[1], (bool(fields[3]), abs(values[0]), fields))
     ordered = sorted(rows.items(), key=lambda item: (-item[1][0][0], item[0]))
     return [Row(space, objects, *fields)
-            for _, ((ranked, space, objects), (_, fields)) in ordered[:n] if ranked]
+            for _, ((ranked, space, objects), (_, _, fields)) in ordered[:n] if ranked]
 
 
 def _fields(sample: Any) -> Tuple[str, str, int, str, str, int]:

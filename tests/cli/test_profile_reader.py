@@ -54,6 +54,14 @@ def test_rows(heap):
     assert [row.function for row in profile.top(by='function', path=heap)][:2] == ['load', 'build']
 
 
+def test_known_types_come_first(tmp_path):
+    """A dict's table, which has no type, is larger than the dict."""
+    made = pprof.Writer().add([LINE], live(232, 9)).add([LINE], live(64, 3), type='dict')
+    made.add([LINE], live(28), type='int').write(tmp_path / 'heap')
+    [row] = profile.top(path=tmp_path / 'heap')
+    assert (row.bytes, row.objects, row.type) == (232 * 9 + 64 * 3 + 28, 13, 'dict')
+
+
 def test_values(heap):
     """Rows are ranked by the value; of allocations, they have the allocations."""
     assert [row.line for row in profile.top(value='inuse_objects', path=heap)] == [7, 30, 0]
