@@ -25,7 +25,10 @@ def main():
     seconds, port = map(int, sys.argv[1:] + ['60', '8000'][len(sys.argv) - 1:])
     until, made = time.monotonic() + seconds, 0
     for number in itertools.count():
-        made += visit(port, number)
+        try:
+            made += visit(port, number)
+        except (OSError, http.client.HTTPException) as error:
+            sys.exit('no answer on port %d: %s' % (port, error))
         if time.monotonic() > until:
             break
     print('%d requests' % made)

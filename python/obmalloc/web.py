@@ -118,18 +118,22 @@ class _Pages:
 
     def heap(self, request: _Request) -> Generator[float, None, Tuple[_Headers, bytes]]:
         with _folder() as folder:
-            path = yield from self.recorded(request, folder)
-            with open(path, 'rb') as file:
-                body = file.read()
+            paths = yield from self.recorded(request, folder)
+            if len(paths) == 2:
+                body = _pprof.growth(*map(_pprof.Profile, paths))
+            else:
+                with open(paths[0], 'rb') as file:
+                    body = file.read()
         return [('Content-Type', 'application/octet-stream'),
                 ('Content-Disposition', 'attachment; filename="heap.pb.gz"')], body
 
     def flame(self, request: _Request) -> Generator[float, None, Tuple[_Headers, bytes]]:
         command = _command()
         with _folder() as folder:
-            path = yield from self.recorded(request, folder)
+            paths = yield from self.recorded(request, folder)
             made = os.path.join(folder, 'flame.html')
-            yield from _run([command, 'report', path, '--flame', made])
+            yield from _run([command, 'diff' if len(paths) == 2 else 'report', *paths, '--flame',
+                             made])
             with open(made, 'rb') as file:
                 body = file.read()
         return [('Content-Type', 'text/html; charset=utf-8'),
@@ -166,27 +170,23 @@ class _Pages:
         if request.site not in ('', 'none', 'same-origin'):
             raise _Refusal(403, "Pages of other sites cannot change the profiler.")
 
-    def recorded(self, request: _Request, folder: str) -> Generator[float, None, str]:
-        """A file with the profile, or with its growth within the seconds of the query."""
+    def recorded(self, request: _Request, folder: str) -> Generator[float, None, List[str]]:
+        """A file with the profile; with seconds in the query one of before and one of after them."""
         seconds = _seconds(request.query)
-        path = os.path.join(folder, 'heap.pb.gz')
+        paths = [os.path.join(folder, name) for name in ('before.pb.gz', 'heap.pb.gz')]
         if not seconds or request.method == 'HEAD':
-            _library_call(profile.dump, path)
-            return path
+            _library_call(profile.dump, paths[1])
+            return paths[1:]
         lock = _growing         # another one after a fork
         if not lock.acquire(False):
             raise _Refusal(503, 'Another request waits for its seconds.', ('Retry-After', '30'))
         try:
-            before = os.path.join(folder, 'before.pb.gz')
-            _library_call(profile.dump, before)
+            _library_call(profile.dump, paths[0])
             yield seconds
-            _library_call(profile.dump, path)
-            grown = os.path.join(folder, 'growth.pb.gz')
-            with open(grown, 'wb') as file:
-                file.write(_pprof.growth(_pprof.Profile(before), _pprof.Profile(path)))
+            _library_call(profile.dump, paths[1])
         finally:
             lock.release()
-        return grown
+        return paths
 
 
 _folder = profile._folder

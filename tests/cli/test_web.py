@@ -245,6 +245,15 @@ def test_flame(ask, monkeypatch, tmp_path, script, status, words):
         assert said.headers['Content-Security-Policy'].startswith('sandbox allow-scripts; default')
 
 
+def test_flame_of_a_growth(ask, monkeypatch, tmp_path):
+    """Two profiles, for `obmalloc diff`."""
+    command = tmp_path / 'obmalloc'
+    command.write_text('#!/bin/sh\ntest -s "$2" && test -s "$3" && echo "$1 $4" > "$5"\n')
+    command.chmod(0o755)
+    monkeypatch.setattr(sys, 'executable', str(tmp_path / 'python'))
+    assert ask(PREFIX + '/flame', query='seconds=0.01').body == b'diff --flame\n'
+
+
 # ---- mounting ----
 
 def other_wsgi(environ, start_response):
