@@ -47,6 +47,7 @@ pub struct Options {
 const EXAMPLE: &str = "Examples:
   obmalloc run --verbose --soft-limit auto -- python3 app.py
   obmalloc run app.py
+  obmalloc run --profile app.py
   obmalloc run -m http.server
   obmalloc run gunicorn app:app";
 
@@ -64,6 +65,12 @@ pub struct With {
     /// Publish statistics for `obmalloc stats` and `obmalloc top` while the program runs
     #[arg(long, alias = "live")]
     stats_page: bool,
+
+    /// Profile the heap, for `obmalloc profile`: which lines hold the memory. One allocation in INTERVAL
+    /// bytes is sampled, 512K by default; 1: each. Publishes statistics, too
+    #[arg(long, value_name = "INTERVAL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "512K")]
+    profile: Option<OsString>,
 
     /// Soft limit to the program's memory: 512M, 2G, or auto for the cgroup's
     #[arg(long, alias = "limit", value_name = "SIZE")]
@@ -161,7 +168,11 @@ impl With {
         };
         let flags = [
             (&options::VERBOSE, self.verbose, "1"),
-            (&options::STATS_PAGE, self.stats_page, "1"),
+            (
+                &options::STATS_PAGE,
+                self.stats_page || self.profile.is_some(),
+                "1",
+            ),
             (&options::DEBUG, self.debug, "1"),
             (&options::BACKGROUND_THREAD, self.no_background_thread, "0"),
         ];
@@ -176,6 +187,7 @@ impl With {
             set(&options::STATS, value);
         }
         let values = [
+            (&options::PROFILE, &self.profile, "profile", "512K"),
             (&options::SOFT_LIMIT, &self.soft_limit, "soft-limit", "512M"),
             (&options::HARD_LIMIT, &self.hard_limit, "hard-limit", "512M"),
             (&options::DECAY_MS, &self.decay, "decay", "250"),
@@ -214,7 +226,7 @@ fn check(option: &Opt, value: &OsStr, word: &str, example: &str) -> Result<(), F
         Some(_) => Ok(()),
         None => Err(Failure::new(
             format!("--{word} takes {kind}, not {}", value.display()),
-            format!("write, for example, --{word} {example}"),
+            format!("write, for example, --{word}={example}"),
         )
         .status(USAGE)),
     }
@@ -282,6 +294,7 @@ mod tests {
             soft_limit: Some("512M".into()),
             decay: Some("-1".into()),
             packed: Some("obj".into()),
+            profile: Some("1M".into()),
             no_background_thread: true,
             set: vec!["small_max=8K".into(), "OBMALLOC_FORK_COW=freeze".into()],
             ..With::default()
@@ -298,8 +311,10 @@ mod tests {
             "OBMALLOC_DECAY_MS=-1",
             "OBMALLOC_FORK_COW=freeze",
             "OBMALLOC_POOL_MAX=8K",
+            "OBMALLOC_PROFILE=1M",
             "OBMALLOC_SOFT_LIMIT=512M",
             "OBMALLOC_STATS=1",
+            "OBMALLOC_STATS_PAGE=1",
             "OBMALLOC_VERBOSE=1",
         ];
         assert_eq!(variables, expected);

@@ -245,6 +245,15 @@ def test_options_set_variables():
         'OBMALLOC_THP=never', 'OBMALLOC_VERBOSE=1']
 
 
+@pytest.mark.parametrize('word, value', [('--profile', '512K'), ('--profile=1', '1'),
+                                         ('--profile=64K', '64K')])
+def test_profile_sets_its_interval_and_the_stats_page(word, value):
+    """The interval is part of the word: the next word is the program."""
+    done = command.run('run', word, 'sh', '-c', 'env | grep ^OBMALLOC_ | sort',
+                       env=child.clean_environment())
+    assert done.out.split() == [f'OBMALLOC_PROFILE={value}', 'OBMALLOC_STATS_PAGE=1']
+
+
 @pytest.mark.parametrize('deprecated, variable', [
     (['--live'], 'OBMALLOC_STATS_PAGE=1'),
     (['--limit', '1G'], 'OBMALLOC_SOFT_LIMIT=1G'),
@@ -276,6 +285,7 @@ def test_the_library_understands_what_options_set(tmp_path):
     (['-s', 'decay', 'echo'], r'decay is no setting; write NAME=VALUE'),
     (['-s', 'decay=1', 'echo'], r'decay is no setting.*DECAY_MS'),
     (['--soft-limit', '0', 'echo'], r'--soft-limit takes bytes .*, not 0; .*512M'),
+    (['--profile=often', 'echo'], r'--profile takes bytes.*, not often; .*--profile=512K'),
     (['--decay', '-2', 'echo'], r'--decay takes milliseconds, or -1, not -2; .*--decay')])
 def test_wrong_use(words, advice):
     """One line with the next step; and nothing is started."""
