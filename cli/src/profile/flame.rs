@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use inferno::flamegraph::{self, Options, TextTruncateDirection};
+use inferno::flamegraph::color::BasicPalette;
+use inferno::flamegraph::{self, Direction, Options, Palette, TextTruncateDirection};
 
 use super::folded::Folded;
 use super::value::amount;
@@ -44,7 +45,7 @@ pub fn page_with(shown: &Shown<'_>, view: &View, links: &str, script: &str) -> S
     let unit = if value.is_bytes() { "bytes" } else { "objects" };
     let legend = match shown.before {
         None => format!(
-            "<li>Width: {unit} of the frame and of those above it</li>\
+            "<li>Width: {unit} of the frame and of those below it</li>\
              <li>[in brackets]: the type of the objects</li>\
              <li>Click: zoom</li><li>Ctrl-F: search</li>"
         ),
@@ -64,7 +65,7 @@ pub fn page_with(shown: &Shown<'_>, view: &View, links: &str, script: &str) -> S
         .replace("<!--SCRIPT-->", script)
         .replace("<!--LEGEND-->", &legend)
         .replace("<!--SUM-->", &escaped(&sum))
-        .replace("<!--WHOSE-->", &escaped(&shown.after.process().join(", ")))
+        .replace("<!--WHOSE-->", &escaped(&shown.whose()))
         .replace("<!--TITLE-->", &escaped(&shown.title))
         .replace("<!--GRAPH-->", &graph)
 }
@@ -122,7 +123,10 @@ fn graph(shown: &Shown<'_>, view: &View) -> Option<String> {
     .into();
     options.name_type = "".into();
     options.factor = scale as f64;
+    options.colors = Palette::Basic(BasicPalette::Mem);
     options.deterministic = true;
+    // The outermost frames, which are the widest, are at the top of the page.
+    options.direction = Direction::Inverted;
     options.text_truncate_direction = TextTruncateDirection::Right;
     // Chart mode takes the lines as they are, the last first; sorting them as text would part stacks
     // of one frame.
@@ -168,7 +172,7 @@ mod tests {
             "<title>heap.pb.gz</title>",
             "process 4711, CPython 3.13.5, obmalloc 0.1.0",
             "inuse_space: 13.6 KiB",
-            "<title>/srv/app/sessions.py:41 remember (7,400 bytes, 53.25%)</title>",
+            "<title>remember (/srv/app/sessions.py:41) (7,400 bytes, 53.25%)</title>",
             "<title>[dict] (6,400 bytes",
         ] {
             assert!(page.contains(text), "{text}");
@@ -206,11 +210,14 @@ mod tests {
                 .map(|part| part.parse().unwrap())
                 .collect()
         };
-        let grew = colour("/srv/app/sessions.py:41 remember");
+        let grew = colour("remember (/srv/app/sessions.py:41)");
         assert!(grew[0] == 255 && grew[1] < 200, "{grew:?}");
-        let shrank = colour("/usr/lib/python3.13/json/decoder.py:350 parse");
+        let shrank = colour("parse (/usr/lib/python3.13/json/decoder.py:350)");
         assert!(shrank[2] == 255 && shrank[0] < 250, "{shrank:?}");
-        assert_eq!(colour("/srv/app/main.py:3 &lt;module&gt;"), [250, 250, 250]);
+        assert_eq!(
+            colour("&lt;module&gt; (/srv/app/main.py:3)"),
+            [250, 250, 250]
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use indexmap::{IndexMap, IndexSet};
 
 use super::group::By;
-use super::model::{Profile, Sample};
+use super::model::{self, Frame, Profile, Sample};
 use super::{Shown, View};
 use format::profile::TRUNCATED;
 
@@ -81,7 +81,12 @@ fn stack(
     let frames = profile.stack(sample).rev();
     let is_deep = frames.clone().nth(DEEPEST).is_some();
     for frame in frames.take(DEEPEST) {
-        push(&mut stack, &by.frame(profile, Some(frame)));
+        let name = match by {
+            By::Module => by.frame(profile, Some(frame)),
+            By::Function => model::label(profile, &Frame { line: 0, ..*frame }),
+            _ => model::label(profile, frame),
+        };
+        push(&mut stack, &name);
     }
     if is_deep {
         push(&mut stack, TRUNCATED);
@@ -146,7 +151,6 @@ pub fn text(shown: &Shown<'_>, view: &View) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::profile::model::Frame;
     use crate::profile::value::Value;
     use crate::profile::{fixtures, reader};
 
@@ -163,22 +167,18 @@ mod tests {
     #[test]
     fn stacks_begin_with_the_outermost_frame() {
         let profile = fixtures::before();
-        let main = "/srv/app/main.py:3 <module>";
-        let remember = "/srv/app/sessions.py:41 remember";
-        assert_eq!(
-            lines(&profile, By::Line)[..2],
-            [
-                format!("{main};{remember};[dict] 6400"),
-                format!("{main};{remember};[str] 1000")
-            ]
-        );
-        assert_eq!(
-            lines(&profile, By::Type)[1],
-            format!("dict;{main};{remember} 6400")
-        );
-        assert_eq!(
-            lines(&profile, By::Module)[2],
-            "/srv/app/main.py;json.decoder;[list] 2400"
+        let main = "<module> (/srv/app/main.py:3)";
+        let remember = "remember (/srv/app/sessions.py:41)";
+        let has = |by, line: String| {
+            let lines = lines(&profile, by);
+            assert!(lines.contains(&line), "{lines:#?}");
+        };
+        has(By::Line, format!("{main};{remember};[dict] 6400"));
+        has(By::Line, format!("{main};{remember};[str] 1000"));
+        has(By::Type, format!("dict;{main};{remember} 6400"));
+        has(
+            By::Module,
+            "/srv/app/main.py;json.decoder;[list] 2400".into(),
         );
         assert_eq!(lines(&profile, By::Domain).len(), 4);
     }
@@ -197,10 +197,10 @@ mod tests {
         };
         let text = text(&shown, &view);
         assert!(
-            text.contains("/srv/app/sessions.py remember 110 310\n"),
+            text.contains("remember (/srv/app/sessions.py) 110 310\n"),
             "{text}"
         );
-        assert!(text.contains("decoder.py parse 50 20\n"), "{text}");
+        assert!(text.contains("decoder.py) 50 20\n"), "{text}");
     }
 
     #[test]
@@ -213,10 +213,7 @@ mod tests {
             )
             .bytes();
         let profile = reader::read(&file[..]).unwrap();
-        assert_eq!(
-            lines(&profile, By::Line),
-            ["#;f::.py:1 a:b;[:] 7"].map(|line| line.replace("::", ":"))
-        );
+        assert_eq!(lines(&profile, By::Line), ["#;a:b (f:.py:1);[:] 7"]);
     }
 
     #[test]

@@ -10,6 +10,10 @@ use super::model::{self, Frame, Profile, Sample, Values, describe};
 use super::{Shown, View};
 use crate::units;
 
+/// How the name of the group of blocks without a type begins: most are buffers of objects, as the
+/// items of a list.
+const UNTYPED: &str = "(untyped";
+
 /// What the samples of a group have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum By {
@@ -80,7 +84,11 @@ impl By {
         let text = |text: Option<u32>| text.map(|text| profile.text_of(text));
         match self {
             By::Line | By::Function | By::Module => self.frame(profile, profile.line(sample)),
-            By::Type => text(labels.kind).unwrap_or("(no object)").into(),
+            By::Type => match (text(labels.kind), text(labels.domain)) {
+                (Some(kind), _) => kind.into(),
+                (None, Some(domain)) => format!("{UNTYPED}, {domain})"),
+                (None, None) => format!("{UNTYPED})"),
+            },
             By::Domain => text(labels.domain).unwrap_or("(no domain)").into(),
             By::Size => labels.bytes.map_or("(no size)".into(), size),
             By::Age => labels.age.map_or("(no age)".into(), age),
@@ -168,12 +176,13 @@ impl Row {
         change
     }
 
-    /// The type (or line) that holds most of it, with its value.
+    /// The type (or line) that holds most of it, with its value. Blocks without a type count only
+    /// where there are no others.
     pub fn mostly(&self) -> Option<(&str, i64)> {
-        let most = self
-            .others
-            .iter()
-            .max_by_key(|&(name, value)| (value.unsigned_abs(), Reverse(name)));
+        let most = self.others.iter().max_by_key(|&(name, value)| {
+            let is_object = *value != 0 && !name.starts_with(UNTYPED);
+            (is_object, value.unsigned_abs(), Reverse(name))
+        });
         most.filter(|&(_, value)| *value != 0)
             .map(|(name, value)| (name.as_str(), *value))
     }
@@ -282,7 +291,7 @@ mod tests {
             of(By::Type),
             expected(&[
                 ("dict", 6400),
-                ("(no object)", 4096),
+                ("(untyped, raw)", 4096),
                 ("list", 2400),
                 ("str", 1000),
             ])

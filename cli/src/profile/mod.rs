@@ -57,6 +57,13 @@ impl<'a> Shown<'a> {
             minutes: None,
         }
     }
+
+    /// The process, its host and its library, as far as the title does not name them.
+    fn whose(&self) -> String {
+        let mut parts = self.after.process();
+        parts.retain(|part| !self.title.starts_with(part.as_str()));
+        parts.join(", ")
+    }
 }
 
 /// How it is shown.

@@ -226,6 +226,16 @@ pub fn describe(profile: &Profile, frame: Option<&Frame>) -> String {
     }
 }
 
+/// A frame for a picture, in which long names are cut off: `function (file:line)`.
+pub fn label(profile: &Profile, frame: &Frame) -> String {
+    let (function, file) = (profile.text_of(frame.function), profile.text_of(frame.file));
+    match (file, frame.line) {
+        ("", _) => function.into(),
+        (file, 0) => format!("{function} ({file})"),
+        (file, line) => format!("{function} ({file}:{line})"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -106,9 +106,10 @@ fn mostly(row: &Row, all: i64) -> String {
     let Some((name, value)) = row.mostly() else {
         return "-".into();
     };
-    let mut short: String = name.chars().take(MOSTLY).collect();
-    if short.len() < name.len() {
-        short.push_str("...");
+    let hidden = name.chars().count().saturating_sub(MOSTLY);
+    let mut short: String = name.chars().skip(hidden).collect();
+    if hidden > 0 {
+        short.insert_str(0, "...");
     }
     if value == all || (value < 0) != (all < 0) || value.unsigned_abs() > all.unsigned_abs() {
         short
@@ -138,7 +139,7 @@ fn total(shown: &Shown<'_>) -> Values {
 fn heading(shown: &Shown<'_>, view: &View) -> String {
     let (value, other) = (view.value, view.value.counterpart());
     let after = shown.after.total();
-    let mut whose = shown.after.process().join(", ");
+    let mut whose = shown.whose();
     if !whose.is_empty() {
         whose.insert_str(0, ": ");
     }
@@ -275,12 +276,12 @@ mod tests {
             lines[1],
             "inuse_space: 13.6 KiB, 161 objects; estimates, from a sample each 512 KiB"
         );
-        assert_eq!(lines[3], "  bytes  share  objects  mostly       line");
+        assert_eq!(lines[3], "  bytes  share  objects  mostly          line");
         assert_eq!(
             lines[4],
-            "7.2 KiB   53 %      110  dict 86 %    /srv/app/sessions.py:41 remember"
+            "7.2 KiB   53 %      110  dict 86 %       /srv/app/sessions.py:41 remember"
         );
-        assert!(lines[5].contains("(no object)  /venv"), "{text}");
+        assert!(lines[5].contains("(untyped, raw)  /venv"), "{text}");
         assert_eq!(lines.len(), 7);
     }
 
