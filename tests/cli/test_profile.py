@@ -17,7 +17,7 @@ from support import build, child, status
 
 # Keeps dicts by one line, and more of them with each line that it reads.
 KEEPS = '''
-import os, sys, threading
+import os, sys, time
 kept = []
 def keep(n):
     kept.extend({"n": k, "name": "x%d" % k} for k in range(n))
@@ -27,8 +27,11 @@ before = still(20000)
 keep(20000)
 if len(sys.argv) > 1 and os.fork() == 0:
     keep(20000)
-    sys.stdin = open("/proc/self/fd/0")
 print("ready", flush=True)
+if len(sys.argv) > 1:   # both answer requests while they allocate
+    while True:
+        time.sleep(0.02)
+        still(5000)
 for line in sys.stdin:
     keep(int(line))
     print("kept", flush=True)
@@ -150,7 +153,6 @@ def test_descendants():
 
 def test_a_process_without_a_page_among_descendants():
     """It is a line on stderr, and the others are shown."""
-    code = 'import subprocess; subprocess.run(["sleep", "100"])' 
     code = KEEPS.replace('print("ready"', 'import subprocess; started = subprocess.Popen('
                          '["env", "-i", "sleep", "100"]); print("ready"', 1)
     process = subprocess.Popen([sys.executable, '-c', code], stdin=subprocess.PIPE,
