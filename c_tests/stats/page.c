@@ -337,8 +337,12 @@ static void exact(void *unused)
     char *bytes = read_file(path, &size);
     compare(bytes, size);
     free(bytes);
+    CHECK(obmalloc_snapshot_with(path, 0) == 0);
+    CHECK(obmalloc_snapshot_with(path, OBMALLOC_SNAPSHOT_TYPES) == 0);
     unlink(path);
     CHECK(obmalloc_snapshot("/no such folder/file") == ENOENT);
+    CHECK(obmalloc_snapshot_with(path, 2) == EINVAL);
+    CHECK(obmalloc_snapshot_with(NULL, 0) == EFAULT);
     CHECK(obmalloc_snapshot("/") == EISDIR);
     CHECK(obmalloc_snapshot(NULL) == EFAULT);
     if (access("/dev/full", W_OK) == 0)

@@ -132,22 +132,21 @@ def on_gc(wanted=True, keep=4 << 20, generation=2):
 
 
 def snapshot(path, types=True):
-    """Writes a snapshot of the heap to a file, for `obmalloc map` and `obmalloc pins`; with the
-    types of the blocks' objects. Returns the number of blocks whose type is known. Raises RuntimeError, and writes nothing, where the library does
-    not serve this process."""
+    """Writes a snapshot of the heap to a file, for `obmalloc map`, `pins` and `types`; with the types
+    of the blocks' objects. Returns the number of blocks whose type is known. Raises RuntimeError, and
+    writes nothing, where the library does not serve this process."""
     if not is_active():
         raise RuntimeError('obmalloc: no snapshot of a process that is not served: ' + _why_not())
     try:
-        write = _library.library().obmalloc_snapshot
+        write = _library.library().obmalloc_snapshot_with
     except AttributeError:
-        raise NotImplementedError('this libobmalloc.so has no snapshots') from None
-    write.argtypes = [ctypes.c_char_p]
+        raise NotImplementedError('this libobmalloc.so is older than the package') from None
+    write.argtypes = [ctypes.c_char_p, ctypes.c_uint]
     # With the GIL: no object is created or freed until the snapshot is written.
-    error = write(os.fsencode(path))
+    error = write(os.fsencode(path), 1 if types else 0)
     if error:
         raise OSError(error, os.strerror(error), path)
+    if not types:
+        return 0
     from obmalloc import _types
-    if types:
-        return _types.name_types(path)
-    _types.drop_types(path)
-    return 0
+    return _types.name_types(path)

@@ -84,15 +84,3 @@ def name_types(path):
         file.seek(_TYPES_AT)
         file.write(struct.pack('<QQ', offset, _TYPES.size + 8 * count + len(text)))
     return blocks
-
-
-def drop_types(path):
-    """Removes the types from the snapshot at `path`."""
-    with open(path, 'r+b') as file:
-        _, _, offset, length = _HEAD.unpack(file.read(_HEAD.size))
-        if length:
-            file.seek(offset)
-            file.seek(_TYPES.unpack(file.read(_TYPES.size))[2])
-            file.truncate()
-            file.seek(_TYPES_AT)
-            file.write(struct.pack('<QQ', 0, 0))

@@ -63,13 +63,14 @@ const TRIES: usize = 8;
 
 /// Writes a snapshot to the file at `path`, which is created or replaced: whole, or not at all.
 #[cold]
-pub(crate) fn write_to(path: &CStr) -> Result<(), c_int> {
+pub(crate) fn write_to(path: &CStr, with_types: bool) -> Result<(), c_int> {
     let plan = Plan::make()?;
     let file = Output::create(0o600, |name| name.push(path.to_bytes()))?;
     if !file.has_places() {
         return Err(libc::ESPIPE);
     }
-    plan.write(&Writer::File(&file), Types::new(), &|| true)?;
+    let types = with_types.then(Types::new).flatten();
+    plan.write(&Writer::File(&file), types, &|| true)?;
     file.finish()
 }
 
