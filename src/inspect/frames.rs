@@ -15,8 +15,9 @@ use core::fmt::{self, Write};
 use core::ptr::{self, NonNull};
 
 use super::debug_offsets::DebugOffsets;
+use super::host;
 use super::layout::{self, Layout, Line};
-use super::{host, readable};
+use super::readable::{self, Memory};
 use crate::os::weak::{function, weak_symbol};
 
 /// Maximum frames that are looked at.
@@ -71,6 +72,7 @@ pub(crate) struct Frames {
 /// Writes the places of this thread's frames, innermost first; `None` if the thread runs no Python
 /// code or the layout is unknown. Frames of the C stack are left out.
 pub(crate) fn capture(gil: Gil, places: &mut [Place]) -> Option<Frames> {
+    readable::begin();
     let layout = layout()?;
     let mut frame = readable::word(thread_state(gil)? + layout.first.0)?;
     if let Some(step) = layout.first.1 {
@@ -86,25 +88,25 @@ pub(crate) fn capture(gil: Gil, places: &mut [Place]) -> Option<Frames> {
         if frame == 0 || frames.more {
             break;
         }
-        let Some(back) = readable::word(frame.wrapping_add(layout.back)) else {
+        let Some(memory) = Memory::at(frame, layout.frame_bytes()) else {
             break;
         };
-        if let Some(place) = frames.place(frame) {
+        if let Some(place) = frames.place(frame, memory) {
             frames.more = frames.len == places.len();
             if let Some(room) = places.get_mut(frames.len) {
                 *room = place;
                 frames.len += 1;
             }
         }
-        frame = back;
+        frame = memory.word(layout.back);
     }
     (frames.len > 0).then_some(frames)
 }
 
 impl Frames {
-    /// The place of the frame at this address, if it has code of a program.
-    fn place(&self, frame: usize) -> Option<Place> {
-        let code = readable::word(frame.wrapping_add(self.layout.code))? & !layout::TAGS;
+    /// The place of the frame at this address, with this content, if it has code of a program.
+    fn place(&self, frame: usize, memory: Memory) -> Option<Place> {
+        let code = memory.word(self.layout.code) & !layout::TAGS;
         let kind = weak_symbol!("PyCode_Type")?.addr().get();
         if code == 0 || readable::word(code.wrapping_add(layout::TYPE))? != kind {
             return None;
@@ -123,11 +125,10 @@ impl Frames {
                 owner,
                 instructions,
             } => {
-                if readable::byte(frame.wrapping_add(owner))? >= layout::NO_PROGRAM {
+                if memory.byte(owner) >= layout::NO_PROGRAM {
                     return None;
                 }
-                let at = readable::word(frame.wrapping_add(instruction))?;
-                let at = at.wrapping_sub(code + instructions);
+                let at = memory.word(instruction).wrapping_sub(code + instructions);
                 // Before the first instruction the offset is slightly negative.
                 c_int::try_from(at.cast_signed()).unwrap_or(-1)
             }
@@ -189,23 +190,23 @@ impl Text {
     };
 
     fn of(layout: &Layout, object: usize) -> Option<Text> {
-        let at = |offset: usize| readable::word(object.wrapping_add(offset));
+        let head = Memory::at(object, layout.text.head_bytes())?;
         let (start, len, kind) = match layout.text {
-            layout::Text::Bytes { len, bytes } => (object + bytes, at(len)?, 1),
+            layout::Text::Bytes { len, bytes } => (object + bytes, head.word(len), 1),
             layout::Text::Characters {
                 state,
                 length,
                 ascii,
                 others,
             } => {
-                let state = at(state)? as u32;
+                let state = head.word(state) as u32;
                 let kind = (state >> layout::KIND_SHIFT & layout::KIND_MASK) as usize;
                 if state & layout::COMPACT == 0 || !matches!(kind, 1 | 2 | 4) {
                     return None;
                 }
                 let is_ascii = state & layout::ASCII != 0;
-                let head = if is_ascii { ascii } else { others };
-                (object + head, at(length)?, kind)
+                let start = if is_ascii { ascii } else { others };
+                (object + start, head.word(length), kind)
             }
         };
         let bytes = len.checked_mul(kind)?;
@@ -238,13 +239,15 @@ impl Text {
         if i >= self.len {
             return 0;
         }
-        let mut bytes = [0; size_of::<usize>()];
-        for (b, to) in bytes.iter_mut().enumerate().take(self.kind) {
-            let at = ptr::with_exposed_provenance::<u8>(self.start + i * self.kind + b);
-            // SAFETY: `of` has found these bytes readable, and their code object is alive.
-            *to = unsafe { at.read() };
+        let at = ptr::with_exposed_provenance::<u8>(self.start + i * self.kind);
+        // SAFETY: `of` has found these bytes readable, and their code object is alive.
+        unsafe {
+            match self.kind {
+                1 => at.read().into(),
+                2 => at.cast::<u16>().read_unaligned().into(),
+                _ => at.cast::<u32>().read_unaligned() as usize,
+            }
         }
-        usize::from_le_bytes(bytes)
     }
 
     /// Calls `then` with each character: the last [`CHARACTERS_MAX`], after three dots if there are

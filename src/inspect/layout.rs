@@ -31,6 +31,30 @@ pub(super) struct Layout {
     pub(super) text: Text,
 }
 
+impl Layout {
+    /// Bytes of a frame that are read.
+    pub(super) fn frame_bytes(&self) -> usize {
+        let line = match self.line {
+            Line::Object => 0,
+            Line::Instruction {
+                instruction, owner, ..
+            } => instruction.max(owner),
+        };
+        self.back.max(self.code).max(line) + size_of::<usize>()
+    }
+}
+
+impl Text {
+    /// Bytes of a string's header that are read.
+    pub(super) fn head_bytes(&self) -> usize {
+        let last = match *self {
+            Text::Bytes { len, .. } => len,
+            Text::Characters { state, length, .. } => state.max(length),
+        };
+        last + size_of::<usize>()
+    }
+}
+
 /// How a frame's line number is found.
 #[derive(Clone, Copy)]
 pub(super) enum Line {

@@ -19,28 +19,61 @@ const PAGES: usize = 512;
 /// A page's number, and in its lowest bits the time of the check in units of 2^[`STAYS_BITS`] ms.
 static READABLE: [AtomicUsize; PAGES] = [const { AtomicUsize::new(0) }; PAGES];
 
+/// The time that counts for checks, in the same units.
+static NOW: AtomicUsize = AtomicUsize::new(0);
+
 /// Whether the kernel checks addresses: [`UNKNOWN`], [`YES`] or [`NO`].
 static CHECKS: AtomicU8 = AtomicU8::new(UNKNOWN);
 const UNKNOWN: u8 = 0;
 const YES: u8 = 1;
 const NO: u8 = 2;
 
-/// The word at an address, any value.
-pub(super) fn word(address: usize) -> Option<usize> {
-    if !can_read(address, size_of::<usize>()) {
-        return None;
-    }
-    // SAFETY: the word was readable within the last 2^`STAYS_BITS` ms. Any value is valid.
-    Some(unsafe { ptr::with_exposed_provenance::<usize>(address).read_unaligned() })
+/// Sets the time that counts for checks. Called before memory is read.
+pub(crate) fn begin() {
+    let time = (clock::now() >> STAYS_BITS) as usize & ((1 << PAGE_BITS) - 1);
+    NOW.store(time, Relaxed);
 }
 
-/// The byte at an address, any value.
-pub(super) fn byte(address: usize) -> Option<u8> {
-    if !can_read(address, 1) {
-        return None;
+/// The word at an address, any value.
+pub(super) fn word(address: usize) -> Option<usize> {
+    Some(Memory::at(address, size_of::<usize>())?.word(0))
+}
+
+/// Memory that can be read.
+#[derive(Clone, Copy)]
+pub(super) struct Memory {
+    address: usize,
+    len: usize,
+}
+
+impl Memory {
+    /// `len` bytes at an address, any value, if they can be read.
+    #[inline]
+    pub(super) fn at(address: usize, len: usize) -> Option<Memory> {
+        can_read(address, len).then_some(Memory { address, len })
     }
-    // SAFETY: the byte was readable within the last 2^`STAYS_BITS` ms. Any value is valid.
-    Some(unsafe { ptr::with_exposed_provenance::<u8>(address).read() })
+
+    /// The word at an offset; 0 beyond the end.
+    #[inline]
+    pub(super) fn word(self, offset: usize) -> usize {
+        if offset + size_of::<usize>() > self.len {
+            return 0;
+        }
+        let at = ptr::with_exposed_provenance::<usize>(self.address + offset);
+        // SAFETY: the word was readable within the last 2^`STAYS_BITS` ms. Any value is valid.
+        unsafe { at.read_unaligned() }
+    }
+
+    /// The byte at an offset; 0 beyond the end.
+    #[inline]
+    pub(super) fn byte(self, offset: usize) -> u8 {
+        if offset >= self.len {
+            return 0;
+        }
+        let at = ptr::with_exposed_provenance::<u8>(self.address + offset);
+        // SAFETY: the byte was readable within the last 2^`STAYS_BITS` ms. Any value is valid.
+        unsafe { at.read() }
+    }
 }
 
 /// Whether `len` bytes at an address, any value, can be read. True where the kernel does not check
@@ -49,23 +82,29 @@ pub(crate) fn can_read(address: usize, len: usize) -> bool {
     let Some(last) = address.checked_add(len.max(1) - 1) else {
         return false;
     };
-    let pages = address >> PAGE_BITS..=last >> PAGE_BITS;
-    pages.into_iter().all(is_readable)
+    let (first, last) = (address >> PAGE_BITS, last >> PAGE_BITS);
+    is_readable(first) && (first == last || (first + 1..=last).all(is_readable))
 }
 
+#[inline]
 fn is_readable(page: usize) -> bool {
-    let time = (clock::now() >> STAYS_BITS) as usize & ((1 << PAGE_BITS) - 1);
-    let (slot, seen) = (&READABLE[page % PAGES], page << PAGE_BITS | time);
-    if slot.load(Relaxed) == seen {
-        return true;
-    }
+    let (slot, seen) = (
+        &READABLE[page % PAGES],
+        page << PAGE_BITS | NOW.load(Relaxed),
+    );
+    slot.load(Relaxed) == seen || check(page, slot, seen)
+}
+
+#[cold]
+#[inline(never)]
+fn check(page: usize, slot: &AtomicUsize, seen: usize) -> bool {
     let is_readable = match CHECKS.load(Relaxed) {
         YES => can_copy(page << PAGE_BITS),
         NO => page != 0,
         _ => {
             let own = can_copy((&raw const CHECKS).addr());
             CHECKS.store(if own { YES } else { NO }, Relaxed);
-            return is_readable(page);
+            return check(page, slot, seen);
         }
     };
     if is_readable {
@@ -88,9 +127,11 @@ mod tests {
         let address = words.as_ptr().expose_provenance();
         assert_eq!(word(address), Some(7));
         assert_eq!(word(address + 8), Some(8));
-        assert_eq!(byte(address), Some(7u8.to_le()));
+        let memory = Memory::at(address, 16).unwrap();
+        assert_eq!((memory.word(8), memory.byte(8), memory.byte(15)), (8, 8, 0));
+        assert_eq!((memory.word(9), memory.byte(16)), (0, 0), "beyond the end");
         for address in [0, 8, 1 << 46, usize::MAX, usize::MAX - 7] {
-            assert_eq!((word(address), byte(address)), (None, None), "{address:#x}");
+            assert_eq!(word(address), None, "{address:#x}");
         }
         let mapped = memory::map_fenced(memory::page_size()).unwrap();
         let end = mapped.addr().get() + memory::page_size();

@@ -210,6 +210,7 @@ fn encode(
     mut types: Option<&mut Types>,
     context: &Context<'_>,
 ) -> Option<usize> {
+    readable::begin();
     let (now, mut to) = (clock::now(), Proto::new(bytes));
     for (name, unit) in SAMPLE_TYPES {
         to.message(profile::SAMPLE_TYPE, |to| value_type(to, name, unit));
@@ -394,7 +395,7 @@ struct About {
 }
 
 fn write_sample(live: &Live, to: &mut Proto<'_>, record: &Record, about: &About) {
-    let weight = 1.0 / sampler::probability(record.size, sampler::last_interval());
+    let weight = 1.0 / sampler::probability_now(record.size);
     let values = [
         0,
         0,

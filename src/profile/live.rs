@@ -73,7 +73,7 @@ pub(crate) struct Twin {
 /// A live sample.
 #[derive(Clone, Copy)]
 #[repr(C)]
-pub(super) struct Record {
+pub(crate) struct Record {
     pub address: usize,
     /// The address of the twin, or 0.
     twin: usize,
@@ -108,8 +108,9 @@ unsafe impl Entry for Record {
     }
 }
 
+#[inline]
 fn hash_of(address: usize) -> u64 {
-    hash(&[address as u64 >> 4])
+    (address as u64 >> 4).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 impl Record {
@@ -147,9 +148,9 @@ pub(crate) struct Freed {
 }
 
 /// All samples.
-pub(super) struct Live {
-    pub records: Table<Record>,
-    pub stacks: Stacks,
+pub(crate) struct Live {
+    pub(super) records: Table<Record>,
+    pub(super) stacks: Stacks,
     /// Samples that count, and how many of them there may be.
     counted: usize,
     pub counted_max: usize,
@@ -165,10 +166,13 @@ pub(super) struct Live {
     pub without_frames: u64,
 }
 
-/// Records to each sample that counts: most are for samples that were dropped.
-const RECORDS: usize = 4;
+/// Records to each sample that counts. The others are for samples that were dropped: at each doubling
+/// about half. Their memory is touched as it is used.
+const RECORDS: usize = 16;
+/// Records to each sample that count as memory of the tables: as many as there are after six doublings.
+const RECORDS_RESIDENT: usize = 4;
 /// Heads to each record.
-const CHAINS: usize = 2;
+const CHAINS: usize = 1;
 
 struct Shared(UnsafeCell<Live>);
 
@@ -192,7 +196,7 @@ static HEADS: AtomicPtr<AtomicU32> = AtomicPtr::new(ptr::null_mut());
 static LAST_HEAD: AtomicUsize = AtomicUsize::new(0);
 
 /// Runs `look` with the samples, under their lock.
-pub(super) fn with<T>(look: impl FnOnce(&mut Live) -> T) -> T {
+pub(crate) fn with<T>(look: impl FnOnce(&mut Live) -> T) -> T {
     let live = LIVE.lock();
     // SAFETY: the lock is held, and a signal handler that comes here waits for it or does not get it.
     look(unsafe { &mut *live.0.get() })
@@ -231,10 +235,11 @@ impl Live {
             return true;
         }
         let mut samples = MIN_SAMPLES;
-        while bytes_for(2 * samples) <= self.memory {
+        while resident_bytes(2 * samples) <= self.memory {
             samples *= 2;
         }
-        let bytes = bytes_for(samples).next_multiple_of(memory::page_size());
+        let bytes = Table::<Record>::bytes(RECORDS * samples, CHAINS) + Stacks::bytes(samples);
+        let bytes = bytes.next_multiple_of(memory::page_size());
         let Some(memory) = memory::map_sparse(bytes) else {
             return false;
         };
@@ -271,7 +276,7 @@ impl Live {
         tid: i32,
         time: u64,
     ) -> bool {
-        let weight = 1.0 / sampler::probability(sample.size, sampler::last_interval());
+        let weight = 1.0 / sampler::probability_now(sample.size);
         self.stacks.count(node, weight, weight * sample.size as f64);
         let record = Record {
             address: sample.address,
@@ -376,7 +381,7 @@ impl Live {
     }
 
     /// The samples that count.
-    pub(super) fn samples(&self) -> impl Iterator<Item = &Record> {
+    pub(crate) fn samples(&self) -> impl Iterator<Item = &Record> {
         let all = self
             .records
             .numbers()
@@ -390,7 +395,7 @@ impl Live {
     }
 
     /// Number of samples that count.
-    pub(super) fn counted(&self) -> usize {
+    pub(crate) fn counted(&self) -> usize {
         self.counted
     }
 }
@@ -398,9 +403,10 @@ impl Live {
 /// Samples that count, at least, however little memory the tables may have.
 const MIN_SAMPLES: usize = 64;
 
-/// Bytes of the tables for a number of samples that count.
-const fn bytes_for(samples: usize) -> usize {
-    Table::<Record>::bytes(RECORDS * samples, CHAINS) + Stacks::bytes(samples)
+/// Bytes of the tables that become resident, for a number of samples that count.
+const fn resident_bytes(samples: usize) -> usize {
+    let heads = RECORDS * CHAINS * samples * size_of::<AtomicU32>();
+    RECORDS_RESIDENT * samples * size_of::<Record>() + heads + Stacks::bytes(samples)
 }
 
-const _: () = assert!(size_of::<Record>() == 56 && bytes_for(4096) <= 2 << 20);
+const _: () = assert!(size_of::<Record>() == 56 && resident_bytes(4096) <= 2 << 20);

@@ -41,11 +41,16 @@ pub(super) fn last_interval() -> usize {
 }
 
 /// The probability with which a block of `size` bytes is sampled.
-pub(super) fn probability(size: usize, interval: usize) -> f64 {
+fn probability(size: usize, interval: usize) -> f64 {
     if interval <= 1 {
         return 1.0;
     }
     one_less_exp(size as f64 / interval as f64)
+}
+
+/// The probability with which a block of `size` bytes is sampled at the present interval, or the last.
+pub(crate) fn probability_now(size: usize) -> f64 {
+    probability(size, last_interval())
 }
 
 /// The probability with which a sample of `size` bytes is one, too, if the interval is doubled:
@@ -79,13 +84,26 @@ impl Countdown {
 
     /// Advances by at most `blocks` blocks of `size` bytes, up to the first that is sampled. Returns the
     /// number of blocks before it; `None` if none of them is sampled.
+    #[inline]
     pub(crate) fn next(&self, size: usize, blocks: usize) -> Option<usize> {
+        let all = (size as u64).saturating_mul(blocks as u64);
+        let left = self.left.get();
+        if left >= all && self.epoch.get() == EPOCH.load(Relaxed) {
+            self.left.set(left - all);
+            return None;
+        }
+        self.next_anew(size, all)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn next_anew(&self, size: usize, all: u64) -> Option<usize> {
         let epoch = EPOCH.load(Relaxed);
         if self.epoch.get() != epoch {
             self.epoch.set(epoch);
             self.left.set(self.distance());
         }
-        let (left, all) = (self.left.get(), (size as u64).saturating_mul(blocks as u64));
+        let left = self.left.get();
         if left >= all {
             self.left.set(left - all);
             return None;

@@ -20,6 +20,9 @@ use core::ptr::NonNull;
 use super::table::{Entry, Table, hash};
 use crate::inspect::frames::{Frames, Place, Text};
 
+/// A prime for hashes of strings: FNV's.
+const FACTOR: u64 = 0x100_0000_01b3;
+
 /// The number of the root, which is no node: a stack without frames.
 pub(super) const ROOT: u32 = 0;
 
@@ -227,13 +230,13 @@ impl Stacks {
                     None => fits = false,
                 }
                 end += 1;
-                state = hash(&[state, u64::from(byte)]);
+                state = (state ^ u64::from(byte)).wrapping_mul(FACTOR);
             }
         });
         if !fits {
             return 0;
         }
-        let key = (state >> 32) as u32;
+        let key = (state >> 32 ^ state) as u32;
         let text = &self.text[start..end];
         let same = |entry: &Interned| {
             let bytes = entry.start as usize..(entry.start + entry.len) as usize;

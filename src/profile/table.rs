@@ -171,6 +171,7 @@ impl<T: Entry> Table<T> {
 }
 
 /// The place of a hash among a power of two of heads.
+#[inline]
 pub(super) fn place(hash: u64, heads: usize) -> usize {
     (hash >> 32) as usize & (heads - 1)
 }

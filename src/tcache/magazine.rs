@@ -401,8 +401,11 @@ impl Magazines {
         if taken < batch {
             slots.copy_within(batch - taken.., 0);
         }
-        if profile::is_on() && taken > 0 {
-            return self.mark(class, bottom, taken);
+        self.marks_returned.set(0);
+        if profile::is_on()
+            && let Some(first) = self.countdown.next(class.size(), taken)
+        {
+            return self.mark(class, bottom, taken, first);
         }
         let Some(rest) = taken.checked_sub(1) else {
             return Refilled::NONE;
@@ -417,17 +420,22 @@ impl Magazines {
     }
 
     /// Puts marks above the blocks that are to be sampled, of the `taken` blocks above the bottom, and
-    /// takes the one on top.
+    /// takes the one on top. `first` blocks from the top are before the first of them.
     #[cold]
     #[inline(never)]
-    fn mark(&self, class: SizeClass, bottom: NonNull<Slot>, taken: usize) -> Refilled {
-        debug_assert!(taken <= self.batch(class) && taken <= BLOCKS_PER_WORD);
+    fn mark(
+        &self,
+        class: SizeClass,
+        bottom: NonNull<Slot>,
+        taken: usize,
+        first: usize,
+    ) -> Refilled {
+        debug_assert!(first < taken && taken <= self.batch(class));
         // A bit for each block that is due, by its position from the top.
-        let (mut due, mut at) = (0u64, 0);
-        while let Some(before) = self.countdown.next(class.size(), taken - at) {
-            at += before;
-            due |= 1 << at;
-            at += 1;
+        let (mut due, mut next) = (1u64 << first, first + 1);
+        while let Some(before) = self.countdown.next(class.size(), taken - next) {
+            next += before + 1;
+            due |= 1 << (next - 1);
         }
         let marks = due.count_ones() as usize;
         // SAFETY: MAGAZINE-3: two batches of slots follow the bottom, and there is at most a mark for
@@ -448,7 +456,6 @@ impl Magazines {
         rest -= usize::from(is_due);
         let block = slots[rest];
         self.marks[class.index()].store((marks - usize::from(is_due)) as u8, Relaxed);
-        self.marks_returned.set(0);
         // Release: the compiler must keep the order, for MAGAZINE-4.
         // SAFETY: `rest` slots above the bottom hold blocks and marks.
         let top = unsafe { bottom.add(rest) };

@@ -21,5 +21,8 @@ mod object;
 #[cfg(test)]
 mod order;
 
+#[cfg(all(test, not(any(loom, miri))))]
+mod profile;
+
 #[cfg(all(test, not(loom)))]
 mod weak;
