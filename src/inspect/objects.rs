@@ -13,7 +13,8 @@
 //! type if the memory there, which may be any, has the form of one, up to a type of types. A freed
 //! object has the count 0, so blocks in magazines have no type.
 //!
-//! Some objects own further blocks: the items of a list, the keys and values of a dict.
+//! Some objects own further blocks: the items of a list, the keys and values of a dict, the values
+//! of an instance's attributes (3.11 and 3.12; later they are inside the instance).
 //!
 //! Known from 2.7 on: offsets of a type's fields. Not read are debug builds and free-threaded builds.
 
@@ -33,6 +34,7 @@ const TYPE_READ: usize = TP_FLAGS + 8;
 /// The smallest block that a type can be in.
 const TYPE_MIN: usize = 400;
 /// Flags of a type.
+const MANAGED_DICT: u64 = 1 << 4;
 const READY: u64 = 1 << 12;
 const HAS_GC: u64 = 1 << 14;
 const IS_LIST: u64 = 1 << 25;
@@ -97,6 +99,48 @@ impl Owns {
     }
 }
 
+/// Where an object has the values of its attributes until something needs a dict of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+enum Values {
+    /// Nowhere, or inside the object.
+    None,
+    /// 3.11: a pointer, four words before the object.
+    Pointer,
+    /// 3.12: a pointer less one byte, or one to a dict, three words before the object.
+    Tagged,
+}
+
+impl Values {
+    /// Of the types with these flags.
+    fn of(flags: u64, version: Option<(u32, u32)>) -> Values {
+        match version {
+            Some((3, 11)) if flags & MANAGED_DICT != 0 => Values::Pointer,
+            Some((3, 12)) if flags & MANAGED_DICT != 0 => Values::Tagged,
+            _ => Values::None,
+        }
+    }
+
+    /// The address of the values of the object at `object`, in a block that begins at `block`.
+    ///
+    /// # Safety
+    /// The block can be read up to the object.
+    unsafe fn at(self, block: usize, object: usize) -> Option<usize> {
+        let words = match self {
+            Values::None => return None,
+            Values::Pointer => 4,
+            Values::Tagged => 3,
+        };
+        let place = object.checked_sub(words * 8).filter(|&at| at >= block)?;
+        // SAFETY: between the begin of the block and the object, by the contract above.
+        let value = unsafe { word(place) };
+        match self {
+            Values::Tagged => (value % 2 == 1).then(|| value.wrapping_add(1)),
+            _ => Some(value),
+        }
+    }
+}
+
 /// A type that was found. Zero is an empty entry.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -105,6 +149,7 @@ struct Known {
     number: u32,
     has_gc: bool,
     owns: Owns,
+    values: Values,
 }
 
 /// Maximum types; objects of further ones count as unknown.
@@ -134,6 +179,7 @@ pub(crate) struct Object {
     pub number: u32,
     address: usize,
     owns: Owns,
+    values: Values,
 }
 
 impl Types {
@@ -179,6 +225,7 @@ impl Types {
                     number: known.number,
                     address,
                     owns: known.owns,
+                    values: known.values,
                 });
             }
         }
@@ -215,6 +262,7 @@ impl Types {
             number: self.len as u32,
             has_gc: flags & HAS_GC != 0,
             owns: owns(address, flags),
+            values: Values::of(flags, host::version()),
         };
         self.len += 1;
         let tables = self.tables();
@@ -268,12 +316,16 @@ impl Object {
         size: usize,
     ) -> impl Iterator<Item = (usize, usize, Part)> {
         let address = self.address;
-        self.owns.parts().iter().filter_map(move |&(offset, part)| {
-            if address + offset + 8 > block + size {
-                return None;
-            }
+        let pointers = self.owns.parts().iter().filter_map(move |&(offset, part)| {
+            let is_inside = address + offset + 8 <= block + size;
             // SAFETY: a word inside the block, by the contract above.
-            let (start, bytes) = block_with(unsafe { word(address + offset) })?;
+            is_inside.then(|| (unsafe { word(address + offset) }, part))
+        });
+        // SAFETY: the object is in the block, by the contract above.
+        let values = unsafe { self.values.at(block, address) };
+        let values = values.map(|values| (values, Part::DictValues));
+        pointers.chain(values).filter_map(move |(pointer, part)| {
+            let (start, bytes) = block_with(pointer)?;
             (start != block).then_some((start, bytes, part))
         })
     }
@@ -403,6 +455,29 @@ mod tests {
         assert_eq!(&name[..len], b"Session");
         assert_eq!(Types::name(tracked, &mut name[..3]), 3);
         assert_eq!(Types::name(8, &mut name), 0);
+    }
+
+    #[test]
+    fn values_are_before_the_object() {
+        let flags = MANAGED_DICT | HAS_GC;
+        let of = |version| Values::of(flags, Some(version));
+        assert_eq!((of((3, 10)), of((3, 13))), (Values::None, Values::None));
+        assert_eq!(Values::of(HAS_GC, Some((3, 12))), Values::None);
+        let mut block = [4096usize, 8191, 0, 0, 1, 0];
+        let at = |of: Values, block: &[usize; 6], words: usize| {
+            let start = address(&block[0]);
+            // SAFETY: the array is the block.
+            unsafe { of.at(start, start + words * 8) }
+        };
+        assert_eq!(at(of((3, 11)), &block, 4), Some(4096));
+        assert_eq!(at(of((3, 12)), &block, 4), Some(8192));
+        block[1] = 8192;
+        assert_eq!(
+            at(of((3, 12)), &block, 4),
+            None,
+            "a dict, which is an object"
+        );
+        assert_eq!(at(of((3, 11)), &block, 2), None, "no place for it");
     }
 
     #[test]
