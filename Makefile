@@ -63,7 +63,7 @@ THIRD_PARTY := $(RELEASE)/THIRD-PARTY.txt
 LICENCES := LICENSE-MIT LICENSE-APACHE $(THIRD_PARTY)
 
 .PHONY: all command run test check bench relink header asm loom stepper tsan miri fuzz soak forks \
-        test-arch compat wheel wheels deb install uninstall clean help
+        test-arch compat pictures wheel wheels deb install uninstall clean help
 
 # The archive's names are weak: a host that defines one of them itself (2.7 defines PyMem_*)
 # wins. In a shared library it makes no difference. They are weakened in the file that cargo has
@@ -215,6 +215,10 @@ bench: all ## run the benchmarks that need no packages; BENCH="heaps --rounds 9"
 	@[ -x $(PYPERF)/bin/pyperf ] || { $(PYTHON3) -m venv $(PYPERF) && \
 	  $(PYPERF)/bin/pip install --quiet --disable-pip-version-check pyperf; }
 	$(PYPERF)/bin/python bench/run.py $(BENCH)
+
+pictures: command ## draw the pictures of docs/ in a headless chromium
+	$(PYTHON3) bench/map_demo.py --png docs/map.png
+	$(PYTHON3) docs/pictures.py
 
 CMAKEDIR = $(LIBDIR)/cmake/obmalloc
 CMAKEFILES = obmallocConfig.cmake obmallocConfigVersion.cmake

@@ -49,7 +49,7 @@ def test_program_for_c(tmp_path, way):
 def test_program_for_python(tmp_path):
     with zipfile.ZipFile(build.wheel()) as wheel:
         wheel.extractall(tmp_path)
-    (tmp_path / 'app.py').write_text(example('docs/python.md', 'python', 'import obmalloc'))
+    (tmp_path / 'app.py').write_text(example('docs/python.md', 'python', 'obmalloc.trim()'))
     done = child.run([sys.executable, '-B', tmp_path / 'app.py'],
                      child.clean_environment(PYTHONPATH=str(tmp_path)), status=0)
     numbers = re.fullmatch(r'held (\d+) MiB, left (\d+) MiB, returned (\d+) MiB\n', done.out)
