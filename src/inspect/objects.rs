@@ -40,6 +40,8 @@ const HAS_GC: u64 = 1 << 14;
 const IS_LIST: u64 = 1 << 25;
 const IS_DICT: u64 = 1 << 29;
 const IS_TYPE: u64 = 1 << 31;
+/// Every version has its flags below bit 32; an address has bits above.
+const FLAGS_END: u64 = 1 << 40;
 
 /// Bytes before an object with which its type agrees.
 const PLACES: [(usize, bool); 3] = [(16, true), (32, true), (0, false)];
@@ -365,7 +367,8 @@ fn flags_of_type(address: usize) -> Option<u64> {
             usize::from_ne_bytes(*word.unwrap_or(&[0; 8]))
         };
         let flags = word(TP_FLAGS) as u64;
-        (is_read && is_count(word(0)) && flags & READY != 0).then_some((flags, word(8)))
+        let are_flags = flags & READY != 0 && flags < FLAGS_END;
+        (is_read && is_count(word(0)) && are_flags).then_some((flags, word(8)))
     };
     let (own, meta) = flags(address)?;
     // A type of types is a type, too, and is or inherits from `type`.
@@ -488,8 +491,10 @@ mod tests {
         assert_eq!(flags_of_type(address(&*kind)), None);
         meta[TP_FLAGS / 8] |= IS_TYPE as usize;
         assert_eq!(flags_of_type(address(&*kind)), Some(READY));
-        let unready = type_object(address(&*meta), 0, c"int");
-        assert_eq!(flags_of_type(address(&*unready)), None);
+        for flags in [0, READY | 0x7fff_0000_0000] {
+            let other = type_object(address(&*meta), flags, c"int");
+            assert_eq!(flags_of_type(address(&*other)), None, "{flags:x}");
+        }
     }
 
     #[test]

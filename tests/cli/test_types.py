@@ -298,9 +298,10 @@ def rows(word, of, key):
 def test_a_live_process_has_the_types_of_its_snapshot(python, live, path):
     said, now = rows('types', live, 'blocks')
     # Of `Shared`; from 3.13 on inside the instances.
-    assert now.get('dict values', 0) >= 5000 or python.minor >= (3, 13)
+    assert now.get('dict values', 0) >= 4990 or python.numbers >= (3, 13)
     # A freed block may look like an object, rarely.
-    assert 20000 <= now['Session'] < 20010 and 5000 <= now['Shared'] < 5010
+    assert now['Session'] == pytest.approx(20000, abs=10)
+    assert now['Shared'] == pytest.approx(5000, abs=10)
     assert said['known']['blocks'] == sum(each['blocks'] for each in said['types'])
     assert said['known']['blocks'] <= said['taken']['blocks']
     assert said['known']['blocks'] > 0.9 * said['taken']['blocks']
