@@ -22,9 +22,7 @@ LIBRARY = RELEASE / "libobmalloc.so"
 PROGRAM = '''
 import ast, ctypes, gc, os, sys, sysconfig, time
 
-folder, helper = sys.argv[1:]
-sys.path.insert(0, helper)
-import _types
+folder = sys.argv[1]
 library = ctypes.CDLL(None)
 
 def snapshot(name):
@@ -56,7 +54,7 @@ snapshot("2 at the peak")
 del parsed, tree, node
 gc.collect()
 time.sleep(3)
-_types.add_types(snapshot("3 after"))
+snapshot("3 after")
 print(len(index), "functions")
 '''
 
@@ -64,7 +62,7 @@ print(len(index), "functions")
 def snapshots(folder, python):
     """Runs the program with the library; returns the files of its snapshots."""
     environment = dict(os.environ, LD_PRELOAD=str(LIBRARY), PYTHONHASHSEED="0")
-    words = [python, "-c", PROGRAM, str(folder), str(ROOT / "python/obmalloc")]
+    words = [python, "-c", PROGRAM, str(folder)]
     subprocess.run(words, env=environment, check=True)
     return sorted(folder.glob("*.map"))
 
