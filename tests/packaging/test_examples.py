@@ -59,6 +59,21 @@ def test_program_for_python(tmp_path):
     assert returned > 40
 
 
+def test_profile_for_python(tmp_path):
+    """The rows of docs/python.md's profile are those of its one line that keeps memory."""
+    with zipfile.ZipFile(build.wheel()) as wheel:
+        wheel.extractall(tmp_path)
+    text = example('docs/python.md', 'python', 'obmalloc.profile.top(3)')
+    (tmp_path / 'app.py').write_text(text)
+    done = child.run([sys.executable, '-B', tmp_path / 'app.py'], child.clean_environment(
+        PYTHONPATH=str(tmp_path), LD_PRELOAD=build.LIBRARY), cwd=tmp_path, status=0)
+    line = next(at for at, words in enumerate(text.splitlines(), 1) if words.startswith('rows'))
+    first = re.match(rf' *(\d+\.\d) MiB +\d+ (?:dict|str) +\S+app\.py:{line}\n', done.out)
+    assert first, done.report
+    assert 40 < float(first[1]) < 100
+    assert (tmp_path / 'heap.pb.gz').read_bytes()[:2] == b'\x1f\x8b'
+
+
 def test_first_c_test(tmp_path):
     """CONTRIBUTING.md's case passes in each way that it names, in a copy of c_tests."""
     needs('cc', 'make')
