@@ -277,8 +277,12 @@ impl Live {
         let len = self.wide(offset_of!(Control, snapshot_bytes));
         let there = self.file.metadata().map_or(0, |file| file.len());
         let inside = there.saturating_sub(self.bytes.into());
-        if len == 0 || len > inside.min(most) || before % 2 == 1 {
+        if len == 0 || len > inside || before % 2 == 1 {
             return Ok(None);
+        }
+        if len > most {
+            let what = format!("the {what} of process {pid} has {len} bytes, more than {most}");
+            return Err(Failure::new(what, "lower OBMALLOC_PROFILE_MEMORY there"));
         }
         let mut bytes = vec![0; len as usize];
         let read = self.file.read_exact_at(&mut bytes, self.bytes.into());

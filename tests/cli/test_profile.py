@@ -101,9 +101,10 @@ def test_a_file(tmp_path):
         assert re.search(r'Type: inuse_space', done.out) and '<genexpr>' in done.out, done.report
 
 
-def test_growth_names_the_line_that_leaks():
+def test_growth_names_the_line_that_leaks(tmp_path):
+    path = tmp_path / 'growth.pb.gz'
     with keeping() as process:
-        words = [build.COMMAND, 'profile', str(process.pid), '--growth', '2s', '--json']
+        words = [build.COMMAND, 'profile', str(process.pid), '--growth', '2s', '--json', '-o', path]
         looking = subprocess.Popen(words, stdout=subprocess.PIPE, env=child.clean_environment())
         time.sleep(0.7)
         more(process, 30000)
@@ -117,6 +118,8 @@ def test_growth_names_the_line_that_leaks():
         assert abs(per_minute * minutes - first['change']['inuse_objects']) < 2
         assert 70e3 < first['change']['inuse_objects'] < 130e3
         assert STILL not in [row['what'] for row in said['rows']]
+        grown = json.loads(command.run('report', path, '--json').out)['rows'][0]
+        assert (grown['what'], grown['values']) == (LINE, first['change'])
         text = command.run('profile', process.pid, '--growth', '0.1').out
         assert re.search(r'(?m)^Nothing has grown.|^ *bytes/min  objects/min', text)
 

@@ -52,6 +52,12 @@ def test_the_table(heap):
     assert command.run('report', heap, '--top').out.splitlines() == lines
 
 
+def test_stdin(heap):
+    with heap.open('rb') as file:
+        done = child.run([build.COMMAND, 'report', '-', '--json'], stdin=file, status=0)
+    assert json.loads(done.out)['total']['inuse_space'] == 88000
+
+
 @pytest.mark.parametrize('by, expected', [
     ('line', {'/srv/app/sessions.py:41 remember': 64000,
               '/usr/lib/python3.13/json/decoder.py:350 parse': 24000}),
@@ -283,4 +289,3 @@ def test_a_million_samples(tmp_path):
     path.write_bytes(profile.file())
     found = rows('report', path)
     assert found['/srv/app/sessions.py:41 remember']['values']['inuse_space'] == 64000 * 10**6
-    assert build.COMMAND.exists()

@@ -213,7 +213,7 @@ mod tests {
             )
             .bytes();
         let profile = reader::read(&file[..]).unwrap();
-        assert_eq!(lines(&profile, By::Line), ["#;a:b (f:.py:1);[:] 7"]);
+        assert_eq!(lines(&profile, By::Line), ["(#);a:b (f:.py:1);[:] 7"]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use clap::ValueEnum;
-use indexmap::IndexMap;
+use indexmap::{IndexMap, IndexSet};
 
 use super::model::{self, Frame, Profile, Sample, Values, describe};
 use super::{Shown, View};
@@ -164,8 +164,8 @@ pub struct Row {
     pub after: Values,
     /// Function, file and line, of a group by line.
     pub frame: Option<(String, String, i64)>,
-    /// The shown value by type; in a group by type by line.
-    others: HashMap<String, i64>,
+    /// The type (in a group by type, the line) that holds most of it, with its value.
+    pub mostly: Option<(String, i64)>,
 }
 
 impl Row {
@@ -175,69 +175,86 @@ impl Row {
         model::add(&mut change, &self.before.map(i64::saturating_neg));
         change
     }
+}
 
-    /// The type (or line) that holds most of it, with its value. Blocks without a type count only
-    /// where there are no others.
-    pub fn mostly(&self) -> Option<(&str, i64)> {
-        let most = self.others.iter().max_by_key(|&(name, value)| {
-            let is_object = *value != 0 && !name.starts_with(UNTYPED);
-            (is_object, value.unsigned_abs(), Reverse(name))
+/// Rows while samples are entered.
+struct Rows<'a> {
+    view: &'a View,
+    /// With the shown value by the number of a type, or of a line in a group by type.
+    rows: IndexMap<String, (Row, HashMap<usize, i64>)>,
+    /// Names of types or lines.
+    others: IndexSet<String>,
+}
+
+impl Rows<'_> {
+    fn enter(&mut self, profile: &Profile, is_before: bool) {
+        let View { by, value, .. } = *self.view;
+        for sample in &profile.samples {
+            let amount = sample.values[value.at()];
+            if amount == 0 && sample.values[value.counterpart().at()] == 0 {
+                continue;
+            }
+            let other = match by {
+                By::Type => By::Line.group(profile, sample),
+                _ => By::Type.group(profile, sample),
+            };
+            let other = self.others.insert_full(other).0;
+            let entry = self.rows.entry(by.group(profile, sample));
+            let (row, others) = entry.or_default();
+            let (sums, change) = if is_before {
+                (&mut row.before, amount.saturating_neg())
+            } else {
+                (&mut row.after, amount)
+            };
+            model::add(sums, &sample.values);
+            let sum = others.entry(other).or_default();
+            *sum = sum.saturating_add(change);
+            if by == By::Line && row.frame.is_none() {
+                let text = |text| profile.text_of(text).to_string();
+                let frame = profile.line(sample);
+                row.frame = frame.map(|of| (text(of.function), text(of.file), of.line));
+            }
+        }
+    }
+
+    /// The other that holds most of a row. Blocks without a type count only where there are no
+    /// others.
+    fn mostly(&self, others: &HashMap<usize, i64>) -> Option<(String, i64)> {
+        let named = others.iter().filter(|(_, value)| **value != 0);
+        let named =
+            named.filter_map(|(number, value)| Some((self.others.get_index(*number)?, *value)));
+        let most = named.max_by_key(|&(name, value)| {
+            let has_type = !name.starts_with(UNTYPED);
+            (has_type, value.unsigned_abs(), Reverse(name))
         });
-        most.filter(|&(_, value)| *value != 0)
-            .map(|(name, value)| (name.as_str(), *value))
+        most.map(|(name, value)| (name.clone(), value))
     }
 }
 
 /// The groups of what is shown, the largest first; of two profiles, those that have changed.
 pub fn rows(shown: &Shown<'_>, view: &View) -> Vec<Row> {
-    let mut rows: IndexMap<String, Row> = IndexMap::new();
-    let mut enter = |profile: &Profile, is_before: bool| {
-        for sample in &profile.samples {
-            let value = sample.values[view.value.at()];
-            if value == 0 && sample.values[view.value.counterpart().at()] == 0 {
-                continue;
-            }
-            let row = rows.entry(view.by.group(profile, sample)).or_default();
-            model::add(
-                if is_before {
-                    &mut row.before
-                } else {
-                    &mut row.after
-                },
-                &sample.values,
-            );
-            let other = match view.by {
-                By::Type => By::Line.group(profile, sample),
-                _ => By::Type.group(profile, sample),
-            };
-            let sum = row.others.entry(other).or_default();
-            *sum = sum.saturating_add(if is_before {
-                value.saturating_neg()
-            } else {
-                value
-            });
-            if view.by == By::Line && row.frame.is_none() {
-                let text = |text| profile.text_of(text).to_string();
-                row.frame = profile
-                    .line(sample)
-                    .map(|frame| (text(frame.function), text(frame.file), frame.line));
-            }
-        }
+    let mut entered = Rows {
+        view,
+        rows: IndexMap::new(),
+        others: IndexSet::new(),
     };
     if let Some(before) = shown.before {
-        enter(before, true);
+        entered.enter(before, true);
     }
-    enter(shown.after, false);
-    let mut rows: Vec<Row> = rows
-        .into_iter()
-        .map(|(what, row)| Row { what, ..row })
-        .collect();
+    entered.enter(shown.after, false);
     let at = view.value.at();
-    rows.retain(|row| match (shown.before, shown.minutes) {
+    let found = std::mem::take(&mut entered.rows).into_iter();
+    let found = found.filter(|(_, (row, _))| match (shown.before, shown.minutes) {
         (_, Some(_)) => row.change()[at] > 0,
         (Some(_), None) => row.change()[at] != 0,
         (None, None) => row.after[at] != 0,
     });
+    let rows = found.map(|(what, (row, others))| Row {
+        what,
+        mostly: entered.mostly(&others),
+        ..row
+    });
+    let mut rows: Vec<Row> = rows.collect();
     rows.sort_by_key(|row| Reverse(row.change()[at].unsigned_abs()));
     rows
 }
@@ -342,12 +359,9 @@ mod tests {
         let changed = rows(&shown, &view);
         let changes: Vec<_> = changed
             .iter()
-            .map(|row| (row.change()[3], row.mostly().unwrap()))
+            .map(|row| (row.change()[3], row.mostly.as_ref().unwrap().0.as_str()))
             .collect();
-        assert_eq!(
-            changes,
-            [(12_800, ("dict", 12_800)), (-1440, ("list", -1440))]
-        );
+        assert_eq!(changes, [(12_800, "dict"), (-1440, "list")]);
         shown.minutes = Some(1.0);
         let grown = rows(&shown, &view);
         assert_eq!(grown.len(), 1);

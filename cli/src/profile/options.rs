@@ -33,8 +33,8 @@ pub struct Options {
     /// Print JSON
     #[arg(long, group = "output")]
     json: bool,
-    /// What the memory is grouped by; in a flame graph line, function and module are its frames,
-    /// others are below them
+    /// What the memory is grouped by; a flame graph has line, function or module as its frames, another
+    /// group as the outermost frame
     #[arg(
         long,
         value_name = "WHAT",

@@ -13,15 +13,16 @@ use super::gzip;
 use super::model::{Frame, Labels, Profile, Sample, Text, Values};
 use super::proto::{self, field};
 
-/// The most entries of a kind: samples, locations, functions, texts.
-const MOST: usize = 4 << 20;
+/// The most samples, and the most entries of another kind: locations, functions, texts, frames.
+const SAMPLES: usize = 4 << 20;
+const MOST: usize = 1 << 18;
 /// The most frames of a stack.
 const DEEPEST: usize = 1 << 16;
 /// The most frames of all stacks that differ, and of all samples.
 const FRAMES: usize = 64 << 20;
 const SAMPLED_FRAMES: usize = 1 << 30;
 /// The most characters of a text; later ones are dropped.
-const LONGEST: usize = 4096;
+const LONGEST: usize = 512;
 
 /// Reads a profile. At most [`gzip::LIMIT`] bytes are decompressed.
 pub fn read(file: impl Read) -> Result<Profile, String> {
@@ -179,7 +180,6 @@ fn of_bytes(bytes: &[u8]) -> Result<Profile, String> {
     let (mut functions, mut mappings) = (HashMap::new(), HashMap::new());
     let (mut types, mut locations, mut comments) = (Vec::new(), Vec::new(), Vec::new());
     let mut samples = 0;
-    let too_many = |what: &str| format!("it has more than {MOST} {what}");
     for each in Fields(bytes) {
         match each? {
             (field::SAMPLE_TYPE, Content::Bytes(part)) if types.len() < 64 => {
@@ -215,16 +215,16 @@ fn of_bytes(bytes: &[u8]) -> Result<Profile, String> {
             }
             _ => {}
         }
-        let most = [
-            (samples, "samples"),
-            (mappings.len(), "mappings"),
-            (locations.len(), "locations"),
-            (functions.len(), "functions"),
-            (tables.texts.len(), "texts"),
-            (comments.len(), "comments"),
+        let counts = [
+            (samples, SAMPLES, "samples"),
+            (mappings.len(), MOST, "mappings"),
+            (locations.len(), MOST, "locations"),
+            (functions.len(), MOST, "functions"),
+            (tables.texts.len(), MOST, "texts"),
+            (comments.len(), MOST, "comments"),
         ];
-        if let Some((_, what)) = most.into_iter().find(|&(count, _)| count > MOST) {
-            return Err(too_many(what));
+        if let Some((_, most, what)) = counts.into_iter().find(|&(count, most, _)| count > most) {
+            return Err(format!("it has more than {most} {what}"));
         }
     }
     if types.is_empty() {
@@ -243,6 +243,9 @@ fn of_bytes(bytes: &[u8]) -> Result<Profile, String> {
         let location: proto::Location = message(part, "a location")?;
         let frames = frames(&mut tables, &location, &functions, &mappings)?;
         tables.locations.insert(location.id, frames);
+        if tables.profile.frames.len() > MOST {
+            return Err(format!("it has more than {MOST} frames"));
+        }
     }
     for comment in comments {
         let line = tables.str(comment.cast_signed())?.to_string();

@@ -25,7 +25,7 @@ const EXAMPLES: &str = "Examples:
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Options {
-    /// A file with a heap profile
+    /// A file with a heap profile; - for stdin
     #[arg(value_name = "FILE")]
     file: String,
     #[command(flatten)]
@@ -44,9 +44,13 @@ pub fn main(options: &Options) -> Result<ExitCode, Failure> {
 /// The profile in a file.
 pub fn open(path: &str) -> Result<Profile, Failure> {
     let next = "name a file with a heap profile, as `obmalloc profile PID -o FILE` writes it";
-    let file = File::open(path)
-        .map_err(|error| Failure::new(format!("cannot read {path}: {}", reason(&error)), next))?;
-    reader::read(file).map_err(|what| Failure::new(format!("cannot use {path}: {what}"), next))
+    let read = if path == "-" {
+        reader::read(std::io::stdin().lock())
+    } else {
+        let cannot = |error| Failure::new(format!("cannot read {path}: {}", reason(&error)), next);
+        reader::read(File::open(path).map_err(cannot)?)
+    };
+    read.map_err(|what| Failure::new(format!("cannot use {path}: {what}"), next))
 }
 
 /// The name of a file in a title.

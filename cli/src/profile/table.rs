@@ -103,7 +103,7 @@ pub fn text(shown: &Shown<'_>, view: &View) -> String {
 
 /// The type that holds most of a row, and its share if that is not all.
 fn mostly(row: &Row, all: i64) -> String {
-    let Some((name, value)) = row.mostly() else {
+    let Some((name, value)) = &row.mostly else {
         return "-".into();
     };
     let hidden = name.chars().count().saturating_sub(MOSTLY);
@@ -111,6 +111,7 @@ fn mostly(row: &Row, all: i64) -> String {
     if hidden > 0 {
         short.insert_str(0, "...");
     }
+    let value = *value;
     if value == all || (value < 0) != (all < 0) || value.unsigned_abs() > all.unsigned_abs() {
         short
     } else {
@@ -207,7 +208,7 @@ pub fn json(shown: &Shown<'_>, view: &View) -> Json {
                 of["file"] = file.as_str().into();
                 of["line"] = (*line).into();
             }
-            if let Some((name, value)) = row.mostly() {
+            if let Some((name, value)) = &row.mostly {
                 let key = if view.by == By::Type {
                     "mostly_line"
                 } else {
