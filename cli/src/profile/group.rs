@@ -191,9 +191,6 @@ impl Rows<'_> {
         let View { by, value, .. } = *self.view;
         for sample in &profile.samples {
             let amount = sample.values[value.at()];
-            if amount == 0 && sample.values[value.counterpart().at()] == 0 {
-                continue;
-            }
             let other = match by {
                 By::Type => By::Line.group(profile, sample),
                 _ => By::Type.group(profile, sample),
