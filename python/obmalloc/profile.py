@@ -83,7 +83,7 @@ def dump(path: _Path) -> None:
 
 
 def is_running() -> bool:
-    """Whether the profiler takes samples now, whoever has started it."""
+    """Whether the profiler takes samples now."""
     return interval() != 0
 
 

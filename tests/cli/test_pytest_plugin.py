@@ -133,6 +133,12 @@ def test_outcomes(python, plugin, by_obmalloc):
         assert unit == other == 'MiB'
         assert 2 < float(first) < 8
         assert abs(float(first) - float(second)) < 1
+    # The lines, of which the first holds most.
+    line = next(at for at, words in enumerate(TESTS.splitlines(), 1) if 'str(n)' in words)
+    tables = re.findall(r'The lines that hold it, by samples:\n(.*)', done.out)
+    assert len(tables) == len(found)
+    assert re.search(rf' (list|str) +\S+/test_it\.py:{line} \((<genexpr>|grow)\)', tables[0])
+    assert any(re.match(r' +3\.0 MiB +1 .*\(test_leaks_large_blocks\)', table) for table in tables)
     assert 'obmalloc: tests may grow by 1.0 MiB' in done.out
     assert re.search(r'The first one passed, and grew by \d\.\d MiB\.', done.out)
 
