@@ -20,6 +20,7 @@ use crate::arena::chunk;
 use crate::background::init;
 use crate::config;
 use crate::domains::names::{self, Name};
+use crate::heap::HEAP;
 use crate::inspect::debug_offsets::DebugOffsets;
 use crate::os::environment;
 use crate::os::once::Once;
@@ -28,6 +29,7 @@ use crate::os::text::{log, pid, printable};
 use crate::policy::alignment;
 use crate::profile;
 use crate::stats::debug_stats;
+use crate::tcache::registry;
 use crate::tools;
 
 fn read_settings_once(at_start: bool) {
@@ -226,6 +228,10 @@ fn attach(host: &Host) {
 /// Starts the heap profiler: see `obmalloc_profile_start`.
 pub(crate) fn start_profile(interval: usize) -> Result<(), c_int> {
     profile::start(interval)?;
+    // What the thread allocates next is counted when it is refilled.
+    if let Some(magazines) = registry::current() {
+        magazines.flush_all(&HEAP);
+    }
     if is(State::Table)
         && let Some(host) = Host::all().find(is_served)
         && (!tracing::is_initialized(&host) || tracing::holds_gil(&host) && !tracing::is_on(&host))

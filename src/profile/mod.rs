@@ -108,7 +108,7 @@ pub(crate) fn start(interval: usize) -> Result<(), c_int> {
             return Err(libc::ENOMEM);
         }
         live.restart(clock::now());
-        sampler::set_interval(if interval == 0 {
+        sampler::start(if interval == 0 {
             DEFAULT_INTERVAL
         } else {
             interval

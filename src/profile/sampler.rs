@@ -20,6 +20,15 @@ static LAST: AtomicUsize = AtomicUsize::new(1);
 /// The number of times that the interval was set.
 static EPOCH: AtomicU64 = AtomicU64::new(0);
 
+/// The number of times that the profiler was started.
+static STARTS: AtomicU64 = AtomicU64::new(0);
+
+/// Starts with this mean number of bytes between two samples.
+pub(super) fn start(interval: usize) {
+    set_interval(interval);
+    STARTS.fetch_add(1, Relaxed);
+}
+
 /// Sets the mean number of bytes between two samples; 0: none is taken.
 pub(super) fn set_interval(bytes: usize) {
     INTERVAL.store(bytes, Relaxed);
@@ -67,6 +76,8 @@ pub(crate) struct Countdown {
     /// Bytes until the next point.
     left: Cell<u64>,
     epoch: Cell<u64>,
+    /// Starts of the profiler that the thread has seen.
+    starts: Cell<u64>,
     random: Cell<u64>,
     /// Whether the thread's requests pass through another domain, which is not to count them again.
     suspended: Cell<bool>,
@@ -77,6 +88,7 @@ impl Countdown {
         Countdown {
             left: Cell::new(0),
             epoch: Cell::new(0),
+            starts: Cell::new(0),
             random: Cell::new(0),
             suspended: Cell::new(false),
         }
@@ -110,6 +122,14 @@ impl Countdown {
         }
         self.left.set(self.distance());
         Some((left / (size.max(1) as u64)) as usize)
+    }
+
+    /// Whether the profiler has started since the last call: blocks that the thread has cached were not
+    /// counted.
+    #[inline]
+    pub(crate) fn sees_start(&self) -> bool {
+        let starts = STARTS.load(Relaxed);
+        self.starts.replace(starts) != starts
     }
 
     /// Advances by a block of `size` bytes. Returns whether it is sampled.

@@ -384,6 +384,9 @@ impl Magazines {
                 profile::is_on() && !block.is_null() && self.countdown.is_due(class.size());
             return Refilled { block, is_due };
         };
+        if profile::is_on() && self.countdown.sees_start() {
+            self.flush_all(heap);
+        }
         if self.by_class[class.index()].top.load(Relaxed) != bottom.as_ptr() {
             let block = self.take_marked(class);
             if !block.is_null() {
