@@ -53,20 +53,22 @@ pub fn percent(part: u64, whole: u64) -> String {
     }
 }
 
-/// A time on the command line: `500ms`, `5s`, `2m`; a number is in seconds.
+/// A time on the command line: `500ms`, `5s`, `2m`, `1h`; a number is in seconds.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
     let seconds = match unit {
         "ms" => 0.001,
         "" | "s" => 1.0,
-        "m" => 60.0,
+        "m" | "min" => 60.0,
         "h" => 3600.0,
         _ => return Err("a time is expected, such as 500ms, 5s or 2m".into()),
     };
     let number = text[..text.len() - unit.len()].parse::<f64>();
     match number.map(|number| number * seconds) {
-        Ok(seconds) if (0.001..=86400.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
-        _ => Err("a time from 1ms to 24h is expected".into()),
+        Ok(seconds) if (0.001..=604_800.0).contains(&seconds) => {
+            Ok(Duration::from_secs_f64(seconds))
+        }
+        _ => Err("a time from 1ms to 168h is expected".into()),
     }
 }
 
@@ -84,7 +86,7 @@ mod tests {
         );
         assert_eq!((of("2m"), of("1h")), (Ok(120_000), Ok(3_600_000)));
         for text in [
-            "", "s", "-1s", "5x", "0", "1e9", "99h", "1.2.3s", "inf", "ms5",
+            "", "s", "-1s", "5x", "0", "1e9", "999h", "1e99h", "nan", "1d", "1.2.3s", "inf", "ms5",
         ] {
             assert!(duration(text).is_err(), "{text}");
         }

@@ -15,7 +15,7 @@ use super::process::Processes;
 use super::{Shown, server, writer};
 use crate::failure::{Failure, USAGE};
 use crate::live::Live;
-use crate::{open, output};
+use crate::{open, output, units};
 
 const EXAMPLES: &str = "Examples:
   obmalloc profile 4711                   the lines that hold the most memory
@@ -51,7 +51,7 @@ pub struct Options {
     #[arg(long, group = "action")]
     stop: bool,
     /// Look twice, with this time between: the lines that grew, by minute
-    #[arg(long, value_name = "TIME", value_parser = duration, group = "action")]
+    #[arg(long, value_name = "TIME", value_parser = units::duration, group = "action")]
     growth: Option<Duration>,
     /// Serve a flame graph on this address (default: a free port of 127.0.0.1), until Ctrl-C
     #[arg(long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = "127.0.0.1:0",
@@ -140,49 +140,17 @@ fn interval(text: &str) -> Result<u32, String> {
     }
 }
 
-/// A time: seconds, or a number with s, m or h.
-fn duration(text: &str) -> Result<Duration, String> {
-    let units = [
-        ("ms", 0.001),
-        ("s", 1.0),
-        ("min", 60.0),
-        ("m", 60.0),
-        ("h", 3600.0),
-    ];
-    let unit = units
-        .into_iter()
-        .find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, factor)));
-    let (digits, factor) = unit.unwrap_or((text, 1.0));
-    let seconds: f64 = digits
-        .parse()
-        .map_err(|_| "a time, as 60s or 10m".to_string())?;
-    let seconds = seconds * factor;
-    if (0.1..=7.0 * 86400.0).contains(&seconds) {
-        Ok(Duration::from_secs_f64(seconds))
-    } else {
-        Err("from 0.1 s to a week".into())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn intervals_and_times_are_read() {
+    fn intervals_are_read() {
         assert_eq!(interval("1"), Ok(1));
         assert_eq!(interval("512K"), Ok(512 << 10));
         assert_eq!(interval("2m"), Ok(2 << 20));
         for wrong in ["", "K", "-1", "4096M", "1.5K", "12x", "\u{212a}"] {
             assert!(interval(wrong).is_err(), "{wrong}");
-        }
-        assert_eq!(duration("60s"), Ok(Duration::from_secs(60)));
-        assert_eq!(duration("2"), Ok(Duration::from_secs(2)));
-        assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("1h"), Ok(Duration::from_secs(3600)));
-        for wrong in ["", "s", "-1s", "0", "nan", "inf", "1e99h", "1d"] {
-            assert!(duration(wrong).is_err(), "{wrong}");
         }
     }
 }
