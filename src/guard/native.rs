@@ -81,6 +81,26 @@ fn about(address: usize) -> Option<libc::Dl_info> {
     found.then(|| unsafe { info.assume_init() })
 }
 
+/// Where an address is: the path of its object, and either the function that the object exports, or the
+/// offset. Empty if it is in no object.
+pub(crate) struct Origin {
+    pub object: &'static str,
+    pub function: &'static str,
+    pub offset: usize,
+}
+
+impl Origin {
+    /// The origin of an address. Its texts are the loader's, and live as long as the object is loaded.
+    pub(crate) fn of(address: usize) -> Option<Origin> {
+        let info = about(address)?;
+        Some(Origin {
+            object: text(info.dli_fname),
+            function: text(info.dli_sname),
+            offset: address.wrapping_sub(info.dli_fbase.addr()),
+        })
+    }
+}
+
 /// An address, printed as object, offset and function.
 pub(crate) struct Place(pub(crate) usize);
 

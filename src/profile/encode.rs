@@ -285,23 +285,44 @@ fn write_functions(live: &Live, to: &mut Proto<'_>, mut strings: u64) -> u64 {
     });
     for number in live.stacks.codes() {
         let code = live.stacks.code(number);
-        let mut name = string(code.name);
+        let (mut name, mut file) = (string(code.name), string(code.file));
         if let Some(address) = live.stacks.address(number).filter(|_| code.name == 0) {
-            let mut bytes = [0; 200];
-            let mut place = Buffer::new(&mut bytes);
-            let _ = write!(place, "{}", native::Place(address as usize));
-            let len = place.end().min(bytes.len() - 1);
-            to.text(profile::STRING, utf8(&bytes[..len]));
-            (name, strings) = (strings, strings + 1);
+            write_native(to, address as usize);
+            (name, file, strings) = (strings, strings + 1, strings + 2);
         }
         to.message(profile::FUNCTION, |to| {
             to.number(function::ID, u64::from(number) + 1);
             to.number(function::NAME, name);
             to.number(function::SYSTEM_NAME, name);
-            to.number(function::FILE, string(code.file));
+            to.number(function::FILE, file);
         });
     }
     strings
+}
+
+/// Writes two strings: the name of the function of C at an address, or if it has none its object and the
+/// offset there; and the path of the object.
+fn write_native(to: &mut Proto<'_>, address: usize) {
+    let mut bytes = [0; 100];
+    let mut text = Buffer::new(&mut bytes);
+    let mut object = "";
+    let mut name = "";
+    if let Some(origin) = native::Origin::of(address) {
+        (object, name) = (origin.object, origin.function);
+        let file = object.rsplit('/').next().unwrap_or(object);
+        let _ = write!(text, "{file}+{:#x}", origin.offset);
+    } else {
+        let _ = write!(text, "{address:#x}");
+    }
+    let len = text.end().min(bytes.len() - 1);
+    to.text(
+        profile::STRING,
+        match name {
+            "" => utf8(&bytes[..len]),
+            name => name.as_bytes(),
+        },
+    );
+    to.text(profile::STRING, object.as_bytes());
 }
 
 /// Writes the comments, from string `strings` on. Returns the number of the next string.

@@ -278,14 +278,18 @@ impl Stacks {
         node
     }
 
-    /// The node for a frame without a place, below `parent`: of C at an address, or a mark with a name.
+    /// The node for a frame without a place, below `parent`: of C at an address, without a name; or a mark
+    /// with a name.
     pub(super) fn plain(&mut self, parent: u32, address: usize, name: &str) -> u32 {
         let found = self.codes.find(hash(&[address as u64, 0]), |code| {
             code.address == address as u64 && code.fingerprint == 0
         });
         self.hold(parent);
         let code = found.or_else(|| {
-            let name = self.intern(|then| name.chars().for_each(then));
+            let name = match name {
+                "" => 0,
+                name => self.intern(|then| name.chars().for_each(then)),
+            };
             self.insert_code(address as u64, 0, 0, name)
         });
         let node = code.and_then(|code| self.inner(parent, code, 0, || 0));
