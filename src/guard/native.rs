@@ -153,5 +153,8 @@ mod tests {
             "{malloc}"
         );
         assert_eq!(format!("{}", Place(16)), "0x10");
+        let origin = Origin::of(libc::malloc as *const () as usize + 1).unwrap();
+        assert!(malloc.starts_with(origin.object) && origin.function == "malloc");
+        assert!(Origin::of(16).is_none());
     }
 }

@@ -124,8 +124,9 @@ const fn same(one: &str, other: &str) -> bool {
 
 /// Bytes of a type's name.
 const NAME_MAX: usize = 120;
-/// Mean bytes of a sample, at most: its stack has 64 frames, its labels have 90 bytes.
-const SAMPLE_BYTES: usize = 300;
+/// Bytes of a sample, at most: 64 frames of three bytes each, values and labels; and its share of the
+/// types' names.
+const SAMPLE_BYTES: usize = 400;
 /// Samples that may be added before a profile of now is written.
 const MORE: usize = 1000;
 

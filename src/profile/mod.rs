@@ -152,6 +152,15 @@ pub(crate) struct Recorded {
 #[cold]
 #[inline(never)]
 pub(crate) fn record(sample: &Sample) -> Recorded {
+    if !sandbox::allows() {
+        stop(); // the calls for a sample are forbidden from now on
+    }
+    if !is_on() {
+        return Recorded {
+            is_kept: false,
+            stale: None,
+        };
+    }
     let mut places = [Place::NONE; FRAMES_MAX];
     let is_ready = frames::is_ready();
     let frames = is_ready

@@ -30,9 +30,15 @@ pub(crate) fn write_to(fill: impl FnOnce(&mut Name) -> Result<(), c_int>) -> Res
 /// Encodes a profile. `Err` with ENODATA if the profiler never ran.
 #[cold]
 pub(crate) fn encoded() -> Result<Encoded, c_int> {
-    let mut encoded = Encoded::reserve().ok_or(libc::ENODATA)?;
-    encode_into(&mut encoded)?;
-    Ok(encoded)
+    loop {
+        let mut encoded = Encoded::reserve().ok_or(libc::ENODATA)?;
+        match encode_into(&mut encoded) {
+            // Other threads have added more samples since the memory was reserved than there is room
+            // for.
+            Err(libc::ENOSPC) => {}
+            done => return done.map(|()| encoded),
+        }
+    }
 }
 
 /// Encodes a profile into memory that was reserved.
