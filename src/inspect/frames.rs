@@ -151,6 +151,14 @@ impl Frames {
         unsafe { ask(place.code, place.position) }
     }
 
+    /// The first line of a place's code.
+    pub(crate) fn first_line(&self, place: Place) -> c_int {
+        self.line(Place {
+            position: -1,
+            ..place
+        })
+    }
+
     /// The file of a place's code.
     pub(crate) fn file(&self, place: Place) -> Text {
         self.text(place.code + self.layout.filename)
@@ -222,16 +230,30 @@ impl Text {
         self.len.saturating_sub(CHARACTERS_MAX)
     }
 
-    /// A value by which another string at the same address is told apart, most likely.
+    /// A hash of the characters that are read: another string at the same address has another one.
     pub(crate) fn fingerprint(&self) -> usize {
-        let (first, last) = (self.character(self.first_read()), self.last());
-        self.start ^ self.len.rotate_left(20) ^ first.rotate_left(40) ^ last.rotate_left(52)
-    }
-
-    fn last(&self) -> usize {
-        self.len
-            .checked_sub(1)
-            .map_or(0, |last| self.character(last))
+        let first = self.first_read();
+        let (start, bytes) = (
+            self.start + first * self.kind,
+            (self.len - first) * self.kind,
+        );
+        let mix = |state: usize, word: usize| {
+            (state.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95)
+        };
+        let word = |at: usize| {
+            let at = ptr::with_exposed_provenance::<usize>(start + at);
+            // SAFETY: `of` has found these bytes readable, and their code object is alive.
+            unsafe { at.read_unaligned() }
+        };
+        let whole = bytes / size_of::<usize>();
+        let state = (0..whole).fold(self.len, |state, i| {
+            mix(state, word(i * size_of::<usize>()))
+        });
+        if whole > 0 {
+            // The last word may overlap the one before.
+            return mix(state, word(bytes - size_of::<usize>()));
+        }
+        (first..self.len).fold(state, |state, i| mix(state, self.character(i)))
     }
 
     /// A character that `of` has found to be readable; 0 beyond the end.
@@ -374,6 +396,25 @@ mod tests {
         bytes.extend(b"abc");
         bytes.extend([0; 8]);
         assert_eq!(show(7, &bytes), "abc");
+    }
+
+    #[test]
+    fn texts_that_differ_in_a_character_have_other_fingerprints() {
+        for (len, kind) in [(1, 1), (5, 1), (8, 1), (9, 1), (100, 1), (3, 2), (30, 4)] {
+            let mut bytes = vec![b'a'; len * kind];
+            let fingerprint = |bytes: &[u8]| {
+                let start = bytes.as_ptr().expose_provenance();
+                Text { start, len, kind }.fingerprint()
+            };
+            let before = fingerprint(&bytes);
+            assert_eq!(before, fingerprint(&bytes.clone()), "wherever it is");
+            for i in 0..bytes.len() {
+                bytes[i] = b'b';
+                assert_ne!(fingerprint(&bytes), before, "{len} {kind} {i}");
+                bytes[i] = b'a';
+            }
+        }
+        assert_eq!(Text::UNKNOWN.fingerprint(), 0);
     }
 
     #[test]

@@ -9,8 +9,8 @@
 //! ```
 //!
 //! The text of a code is read when it is first seen: the code object may be freed before the profile
-//! is written. Another code object at the same address has other strings, which is noticed by their
-//! addresses, lengths and some of their characters.
+//! is written. Another code object at the same address has other strings, or begins at another line,
+//! which is noticed by a hash of them.
 //!
 //! When there is no room for a node, nodes without a live sample are removed: their sums move to their
 //! callers.
@@ -300,8 +300,12 @@ impl Stacks {
 
     fn python(&mut self, frames: &Frames, place: Place) -> Option<u32> {
         let (file, name) = (frames.file(place), frames.name(place));
-        let both = [file.fingerprint() as u64, name.fingerprint() as u64];
-        let (address, fingerprint) = (place.code as u64, hash(&both) | 1);
+        let what = [
+            file.fingerprint() as u64,
+            name.fingerprint() as u64,
+            frames.first_line(place) as u64,
+        ];
+        let (address, fingerprint) = (place.code as u64, hash(&what) | 1);
         let found = self.codes.find(hash(&[address, fingerprint]), |code| {
             (code.address, code.fingerprint) == (address, fingerprint)
         });
