@@ -29,7 +29,8 @@ PACKAGES = ('python3.15 libpython3.15-testsuite libpython3.15-dev'
             ' libc6-dev binutils strace git tzdata python3-pytest python3-pytest-xdist'
             ' python3-hypothesis')
 VERSIONS = '3.14', '3.15'
-JOBS = 3        # many of CPython's tests wait rather than compute
+# Many of CPython's tests wait rather than compute. With `-n 1` there is one job.
+JOBS = os.environ.get('PYTEST_XDIST_WORKER_COUNT', '3')
 # Where a free-threaded CPython is available as source, by Debian's name.
 SOURCE = ('trixie', 'python3.13')
 
@@ -103,7 +104,7 @@ def system(library):
     shutil.rmtree(work, ignore_errors=True)
     (work / 'target/release').mkdir(parents=True)
     shutil.copy(library, work / RELEASE)
-    for part in 'tests', 'c_tests', 'docs', 'include':
+    for part in 'tests', 'c_tests', 'docs', 'include', 'python':
         shutil.copytree(build.ROOT / part, work / part,
                         ignore=shutil.ignore_patterns('__pycache__'))
     shutil.copy(build.ROOT / 'pytest.ini', work)
@@ -170,16 +171,19 @@ SLICE = ('test_gc test_json test_list test_dict test_set test_str|test_unicode t
          ' test_io').replace(' ', ',')
 
 
+@pytest.mark.parametrize('way', ['preloaded', 'profiled'])
 @pytest.mark.parametrize('version', VERSIONS)
-def test_newer_tests(system, version, pytestconfig, evidence):
+def test_newer_tests(system, version, way, pytestconfig, evidence):
     """A part of the version's own tests outcome by outcome; with --whole-suites every module
     that its regrtest runs. A repeated run takes the runs of the modules that it has."""
     whole = pytestconfig.option.whole_suites
-    report = SYSTEM / RUNS / f'{"whole" if whole else "slice"}-{version}.xml'
+    # The whole suites are not profiled with little memory.
+    chosen = 'profiled and 64M' if whole and way == 'profiled' else way
+    report = SYSTEM / RUNS / f'{"whole" if whole else "slice"}-{version}-{way}.xml'
     report.parent.mkdir(exist_ok=True)
     report.unlink(missing_ok=True)
     done = inside(['sh', '-c', f'cd {system} && nice python{version} -m pytest -n {JOBS} -q'
-                   f' tests/cpython/test_suites.py -k preloaded --pythons {version}'
+                   f' tests/cpython/test_suites.py -k "{chosen}" --pythons {version} --all-pythons'
                    f' --modules "{"all" if whole else SLICE}" --keep-runs /{RUNS}'
                    f' --junitxml /{RUNS}/{report.name}'], 8 * 3600)
     assert report.exists(), done.report
@@ -187,12 +191,12 @@ def test_newer_tests(system, version, pytestconfig, evidence):
     report.with_suffix('.txt').write_text(comparison.summary)
     print(comparison.summary)
     assert comparison.tests and done.status == 0, comparison.summary + done.report
-    evidence(f"CPython's own tests, Debian's {version}, preloaded" + ', whole suite' * whole,
+    evidence(f"CPython's own tests, Debian's {version}, {way}" + ', whole suite' * whole,
              "CPython's own tests", comparison.amount, seconds=comparison.seconds,
              versions=f'CPython {newer(version).words}', platforms=[newer(version)],
-             shows="CPython's own tests, preloaded" + ', whole suite' * whole,
+             shows=f"CPython's own tests, {way}" + ', whole suite' * whole,
              command='tests/run --all-pythons --record tests/compat/test_newer.py -k'
-             f' "newer_tests and {version}"' + ' --whole-suites' * whole)
+             f' "newer_tests and {version} and {way}"' + ' --whole-suites' * whole)
 
 
 def free_threaded_python():

@@ -6,7 +6,8 @@ from cpython.modules import MEMORY, SLICE, USUAL
 
 from support import child
 
-ROWS = {'test_preloaded': USUAL, 'test_packed': SLICE, 'test_relinked': MEMORY}
+ROWS = {'test_preloaded': USUAL, 'test_packed': SLICE, 'test_profiled': SLICE,
+        'test_relinked': MEMORY}
 
 # Lists the modules that this version's regrtest runs when it is given none.
 LIST = '''

@@ -5,9 +5,10 @@ environments. The two sets of (test, outcome) must be equal; a failure that both
 is no difference. If they are not equal, both sides run twice more, and support/verdict.py
 decides.
 
-The sides are the interpreter without and with the library in LD_PRELOAD, or two interpreters
-that relink/relink.py links: one with CPython's own obmalloc.o, one with libobmalloc.a in its
-place. `--modules all` takes every module that the version's regrtest would run:
+The sides are the interpreter without and with the library in LD_PRELOAD, also with the heap profile
+of every allocation, or two interpreters that relink/relink.py links: one with CPython's own
+obmalloc.o, one with libobmalloc.a in its place. `--modules all` takes every module that the version's
+regrtest would run:
 
     tests/run -n 2 --all-pythons --record tests/cpython -k relinked --modules all
 
@@ -51,8 +52,10 @@ def check_active(path, library=None):
 
 
 def run_module(path, row, left_out, settings):
-    return outcomes.run(lambda outfile: [path, SCRIPT, row, outfile, *left_out],
-                        lambda folder: settings)
+    def in_folder(folder):
+        profile = {'OBMALLOC_PROFILE_FILE': folder / 'profile-%p.pb.gz'}
+        return settings | (profile if 'OBMALLOC_PROFILE' in settings else {})
+    return outcomes.run(lambda outfile: [path, SCRIPT, row, outfile, *left_out], in_folder)
 
 
 def run_without(path, row, left_out):
@@ -133,6 +136,20 @@ def test_packed(python, row, library, compare):
     compare('packed', python.path, python.path,
             {'LD_PRELOAD': str(library), 'OBMALLOC_ALIGN': '8'},
             lambda run: library.name in run.mapped,
+            KNOWN_PRELOADED + KNOWN_STATIC * (not python.shared))
+
+
+@pytest.mark.slow
+@pytest.mark.only('3.8', '3.11', '3.13', '3.14', '3.15')
+@pytest.mark.parametrize('memory', ['64M', '2M'])
+def test_profiled(python, row, memory, library, compare):
+    """A heap profile of every allocation; with little memory its interval is doubled many times. The
+    profile at the end of a run has samples."""
+    check_active(python.path, library)
+    compare('profiled' if memory == '64M' else 'profiled with 2 MiB of tables', python.path,
+            python.path, {'LD_PRELOAD': str(library), 'OBMALLOC_PROFILE': '1',
+                          'OBMALLOC_PROFILE_MEMORY': memory, 'OBMALLOC_PROFILE_ON': 'exit'},
+            lambda run: library.name in run.mapped and (run.sampled or bool(run.ending)),
             KNOWN_PRELOADED + KNOWN_STATIC * (not python.shared))
 
 

@@ -1,8 +1,12 @@
-"""Heap profiles for tests, written field by field: gzipped profile.proto."""
+"""Heap profiles for tests, written field by field: gzipped profile.proto. The package reads them."""
 import gzip
 import re
+import sys
 
 from support import build
+
+sys.path.insert(0, str(build.ROOT / 'python'))
+from obmalloc._pprof import Profile     # noqa: E402, F401
 
 TYPES = [('alloc_objects', 'count'), ('alloc_space', 'bytes'), ('inuse_objects', 'count'),
          ('inuse_space', 'bytes'), ('pinned_space', 'bytes')]
