@@ -16,11 +16,12 @@ const STAYS_BITS: u32 = 7;
 /// Pages that are remembered, by the lower bits of their number.
 const PAGES: usize = 512;
 
-/// A page's number, and in its lowest bits the time of the check in units of 2^[`STAYS_BITS`] ms.
+/// A page's number, and in its lowest bits the time of the check; 0 in a slot that was not used.
 static READABLE: [AtomicUsize; PAGES] = [const { AtomicUsize::new(0) }; PAGES];
 
-/// The time that counts for checks, in the same units.
-static NOW: AtomicUsize = AtomicUsize::new(0);
+/// The time that counts for checks, in units of 2^[`STAYS_BITS`] ms. It is never 0, so that page 0 does
+/// not look like a slot that was not used.
+static NOW: AtomicUsize = AtomicUsize::new(1);
 
 /// Whether the kernel checks addresses: [`UNKNOWN`], [`YES`] or [`NO`].
 static CHECKS: AtomicU8 = AtomicU8::new(UNKNOWN);
@@ -30,8 +31,8 @@ const NO: u8 = 2;
 
 /// Sets the time that counts for checks. Called before memory is read.
 pub(crate) fn begin() {
-    let time = (clock::now() >> STAYS_BITS) as usize & ((1 << PAGE_BITS) - 1);
-    NOW.store(time, Relaxed);
+    let units = (clock::now() >> STAYS_BITS) as usize;
+    NOW.store(units % ((1 << PAGE_BITS) - 1) + 1, Relaxed);
 }
 
 /// The word at an address, any value.
