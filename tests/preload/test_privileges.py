@@ -87,16 +87,19 @@ def test_setuid_program_that_is_linked(mode):
     reports = open_folder('reports')
     reports.chmod(0o777)
     report = reports / f'from-{mode:o}'
-    done = as_nobody([program], child.clean_environment(OBMALLOC_STATS=report, **LOUD), status=0)
+    profile = reports / f'profile-from-{mode:o}'
+    settings = dict(LOUD, OBMALLOC_STATS=report, OBMALLOC_PROFILE='1', OBMALLOC_PROFILE_ON='exit',
+                    OBMALLOC_PROFILE_FILE=profile)
+    done = as_nobody([program], child.clean_environment(**settings), status=0)
     if mode == 0o4755:
         if done.out.split() != [str(NOBODY), '0', '1']:
             pytest.skip('setuid has no effect: ' + done.out.strip())
         status.silent(done)
-        assert not report.exists(), 'a file of its user\'s choice'
+        assert not report.exists() and not profile.exists(), 'a file of its user\'s choice'
     else:       # the settings take effect
         assert done.out.split() == [str(NOBODY), str(NOBODY), '0']
         assert 'OBMALLOC_NO_SUCH' in done.err
-        assert report.exists()
+        assert report.exists() and profile.exists()
 
 
 def limited(python, which, kib, code, env):

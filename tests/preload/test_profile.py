@@ -1,17 +1,12 @@
 """OBMALLOC_PROFILE=1 in programs that are hard to profile: deep, odd and damaged stacks, threads,
 forks, little memory. Each check reads the profile that the program wrote."""
-import json
-import os
-import signal
-import time
 import unicodedata
 from collections import Counter
 
 import pytest
 
-from support import build, child, pprof
+from support import child, pprof
 from support.preload import PRELUDE, interpret
-from support.privileges import NOBODY, as_nobody, copy, needs_root, open_folder
 
 # Every allocation, and room for all of them.
 ALL = dict(OBMALLOC_PROFILE='1', OBMALLOC_PROFILE_MEMORY='64M')
@@ -460,7 +455,7 @@ def wait(count, seconds=10):
         [[n] for n in range(1000)]
         time.sleep(0.01)
     assert len(glob.glob(sys.argv[1] + '/p-*')) >= count
-def held(): return 'x' * 5000
+def held(): return 'x' * 100000
 kept = [held() for _ in range(10)]
 '''
 
@@ -476,8 +471,8 @@ kept = [held() for _ in range(10)]
 def test_events(python, tmp_path, events, code):
     """OBMALLOC_PROFILE_ON. Each file is whole, and has the process's number and its own."""
     done = interpret(python, WAIT + code, str(tmp_path), env=child.preloaded(
-        **ALL, OBMALLOC_PROFILE_ON=events, OBMALLOC_PROFILE_FILE=tmp_path / 'p-%p-%n.pb.gz',
-        OBMALLOC_SOFT_LIMIT='300M'))
+        **ALL | dict(OBMALLOC_PROFILE='4K'), OBMALLOC_PROFILE_ON=events,
+        OBMALLOC_PROFILE_FILE=tmp_path / 'p-%p-%n.pb.gz', OBMALLOC_SOFT_LIMIT='300M'))
     assert done.err == ''
     found = files(tmp_path)
     assert {path.name for path in found} == {f'p-{done.pid}-{n}.pb.gz'
