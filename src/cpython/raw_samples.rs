@@ -79,11 +79,7 @@ impl Backend for Sampled {
             return unsafe { object::realloc::<ALIGNMENT>(below, p, n) };
         }
         // Removed before the call: another thread may get the address after it.
-        let before = if may_be_sampled {
-            sampled::moves(p)
-        } else {
-            None
-        };
+        let before = sampled::moves(p);
         // SAFETY: VTABLE-1; `p` is NULL or a block of the table.
         let block = unsafe { (below.realloc)(below.ctx, p, n) };
         if profile::is_on() || before.is_some() {

@@ -74,11 +74,7 @@ impl Backend for Malloc {
             return unsafe { object::realloc::<ALIGNMENT>(&LIBC, p, n) };
         }
         // Removed before the call: another thread may get the address after it.
-        let before = if may_be_sampled {
-            sampled::moves(p)
-        } else {
-            None
-        };
+        let before = sampled::moves(p);
         // SAFETY: `p` is NULL or the C library's.
         let block = unsafe { Libc::realloc(ctx, p, n) };
         if profile::is_on() || before.is_some() {

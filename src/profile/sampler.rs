@@ -137,6 +137,21 @@ impl Countdown {
         self.next(size, 1).is_some()
     }
 
+    /// Advances by a block of `size` bytes, if it is certain that it is not sampled, or not counted.
+    /// Returns whether it is. (False, and unchanged, for a countdown that was never used.)
+    #[inline]
+    pub(crate) fn passes(&self, size: usize) -> bool {
+        let (left, size) = (self.left.get(), size as u64);
+        if self.suspended.get() {
+            return true;
+        }
+        let passes = left > size && self.epoch.get() == EPOCH.load(Relaxed);
+        if passes {
+            self.left.set(left - size);
+        }
+        passes
+    }
+
     /// Whether [`suspend`](Countdown::suspend) is under way.
     pub(crate) fn is_suspended(&self) -> bool {
         self.suspended.get()

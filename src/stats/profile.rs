@@ -20,6 +20,9 @@ use crate::profile::live::Twin;
 /// A page is nearly empty if at most this part of its bytes is in taken blocks.
 const NEARLY_EMPTY: usize = MIN_PAGE / 4;
 
+/// Attempts to encode a profile while other threads add samples.
+const TRIES: usize = 5;
+
 /// Writes a profile to the file whose path `fill` writes: whole, or not at all. `Err` with an error
 /// number; ENODATA if the profiler never ran.
 #[cold]
@@ -30,7 +33,7 @@ pub(crate) fn write_to(fill: impl FnOnce(&mut Name) -> Result<(), c_int>) -> Res
 /// Encodes a profile. `Err` with ENODATA if the profiler never ran.
 #[cold]
 pub(crate) fn encoded() -> Result<Encoded, c_int> {
-    loop {
+    for _ in 0..TRIES {
         let mut encoded = Encoded::reserve().ok_or(libc::ENODATA)?;
         match encode_into(&mut encoded) {
             // Other threads have added more samples since the memory was reserved than there is room
@@ -39,6 +42,7 @@ pub(crate) fn encoded() -> Result<Encoded, c_int> {
             done => return done.map(|()| encoded),
         }
     }
+    Err(libc::ENOSPC)
 }
 
 /// Encodes a profile into memory that was reserved.

@@ -22,6 +22,7 @@ use crate::heap::HEAP;
 use crate::os::errno;
 use crate::profile;
 use crate::profile::live::{Domain, Freed, Sample, Twin};
+use crate::tcache::magazine;
 use crate::tcache::registry;
 
 /// The block that the program gets in place of `block`, of `class`, which is due for a sample.
@@ -51,9 +52,16 @@ pub(crate) fn replace(domain: Domain, class: SizeClass, block: *mut u8) -> *mut 
 }
 
 /// Counts a block of `size` bytes that another allocator has served. It may become a sample.
+#[inline]
+pub(crate) fn count_foreign(domain: Domain, block: *mut c_void, size: usize) {
+    if !magazine::current().countdown.passes(size) {
+        count_slowly(domain, block, size);
+    }
+}
+
 #[cold]
 #[inline(never)]
-pub(crate) fn count_foreign(domain: Domain, block: *mut c_void, size: usize) {
+fn count_slowly(domain: Domain, block: *mut c_void, size: usize) {
     let Some(magazines) = registry::current() else {
         return;
     };
@@ -111,7 +119,11 @@ pub(crate) fn class_of(p: *mut c_void) -> Option<SizeClass> {
 
 /// Removes the record of a block that another allocator is about to move; [`moved`] follows.
 pub(crate) fn moves(p: *mut c_void) -> Option<Freed> {
-    profile::remove(p.addr())
+    if profile::may_own(p.addr()) {
+        profile::remove(p.addr())
+    } else {
+        None
+    }
 }
 
 /// After a realloc of a block by another allocator to `size` bytes: counts the new block, or restores
