@@ -20,7 +20,7 @@ use super::layout::{self, Layout, Line};
 use super::readable::{self, Memory};
 use crate::os::weak::{function, weak_symbol};
 
-/// Maximum frames that are looked at.
+/// Maximum frames of a thread.
 pub(crate) const FRAMES_MAX: usize = 64;
 /// Maximum characters of a string that are read: the last ones.
 const CHARACTERS_MAX: usize = 100;

@@ -130,7 +130,7 @@ const SAMPLE_BYTES: usize = 400;
 /// Samples that may be added before a profile of now is written.
 const MORE: usize = 1000;
 
-/// What a profile needs besides the samples.
+/// The parts of a profile that the samples do not have.
 pub(crate) struct Context<'a> {
     /// The host's version.
     pub host: Option<&'a str>,
@@ -404,7 +404,7 @@ fn write_stack(live: &Live, to: &mut Proto<'_>, innermost: u32) {
     to.packed(sample::LOCATION_IDS, numbers.chain(empty));
 }
 
-/// What a sample has besides its record.
+/// The parts of a sample's message that its record does not have.
 struct About {
     /// Milliseconds of the clock, and the number of forks so far.
     now: u64,

@@ -132,7 +132,7 @@ impl Record {
     }
 }
 
-/// What is recorded of a block besides its stack.
+/// A block to be recorded, without its stack.
 pub(crate) struct Sample {
     pub address: usize,
     pub size: usize,
@@ -140,7 +140,7 @@ pub(crate) struct Sample {
     pub domain: Domain,
 }
 
-/// What was recorded of a block that is freed or moved.
+/// The record of a block that is freed or moved.
 #[derive(Clone, Copy)]
 pub(crate) struct Freed {
     pub twin: Option<Twin>,

@@ -20,7 +20,7 @@ use crate::sync::{AtomicU32, Ordering::Relaxed};
 pub(super) unsafe trait Entry: Copy + 'static {
     /// The number of the next entry in its chain or in the list of free ones.
     fn next(&mut self) -> &mut u32;
-    /// The hash by which it is found.
+    /// Its hash.
     fn hash(&self) -> u64;
 }
 
