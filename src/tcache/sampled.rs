@@ -104,7 +104,7 @@ pub(crate) fn free(p: *mut c_void) -> bool {
         return false;
     };
     // SAFETY: PROFILE-1: a live block with a twin was allocated by `replace`.
-    unsafe { Libc::free(ptr::null_mut(), p) };
+    errno::kept(|| unsafe { Libc::free(ptr::null_mut(), p) });
     match registry::current() {
         Some(magazines) if profile::is_on() => magazines.push_marked(&HEAP, class, block),
         _ => HEAP.give(class, &[block]),
