@@ -180,7 +180,7 @@ pub fn after() -> Profile {
     example(300, 20).read()
 }
 
-/// The same in one file's bytes.
+/// The bytes of a file with the example.
 pub fn file(sessions: i64, parsed: i64) -> Vec<u8> {
     example(sessions, parsed).bytes()
 }

@@ -14,7 +14,7 @@ use crate::units;
 /// items of a list.
 const UNTYPED: &str = "(untyped";
 
-/// What the samples of a group have in common.
+/// The property that all samples of a group share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum By {
     /// The innermost line of Python

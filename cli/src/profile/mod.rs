@@ -37,7 +37,7 @@ use value::Value;
 /// A number: the process, in a profile of several, which this command writes.
 const LABEL_PID: &str = "pid";
 
-/// What is shown: a profile, or the difference of two.
+/// The subject of an output: a profile, or the difference of two.
 pub struct Shown<'a> {
     pub title: String,
     /// The profile that is subtracted.

@@ -14,7 +14,7 @@ use crate::failure::Failure;
 use crate::library::reason;
 use crate::output;
 
-/// What is shown, and how.
+/// The options of an output.
 #[derive(Args)]
 #[group(skip)]
 pub struct Options {
@@ -33,7 +33,7 @@ pub struct Options {
     /// Print JSON
     #[arg(long, group = "output")]
     json: bool,
-    /// What the memory is grouped by; a flame graph has line, function or module as its frames, another
+    /// How the memory is grouped; a flame graph has line, function or module as its frames, another
     /// group as the outermost frame
     #[arg(
         long,

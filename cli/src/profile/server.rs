@@ -251,7 +251,7 @@ impl Server {
     }
 }
 
-/// What a page shows.
+/// The parameters of a page.
 struct Query {
     view: View,
     is_still: bool,
@@ -314,7 +314,7 @@ impl Query {
         )
     }
 
-    /// Loads the page again, while it is looked at. Zoom and search are in its address.
+    /// Loads the page again, while it is visible. Zoom and search are in its address.
     fn script(&self) -> &'static str {
         if self.is_still {
             ""

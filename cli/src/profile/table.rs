@@ -127,7 +127,7 @@ fn per_minute(change: i64, minutes: f64) -> i64 {
     (change as f64 / minutes).round() as i64
 }
 
-/// What the rows are parts of: the sums of the later profile, or the changes.
+/// The whole whose parts the rows are: the sums of the later profile, or the changes.
 fn total(shown: &Shown<'_>) -> Values {
     let mut total = shown.after.total();
     if let Some(before) = shown.before {
