@@ -399,7 +399,7 @@ fn publishes_nothing(pid: u32) -> Failure {
     }
     Failure::new(
         what,
-        "start it with OBMALLOC_STATS_PAGE=1 (obmalloc run --stats-page)",
+        "start it with OBMALLOC_STATS_PAGE=1 (obmalloc run --stats-page, or --profile)",
     )
 }
 
