@@ -24,6 +24,11 @@ class Side:
     preloaded: bool = True
     settings: dict = field(default_factory=dict, hash=False)
     since: tuple = (3, 6)       # the oldest interpreter that has it
+    words: tuple = ()           # before the program
+    packages: str = ""          # what pip installs for these words
+    library: str = ""           # another allocator's, which is preloaded in place of obmalloc
+    symbol: str = ""            # a function that it must have
+    where: str = ""             # a source of the library
 
 
 STOCK = Side("stock", preloaded=False)
@@ -33,6 +38,26 @@ NO_THREAD = Side("no thread", settings={"OBMALLOC_BACKGROUND_THREAD": "0"})
 MALLOC = Side("malloc", preloaded=False, settings={"PYTHONMALLOC": "malloc"})
 MIMALLOC = Side("mimalloc", preloaded=False, settings={"PYTHONMALLOC": "mimalloc"},
                 since=(3, 13))
+
+# Profilers of memory. memray traces the C library's calls, by default only those of pymalloc for
+# arenas; jemalloc and mimalloc have no block of pymalloc either.
+PROFILE = Side("profile", settings={"OBMALLOC_PROFILE": "512K"})
+MEMRAY, MEMRAY_OBJECTS = (
+    Side(name, preloaded=False, packages="memray==1.20.0",
+         words=("-m", "memray", "run", "-q", "-f", "-o", os.path.join(hosts.BUILD, "memray.bin"))
+         + more)
+    for name, more in (("memray", ()), ("memray objects", ("--trace-python-allocators",))))
+TRACEMALLOC = tuple(Side(name, preloaded=False, settings={"PYTHONTRACEMALLOC": frames})
+                    for name, frames in (("tracemalloc", "1"), ("tracemalloc 10", "10")))
+JEMALLOC_PROFILE = Side(
+    "jemalloc prof", preloaded=False, library="libjemalloc.so.2", where="libjemalloc2 of Debian",
+    symbol="mallctl", settings={"PYTHONMALLOC": "malloc", "MALLOC_CONF": "prof:true"})
+MIMALLOC_PROFILE = Side(
+    "mimalloc profile", preloaded=False, library="libmimalloc.so.3", where="mimalloc 3.6",
+    symbol="mi_pprof_profiler_new", settings={
+        "PYTHONMALLOC": "malloc", "MIMALLOC_PROFILE": os.path.join(hosts.BUILD, "mimalloc"),
+        "MIMALLOC_PROFILE_ALLOC_INTERVAL": "0"})
+
 EXTRA = {side.name: side for side in (PACKED, NO_THREAD, MALLOC, MIMALLOC)}
 
 
@@ -74,6 +99,23 @@ def process(label, run):
     if run.peak > measure.own_peak():
         rows[label + ", peak"] = Row("byte", [run.peak])
     return rows, run.out
+
+
+def repeated(label, run):
+    """bench/programs/repeated.py: a whole process, which read its peak itself."""
+    *answer, kib = run.out.split()
+    return {label + ", CPU": Row("second", [run.cpu]), label + ", wall": Row("second", [run.wall]),
+            label + ", peak": Row("byte", [int(kib) * 1024])}, answer
+
+
+def estimated(label, run):
+    """bench/programs/profile_total.py: bytes of live blocks, counted and estimated."""
+    printed = json.loads(run.out)
+    rows = {"%s, %s" % (label, name): Row("byte", [printed[name]])
+            for name in ("counted", "estimated", "tables") if name in printed}
+    if "samples" in printed:
+        rows[label + ", samples"] = Row("integer", [printed["samples"]])
+    return rows, None
 
 
 def seconds(label, run):
@@ -163,6 +205,19 @@ PATTERNS = {
     "prefork 50 %": ("prefork", "drop=0.5"),
     "latency": ("latency",),
 }
+# Benchmarks of pyperformance that allocate: (loops, name, arguments); each runs about a second.
+PROFILED = {
+    "json_dumps": ("70", "json_dumps"),
+    "json_loads": ("2000", "json_loads"),
+    "unpickle_pure_python": ("200", "pickle", "--pure-python", "unpickle"),
+    "pickle_pure_python": ("200", "pickle", "--pure-python", "pickle"),
+    "unpickle": ("5000", "pickle", "unpickle"),
+    "deepcopy": ("2500", "deepcopy", "--worker-task", "0"),
+    "async_tree_none": ("2", "async_tree", "none"),
+    "xml_etree_iterparse": ("10", "xml_etree", "iterparse"),
+    "generators": ("20", "generators"),
+    "regex_compile": ("6", "regex_compile"),
+}
 # Reads its own peak by two system calls and allocates next to nothing.
 PASS = ('import posix; print([line.split()[1] for line in posix.read(posix.open('
         '"/proc/self/status", 0), 4096).decode().split("\\n") if line[:6] == "VmHWM:"][0])')
@@ -175,8 +230,9 @@ def own(name):
 BENCHMARKS = [
     Benchmark(
         "instructions", "How many instructions do small programs execute, by callgrind? "
-        "Repeatable to 0.05 %, on a busy machine too.", "3 min", module="instructions",
-        programs={name: ["-S", own(name)] for name in SMALL}, rounds=1),
+        "Repeatable to 0.05 %, on a busy machine too.", "4 min", module="instructions",
+        programs={name: ["-S", own(name)] for name in SMALL}, sides=(STOCK, OBMALLOC, PROFILE),
+        rounds=1),
     Benchmark(
         "footprint", "How much memory and start-up time does the library cost a program that "
         "hardly allocates, and one that keeps all its objects?", "1 min",
@@ -235,6 +291,34 @@ BENCHMARKS = [
         packages={"build_manual": "docutils==0.20.1", "check_types": "mypy==1.14.1"},
         environment={"PYTHONHASHSEED": "0"}, rounds=7, by_default=False,
         needs="docutils and mypy from PyPI"),
+    Benchmark(
+        "profile", "What do heap profilers cost a program: the heap profile, memray, tracemalloc, "
+        "those of jemalloc and mimalloc?", "10 min", read=repeated, interpreters="3.13",
+        programs={name: [own("repeated"), times, name] for name, times in
+                  (("trees_and_dicts", "40"), ("json_there_and_back", "40"),
+                   ("deep_copies", "60"), ("small_objects", "30"), ("parse_source", "30"))},
+        sides=(STOCK, OBMALLOC, PROFILE, MEMRAY, MEMRAY_OBJECTS) + TRACEMALLOC
+        + (JEMALLOC_PROFILE, MIMALLOC_PROFILE), rounds=5, by_default=False,
+        environment={"PYTHONHASHSEED": "0"}, needs="memray from PyPI"),
+    Benchmark(
+        "profile_suite", "How long do pyperformance's benchmarks that allocate take with the "
+        "heap profile?", "10 min", read=repeated, interpreters="3.13",
+        programs={label: [own("repeated"), times, "pyperformance/" + words[0]] + list(words[1:])
+                  for label, (times, *words) in PROFILED.items()},
+        packages=dict.fromkeys(PROFILED, "pyperformance==1.14.0"), sides=(OBMALLOC, PROFILE),
+        environment={"PYTHONHASHSEED": "0"}, rounds=15, by_default=False,
+        needs="pyperformance from PyPI"),
+    Benchmark(
+        "profile_total", "How far is the sum of a heap profile from the bytes that the allocator "
+        "counts, at 1 GiB? How much memory do the profiler's tables take?", "10 min",
+        read=estimated, interpreters="3.11",
+        programs={"1 GiB": [own("profile_total"), "1024"]}, quick=("64",),
+        sides=tuple(Side(name, settings=settings) for name, settings in (
+            ("512K", {"OBMALLOC_PROFILE": "512K"}), ("64K", {"OBMALLOC_PROFILE": "64K"}),
+            ("64K in 8M", {"OBMALLOC_PROFILE": "64K", "OBMALLOC_PROFILE_MEMORY": "8M"}),
+            ("started 512K", {"PROFILE_START": "524288"}),
+            ("started 64K", {"PROFILE_START": "65536"}))),
+        rounds=10, by_default=False),
     Benchmark(
         "stats_page_cost", "What does `obmalloc top` cost the program that it watches?", "5 min",
         module="stats_page_cost", rounds=9, by_default=False, needs="make command"),

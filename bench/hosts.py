@@ -78,6 +78,13 @@ def status_line(argv, environment):
     return next((line for line in result.stderr.splitlines() if line.startswith(ACTIVE)), None)
 
 
+def has_symbol(path, environment, symbol):
+    """Whether a process of an interpreter finds this symbol."""
+    code = "import ctypes, sys; getattr(ctypes.CDLL(None), sys.argv[1])"
+    return subprocess.run([path, "-c", code, symbol], env=environment, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+
+
 def active(python):
     return status_line([python.path], dict(clean_environment(), LD_PRELOAD=LIBRARY))
 

@@ -52,6 +52,12 @@ def checked(python, name, wanted, stock, ours, preload, benchmark):
         path = ours if side.preloaded else stock
         environment = dict(hosts.clean_environment(), **benchmark.environment)
         environment.update(preload if side.preloaded else {}, **side.settings)
+        if side.library:
+            environment["LD_PRELOAD"] = side.library
+            if not hosts.has_symbol(path, environment, side.symbol):
+                print("skip: %s, side %s: no %s with %s here: %s"
+                      % (name, side.name, side.library, side.symbol, side.where))
+                continue
         if bool(hosts.status_line([path], environment)) != side.preloaded:
             hosts.stop("%s, side %s: the library is %sactive"
                        % (name, side.name, "not " if side.preloaded else ""))

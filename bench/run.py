@@ -29,15 +29,15 @@ from definitions import EXTRA
 from places import places, programs
 
 
-def with_packages(benchmark, label, python):
-    """An interpreter with the packages that a program imports, None if they cannot be installed."""
-    if label not in benchmark.packages:
+def with_packages(python, label, packages):
+    """An interpreter with these packages, None if they cannot be installed."""
+    if not packages:
         return python.path
     folder = os.path.join(hosts.BUILD, "venv-" + hosts.name(python).replace(" ", "-"))
     path = os.path.join(folder, "bin", "python")
     for command in ([] if os.path.exists(path) else [[python.path, "-m", "venv", folder]]) + [
             [path, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-             "--only-binary", ":all:", benchmark.packages[label]]]:
+             "--only-binary", ":all:"] + packages.split()]:
         result = subprocess.run(command, env=hosts.clean_environment(), stdin=subprocess.DEVNULL,
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if result.returncode != 0:
@@ -51,15 +51,23 @@ def measure_programs(benchmark, place, options):
     """({side: {name: Row}}, complaints): all programs, the sides in turn."""
     found, complaints = {side.name: {} for side in place.sides}, []
     rounds = 1 if options.quick else options.rounds or benchmark.rounds
+    installed = {side: with_packages(place.python, "side " + side.name, side.packages)
+                 for side in place.sides}
+    # With a side that needs packages, all sides have the interpreter with the packages.
+    common = next((path for side, path in installed.items() if side.packages and path), None)
     for label, words in programs(benchmark, options).items():
-        path = with_packages(benchmark, label, place.python)
+        packages = benchmark.packages.get(label, "")
+        path = with_packages(place.python, label, packages)
         if path is None:
             continue
         answers = set()
         for _ in range(rounds * benchmark.repeats.get(label, 1)):
             for side, (own, environment) in place.sides.items():
-                python = path if label in benchmark.packages else own
-                run = measure.run([python] + words, environment, benchmark.sample)
+                if installed[side] is None:
+                    continue
+                python = path if packages else common or own
+                run = measure.run([python] + list(side.words) + words, environment,
+                                  benchmark.sample)
                 rows, answer = benchmark.read(label, run)
                 answers.add(repr(answer))
                 for name, row in rows.items():
@@ -67,7 +75,7 @@ def measure_programs(benchmark, place, options):
         if len(answers) != 1:
             complaints.append("%s, %s: the answers differ: %s"
                               % (place.name, label, " | ".join(sorted(answers))))
-    return found, complaints
+    return {side: rows for side, rows in found.items() if rows}, complaints
 
 
 def everything(benchmark, options):

@@ -160,6 +160,78 @@ def stats_page_cost(places):
                   "the program's own work, watched by unwatched"], lines)
 
 
+def by_side(sides, side, base, name):
+    """A row by another side's: the median of the ratios of the rounds."""
+    return statistics.median(a / b for a, b in zip(sides[side][name].values,
+                                                   sides[base][name].values))
+
+
+def instructions_profile(places):
+    names = list(next(iter(places.values()))["profile"])
+    sums = ["%.4f" % (sum(row.values[0] for row in place["profile"].values())
+                      / sum(row.values[0] for row in place["obmalloc"].values()))
+            for place in places.values()]
+    return table(["profile on by off"] + list(places), [
+        ["`%s.py`" % name] + ["%.4f" % by_side(place, "profile", "obmalloc", name)
+                              for place in places.values()] for name in names]
+        + [["sum"] + sums])
+
+
+def profile(places):
+    (sides,) = places.values()
+    titles = {"stock": "no tool", "obmalloc": "obmalloc, profile off",
+              "profile": "obmalloc, profile on", "memray": "memray",
+              "memray objects": "memray `--trace-python-allocators`",
+              "tracemalloc": "tracemalloc, 1 frame", "tracemalloc 10": "tracemalloc, 10 frames",
+              "jemalloc prof": "jemalloc `prof:true`",
+              "mimalloc profile": "mimalloc `MIMALLOC_PROFILE`"}
+    names = [name[:-5] for name in sides["stock"] if name.endswith(", CPU")]
+    lines = []
+    for side in filter(sides.get, titles):
+        ratios = {kind: [by_side(sides, side, "stock", "%s, %s" % (name, kind)) for name in names]
+                  for kind in ("CPU", "wall")}
+        more = [statistics.median((a - b) / MIB for a, b in zip(
+            sides[side][name + ", peak"].values, sides["stock"][name + ", peak"].values))
+                for name in names]
+        lines.append([titles[side], "%.2f" % mean(ratios["CPU"]), "%.2f" % max(ratios["CPU"]),
+                      "%.2f" % mean(ratios["wall"]), "%.1f" % max(more)])
+    return table(["%d programs" % len(names), "CPU time, mean", "largest", "wall time, mean",
+                  "MiB more at the peak, largest"], lines)
+
+
+def profile_suite(places):
+    names = [name[:-5] for name in next(iter(places.values()))["obmalloc"]
+             if name.endswith(", CPU")]
+
+    def cells(form, kind):
+        return [form([by_side(place, "profile", "obmalloc", name + kind) for name in names])
+                for place in places.values()]
+
+    lines = [["`%s`" % name] + ["%.3f" % by_side(place, "profile", "obmalloc", name + ", CPU")
+                                for place in places.values()] for name in names]
+    for title, kind in (("CPU time, geometric mean", ", CPU"), ("wall time, geometric mean",
+                        ", wall"), ("peak RSS, geometric mean", ", peak")):
+        lines.append([title] + ["%.3f" % value for value in cells(mean, kind)])
+    return table(["profile on by off"] + list(places), lines)
+
+
+def profile_total(places):
+    (sides,), lines = places.values(), []
+    for side, title in (("512K", "512K"), ("64K", "64K"),
+                        ("64K in 8M", "64K, `OBMALLOC_PROFILE_MEMORY=8M`")):
+        rows = sides[side]
+        errors = [100 * (a / b - 1) for a, b in zip(rows["1 GiB, estimated"].values,
+                                                    rows["1 GiB, counted"].values)]
+        tables = "started " + side
+        lines.append([title, "%.0f" % median(rows, "1 GiB, samples"),
+                      "%+.1f" % statistics.fmean(errors), "%.1f" % statistics.stdev(errors),
+                      "%.1f" % max(map(abs, errors)),
+                      shown(tables in sides and median(sides[tables], "1 GiB, tables") / 1024
+                            or None, "%.0f")])
+    return table(["mean", "samples", "error, mean, %", "standard deviation, %", "largest, %",
+                  "KiB of tables"], lines)
+
+
 def of_suite(place, side, groups, peak=False):
     return mean(pairs(place, side, name) for name, row in place["stock"].items()
                 if name.endswith(", peak") == peak and suite.group(name.split(",")[0]) in groups
@@ -222,7 +294,10 @@ TABLES = {"instructions": ("instructions", instructions), "footprint": ("footpri
           "c_level_instructions": ("c_level_instructions", c_level_instructions),
           "suite": ("suite", suite_table), "survivors": ("memory", survivors),
           "forked": ("memory", forked), "install_time": ("install_time", install_time),
-          "stats_page_cost": ("stats_page_cost", stats_page_cost)}
+          "stats_page_cost": ("stats_page_cost", stats_page_cost),
+          "instructions_profile": ("instructions", instructions_profile),
+          "profile": ("profile", profile), "profile_suite": ("profile_suite", profile_suite),
+          "profile_total": ("profile_total", profile_total)}
 
 
 def newest(name):
