@@ -62,6 +62,8 @@ def environment(way):
     if RUNNER:
         env["TEST_RUNNER"] = " ".join(RUNNER)
     env["TEST_SLOWNESS"] = env.get("SLOWNESS") or "1"
+    if env.get("PROFILE"):
+        env["OBMALLOC_PROFILE"] = env["PROFILE"]
     all_pools = {"OBMALLOC_POOL_MAX": "32768"}     # elsewhere the limit rises with the program
     return {**env, **{"so": all_pools,
                       "pre": {"LD_PRELOAD": library},
