@@ -15,6 +15,8 @@ const COOKIE: u64 = u64::from_ne_bytes(*b"xdebugpy");
 /// Words of the record that are the same in every version.
 const VERSION: usize = 1;
 const FREE_THREADED: usize = 2;
+/// The size of an interpreter's state.
+const INTERPRETER: usize = 6;
 /// In a type object.
 const TP_BASICSIZE: usize = 32;
 
@@ -26,6 +28,9 @@ struct Groups {
     code: usize,
     object: usize,
     unicode: usize,
+    gc: usize,
+    /// The offset of the collector's state in an interpreter's.
+    interpreter_gc: usize,
 }
 
 impl Groups {
@@ -35,6 +40,8 @@ impl Groups {
         code: 34,
         object: 44,
         unicode: 67,
+        gc: 71,
+        interpreter_gc: 10,
     };
     const V3_14: Groups = Groups {
         thread_state: 22,
@@ -42,6 +49,8 @@ impl Groups {
         code: 39,
         object: 50,
         unicode: 77,
+        gc: 81,
+        interpreter_gc: 11,
     };
     const V3_15: Groups = Groups {
         thread_state: 22,
@@ -49,6 +58,8 @@ impl Groups {
         code: 47,
         object: 58,
         unicode: 89,
+        gc: 94,
+        interpreter_gc: 11,
     };
 
     /// The groups of a version in the form of `PY_VERSION_HEX`.
@@ -68,6 +79,19 @@ struct Sizes {
     /// `PyUnicode_Type.tp_basicsize`
     unicode: u64,
 }
+
+/// Where the collector has its lists: offsets in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Collector {
+    /// Of its state in that of an interpreter.
+    pub(super) state: usize,
+    /// In the state: of its generations, and of the permanent one.
+    pub(super) generations: usize,
+    pub(super) permanent: usize,
+}
+
+/// Bytes of a generation: two pointers, two numbers.
+const GENERATION: u64 = 24;
 
 /// The record of an interpreter.
 pub(crate) struct DebugOffsets(NonNull<u64>);
@@ -109,6 +133,36 @@ impl DebugOffsets {
     /// expected.
     pub(super) fn layout(&self) -> Option<Layout> {
         self.layout_with(&DebugOffsets::sizes()?)
+    }
+
+    /// Where this interpreter's collector has its lists; `None` if the record's fields are not where they
+    /// are expected.
+    pub(super) fn collector(&self) -> Option<Collector> {
+        self.layout()?;
+        self.collector_with()
+    }
+
+    fn collector_with(&self) -> Option<Collector> {
+        let groups = Groups::of(self.word(VERSION));
+        let [size, collecting, _, _, stats] = [0, 1, 2, 3, 4].map(|i| self.word(groups.gc + i));
+        // The statistics are between the permanent generation and the flag of a running collection.
+        // Up to 3.14 they are three times three words, then a pointer.
+        let statistics = match self.word(VERSION) >> 16 {
+            ..=0x30e => 72,
+            _ if stats.checked_add(8)? == collecting => 8,
+            _ => return None,
+        };
+        let permanent = collecting.checked_sub(statistics + GENERATION)?;
+        // 3.13 has a pointer between the generations.
+        let pointer = if groups.gc == Groups::V3_13.gc { 8 } else { 0 };
+        let generations = permanent.checked_sub(3 * GENERATION + pointer)?;
+        let state = self.word(groups.interpreter_gc);
+        let is_inside = collecting < size && state.checked_add(size)? <= self.word(INTERPRETER);
+        (is_inside && permanent.is_multiple_of(8) && state.is_multiple_of(8)).then_some(Collector {
+            state: usize::try_from(state).ok()?,
+            generations: generations as usize,
+            permanent: permanent as usize,
+        })
     }
 
     fn layout_with(&self, sizes: &Sizes) -> Option<Layout> {
@@ -198,6 +252,47 @@ mod tests {
                 panic!("bytes");
             };
             assert_eq!((ascii, others), (40, 56));
+        }
+    }
+
+    #[test]
+    fn the_lists_of_the_collector_are_found() {
+        let collector = |words: &[u64; 111]| {
+            // SAFETY: as long as the record of any version.
+            unsafe { DebugOffsets::at(NonNull::from(words).cast()) }
+                .unwrap()
+                .collector_with()
+        };
+        // Sizes and offsets of 3.13.0, 3.14.10 and 3.15.2, and where the lists are there.
+        for (version, state, gc, generations, permanent) in [
+            (0x30d_00f0, 7400, [240, 200, 0, 0, 0], 24, 104),
+            (0x30e_0af0, 7408, [264, 192, 0, 0, 0], 24, 96),
+            (0x30f_02f0, 7400, [176, 112, 120, 1120, 104], 8, 80),
+            (0x363_00f0, 7400, [176, 112, 120, 1120, 104], 8, 80),
+        ] {
+            let mut words = record(version);
+            let groups = Groups::of(version);
+            words[INTERPRETER] = 200_000;
+            words[groups.interpreter_gc] = state;
+            words[groups.gc..][..5].copy_from_slice(&gc);
+            let expected = Collector {
+                state: state as usize,
+                generations,
+                permanent,
+            };
+            assert_eq!(collector(&words), Some(expected));
+            for (at, value) in [
+                (INTERPRETER, 7000),
+                (groups.interpreter_gc, 7401),
+                (groups.interpreter_gc, u64::MAX),
+                (groups.gc, gc[1]),
+                (groups.gc + 1, 40),
+                (groups.gc + 1, u64::MAX),
+            ] {
+                let mut words = words;
+                words[at] = value;
+                assert_eq!(collector(&words), None, "{version:#x} {at} {value}");
+            }
         }
     }
 

@@ -14,8 +14,8 @@ use core::ptr::NonNull;
 
 use format::profile::{
     COMMENT_CUT, COMMENT_DOUBLED, COMMENT_HOST, COMMENT_NO_FRAMES, COMMENT_PID, COMMENT_VERSION,
-    DEFAULT_SAMPLE_TYPE, LABEL_AGE, LABEL_BYTES, LABEL_DOMAIN, LABEL_INHERITED, LABEL_THREAD,
-    LABEL_TID, LABEL_TYPE, NO_PYTHON, PERIOD_TYPE, SAMPLE_TYPES,
+    DEFAULT_SAMPLE_TYPE, LABEL_AGE, LABEL_BYTES, LABEL_DOMAIN, LABEL_FROZEN, LABEL_INHERITED,
+    LABEL_THREAD, LABEL_TID, LABEL_TYPE, NO_PYTHON, PERIOD_TYPE, SAMPLE_TYPES,
 };
 
 use super::gzip::{self, Put};
@@ -25,6 +25,7 @@ use super::sampler;
 use super::stacks::ROOT;
 use crate::base::layout::MIN_PAGE;
 use crate::guard::native;
+use crate::inspect::frozen;
 use crate::inspect::objects::Types;
 use crate::inspect::readable;
 use crate::os::text::{self, Buffer};
@@ -76,7 +77,7 @@ mod function {
 }
 
 /// Strings that every profile has, by number.
-const FIXED: [&str; 22] = [
+const FIXED: [&str; 23] = [
     "",
     SAMPLE_TYPES[0].0,
     SAMPLE_TYPES[1].0,
@@ -99,6 +100,7 @@ const FIXED: [&str; 22] = [
     "obj",
     NO_PYTHON,
     LABEL_BYTES,
+    LABEL_FROZEN,
 ];
 
 /// The number of a fixed string.
@@ -180,8 +182,9 @@ impl Encoded {
         // SAFETY: mapped zeroed with this size, and owned by this value.
         let bytes = unsafe { core::slice::from_raw_parts_mut(self.memory.as_ptr(), self.room) };
         let mut types = Types::new();
-        self.len =
-            live::with(|live| encode(live, bytes, types.as_mut(), context)).ok_or(libc::ENOSPC)?;
+        let frozen = frozen_samples();
+        self.len = live::with(|live| encode(live, bytes, types.as_mut(), frozen.as_ref(), context))
+            .ok_or(libc::ENOSPC)?;
         Ok(())
     }
 
@@ -205,10 +208,25 @@ impl Drop for Encoded {
     }
 }
 
+/// The samples of now and which of them have frozen objects; `None` if no object is frozen. The walk over
+/// the frozen objects, perhaps millions, does not hold the samples' lock.
+fn frozen_samples() -> Option<frozen::Blocks> {
+    let list = frozen::List::find()?;
+    let mut blocks = frozen::Blocks::with_room(live::with(|live| live.counted()) + MORE)?;
+    live::with(|live| {
+        let samples = live.samples();
+        let objects = samples.filter(|record| record.domain() != Domain::Raw);
+        objects.for_each(|record| blocks.add(record.address));
+    });
+    blocks.look(&list);
+    Some(blocks)
+}
+
 fn encode(
     live: &Live,
     bytes: &mut [u8],
     mut types: Option<&mut Types>,
+    frozen: Option<&frozen::Blocks>,
     context: &Context<'_>,
 ) -> Option<usize> {
     readable::begin();
@@ -235,6 +253,10 @@ fn encode(
             generation: live.generation,
             kind: types.as_mut().and_then(|types| type_of(types, record)),
             first_type: strings,
+            // A younger block may be where another was when the list was walked.
+            is_frozen: frozen.is_some_and(|blocks| {
+                record.time <= blocks.time && blocks.is_frozen(record.address)
+            }),
             pinned: record.twin().map_or(0, context.pinned),
         };
         write_sample(live, &mut to, record, &about);
@@ -413,6 +435,7 @@ struct About {
     kind: Option<u32>,
     /// The number of the string of type 0.
     first_type: u64,
+    is_frozen: bool,
     pinned: u64,
 }
 
@@ -443,6 +466,9 @@ fn write_sample(live: &Live, to: &mut Proto<'_>, record: &Record, about: &About)
         text(LABEL_THREAD, string(record.thread));
         if record.generation != about.generation {
             text(LABEL_INHERITED, fixed("yes"));
+        }
+        if about.is_frozen {
+            text(LABEL_FROZEN, fixed("yes"));
         }
         let mut number = |key, value, unit| {
             to.message(sample::LABEL, |to| {

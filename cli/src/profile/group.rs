@@ -33,13 +33,15 @@ pub enum By {
     Age,
     /// The domain of CPython's allocator
     Domain,
+    /// Whether gc.freeze has moved the object out of the collector's sight
+    Frozen,
     /// The process, in a profile of several
     Process,
 }
 
 impl By {
     #[cfg(test)]
-    pub const ALL: [By; 9] = [
+    pub const ALL: [By; 10] = [
         By::Line,
         By::Function,
         By::Module,
@@ -48,6 +50,7 @@ impl By {
         By::Thread,
         By::Age,
         By::Domain,
+        By::Frozen,
         By::Process,
     ];
 
@@ -90,6 +93,8 @@ impl By {
                 (None, None) => format!("{UNTYPED})"),
             },
             By::Domain => text(labels.domain).unwrap_or("(no domain)").into(),
+            By::Frozen if labels.frozen => "frozen".into(),
+            By::Frozen => "(not frozen)".into(),
             By::Size => labels.bytes.map_or("(no size)".into(), size),
             By::Age => labels.age.map_or("(no age)".into(), age),
             By::Thread => match (text(labels.thread), labels.tid) {
@@ -322,6 +327,10 @@ mod tests {
         assert_eq!(of(By::Thread)[0], ("worker-1 (7)".into(), 7400));
         assert_eq!(of(By::Age)[1], ("1 to 10 min".into(), 6400));
         assert_eq!(of(By::Domain)[0], ("obj".into(), 9800));
+        assert_eq!(
+            of(By::Frozen),
+            expected(&[("(not frozen)", 11_496), ("frozen", 2400)])
+        );
         assert_eq!(of(By::Process), expected(&[("process 4711", 13_896)]));
     }
 
