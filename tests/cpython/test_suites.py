@@ -52,10 +52,14 @@ def check_active(path, library=None):
 
 
 def run_module(path, row, left_out, settings):
+    is_profiled = 'OBMALLOC_PROFILE' in settings
+
     def in_folder(folder):
         profile = {'OBMALLOC_PROFILE_FILE': folder / 'profile-%p.pb.gz'}
-        return settings | (profile if 'OBMALLOC_PROFILE' in settings else {})
-    return outcomes.run(lambda outfile: [path, SCRIPT, row, outfile, *left_out], in_folder)
+        return settings | (profile if is_profiled else {})
+    # Some modules take ten times as long if every allocation is sampled.
+    limits = dict(timeout=3600, stall=900) if is_profiled else {}
+    return outcomes.run(lambda outfile: [path, SCRIPT, row, outfile, *left_out], in_folder, **limits)
 
 
 def run_without(path, row, left_out):
