@@ -547,8 +547,11 @@ unsafe fn free_to_fallback(fallback: &Allocator, p: *mut c_void) {
     if p.is_null() {
         return;
     }
-    if profile::may_own(p.addr()) && sampled::free(p) {
-        return;
+    if profile::may_own(p.addr())
+        && let Some(class) = sampled::free(p)
+    {
+        // With every allocation sampled there may be no other tick.
+        return decay::tick(class.size());
     }
     if is_stale(p) {
         return;

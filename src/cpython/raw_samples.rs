@@ -90,7 +90,7 @@ impl Backend for Sampled {
 
     unsafe fn free(_: *mut c_void, p: *mut c_void) {
         let below = below();
-        if profile::may_own(p.addr()) && sampled::free(p) {
+        if profile::may_own(p.addr()) && sampled::free(p).is_some() {
             return;
         }
         // SAFETY: VTABLE-1; `p` is NULL or a block of the table.

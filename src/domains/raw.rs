@@ -87,7 +87,7 @@ impl Backend for Malloc {
         if MAP.find(p.addr()).class().is_some() {
             // SAFETY: `p` is a block of a pool (MAP-1).
             unsafe { object::free(&LIBC, p) }
-        } else if !(profile::may_own(p.addr()) && sampled::free(p)) {
+        } else if !(profile::may_own(p.addr()) && sampled::free(p).is_some()) {
             // SAFETY: `p` is NULL or the C library's.
             unsafe { Libc::free(ctx, p) }
         }

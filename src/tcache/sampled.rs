@@ -95,21 +95,19 @@ fn record(sample: &Sample) -> bool {
     recorded.is_kept
 }
 
-/// Removes the record of the block at `p`, which is freed, if it is a sample. Returns whether the block
-/// was the C library's, and is freed: it had a twin.
+/// Removes the record of the block at `p`, which is freed, if it is a sample. Returns the class of its
+/// twin if it has one: then the block was the C library's, and is freed.
 #[cold]
 #[inline(never)]
-pub(crate) fn free(p: *mut c_void) -> bool {
-    let Some(Twin { block, class }) = profile::remove(p.addr()).and_then(|freed| freed.twin) else {
-        return false;
-    };
+pub(crate) fn free(p: *mut c_void) -> Option<SizeClass> {
+    let Twin { block, class } = profile::remove(p.addr())?.twin?;
     // SAFETY: PROFILE-1: a live block with a twin was allocated by `replace`.
     errno::kept(|| unsafe { Libc::free(ptr::null_mut(), p) });
     match registry::current() {
         Some(magazines) if profile::is_on() => magazines.push_marked(&HEAP, class, block),
         _ => HEAP.give(class, &[block]),
     }
-    true
+    Some(class)
 }
 
 /// The class of the block at `p`, if it is a sample with a twin.
