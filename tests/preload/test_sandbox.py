@@ -240,10 +240,15 @@ def with_library(python, folder, **settings):
 @pytest.mark.one_python
 @pytest.mark.parametrize('settings, made', [
     ('', 'any default thread'), ('BACKGROUND_THREAD=0', 'any default'), ('SYSCALLS=stock', 'any'),
-    ('SYSCALLS=stock GUARD_SAMPLE_RATE=50 STATS_PAGE=1 HARD_LIMIT=8G SOFT_LIMIT=auto', 'any'),
+    ('SYSCALLS=stock GUARD_SAMPLE_RATE=50 STATS_PAGE=1 HARD_LIMIT=8G SOFT_LIMIT=auto PROFILE=1',
+     'any'),
     ('HARD_LIMIT=8G', 'any default thread HARD_LIMIT'),
     ('STATS_PAGE=1', 'any default thread STATS_PAGE'),
     ('GUARD_SAMPLE_RATE=500', 'any default thread GUARD_SAMPLE_RATE'),
+    ('PROFILE=1', 'any default thread PROFILE'),
+    ('PROFILE=1 PROFILE_NATIVE=1', 'any default thread PROFILE PROFILE_NATIVE'),
+    ('PROFILE=64K PROFILE_ON=exit,USR2,1s PROFILE_FILE={tmp}/%p-%n.pb.gz',
+     'any default thread PROFILE PROFILE_ON'),
     ('STATS={tmp}/at-exit', 'any default thread STATS')])
 def test_each_call_is_in_the_table(python, settings, made, tmp_path):
     made = made.split()
@@ -251,9 +256,14 @@ def test_each_call_is_in_the_table(python, settings, made, tmp_path):
     plain = seen(python, tmp_path / 'stock', {})
     more = with_library(python, tmp_path / 'ours', OBMALLOC_DECAY_MS='60', **env) - plain
     moments = {when for when, _, _ in table()} - {'start', 'a mistake is found'}
-    assert not more - documented(made, moments), 'not in docs/syscalls.md'
+    missing = more - documented(made, moments)
+    assert not missing, f'not in docs/syscalls.md: {sorted(missing)}'
     if 'default' in made:
         assert {'madvise', 'prctl', 'getppid'} <= more | plain      # 3.6 calls getppid itself
+    if 'PROFILE' in made:
+        assert 'process_vm_readv' in more and {'gettid', 'prctl'} <= more | plain
+    if 'PROFILE_ON' in made:
+        assert {'renameat2', 'rt_sigprocmask'} <= more | plain
     if 'thread' in made:
         assert more & {'clone', 'clone3', 'rseq', 'set_robust_list'}
 
