@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 
-from support import build, child
+from support import build, child, pprof
 
 pytestmark = pytest.mark.slow
 
@@ -34,8 +34,8 @@ def test_program_for_c(tmp_path, way):
     needs('pkg-config', 'cc')
     prefix = tmp_path / 'prefix'
     build.make('install', f'PREFIX={prefix}')
-    (tmp_path / 'words.c').write_text(example('docs/c.md', 'c', 'int main'))
-    _, compiling, running = example('docs/c.md', 'sh', 'pkg-config').splitlines()[:3]
+    (tmp_path / 'words.c').write_text(example('docs/c.md', 'c', '/* words.c'))
+    _, compiling, running = example('docs/c.md', 'sh', 'words.c').splitlines()[:3]
     if way == 'archive':
         compiling = f'cc -o words words.c -I {prefix}/include {prefix}/lib/libobmalloc.a'
     env = child.clean_environment(PKG_CONFIG_PATH=f'{prefix}/lib/pkgconfig',
@@ -44,6 +44,25 @@ def test_program_for_c(tmp_path, way):
     done = child.run(['sh', '-ec', lines], env, cwd=tmp_path, status=0)
     [printed] = re.findall('`(100000 different words, .*?)`', page('docs/c.md'))
     assert done.out == printed + '\nfree pages returned\n'
+
+
+def test_profile_for_c(tmp_path):
+    """The profile of the page's program has its 50 MB, by the function that allocates them."""
+    needs('cc')
+    (tmp_path / 'held.c').write_text(example('docs/c.md', 'c', '/* held.c'))
+    compiling, running, _ = example('docs/c.md', 'sh', 'held.c').splitlines()
+    flags = f'-I {build.ROOT}/include {build.LIBRARY} -Wl,-rpath,{tmp_path}'
+    (tmp_path / 'libobmalloc.so.0').symlink_to(build.LIBRARY)
+    compiling = re.sub(r'\$\(pkg-config .*\)', flags, compiling)
+    lines = compiling.replace('cc ', 'cc -Wall -Wextra -Werror ') + '\n' + running
+    done = child.run(['sh', '-ec', lines], cwd=tmp_path, status=0)
+    assert done.out == 'written\n'
+    profile = pprof.Profile(tmp_path / 'held.pb.gz')
+    at = [name for name, _ in profile.types].index('inuse_space')
+    held = sum(sample.values[at] for sample in profile.samples()
+               if 'hold' in [frame.function for frame in sample.stack])
+    # Some 800 samples: a standard error of 4 %.
+    assert 40e6 < held < 64e6
 
 
 def test_program_for_python(tmp_path):
