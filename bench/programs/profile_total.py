@@ -14,6 +14,7 @@ import tempfile
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "python"))
 from obmalloc import _pprof  # noqa: E402
 
+SMALL_MAX = 512
 PAGE = os.sysconf("SC_PAGE_SIZE")
 LIBRARY = ctypes.PyDLL(None)
 LIBRARY.obmalloc_profile_start.argtypes = [ctypes.c_size_t]
@@ -23,15 +24,14 @@ TEXT = ctypes.create_string_buffer(1 << 20)
 
 
 def counted():
-    """(bytes of the live blocks of pools, the largest size of a block)."""
+    """The bytes of the live blocks of small classes."""
     LIBRARY.obmalloc_stats_json(TEXT, len(TEXT))
-    classes = json.loads(TEXT.value)["classes"]
-    return (sum(each["blocks_live"] * each["size"] for each in classes),
-            max(each["size"] for each in classes))
+    return sum(each["blocks_live"] * each["size"] for each in json.loads(TEXT.value)["classes"]
+               if each["size"] <= SMALL_MAX)
 
 
-def estimated(most):
-    """(bytes, samples) of the blocks of pools, by a profile."""
+def estimated():
+    """(bytes, samples) of these blocks, by a profile. The C library serves larger ones."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "heap.pb.gz")
         if LIBRARY.obmalloc_profile_dump(path.encode()):
@@ -40,7 +40,7 @@ def estimated(most):
         at = [name for name, _ in profile.types].index("inuse_space")
         found = [sample.values[at] for sample in profile.samples()
                  if sample.labels.get("domain") in ("obj", "mem")
-                 and sample.labels["bytes"][0] <= most]
+                 and sample.labels["bytes"][0] <= SMALL_MAX]
     return sum(found), len(found)
 
 
@@ -90,13 +90,13 @@ if "PROFILE_START" in os.environ:
     if LIBRARY.obmalloc_profile_start(int(os.environ["PROFILE_START"])):
         sys.exit("the profiler does not start")
     pages = new_pages(before, private_anonymous())
-while counted()[0] < goal:
+while counted() < goal:
     some(kept, turn * 20000, (turn + 1) * 20000)
     turn += 1
 printed = {}
 if pages is None:
-    printed["counted"], most = counted()
-    printed["estimated"], printed["samples"] = estimated(most)
+    printed["counted"] = counted()
+    printed["estimated"], printed["samples"] = estimated()
 else:
     printed["tables"] = resident(pages)
     printed["mapped"] = len(pages) * PAGE
