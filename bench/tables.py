@@ -167,6 +167,7 @@ def by_side(sides, side, base, name):
 
 
 def instructions_profile(places):
+    places = {name: place for name, place in places.items() if "profile" in place}
     names = list(next(iter(places.values()))["profile"])
     sums = ["%.4f" % (sum(row.values[0] for row in place["profile"].values())
                       / sum(row.values[0] for row in place["obmalloc"].values()))
@@ -199,6 +200,17 @@ def profile(places):
                   "MiB more at the peak, largest"], lines)
 
 
+def error_of_mean(place, names, kind):
+    """The standard error of a mean of medians of ratios."""
+    errors = []
+    for name in names:
+        ratios = [a / b for a, b in zip(place["profile"][name + kind].values,
+                                        place["obmalloc"][name + kind].values)]
+        # A median's is sqrt(pi / 2) times a mean's.
+        errors.append(1.2533 * statistics.stdev(ratios) / math.sqrt(len(ratios)))
+    return math.hypot(*errors) / len(errors)
+
+
 def profile_suite(places):
     names = [name[:-5] for name in next(iter(places.values()))["obmalloc"]
              if name.endswith(", CPU")]
@@ -212,6 +224,9 @@ def profile_suite(places):
     for title, kind in (("CPU time, geometric mean", ", CPU"), ("wall time, geometric mean",
                         ", wall"), ("peak RSS, geometric mean", ", peak")):
         lines.append([title] + ["%.3f" % value for value in cells(mean, kind)])
+        if kind == ", CPU":
+            lines.append(["its standard error"] + ["%.3f" % error_of_mean(place, names, kind)
+                                                   for place in places.values()])
     return table(["profile on by off"] + list(places), lines)
 
 
