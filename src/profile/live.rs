@@ -30,11 +30,11 @@ use format::options;
 
 use super::sampler::{self, stays_if_doubled, unit};
 use super::stacks::Stacks;
-use super::table::{Entry, Table, hash, place};
+use super::table::{Entry, Table, place};
 use crate::base::size_class::SizeClass;
 use crate::os::lock::{Lock, Word};
-use crate::os::memory;
 use crate::os::process::name_mapping;
+use crate::os::{clock, memory};
 use crate::sync::{
     AtomicPtr, AtomicU32, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
@@ -265,6 +265,7 @@ impl Live {
         }
         self.stacks.forget_counts();
         (self.started, self.doubled, self.without_frames) = (now, 0, 0);
+        self.random ^= clock::nanoseconds();
     }
 
     /// Adds the record of a sample with this innermost node, if there is room.
@@ -341,8 +342,12 @@ impl Live {
 
     /// A number in (0, 1].
     fn uniform(&mut self) -> f64 {
+        // splitmix64
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        unit(hash(&[self.random]))
+        let mut n = self.random;
+        n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        unit(n ^ (n >> 31))
     }
 
     /// Counts a sample no more.
