@@ -1,6 +1,6 @@
 //! The version of the process's CPython.
 
-use core::ffi::{CStr, c_char};
+use core::ffi::{CStr, c_char, c_int};
 
 use crate::os::weak::{function, is_debug_build, weak_symbol};
 use crate::sync::{AtomicU32, Ordering::Relaxed};
@@ -19,6 +19,19 @@ pub(super) fn version() -> Option<(u32, u32)> {
         VERSION.store(version, Relaxed);
     }
     (version != NONE).then_some((version >> 8, version & 0xff))
+}
+
+/// Whether the CPython in this process has begun to end: it has run its exit functions, and frees its
+/// modules next. False before 3.7, without one, and for builds that [`version`] does not know.
+pub(crate) fn is_finalizing() -> bool {
+    // The second until 3.12.
+    let ask = weak_symbol!("Py_IsFinalizing").or_else(|| weak_symbol!("_Py_IsFinalizing"));
+    ask.is_some_and(|ask| {
+        // SAFETY: both have this type in every version, and only read a variable.
+        let ask = unsafe { function::<unsafe extern "C" fn() -> c_int>(ask) };
+        // SAFETY: the function may be called at any time.
+        unsafe { ask() != 0 }
+    })
 }
 
 fn ask_version() -> Option<u32> {

@@ -16,7 +16,7 @@ pub(crate) mod frames;
 
 pub(crate) mod frozen;
 
-mod host;
+pub(crate) mod host;
 
 mod layout;
 

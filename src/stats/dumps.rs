@@ -1,7 +1,8 @@
 //! Profiles that are written when something happens: `OBMALLOC_PROFILE_ON`.
 //!
 //! ```text
-//!    exit      the library's destructor
+//!    exit      the first tick after the interpreter has begun to end, so that its modules are in the
+//!              profile; in a process without one, the library's destructor
 //!    limit     the check of the soft limit, before free memory is returned
 //!    a signal  its handler notes it; the thread of the stats page, or a tick, writes the profile
 //!    a time    the same
@@ -20,6 +21,7 @@ use core::ffi::c_int;
 use format::events::{Events, Signal};
 
 use super::profile;
+use crate::inspect::host;
 use crate::os::kept_text::KeptText;
 use crate::os::lock::{Lock, Word};
 use crate::os::text::log;
@@ -113,7 +115,7 @@ extern "C" fn on_signal(_: c_int) {
 /// Called at some of the frees, and by the thread of the stats page, with no lock held.
 #[inline]
 pub(crate) fn tick() {
-    if SIGNAL.load(Relaxed) != 0 || BETWEEN.load(Relaxed) != 0 {
+    if SIGNAL.load(Relaxed) != 0 || BETWEEN.load(Relaxed) != 0 || AT_EXIT.load(Relaxed) {
         tick_now();
     }
 }
@@ -128,6 +130,9 @@ fn tick_now() {
         NEXT.store(now + between, Relaxed);
         write();
     }
+    if AT_EXIT.load(Relaxed) && host::is_finalizing() {
+        exit();
+    }
 }
 
 /// Milliseconds until the thread of the stats page has to call [`tick`]; `None`: it has not.
@@ -138,10 +143,10 @@ pub(crate) fn patience() -> Option<u64> {
     signal.into_iter().chain(time).min()
 }
 
-/// At the exit of the process.
+/// When the interpreter begins to end, or at the exit of the process.
 #[cold]
 pub(crate) fn exit() {
-    if AT_EXIT.load(Relaxed) {
+    if AT_EXIT.swap(false, Relaxed) {
         write();
     }
 }

@@ -217,7 +217,7 @@ pub(crate) fn answer_pending() {
 }
 
 /// Closes the descriptor, as a program may.
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 pub(crate) fn close_file() {
     if let Some(file) = PAGE.lock().file.get() {
         file.close();
