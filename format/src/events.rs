@@ -1,5 +1,7 @@
 //! The events at which a profile is written.
 
+use crate::options;
+
 /// A signal that a program may send.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Signal {
@@ -46,11 +48,7 @@ fn seconds(text: &[u8]) -> Option<u64> {
         b'h' => 3600,
         _ => return None,
     };
-    let step = |number: u64, &digit: &u8| {
-        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
-        number.checked_mul(10)?.checked_add(digit)
-    };
-    let number = digits.iter().try_fold(0, step)?;
+    let number = options::digits(digits)?;
     // A thousand years.
     number
         .checked_mul(unit)

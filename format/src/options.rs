@@ -402,7 +402,7 @@ impl Display for Value<'_> {
 }
 
 /// A decimal number.
-fn digits(text: &[u8]) -> Option<u64> {
+pub(crate) fn digits(text: &[u8]) -> Option<u64> {
     if text.is_empty() {
         return None;
     }
