@@ -36,6 +36,7 @@ def test_objects_that_are_kept(python, kind):
 
 
 def test_nothing_done(python):
-    """Measured: 245 to 390 KiB, as address randomization moves both medians by up to 70; benchmark
-    `footprint` has the figures."""
-    compare(python, 'pass', 450, runs=9)
+    """Measured: 280 to 470 KiB, as address randomization moves both medians by up to 70; benchmark
+    `footprint` has the figures. 30 to 70 of them came with the heap profile: 48 KiB of code, which
+    the kernel maps around each page that is used."""
+    compare(python, 'pass', 540, runs=9)
