@@ -577,11 +577,9 @@ unsafe fn realloc_in_fallback(fallback: &Allocator, p: *mut c_void, n: usize) ->
     if !profile::is_on() && !profile::may_own(p.addr()) {
         return request_from_fallback(n / 8, realloc);
     }
-    // Removed before the call: another thread may get the address after it.
-    let before = sampled::moves(p);
-    let block = sampled::within(|| request_from_fallback(n / 8, realloc));
-    sampled::moved(domain_of(fallback), before, block, n);
-    block
+    sampled::around_realloc(domain_of(fallback), p, n, || {
+        sampled::within(|| request_from_fallback(n / 8, realloc))
+    })
 }
 
 /// Whether `p` is in an arena but in no pool, or where an arena was: its block was freed long ago,

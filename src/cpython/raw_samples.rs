@@ -73,19 +73,13 @@ impl Backend for Sampled {
 
     unsafe fn realloc(_: *mut c_void, p: *mut c_void, n: usize) -> *mut c_void {
         let below = below();
-        let may_be_sampled = profile::may_own(p.addr());
-        if may_be_sampled && sampled::class_of(p).is_some() {
+        if profile::may_own(p.addr()) && sampled::class_of(p).is_some() {
             // SAFETY: VTABLE-1; a block of another domain, which the object allocator has given.
             return unsafe { object::realloc::<ALIGNMENT>(below, p, n) };
         }
-        // Removed before the call: another thread may get the address after it.
-        let before = sampled::moves(p);
         // SAFETY: VTABLE-1; `p` is NULL or a block of the table.
-        let block = unsafe { (below.realloc)(below.ctx, p, n) };
-        if profile::is_on() || before.is_some() {
-            sampled::moved(Domain::Raw, before, block, n);
-        }
-        block
+        let realloc = || unsafe { (below.realloc)(below.ctx, p, n) };
+        sampled::around_realloc(Domain::Raw, p, n, realloc)
     }
 
     unsafe fn free(_: *mut c_void, p: *mut c_void) {

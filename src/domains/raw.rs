@@ -67,20 +67,14 @@ impl Backend for Malloc {
     }
 
     unsafe fn realloc(ctx: *mut c_void, p: *mut c_void, n: usize) -> *mut c_void {
-        let may_be_sampled = profile::may_own(p.addr());
-        if MAP.find(p.addr()).class().is_some() || may_be_sampled && sampled::class_of(p).is_some()
+        if MAP.find(p.addr()).class().is_some()
+            || profile::may_own(p.addr()) && sampled::class_of(p).is_some()
         {
             // SAFETY: `p` is a block of a pool (MAP-1), or in place of one.
             return unsafe { object::realloc::<ALIGNMENT>(&LIBC, p, n) };
         }
-        // Removed before the call: another thread may get the address after it.
-        let before = sampled::moves(p);
         // SAFETY: `p` is NULL or the C library's.
-        let block = unsafe { Libc::realloc(ctx, p, n) };
-        if profile::is_on() || before.is_some() {
-            sampled::moved(Domain::Raw, before, block, n);
-        }
-        block
+        sampled::around_realloc(Domain::Raw, p, n, || unsafe { Libc::realloc(ctx, p, n) })
     }
 
     unsafe fn free(ctx: *mut c_void, p: *mut c_void) {

@@ -98,24 +98,11 @@ impl Countdown {
     /// number of blocks before it; `None` if none of them is sampled.
     #[inline]
     pub(crate) fn next(&self, size: usize, blocks: usize) -> Option<usize> {
-        let all = (size as u64).saturating_mul(blocks as u64);
-        let left = self.left.get();
-        if left >= all && self.epoch.get() == EPOCH.load(Relaxed) {
-            self.left.set(left - all);
-            return None;
-        }
-        self.next_anew(size, all)
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn next_anew(&self, size: usize, all: u64) -> Option<usize> {
         let epoch = EPOCH.load(Relaxed);
-        if self.epoch.get() != epoch {
-            self.epoch.set(epoch);
+        if self.epoch.replace(epoch) != epoch {
             self.left.set(self.distance());
         }
-        let left = self.left.get();
+        let (left, all) = (self.left.get(), (size as u64).saturating_mul(blocks as u64));
         if left >= all {
             self.left.set(left - all);
             return None;
@@ -165,6 +152,8 @@ impl Countdown {
         result
     }
 
+    #[cold]
+    #[inline(never)]
     fn distance(&self) -> u64 {
         match interval() {
             0 => u64::MAX,

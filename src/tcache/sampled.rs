@@ -115,18 +115,31 @@ pub(crate) fn class_of(p: *mut c_void) -> Option<SizeClass> {
     profile::twin_of(p.addr()).map(|twin| twin.class)
 }
 
-/// Removes the record of a block that another allocator is about to move; [`moved`] follows.
-pub(crate) fn moves(p: *mut c_void) -> Option<Freed> {
-    if profile::may_own(p.addr()) {
+/// Runs `realloc`, by which another allocator changes the size of the block at `p` to `size` bytes: the
+/// new block is counted, or the record of the old one restored if it was not moved.
+#[inline]
+pub(crate) fn around_realloc(
+    domain: Domain,
+    p: *mut c_void,
+    size: usize,
+    realloc: impl FnOnce() -> *mut c_void,
+) -> *mut c_void {
+    let may_be_sampled = profile::may_own(p.addr());
+    if !profile::is_on() && !may_be_sampled {
+        return realloc();
+    }
+    // Removed before the call: another thread may get the address after it.
+    let before = if may_be_sampled {
         profile::remove(p.addr())
     } else {
         None
-    }
+    };
+    let block = realloc();
+    moved(domain, before, block, size);
+    block
 }
 
-/// After a realloc of a block by another allocator to `size` bytes: counts the new block, or restores
-/// the record of the old one if it was not moved.
-pub(crate) fn moved(domain: Domain, before: Option<Freed>, block: *mut c_void, size: usize) {
+fn moved(domain: Domain, before: Option<Freed>, block: *mut c_void, size: usize) {
     if block.is_null() {
         before.into_iter().for_each(profile::restore);
     } else if profile::is_on() {
