@@ -25,7 +25,7 @@ const OLD: u64 = 2000;
 const COMMAND: usize = 48;
 /// Maximum of processes in a line.
 const NAMED: usize = 12;
-/// Processes that are looked at at the same time: one without a thread takes 0.3 s.
+/// Processes that are read at once: one without a thread takes 0.3 s.
 const AT_ONCE: usize = 16;
 /// The link in a path of the library.
 const LIBRARY: &str = "/libobmalloc.so";
@@ -69,7 +69,7 @@ struct List {
     rows: Vec<Row>,
     /// Processes that have the library but no page of their own.
     without_page: Vec<u32>,
-    /// The number of processes that may not be looked at.
+    /// The number of processes that this user may not read.
     others: usize,
 }
 
@@ -87,7 +87,7 @@ struct Row {
     live_growth: Option<f64>,
 }
 
-/// What a process has of the library, by its mappings.
+/// The part of the library that a process maps.
 #[derive(PartialEq, Eq, Debug)]
 enum Has {
     Page,

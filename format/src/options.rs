@@ -159,7 +159,7 @@ options! {
         "whether the profile has frames of C inside the innermost Python frame").since("0.2.0");
     PROFILE_ON: Opt::of(Kind::Events, NONE,
         "when a profile is written to PROFILE_FILE: at exit, when the soft limit is reached, at a \
-         signal, each so many seconds, minutes (m) or hours (h)").since("0.2.0");
+         signal, at intervals of seconds (s), minutes (m) or hours (h)").since("0.2.0");
     PROFILE_FILE: Opt::of(File(1024), Value::Unset("obmalloc-%p-%n.pb.gz"),
         "where; `%p` is replaced by the pid, `%n` by the number of the profile").since("0.2.0");
     TOOL_ANNOTATIONS: Opt::of(Switch, Value::Switch(true),

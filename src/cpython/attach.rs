@@ -228,7 +228,7 @@ fn attach(host: &Host) {
 /// Starts the heap profiler: see `obmalloc_profile_start`.
 pub(crate) fn start_profile(interval: usize) -> Result<(), c_int> {
     profile::start(interval)?;
-    // What the thread allocates next is counted when it is refilled.
+    // So that the thread's next blocks come by a refill, which counts them.
     if let Some(magazines) = registry::current() {
         magazines.flush_all(&HEAP);
     }

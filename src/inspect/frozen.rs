@@ -33,9 +33,9 @@ const FLAGS: usize = 3;
 const GENERATIONS: usize = 3;
 /// Bytes of a state in which `generation0` is searched: it is in the first 800 in every version.
 const SEARCHED: usize = 2048;
-/// Times that a list which changes is looked at.
+/// Walks of a list that changes meanwhile.
 const TRIES: usize = 3;
-/// Objects that are looked at, at most.
+/// Maximum objects of a walk.
 const OBJECTS_MAX: usize = 20_000_000;
 /// Milliseconds that a walk takes, at most.
 const MILLISECONDS_MAX: u64 = 2000;
@@ -137,7 +137,7 @@ impl List {
 /// Bytes of a copy: no OS page is smaller.
 const PAGE: usize = 4096;
 const WORDS: usize = PAGE / size_of::<usize>();
-/// Pages of which there are copies.
+/// Maximum copies of pages.
 const COPIES: usize = 32;
 
 /// Copies of pages, by the lower bits of their number: reading a page itself might fault, because its

@@ -171,7 +171,7 @@ fn example(sessions: i64, parsed: i64) -> Heap {
         .sample(&[], [500, 90_000, 0, 0, 0], &[])
 }
 
-/// A profile, and a later one in which one line has grown, another has shrunk.
+/// A profile. In the later one, [`after`], one line has grown and another has shrunk.
 pub fn before() -> Profile {
     example(100, 50).read()
 }
